@@ -1,0 +1,15 @@
+"""poleng_assets: finds politically disengaged people, and watches over the model that finds them.
+
+What stands here is what must be true of every process before a slow library loads.
+"""
+
+import os
+
+# No telemetry leaves: set before NannyML or MLflow can be imported (dagster.yaml speaks for Dagster).
+os.environ.setdefault("NML_DISABLE_USAGE_LOGGING", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+# OpenMP threads that spin while they wait make XGBoost train 3 to 10 times slower beside a busy
+# neighbour, and the Dagster daemon and web server are such neighbours. Read when XGBoost loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

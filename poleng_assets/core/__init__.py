@@ -1,0 +1,1 @@
+"""What decides and what computes: plain functions on tables and dataclasses, no Dagster."""

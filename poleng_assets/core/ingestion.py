@@ -1,0 +1,217 @@
+"""How a dropped file becomes rows of the warehouse: read, checked, committed in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from poleng_assets.core.contract import FileRefused, check_columns, check_rows
+from poleng_assets.core.holdout import part_of
+from poleng_assets.core.tables import insert, now, transaction
+from poleng_assets.home import Kind
+from poleng_assets.study import Study
+
+ROW_TABLES: dict[Kind, tuple[str, str]] = {
+    "batches": ("batch_rows", "batch"),
+    "field_studies": ("field_study_rows", "field_study"),
+    "outcomes": ("outcomes", "source"),
+}
+SUFFIXES = (".parquet", ".csv")
+CHUNK = 100_000
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of one file: every row read is kept or in quarantine."""
+
+    name: str
+    content_hash: str
+    rows_read: int
+    rows_kept: int
+    rows_quarantined: int
+    ignored_columns: tuple[str, ...]
+    already: bool = False
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path) -> Ingested:
+    """Take one file into the warehouse, whole or not at all.
+
+    A file whose content was taken in before under the same name is left as it is and said to be
+    there already, so that a run that died after its commit can simply run again.
+
+    Raises:
+        FileRefused: the file cannot be read, breaks the contract, has no rows, or repeats another
+            file's content or name. Nothing was written.
+    """
+    name, digest = path.stem, content_hash(path)
+    known = _known(con, kind, name, digest)
+    if known is not None:
+        return known
+    table, key = ROW_TABLES[kind]
+    read = quarantined = 0
+    ignored: list[str] = []
+    with transaction(con), _reader(path) as chunks:
+        for chunk in chunks:
+            ignored = check_columns(chunk.column_names, study, kind)
+            checked = check_rows(chunk, study, kind, first_row=read + 1)
+            rows = checked.rows.assign(**{key: name})
+            if kind == "field_studies":
+                share = study.policies.training.holdout_share
+                rows["part"] = part_of(rows[study.id], share)
+            if kind == "outcomes":
+                rows["batch"] = name
+            insert(con, table, rows)
+            if len(checked.broken):
+                insert(con, "quarantine", checked.broken.assign(source=_source(kind, name)))
+            read += chunk.num_rows
+            quarantined += checked.broken_rows
+        quarantined += _set_repeated_ids_apart(con, study, kind, name)
+        if kind == "outcomes":
+            _find_batches(con, study, name)
+        _refuse_if_too_broken(con, study, kind, name, read, quarantined)
+        result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
+        insert(con, "ingested_files", _file_row(kind, result))
+    return result
+
+
+def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -> Ingested | None:
+    """Return what is known of this very file; refuse a copy and a name that is taken."""
+    found = con.execute(
+        """SELECT name, content_hash, rows_read, rows_kept, rows_quarantined, ignored_columns, ingested_at
+        FROM ingested_files WHERE kind = ? AND (name = ? OR content_hash = ?)""",
+        [kind, name, digest],
+    ).fetchall()
+    for other, other_digest, read, kept, quarantined, ignored, when in found:
+        if other == name and other_digest == digest:
+            columns = tuple(ignored.split(", ")) if ignored else ()
+            return Ingested(name, digest, read, kept, quarantined, columns, already=True)
+        if other_digest == digest:
+            raise FileRefused(
+                f"the same content was taken in as {other!r} on {when:%Y-%m-%d %H:%M} UTC; "
+                "it is not taken in twice"
+            )
+        raise FileRefused(
+            f"the name {name!r} was given to other content on {when:%Y-%m-%d %H:%M} UTC; "
+            "drop this file under another name"
+        )
+    return None
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[Iterator[pa.Table]]:
+    """Read the file in chunks with bounded memory; its own connection, so that ours can write."""
+    with duckdb.connect() as con:
+        try:
+            if path.suffix == ".parquet":
+                rows = con.execute("SELECT * FROM read_parquet(?)", [str(path)])
+            elif path.suffix == ".csv":
+                # Text only: a sniffed type would turn an id such as 007 into 7.
+                rows = con.execute("SELECT * FROM read_csv(?, header = true, all_varchar = true)", [str(path)])
+            else:
+                raise FileRefused(f"{path.name} is neither {' nor '.join(SUFFIXES)}")
+            reader = rows.to_arrow_reader(CHUNK)
+        except duckdb.Error as error:
+            raise _unreadable(path, error) from error
+        yield _chunks(path, reader)
+
+
+def _chunks(path: Path, reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    try:
+        empty = True
+        for batch in reader:
+            empty = False
+            yield pa.Table.from_batches([batch])
+        if empty:
+            yield pa.table({field.name: pa.array([], field.type) for field in reader.schema})
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FileRefused:
+    first_line = str(error).splitlines()[0]
+    return FileRefused(f"{path.name} cannot be read as {path.suffix.removeprefix('.')}: {first_line}")
+
+
+def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
+    """Keep the first row of each id of a file; later ones go to quarantine. Return how many."""
+    table, key = ROW_TABLES[kind]
+    features = [f'"{column}"' for column in study.feature_names] if kind != "outcomes" else []
+    target = [f'"{study.target.name}"'] if kind != "batches" else []
+    payload = ", ".join(f"{column} := {column}" for column in [f'"{study.id}"', *features, *target])
+    repeated = f"""SELECT row_number FROM {table} WHERE {key} = ?
+        QUALIFY row_number() OVER (PARTITION BY "{study.id}" ORDER BY row_number) > 1"""  # noqa: S608
+    con.execute(
+        f"""INSERT INTO quarantine BY NAME
+        SELECT ? AS source, row_number, ? AS column_name, 'the id stands in an earlier row' AS reason,
+            to_json(struct_pack({payload}))::VARCHAR AS payload
+        FROM {table} WHERE {key} = ? AND row_number IN ({repeated})""",  # noqa: S608
+        [_source(kind, name), study.id, name, name],
+    )
+    removed = con.execute(
+        f"DELETE FROM {table} WHERE {key} = ? AND row_number IN ({repeated}) RETURNING row_number",  # noqa: S608
+        [name, name],
+    ).fetchall()
+    return len(removed)
+
+
+def _find_batches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+    """Say for each outcome in which batch its respondent stands, whatever the file is called."""
+    con.execute(
+        f"""UPDATE outcomes SET batch = b.batch FROM batch_rows b
+        WHERE outcomes.source = ? AND outcomes."{study.id}" = b."{study.id}"
+        AND NOT EXISTS (SELECT 1 FROM batch_rows same WHERE same.batch = outcomes.source
+            AND same."{study.id}" = outcomes."{study.id}")""",  # noqa: S608
+        [name],
+    )
+
+
+def _refuse_if_too_broken(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, read: int, quarantined: int
+) -> None:
+    if read == 0:
+        raise FileRefused("the file has no rows")
+    limit = study.policies.ingestion.max_quarantined_share
+    if quarantined / read > limit:
+        worst = con.execute(
+            """SELECT column_name, reason, count(*) AS n, min(row_number) FROM quarantine
+            WHERE source = ? GROUP BY ALL ORDER BY n DESC, 1 LIMIT 3""",
+            [_source(kind, name)],
+        ).fetchall()
+        examples = "; ".join(f"{column}: {why} ({n} rows, first {row})" for column, why, n, row in worst)
+        raise FileRefused(
+            f"{quarantined} of {read} rows break the contract, {limit:.0%} are tolerated: {examples}"
+        )
+
+
+def _source(kind: Kind, name: str) -> str:
+    return f"{kind}/{name}"
+
+
+def _file_row(kind: Kind, result: Ingested) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "kind": kind,
+                "name": result.name,
+                "content_hash": result.content_hash,
+                "rows_read": result.rows_read,
+                "rows_kept": result.rows_kept,
+                "rows_quarantined": result.rows_quarantined,
+                "ignored_columns": ", ".join(result.ignored_columns),
+                "ingested_at": now(),
+            }
+        ]
+    )

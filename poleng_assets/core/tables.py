@@ -1,0 +1,151 @@
+"""The warehouse's tables, and the few ways in which they are written and read.
+
+Every write is one transaction, and every insert goes by column name: DuckDB inserts by position
+otherwise, and a frame with its columns in another order would swap answers silently.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from poleng_assets.core.contract import storage_types
+from poleng_assets.study import Study
+
+_FIXED_TABLES = """
+CREATE TABLE IF NOT EXISTS ingested_files (
+    kind VARCHAR NOT NULL, name VARCHAR NOT NULL, content_hash VARCHAR NOT NULL,
+    rows_read BIGINT NOT NULL, rows_kept BIGINT NOT NULL, rows_quarantined BIGINT NOT NULL,
+    ignored_columns VARCHAR NOT NULL, ingested_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (kind, name));
+CREATE TABLE IF NOT EXISTS quarantine (
+    source VARCHAR NOT NULL, row_number BIGINT NOT NULL, column_name VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL, payload VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS training_sets (
+    training_data_hash VARCHAR NOT NULL, field_study VARCHAR NOT NULL,
+    content_hash VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE IF NOT EXISTS predictions (
+    batch VARCHAR NOT NULL, subject_id VARCHAR NOT NULL, model_version INTEGER NOT NULL,
+    score DOUBLE NOT NULL, contact BOOLEAN NOT NULL, scored_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE IF NOT EXISTS contact_lists (
+    batch VARCHAR NOT NULL, subject_id VARCHAR NOT NULL, model_version INTEGER NOT NULL,
+    score DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL, remark VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS drift_reports (
+    batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, verdict VARCHAR NOT NULL,
+    rows BIGINT NOT NULL, drifted_columns INTEGER NOT NULL, reported_at TIMESTAMPTZ NOT NULL,
+    outside_support DOUBLE, flagged_share DOUBLE, estimated_auc DOUBLE, reference_auc DOUBLE,
+    rows_measured BIGINT, reasons VARCHAR);
+CREATE TABLE IF NOT EXISTS drift_metrics (
+    batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, column_name VARCHAR NOT NULL,
+    method VARCHAR NOT NULL, value DOUBLE, lower_threshold DOUBLE, upper_threshold DOUBLE,
+    alert BOOLEAN NOT NULL);
+CREATE TABLE IF NOT EXISTS performance (
+    batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, kind VARCHAR NOT NULL,
+    metric VARCHAR NOT NULL, value DOUBLE, lower DOUBLE, upper DOUBLE);
+CREATE TABLE IF NOT EXISTS decisions (
+    decided_at TIMESTAMPTZ NOT NULL, kind VARCHAR NOT NULL, champion_version INTEGER,
+    challenger_version INTEGER, reason VARCHAR NOT NULL, evidence JSON NOT NULL,
+    training_data_hash VARCHAR, batch VARCHAR, dagster_run_id VARCHAR, mlflow_run_id VARCHAR);
+"""
+
+# The newest scoring of a batch is the current one: a rescoring adds a version and takes nothing away.
+CURRENT_PREDICTIONS = """
+CREATE OR REPLACE VIEW current_predictions AS
+SELECT p.* FROM predictions p
+JOIN (SELECT batch, max(scored_at) AS scored_at FROM predictions GROUP BY batch) newest
+USING (batch, scored_at);
+"""
+
+
+def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
+    """Make the tables that are missing; the row tables get the study's columns."""
+    row_tables = {
+        "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
+        "field_study_rows": (
+            "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
+            "field_studies",
+        ),
+        "outcomes": ("batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL", "outcomes"),
+    }
+    with transaction(con):
+        for table, (first, kind) in row_tables.items():
+            columns = storage_types(study, kind)  # type: ignore[arg-type]
+            listed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
+            con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {listed})")
+        con.execute(_FIXED_TABLES.replace("subject_id", f'"{study.id}"'))
+        con.execute(CURRENT_PREDICTIONS)
+
+
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what happens inside, or nothing of it."""
+    con.begin()
+    try:
+        yield
+    except BaseException:
+        con.rollback()
+        raise
+    con.commit()
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame) -> None:
+    """Insert rows by column name; raises ``duckdb.Error`` when a column does not exist."""
+    con.register("incoming", rows)
+    try:
+        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
+    finally:
+        con.unregister("incoming")
+
+
+def replace(
+    con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, object], rows: pd.DataFrame
+) -> None:
+    """Replace the rows that ``where`` selects; to be called inside a transaction."""
+    condition = " AND ".join(f'"{column}" = ?' for column in where)
+    con.execute(f"DELETE FROM {table} WHERE {condition}", list(where.values()))  # noqa: S608
+    if len(rows):
+        insert(con, table, rows.assign(**where))
+
+
+def record_decision(
+    con: duckdb.DuckDBPyConnection,
+    kind: str,
+    reason: str,
+    *,
+    evidence: Mapping[str, Any],
+    champion_version: int | None = None,
+    challenger_version: int | None = None,
+    training_data_hash: str | None = None,
+    batch: str | None = None,
+    dagster_run_id: str | None = None,
+    mlflow_run_id: str | None = None,
+) -> None:
+    """Add a row to the ledger. The ledger is only ever added to."""
+    con.execute(
+        """INSERT INTO decisions (decided_at, kind, champion_version, challenger_version, reason,
+            evidence, training_data_hash, batch, dagster_run_id, mlflow_run_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [
+            now(),
+            kind,
+            champion_version,
+            challenger_version,
+            reason,
+            json.dumps(evidence),
+            training_data_hash,
+            batch,
+            dagster_run_id,
+            mlflow_run_id,
+        ],
+    )
+
+
+def now() -> datetime:
+    """Return the time of day, with its zone: the warehouse stores instants."""
+    return datetime.now(UTC)

@@ -1,0 +1,76 @@
+"""The home folder: where all state lives, and the one place that reads ``POLENG_HOME``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["batches", "field_studies", "outcomes"]
+KINDS: tuple[Kind, ...] = ("field_studies", "batches", "outcomes")
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders and files under one root; nothing is made until :meth:`create`."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        """Return the home that ``POLENG_HOME`` names, or ``data/`` of the checkout."""
+        return cls(Path(os.environ.get("POLENG_HOME") or CHECKOUT / "data").expanduser().resolve())
+
+    def landing(self, kind: Kind) -> Path:
+        """Return the folder in which people drop files of this kind."""
+        return self.root / "landing" / kind
+
+    def archive(self, kind: Kind) -> Path:
+        """Return the folder of the files that were taken in."""
+        return self.root / "archive" / kind
+
+    def rejected(self, kind: Kind) -> Path:
+        """Return the folder of the files that were refused."""
+        return self.root / "rejected" / kind
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file."""
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking and registry store; absolute, because a relative one follows the shell."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps models and reference rows."""
+        return self.root / "mlartifacts"
+
+    @property
+    def contact_lists(self) -> Path:
+        """The folder of the lists that contact centres open."""
+        return self.root / "contact_lists"
+
+    @property
+    def reports(self) -> Path:
+        """The folder of the drift reports, one folder for each batch."""
+        return self.root / "reports"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's own history."""
+        return self.root / "dagster"
+
+    def create(self) -> Home:
+        """Make the folders that are missing, readable by their owner only; return the home."""
+        folders = [folder(kind) for folder in (self.landing, self.archive, self.rejected) for kind in KINDS]
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in [*folders, self.artifacts, self.contact_lists, self.reports, self.dagster]:
+            folder.mkdir(parents=True, exist_ok=True)
+            top = self.root / folder.relative_to(self.root).parts[0]
+            top.chmod(0o700)
+        return self

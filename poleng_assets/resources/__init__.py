@@ -1,0 +1,1 @@
+"""The machine outside the graph: the warehouse, the landing folders, the model registry."""

@@ -1,0 +1,130 @@
+"""The landing folders: finding what was dropped, and putting it where it belongs afterwards.
+
+A file leaves landing only after what it feeds is committed (archive) or after its reason for
+refusal is written beside its new place (rejected): at no moment does it exist nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from poleng_assets.core.ingestion import SUFFIXES, content_hash
+from poleng_assets.home import Home, Kind
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+SETTLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A file in landing that nobody has touched for a while.
+
+    ``stamp`` changes whenever the file is written or dropped again, even with the same content.
+    """
+
+    kind: Kind
+    path: Path
+    stamp: str
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The id that the file name gives to the batch or study."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Works on the landing, archive and rejected folders of a home."""
+
+    home: Home
+    settle_seconds: float = SETTLE_SECONDS
+
+    def dropped(self, kind: Kind) -> Iterator[Dropped]:
+        """Yield the settled files of one kind, oldest first; hidden and ``.part`` files are not seen."""
+        folder = self.home.landing(kind)
+        if not folder.is_dir():
+            return
+        entries = [p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix != ".part"]
+        found = [(entry.lstat(), entry) for entry in entries]
+        for status, path in sorted(found, key=lambda pair: (pair[0].st_mtime_ns, pair[1].name)):
+            # The change time cannot be set by a copying tool, as the modification time can.
+            if abs(time.time() - status.st_ctime) < self.settle_seconds:
+                continue
+            stamp = f"{status.st_ino}-{status.st_ctime_ns}-{status.st_size}"
+            yield Dropped(kind, path, stamp, _problem(path, status))
+
+    def submit(self, kind: Kind, file: Path) -> Path:
+        """Copy a file into landing, so that it appears there whole; return its place.
+
+        Raises:
+            FileExistsError: a file of that name waits there already.
+        """
+        target = self.home.landing(kind) / file.name
+        if target.exists():
+            raise FileExistsError(f"{target} waits to be taken in already")
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(file, part)
+        part.replace(target)
+        return target
+
+    def archive(self, kind: Kind, path: Path) -> Path | None:
+        """Move a file that was taken in out of landing; None when an earlier run moved it already."""
+        if not path.exists():
+            return None
+        target = self.home.archive(kind) / path.name
+        if target.exists() and content_hash(target) != content_hash(path):
+            target = target.with_name(f"{path.stem}.{content_hash(path)[:12]}{path.suffix}")
+        return _move(path, target)
+
+    def reject(self, kind: Kind, path: Path, reason: str) -> Path:
+        """Move a refused file to ``rejected`` with its reason beside it; return its new place."""
+        folder = self.home.rejected(kind)
+        target, number = folder / path.name, 1
+        while target.exists():
+            number += 1
+            target = folder / f"{path.stem}.{number}{path.suffix}"
+        note = target.with_name(f"{target.name}.reason.txt")
+        note.write_text(
+            f"{path.name} was refused.\n\nWhy: {reason}\n\n"
+            f"What to do: mend the file and drop it into landing/{kind} again. "
+            "Nothing of it was taken in.\n",
+            encoding="utf-8",
+        )
+        return _move(path, target)
+
+
+def _problem(path: Path, status: os.stat_result) -> str:
+    """Say why an entry can never be taken in, or nothing."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if not NAME.fullmatch(path.name) or ".." in path.name:
+        return "its name may hold letters, digits, '.', '-' and '_' only, 100 at most"
+    if path.suffix not in SUFFIXES:
+        return f"it is neither {' nor '.join(SUFFIXES)}"
+    return ""
+
+
+def _move(path: Path, target: Path) -> Path:
+    path.replace(target)
+    return target
+
+
+class LandingResource(dg.ConfigurableResource[Landing]):
+    """The folders in which files are dropped, kept and refused."""
+
+    root: str
+    settle_seconds: float = SETTLE_SECONDS
+
+    def create_resource(self, context: dg.InitResourceContext) -> Landing:
+        """Return the plain landing that assets, sensors and the command line use alike."""
+        return Landing(Home(Path(self.root)), self.settle_seconds)

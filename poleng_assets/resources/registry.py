@@ -1,0 +1,232 @@
+"""The model registry: MLflow versions, their aliases, and what is kept with each version.
+
+dagster-mlflow opens the MLflow run and links it to the Dagster run; what is logged in it, and how it
+ends, stands here. MLflow is imported when it is first needed: it costs seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from poleng_assets.core.model import Model
+from poleng_assets.home import Home
+from poleng_assets.study import Study, load_study
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+RUN_TAG = "dagster_run_id"
+SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
+REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "xgboost")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version; it travels between assets instead of a model object."""
+
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def field_studies(self) -> list[str]:
+        """The field studies that it was trained on."""
+        return [name for name in self.tags.get("field_studies", "").split(",") if name]
+
+    @property
+    def training_data_hash(self) -> str:
+        """The hash of the data that it was trained on."""
+        return self.tags.get("training_data_hash", "")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Reads and writes the versions of the study's one registered model."""
+
+    home: Home
+    study: Study
+
+    @property
+    def model_name(self) -> str:
+        """The name of the registered model."""
+        return self.study.name
+
+    def alias(self, alias: str) -> ModelVersion | None:
+        """Return the version that an alias points to, None when there is no such alias."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            found = self._client().get_model_version_by_alias(self.model_name, alias)
+        except MlflowException as error:
+            absent = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+            if error.error_code not in absent:
+                raise
+            return None
+        return ModelVersion(int(found.version), found.run_id, found.tags)
+
+    def champion(self) -> ModelVersion:
+        """Return the version that serves.
+
+        Raises:
+            dagster.Failure: there is none yet.
+        """
+        version = self.alias(CHAMPION)
+        if version is None:
+            raise dg.Failure(
+                "No model serves yet. Drop a field study into landing/field_studies; when a model has "
+                "been trained from it and has passed its gates, run this again.",
+                allow_retries=False,
+            )
+        return version
+
+    def versions(self) -> list[ModelVersion]:
+        """Return every version, oldest first."""
+        found = self._client().search_model_versions(f"name = '{self.model_name}'")
+        return sorted(
+            (ModelVersion(int(v.version), v.run_id, v.tags) for v in found), key=lambda v: v.version
+        )
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Point an alias to a version: one row of the store, so it moves whole or not at all."""
+        self._client().set_registered_model_alias(self.model_name, alias, str(version))
+
+    def model(self, version: ModelVersion) -> Model:
+        """Load the encoder and booster of a version."""
+        return Model.load(self._download(version, "model"))
+
+    def reference(self, version: ModelVersion) -> pd.DataFrame:
+        """Return the version's reference: held-out rows with its out-of-sample scores."""
+        return pd.read_parquet(self._download(version, "reference") / "reference.parquet")
+
+    @contextmanager
+    def training_run(self, mlflow: Any) -> Iterator[Any]:
+        """Use the MLflow run that dagster-mlflow opened, and end it: FINISHED, or FAILED on error.
+
+        Left alone, such a run stays RUNNING after a failed step or a materialisation by hand.
+        """
+        try:
+            yield mlflow.active_run()
+        except BaseException:
+            mlflow.end_run("FAILED")
+            raise
+        mlflow.end_run("FINISHED")
+
+    def log_version(
+        self,
+        mlflow: Any,
+        model: Model,
+        reference: pd.DataFrame,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+    ) -> ModelVersion:
+        """Log a model with its reference in the active run, and register it as the challenger.
+
+        Args:
+            mlflow: dagster-mlflow's resource, with its run active.
+            model: what was trained.
+            reference: held-out rows with features, target, ``score`` and ``contact``.
+            parameters: of the training.
+            metrics: of the model.
+            tags: kept with the version; ``field_studies`` and ``training_data_hash`` among them.
+        """
+        from mlflow.models import ModelSignature
+        from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+        signature = ModelSignature(
+            # Any type: a survey code may come as a number or as text, the encoder reads both.
+            inputs=Schema([ColSpec(AnyType(), name) for name in model.encoder.features]),
+            outputs=Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.boolean, "contact")]),
+        )
+        run = mlflow.active_run()
+        mlflow.log_params(dict(parameters))
+        mlflow.log_metrics(dict(metrics))
+        mlflow.set_tags(dict(tags))
+        with TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model")
+            reference.to_parquet(Path(folder) / "reference.parquet", index=False)
+            mlflow.log_artifact(str(Path(folder) / "reference.parquet"), "reference")
+            logged = mlflow.pyfunc.log_model(
+                name="served_model",
+                python_model=str(SERVED_MODEL),
+                artifacts={"model": str(Path(folder) / "model")},
+                signature=signature,
+                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+            )
+            mlflow.log_artifacts(str(Path(folder) / "model"), "model")
+        registered = mlflow.register_model(
+            logged.model_uri, self.model_name, tags={**tags, "mlflow_run_id": run.info.run_id}
+        )
+        version = int(registered.version)
+        self.set_alias(CHALLENGER, version)
+        return ModelVersion(version, run.info.run_id, registered.tags)
+
+    def end_abandoned_runs(self, alive: set[str]) -> int:
+        """Mark as KILLED the MLflow runs whose Dagster run is not alive; return how many."""
+        client = self._client()
+        experiment = client.get_experiment_by_name(self.model_name)
+        if experiment is None:
+            return 0
+        running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+        abandoned = [run for run in running if run.data.tags.get(RUN_TAG) not in alive]
+        for run in abandoned:
+            client.set_terminated(run.info.run_id, "KILLED")
+        return len(abandoned)
+
+    def _download(self, version: ModelVersion, folder: str) -> Path:
+        from mlflow.artifacts import download_artifacts
+
+        local = download_artifacts(
+            run_id=version.run_id, artifact_path=folder, tracking_uri=self.home.mlflow_uri
+        )
+        return Path(local)
+
+    def _client(self) -> Any:
+        """Return a client of this home's store, with the experiment made on first use."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.home.mlflow_uri)
+        mlflow.set_registry_uri(self.home.mlflow_uri)
+        client = mlflow.MlflowClient(self.home.mlflow_uri, self.home.mlflow_uri)
+        if client.get_experiment_by_name(self.model_name) is None:
+            client.create_experiment(self.model_name, artifact_location=self.home.artifacts.as_uri())
+        return client
+
+
+class RegistryResource(dg.ConfigurableResource[Registry]):
+    """The model registry of the home folder."""
+
+    root: str
+
+    def create_resource(self, context: dg.InitResourceContext) -> Registry:
+        """Return the plain registry that assets and the command line use alike."""
+        return Registry(Home(Path(self.root)), load_study())
+
+
+@dg.resource(
+    config_schema={"experiment_name": str, "mlflow_tracking_uri": str},
+    description="dagster-mlflow's resource: an MLflow run linked to the Dagster run by its id.",
+)
+def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
+    """Hand out dagster-mlflow's resource, imported late because it loads MLflow.
+
+    A step that ran to its end has closed its MLflow run itself; one that is still active here
+    belongs to a step that failed before it got there.
+    """
+    from dagster_mlflow import mlflow_tracking
+
+    yield from mlflow_tracking.resource_fn(context)
+    import mlflow
+
+    if mlflow.active_run() is not None:
+        mlflow.end_run("FAILED")

@@ -1,0 +1,221 @@
+"""The study: one survey programme, read from its YAML file and validated.
+
+Columns, codes, labels and policies live here and nowhere else in the code. What belongs in this
+module is the shape of that file and how a wrong one is refused; what is done with a policy does not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+STUDIES = Path(__file__).parent / "studies"
+
+
+class StudyError(ValueError):
+    """A study file that cannot be used; the message names each field, its line and the reason."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Feature(_Strict):
+    """One column of the survey, with the question asked and what each code means."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    question: str
+    title: str
+    kind: Literal["nominal", "ordinal", "binary"]
+    codes: dict[int, str] = Field(min_length=2)
+
+    @property
+    def is_ordinal(self) -> bool:
+        """Ordinal codes are numbers with an order; the other kinds are names."""
+        return self.kind == "ordinal"
+
+    def label(self, code: object) -> str:
+        """Return the words for a code: ``3`` and ``"3"`` alike.
+
+        A code that the study does not know comes back as ``unknown (code)``, a missing one as
+        an empty string, so that a list never shows a bare number as if it were an answer.
+        """
+        if code is None or code != code or code == "":
+            return ""
+        known = self.codes.get(int(code)) if str(code).lstrip("-").isdigit() else None  # type: ignore[call-overload]
+        return known if known is not None else f"unknown ({code})"
+
+
+class Target(_Strict):
+    """What is predicted; ``positive`` is the code of the people worth a contact."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    question: str
+    title: str
+    definition: str
+    positive: int
+    codes: dict[int, str] = Field(min_length=2, max_length=2)
+
+    @model_validator(mode="after")
+    def _is_zero_one(self) -> Self:
+        if set(self.codes) != {0, 1}:
+            raise ValueError(f"the codes must be 0 and 1, not {sorted(self.codes)}")
+        if self.positive != 1:
+            raise ValueError("the positive code must be 1: scores are the probability of code 1")
+        return self
+
+
+class IngestionPolicy(_Strict):
+    """How much of a file may break the contract before the file is refused."""
+
+    max_quarantined_share: Share
+
+
+class ContactPolicy(_Strict):
+    """Whom to contact."""
+
+    threshold: Share
+
+
+class TrainingPolicy(_Strict):
+    """How a challenger is trained and what is kept from it."""
+
+    holdout_share: float = Field(gt=0, lt=0.9)
+    seed: int
+    masked: tuple[str, ...]
+    masked_share: Share
+    rounds: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, le=1)
+    max_depth: int = Field(ge=1)
+    min_child_weight: float = Field(ge=0)
+    subsample: float = Field(gt=0, le=1)
+    colsample: float = Field(gt=0, le=1)
+
+
+class PromotionPolicy(_Strict):
+    """When a challenger may serve."""
+
+    min_auc: Share
+    flagged_share: tuple[Share, Share]
+    min_log_loss_gain: float = Field(ge=0)
+    max_auc_loss: float = Field(ge=0)
+    max_known_auc_loss: float = Field(ge=0)
+
+
+class OverseerPolicy(_Strict):
+    """When a batch is drifted, and how often the project may try to mend it."""
+
+    policy: Literal["harm", "any_drift"]
+    min_rows: int = Field(ge=10)
+    max_outside_support: Share
+    column_threshold: Share
+    score_threshold: Share
+    max_drifted_columns: Share
+    max_auc_drop: Share
+    max_missing_rise: Share
+    max_retrain_attempts: int = Field(ge=1)
+    report_sample: int = Field(ge=1000)
+
+
+class Policies(_Strict):
+    """Every decision that is the organisation's to take, in one place."""
+
+    ingestion: IngestionPolicy
+    contact: ContactPolicy
+    training: TrainingPolicy
+    promotion: PromotionPolicy
+    overseer: OverseerPolicy
+
+
+class Study(_Strict):
+    """One survey programme; see ``studies/political_engagement.yaml`` for the file it is read from."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    title: str
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    target: Target
+    contact_list: tuple[str, ...]
+    protected: tuple[str, ...]
+    policies: Policies
+    features: tuple[Feature, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = self.feature_names
+        repeated = [n for n, count in Counter([self.id, self.target.name, *names]).items() if count > 1]
+        if repeated:
+            raise ValueError(f"column names must differ: {', '.join(repeated)} stands twice")
+        fields = {
+            "contact_list": self.contact_list,
+            "protected": self.protected,
+            "policies.training.masked": self.policies.training.masked,
+        }
+        for field, columns in fields.items():
+            unknown = [n for n in columns if n not in names]
+            if unknown:
+                raise ValueError(f"{field} names {', '.join(unknown)}, which is no feature")
+        return self
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The features' names, in the order of the study: the order of every frame and matrix."""
+        return [f.name for f in self.features]
+
+    def feature(self, name: str) -> Feature:
+        """Return the feature of that name; raises ``KeyError`` when there is none."""
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(name)
+
+
+def load_study(path: Path | None = None) -> Study:
+    """Read a study file and validate it.
+
+    Raises:
+        StudyError: the file is missing, is no YAML, or breaks the model above. The message has one
+            line for each fault: the file, the line, the field and the reason.
+    """
+    path = path or STUDIES / "political_engagement.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: line 1: a study is a mapping of fields, this is not")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        faults = [
+            f"{path}: line {_line_of(tree, fault['loc'])}: "
+            f"{'.'.join(str(part) for part in fault['loc'] if part != '[key]') or 'study'}: "
+            f"{fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
+        raise StudyError("\n".join(faults)) from error
+
+
+def _line_of(node: Any, location: tuple[str | int, ...]) -> int:
+    """Return the line (from 1) of the deepest node on the way to ``location``."""
+    line = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if p[0].value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
