@@ -13,3 +13,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 # OpenMP threads that spin while they wait make XGBoost train 3 to 10 times slower beside a busy
 # neighbour, and the Dagster daemon and web server are such neighbours. Read when XGBoost loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Progress bars of files that are read from the same disk, and news of tables made, are noise.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

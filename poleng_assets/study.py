@@ -45,9 +45,10 @@ class Feature(_Strict):
         A code that the study does not know comes back as ``unknown (code)``, a missing one as
         an empty string, so that a list never shows a bare number as if it were an answer.
         """
-        if code is None or code != code or code == "":
+        text = "" if code is None else str(code)
+        if text in ("", "nan", "<NA>"):
             return ""
-        known = self.codes.get(int(code)) if str(code).lstrip("-").isdigit() else None  # type: ignore[call-overload]
+        known = self.codes.get(int(float(text))) if text.removesuffix(".0").isdigit() else None
         return known if known is not None else f"unknown ({code})"
 
 

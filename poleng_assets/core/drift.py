@@ -7,6 +7,7 @@ https://nannyml.readthedocs.io/en/v0.13.1/
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from poleng_assets.study import OverseerPolicy, Study
+from poleng_assets.core.encoding import outside_support
+from poleng_assets.study import Study
 
 SCORE = "score"
 CONTACT = "contact"
@@ -83,41 +85,44 @@ class BatchFigures:
 
 
 def measure_batch(
-    reference: pd.DataFrame, batch: pd.DataFrame, unseen: dict[str, np.ndarray], study: Study
+    reference: pd.DataFrame,
+    batch: pd.DataFrame,
+    unseen: dict[str, np.ndarray],
+    study: Study,
+    *,
+    rows: int,
+    flagged_share: float,
 ) -> BatchFigures:
     """Measure one scored batch against the reference.
 
     Args:
         reference: held-out rows: features, target, ``score`` (out of sample), ``contact`` (0/1).
-        batch: features, ``score`` and ``contact`` of every row.
-        unseen: for each categorical feature, a mask of the batch's rows outside its vocabulary.
+        batch: features, ``score`` and ``contact`` of the rows to measure: all, or a sample.
+        unseen: for each categorical feature, a mask of these rows outside its vocabulary.
         study: features and the overseer's policy.
+        rows: of the whole batch.
+        flagged_share: of the whole batch.
     """
     policy = study.policies.overseer
-    rows = len(batch)
-    outside = np.logical_or.reduce(list(unseen.values())) if unseen else np.zeros(rows, bool)
-    summary = BatchFigures(
+    figures = BatchFigures(
         rows=rows,
-        rows_measured=min(rows, policy.report_sample),
-        outside_support=float(outside.mean()) if rows else 0.0,
-        flagged_share=float(batch[CONTACT].mean()) if rows else 0.0,
-    )
-    unseen_figures = tuple(
-        _figure(name, UNSEEN, mask.mean(), None, policy.max_outside_support)
-        for name, mask in unseen.items()
-        if rows
+        rows_measured=len(batch),
+        outside_support=float(outside_support(unseen).mean()) if rows else 0.0,
+        flagged_share=flagged_share,
+        figures=tuple(
+            _figure(name, UNSEEN, mask.mean(), None, policy.max_outside_support)
+            for name, mask in unseen.items()
+            if rows
+        ),
     )
     if rows < policy.min_rows:
-        return BatchFigures(**{**vars(summary), "figures": unseen_figures})
-    reference = _nannyml_frame(_sample(reference, policy), study)
-    batch = _nannyml_frame(_sample(batch, policy), study)
-    figures = (
-        *_distances(reference, batch, study),
-        *_missing(reference, batch, study),
-        *unseen_figures,
-    )
-    return BatchFigures(
-        **{**vars(summary), "figures": figures, "estimates": _estimates(reference, batch, study)}
+        return figures
+    there = _nannyml_frame(reference, study)
+    here = _nannyml_frame(batch, study)
+    return dataclasses.replace(
+        figures,
+        figures=(*_distances(there, here, study), *_missing(there, here, study), *figures.figures),
+        estimates=_estimates(there, here, study),
     )
 
 
@@ -187,13 +192,6 @@ def _figure(name: str, method: str, value: float, lower: float | None, upper: fl
         return Figure(name, method, None, lower, upper, alert=True)
     beyond = (upper is not None and value > upper) or (lower is not None and value < lower)
     return Figure(name, method, float(value), lower, upper, alert=bool(beyond))
-
-
-def _sample(rows: pd.DataFrame, policy: OverseerPolicy) -> pd.DataFrame:
-    """Keep memory bounded: NannyML holds whole frames."""
-    if len(rows) <= policy.report_sample:
-        return rows
-    return rows.sample(policy.report_sample, random_state=23)
 
 
 def _nannyml_frame(rows: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from sklearn import metrics
 
 Interval = tuple[float, float]
 
@@ -20,6 +19,8 @@ def score_metrics(target: np.ndarray, score: np.ndarray) -> dict[str, float]:
 
     Where only one class is present, AUC and average precision are undefined and left out.
     """
+    from sklearn import metrics
+
     result = {
         "log_loss": float(metrics.log_loss(target, score, labels=[0, 1])),
         "rmse": math.sqrt(float(metrics.mean_squared_error(target, score))),
@@ -38,6 +39,8 @@ def decision_metrics(target: np.ndarray, contact: np.ndarray) -> dict[str, float
         target: 0 or 1, shape (n,).
         contact: whether the person is contacted, shape (n,).
     """
+    from sklearn import metrics
+
     negative_kept, false_alarm, missed, hit = metrics.confusion_matrix(
         target, contact.astype(int), labels=[0, 1]
     ).ravel()
@@ -64,7 +67,7 @@ def bootstrap_intervals(
     target: np.ndarray,
     score: np.ndarray,
     measure: Callable[[np.ndarray, np.ndarray], dict[str, float]],
-    repeats: int = 200,
+    repeats: int = 100,
     seed: int = 23,
 ) -> dict[str, Interval]:
     """Return the central 95 % of each figure over resamples of the rows (Efron, 1979).

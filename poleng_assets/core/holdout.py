@@ -23,7 +23,6 @@ def part_of(ids: Iterable[str], holdout_share: float) -> np.ndarray:
     """
     limit = int(holdout_share * 2**64)
     held = [
-        int.from_bytes(hashlib.sha256(f"holdout:{one}".encode()).digest()[:8], "big") < limit
-        for one in ids
+        int.from_bytes(hashlib.sha256(f"holdout:{one}".encode()).digest()[:8], "big") < limit for one in ids
     ]
     return np.where(np.asarray(held, dtype=bool), "holdout", "train").astype(object)

@@ -18,6 +18,7 @@ from poleng_assets.core.tables import insert, now, transaction
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
 
+# For each kind of file: its table, and the column that holds the file's name.
 ROW_TABLES: dict[Kind, tuple[str, str]] = {
     "batches": ("batch_rows", "batch"),
     "field_studies": ("field_study_rows", "field_study"),
@@ -87,6 +88,17 @@ def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path)
     return result
 
 
+def count_rows(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> tuple[int, int]:
+    """Return how many rows of a file stand in the warehouse and how many in quarantine."""
+    table, key = ROW_TABLES[kind]
+    found = con.execute(
+        f"SELECT (SELECT count(*) FROM {table} WHERE {key} = ?), "  # noqa: S608
+        "(SELECT count(DISTINCT row_number) FROM quarantine WHERE source = ?)",
+        [name, _source(kind, name)],
+    ).fetchall()[0]
+    return int(found[0]), int(found[1])
+
+
 def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -> Ingested | None:
     """Return what is known of this very file; refuse a copy and a name that is taken."""
     found = con.execute(
@@ -119,7 +131,9 @@ def _reader(path: Path) -> Iterator[Iterator[pa.Table]]:
                 rows = con.execute("SELECT * FROM read_parquet(?)", [str(path)])
             elif path.suffix == ".csv":
                 # Text only: a sniffed type would turn an id such as 007 into 7.
-                rows = con.execute("SELECT * FROM read_csv(?, header = true, all_varchar = true)", [str(path)])
+                rows = con.execute(
+                    "SELECT * FROM read_csv(?, header = true, all_varchar = true)", [str(path)]
+                )
             else:
                 raise FileRefused(f"{path.name} is neither {' nor '.join(SUFFIXES)}")
             reader = rows.to_arrow_reader(CHUNK)

@@ -34,8 +34,9 @@ class Judgement:
 def judge(figures: BatchFigures, study: Study) -> Judgement:
     """Turn the figures of one batch into a verdict under the study's policy.
 
-    ``harm`` acts on what makes the model worse: codes outside its support, scores that moved, a
-    lower estimated AUC, answers gone missing. ``any_drift`` acts on any shift of enough columns.
+    Codes outside the model's support always make a batch untrusted. Beside that, ``harm`` acts on what
+    makes the model worse: a lower estimated AUC, answers gone missing; ``any_drift`` acts on any shift,
+    of the score or of enough columns. Shifts that do no harm are named, and not acted upon.
     """
     policy = study.policies.overseer
     titles = {f.name: f.title for f in study.features}
@@ -45,27 +46,22 @@ def judge(figures: BatchFigures, study: Study) -> Judgement:
         reason = f"{figures.rows} respondents are too few to judge: {policy.min_rows} are needed"
         return Judgement("insufficient", (reason,), drifted)
     support = _support_reasons(figures, policy, titles)
-    harm = [
-        *_performance_reasons(figures, policy),
-        *_missing_reasons(figures, titles),
-        *_score_reasons(figures),
-    ]
-    shifts = _column_reasons(figures, titles)
+    harm = [*_performance_reasons(figures, policy), *_missing_reasons(figures, titles)]
+    moved_scores = _score_reasons(figures)
+    shifts = [*moved_scores, *_column_reasons(figures, titles)]
     if support:
-        return Judgement("untrusted", tuple([*support, *harm, *shifts]), drifted)
-    many = len(drifted) >= policy.max_drifted_columns * len(study.features) and bool(drifted)
-    if harm or (policy.policy == "any_drift" and many):
-        return Judgement("drifted", tuple([*harm, *shifts]), drifted)
-    quiet = "nothing that would make the model worse was found"
+        return Judgement("untrusted", (*support, *harm, *shifts), drifted)
+    many = len(drifted) > policy.max_drifted_columns * len(study.features)
+    if harm or (policy.policy == "any_drift" and (moved_scores or many)):
+        return Judgement("drifted", (*harm, *shifts), drifted)
+    quiet = "nothing was found that would make the model worse"
     return Judgement("clear", (quiet, *shifts), drifted)
 
 
 def _support_reasons(figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[str]:
     if figures.outside_support <= policy.max_outside_support:
         return []
-    columns = [f for f in figures.alerts(UNSEEN)] or [
-        f for f in figures.figures if f.method == UNSEEN and f.value
-    ]
+    columns = figures.alerts(UNSEEN) or [f for f in figures.figures if f.method == UNSEEN and f.value]
     names = ", ".join(f"{titles[f.column_name]} ({f.value:.0%})" for f in columns)
     return [
         f"{figures.outside_support:.0%} of the respondents gave an answer that the model never saw "

@@ -92,9 +92,9 @@ def promoted(gates: Sequence[Gate]) -> bool:
 
 
 def reason(gates: Sequence[Gate]) -> str:
-    """Return the gates that failed, or all of them when none did, as one sentence."""
+    """Return why a challenger was refused, or the first and weightiest gate of one that was not."""
     failed = [gate for gate in gates if not gate.passed]
-    return "; ".join(gate.words for gate in failed or gates)
+    return "; ".join(gate.words for gate in failed or gates[:1])
 
 
 def _figure(value: float | None) -> str:

@@ -7,13 +7,14 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 from pathlib import Path
 from typing import Any
 
-import mlflow
+import mlflow.models
 import pandas as pd
+from mlflow.pyfunc import PythonModel
 
 from poleng_assets.core.model import Model
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):
+class ServedModel(PythonModel):
     """Scores respondents and says whom to contact."""
 
     def load_context(self, context: Any) -> None:

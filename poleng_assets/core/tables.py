@@ -71,7 +71,10 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
             "field_studies",
         ),
-        "outcomes": ("batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL", "outcomes"),
+        "outcomes": (
+            "batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL",
+            "outcomes",
+        ),
     }
     with transaction(con):
         for table, (first, kind) in row_tables.items():
@@ -103,9 +106,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame) -> No
         con.unregister("incoming")
 
 
-def replace(
-    con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, object], rows: pd.DataFrame
-) -> None:
+def replace(con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, Any], rows: pd.DataFrame) -> None:
     """Replace the rows that ``where`` selects; to be called inside a transaction."""
     condition = " AND ".join(f'"{column}" = ?' for column in where)
     con.execute(f"DELETE FROM {table} WHERE {condition}", list(where.values()))  # noqa: S608

@@ -164,12 +164,18 @@ class Registry:
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
             )
             mlflow.log_artifacts(str(Path(folder) / "model"), "model")
-        registered = mlflow.register_model(
-            logged.model_uri, self.model_name, tags={**tags, "mlflow_run_id": run.info.run_id}
+        version = self._register(logged.model_uri, logged.model_id, run.info.run_id, tags)
+        self.set_alias(CHALLENGER, version.version)
+        return version
+
+    def _register(self, source: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+        client = self._client()
+        if not client.search_registered_models(f"name = '{self.model_name}'"):
+            client.create_registered_model(self.model_name, description=self.study.title)
+        made = client.create_model_version(
+            self.model_name, source, run_id=run_id, tags=dict(tags), model_id=model_id
         )
-        version = int(registered.version)
-        self.set_alias(CHALLENGER, version)
-        return ModelVersion(version, run.info.run_id, registered.tags)
+        return ModelVersion(int(made.version), run_id, made.tags)
 
     def end_abandoned_runs(self, alive: set[str]) -> int:
         """Mark as KILLED the MLflow runs whose Dagster run is not alive; return how many."""
@@ -192,15 +198,22 @@ class Registry:
         return Path(local)
 
     def _client(self) -> Any:
-        """Return a client of this home's store, with the experiment made on first use."""
-        import mlflow
+        return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())
 
-        mlflow.set_tracking_uri(self.home.mlflow_uri)
-        mlflow.set_registry_uri(self.home.mlflow_uri)
-        client = mlflow.MlflowClient(self.home.mlflow_uri, self.home.mlflow_uri)
-        if client.get_experiment_by_name(self.model_name) is None:
-            client.create_experiment(self.model_name, artifact_location=self.home.artifacts.as_uri())
-        return client
+
+def _client(uri: str, experiment: str, artifacts: str) -> Any:
+    """Return a client of the store, with the experiment made on first use.
+
+    Made by us, because MLflow would put its artifacts into the working folder.
+    """
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = mlflow.MlflowClient(uri, uri)
+    if client.get_experiment_by_name(experiment) is None:
+        client.create_experiment(experiment, artifact_location=artifacts)
+    return client
 
 
 class RegistryResource(dg.ConfigurableResource[Registry]):
@@ -214,7 +227,7 @@ class RegistryResource(dg.ConfigurableResource[Registry]):
 
 
 @dg.resource(
-    config_schema={"experiment_name": str, "mlflow_tracking_uri": str},
+    config_schema={"experiment_name": str, "mlflow_tracking_uri": str, "artifact_location": str},
     description="dagster-mlflow's resource: an MLflow run linked to the Dagster run by its id.",
 )
 def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
@@ -225,6 +238,8 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     """
     from dagster_mlflow import mlflow_tracking
 
+    settings = context.resource_config
+    _client(settings["mlflow_tracking_uri"], settings["experiment_name"], settings["artifact_location"])
     yield from mlflow_tracking.resource_fn(context)
     import mlflow
 

@@ -1,0 +1,26 @@
+"""Batches: unlabelled respondents to score, one partition for each file."""
+
+import dagster as dg
+
+from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
+from poleng_assets.partitions import batch_partitions
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+
+
+@dg.asset(
+    partitions_def=batch_partitions,
+    group_name="arrivals",
+    kinds={"duckdb"},
+    owners=["team:survey"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[rows_check("batches")],
+)
+def batches(
+    context: dg.AssetExecutionContext,
+    config: ArrivalConfig,
+    landing: dg.ResourceParam[Landing],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.MaterializeResult:
+    """Respondents of one batch, checked against the study and kept in the warehouse."""
+    return take_in(context, "batches", config, landing, warehouse)

@@ -1,0 +1,26 @@
+"""Field studies: labelled respondents to learn from, one partition for each file."""
+
+import dagster as dg
+
+from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
+from poleng_assets.partitions import field_study_partitions
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+
+
+@dg.asset(
+    partitions_def=field_study_partitions,
+    group_name="arrivals",
+    kinds={"duckdb"},
+    owners=["team:survey"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[rows_check("field_studies")],
+)
+def field_studies(
+    context: dg.AssetExecutionContext,
+    config: ArrivalConfig,
+    landing: dg.ResourceParam[Landing],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.MaterializeResult:
+    """Labelled respondents of one field study, each in the training part or in the frozen holdout."""
+    return take_in(context, "field_studies", config, landing, warehouse)

@@ -1,0 +1,189 @@
+"""Scoring: every respondent of a batch gets a score, and the lists that contact centres open."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pandas as pd
+from pydantic import Field
+
+from poleng_assets.assets.batches import batches
+from poleng_assets.assets.promotion import champion
+from poleng_assets.core.contact_list import contact_list as make_list
+from poleng_assets.core.overseer import HELD_VERDICTS
+from poleng_assets.core.scoring import score_batch
+from poleng_assets.core.tables import now, record_decision, replace, transaction
+from poleng_assets.partitions import batch_partitions
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.registry import Registry
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.study import Study
+
+EVERYONE_SCORED = "every_respondent_has_a_score"
+LIST_COMPLETE = "every_contact_stands_in_the_list"
+
+
+@dg.asset(
+    deps=[batches, champion],
+    partitions_def=batch_partitions,
+    group_name="scoring",
+    kinds={"xgboost", "duckdb"},
+    owners=["team:ml"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            EVERYONE_SCORED, asset="predictions", description="No respondent of the batch is left unscored."
+        )
+    ],
+)
+def predictions(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+) -> dg.MaterializeResult:
+    """The champion's score of every respondent of a batch; earlier versions' scores are kept."""
+    batch = context.partition_key
+    version = registry.champion()
+    model = registry.model(version)
+    with warehouse.connect() as con:
+        respondents, contacts = score_batch(con, model, warehouse.study, batch, version.version)
+        unscored = _unscored(con, warehouse.study, batch)
+        histogram = con.execute(
+            """SELECT floor(score * 10) / 10 AS "score from", count(*) AS respondents
+            FROM current_predictions WHERE batch = ? GROUP BY 1 ORDER BY 1""",
+            [batch],
+        ).df()
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": respondents,
+            "contacts": contacts,
+            "share_flagged": contacts / respondents if respondents else 0.0,
+            "model_version": version.version,
+            "scores": dg.MetadataValue.md(histogram.to_markdown(index=False)),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=unscored == 0, check_name=EVERYONE_SCORED, metadata={"unscored": unscored}
+            )
+        ],
+    )
+
+
+class ListConfig(dg.Config):
+    """Whether to make the list of a held batch."""
+
+    release: str = Field(
+        default="",
+        description="Why to make the list of a held batch now, with the present champion. "
+        "Leave it empty to keep a drifted or untrusted batch waiting for a better model.",
+    )
+
+
+@dg.asset(
+    deps=["drift_report"],
+    partitions_def=batch_partitions,
+    group_name="scoring",
+    kinds={"csv"},
+    owners=["team:contact-centre"],
+    pool=WAREHOUSE_POOL,
+    output_required=False,
+)
+def contact_list(
+    context: dg.AssetExecutionContext,
+    config: ListConfig,
+    warehouse: dg.ResourceParam[Warehouse],
+    landing: dg.ResourceParam[Landing],
+) -> Iterator[dg.MaterializeResult]:
+    """The people of a batch worth an intervention, in words, strongest first; not made while it is held."""
+    batch = context.partition_key
+    with warehouse.connect() as con:
+        verdict, version = _newest_report(con, batch)
+        if verdict in HELD_VERDICTS and not config.release:
+            context.log.info(
+                f"{batch} is {verdict}: its list is held back until the overseer has "
+                "tried to get a better model"
+            )
+            return
+        remark = _remark(verdict, config.release)
+        scored = _scored(con, warehouse.study, batch)
+        listed = make_list(scored, warehouse.study, remark)
+        path = _write(landing.home.contact_lists / f"{batch}.csv", listed)
+        with transaction(con):
+            _keep(con, warehouse.study, batch, scored, remark)
+            if config.release:
+                record_decision(
+                    con,
+                    "skip",
+                    f"the list of {batch} is made with the present champion: {config.release}",
+                    evidence={"batch": batch, "verdict": verdict, "contacts": len(listed)},
+                    champion_version=version,
+                    batch=batch,
+                    dagster_run_id=context.run_id,
+                )
+    preview = listed.head(5).drop(columns=[warehouse.study.id])
+    yield dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(listed),
+            "contacts": len(listed),
+            "share_flagged": len(listed) / len(scored) if len(scored) else 0.0,
+            "model_version": version,
+            "verdict": verdict,
+            "remark": remark or "none",
+            "list": dg.MetadataValue.path(str(path)),
+            "first_five_without_ids": dg.MetadataValue.md(preview.to_markdown(index=False)),
+        }
+    )
+
+
+def _unscored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> int:
+    found = con.execute(
+        f"""SELECT count(*) FROM batch_rows b WHERE b.batch = $batch AND NOT EXISTS (
+            SELECT 1 FROM current_predictions p
+            WHERE p.batch = $batch AND p."{study.id}" = b."{study.id}")""",  # noqa: S608
+        {"batch": batch},
+    ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, int]:
+    """Return the verdict of the newest report, and the model version it speaks about."""
+    found = con.execute(
+        "SELECT verdict, model_version FROM drift_reports WHERE batch = ? ORDER BY reported_at DESC LIMIT 1",
+        [batch],
+    ).fetchone()
+    if found is None:
+        raise dg.Failure(f"{batch} has no drift report yet: materialise it first.", allow_retries=False)
+    return found[0], found[1]
+
+
+def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
+    columns = ", ".join(f'b."{name}"' for name in study.contact_list)
+    return con.execute(
+        f"""SELECT p.model_version, p."{study.id}", p.score, p.contact, {columns}
+        FROM current_predictions p JOIN batch_rows b USING (batch, "{study.id}")
+        WHERE p.batch = ? ORDER BY b.row_number""",  # noqa: S608
+        [batch],
+    ).df()
+
+
+def _remark(verdict: str, release: str) -> str:
+    if release:
+        return f"Made with a model that may not fit these people ({verdict}): take the order with caution"
+    return "Too few people to check the model on this batch" if verdict == "insufficient" else ""
+
+
+def _keep(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, scored: pd.DataFrame, remark: str
+) -> None:
+    chosen = scored.loc[scored["contact"], [study.id, "model_version", "score"]]
+    rows = chosen.assign(created_at=now(), remark=remark)
+    replace(con, "contact_lists", {"batch": batch}, rows)
+
+
+def _write(path: Path, listed: pd.DataFrame) -> Path:
+    """Write the list beside its place and move it there: nobody ever opens half a list."""
+    part = path.with_name(f".{path.name}.part")
+    listed.to_csv(part, index=False, encoding="utf-8")
+    part.chmod(0o600)
+    return part.replace(path)

@@ -1,0 +1,344 @@
+"""``poleng``: the same definitions, sensors and instance as the UI, from a shell."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from poleng_assets.home import CHECKOUT, Home, Kind
+from poleng_assets.study import load_study
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from poleng_assets.resources.warehouse import Warehouse
+    from poleng_assets.simulation.conductor import RunReport
+    from poleng_assets.simulation.play import Ending
+
+KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcomes": "outcomes"}
+# A pipe has no width of its own: rich would fold its tables at 80 columns.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+home_option = click.option(
+    "--home",
+    "home_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Home folder; by default $POLENG_HOME, or data/ of the checkout.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Find politically disengaged people, and watch over the model that finds them."""
+    warnings.simplefilter("ignore")
+    for name in ("alembic", "mlflow", "dagster"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@main.command()
+@click.argument("scenario", type=click.Choice(["clean", "drift", "full"]), default="full")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with field_studies, batches and outcomes; without it the synthetic population is used.",
+)
+@home_option
+def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None:
+    """Play a scenario: drop its files one by one, let the sensors react, and show how it ended."""
+    from poleng_assets.simulation.play import play, scenario_data
+
+    started = time.monotonic()
+    home = _home(home_folder)
+    with _conductor(home) as conductor:
+        folder = scenario_data(home, load_study(), data)
+        landing, warehouse = _landing(home), _warehouse(home)
+        console.print(f"Scenario [bold]{scenario}[/bold] with {folder}, home {home.root}\n")
+
+        def settle(drop: Any) -> None:
+            console.print(f"[bold]{drop.path.name}[/bold] dropped into landing/{drop.kind}")
+            conductor.settle()
+
+        try:
+            ending = play(scenario, folder, landing, warehouse, settle)
+        except (FileNotFoundError, FileExistsError) as error:
+            raise click.ClickException(str(error)) from error
+        waiting = [f"{name}: {words}" for name, words in conductor.skips.items() if "Waiting" in words]
+    _show_ending(ending, waiting)
+    console.print(f"\n{time.monotonic() - started:.0f} s. See it all in the UI: {_dev_hint(home)}")
+    sys.exit(1 if ending.faults else 0)
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(sorted(KINDS)))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@home_option
+def submit(kind: str, file: Path, home_folder: Path | None) -> None:
+    """Drop a file into landing. The daemon (`make dev`) takes it in; without one it waits there."""
+    from poleng_assets.instance import daemon_is_running, open_instance
+
+    home = _home(home_folder)
+    try:
+        target = _landing(home).submit(KINDS[kind], file)
+    except FileExistsError as error:
+        raise click.ClickException(str(error)) from error
+    with open_instance(home) as instance:
+        watched = daemon_is_running(instance)
+    console.print(f"Dropped as {target}.")
+    console.print(
+        "The daemon will take it in." if watched else f"No daemon runs. Start it: {_dev_hint(home)}"
+    )
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@home_option
+def status(as_json: bool, home_folder: Path | None) -> None:
+    """Show the champion, what waits, and how each batch fared."""
+    home = _home(home_folder)
+    facts = _status(home)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, default=str))
+        return
+    console.print(f"Home {home.root}")
+    champion = facts["champion_version"]
+    console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
+    for kind, names in facts["landing"].items():
+        if names:
+            console.print(f"Waiting in landing/{kind}: {', '.join(names)}")
+    for kind, names in facts["rejected"].items():
+        if names:
+            console.print(f"Refused, see rejected/{kind}: {', '.join(names)}")
+    if facts["quarantined_rows"]:
+        console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
+    if facts["batches"]:
+        console.print(_batch_table(facts["batches"]))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all evidence, for machines.")
+@home_option
+def decisions(as_json: bool, home_folder: Path | None) -> None:
+    """Show the ledger: every retraining, promotion, hold, rejection and skip, oldest first."""
+    columns = ["decided_at", "kind", "champion_version", "challenger_version", "batch", "reason", "evidence"]
+    rows = _query(_home(home_folder), f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at")  # noqa: S608
+    if as_json:
+        listed = [dict(zip(columns, row, strict=True)) for row in rows]
+        for one in listed:
+            one["evidence"] = json.loads(one["evidence"])
+        click.echo(json.dumps(listed, indent=2, default=str))
+        return
+    table = Table("when (UTC)", "decision", "champion", "challenger", "batch", "why")
+    for when, kind, champion, challenger, batch, why, _ in rows:
+        table.add_row(
+            f"{when:%Y-%m-%d %H:%M:%S}", kind, _cell(champion), _cell(challenger), _cell(batch), why
+        )
+    console.print(table)
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
+def reset(yes: bool, home_folder: Path | None) -> None:
+    """Empty the home folder: files, warehouse, models, lists, reports and history."""
+    from poleng_assets.simulation.reset import reset_data, reset_history
+
+    home = _home(home_folder)
+    with _instance_without_daemon(home):
+        pass
+    if not yes:
+        click.confirm(f"Remove everything that the project keeps in {home.root}?", abort=True)
+    reset_data(home)
+    reset_history(home)
+    home.create()
+    console.print(f"{home.root} is empty again.")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
+@click.option("--port", default=3000, show_default=True)
+@home_option
+def dev(host: str, port: int, home_folder: Path | None) -> None:
+    """Open the Dagster UI with its daemon on this home folder."""
+    from poleng_assets.instance import dagster_home
+
+    home = _home(home_folder)
+    environment = {
+        **os.environ,
+        "POLENG_HOME": str(home.root),
+        "DAGSTER_HOME": str(dagster_home(home)),
+        # `dagster dev` works; that `dg` will follow it is no news for who runs this project.
+        "PYTHONWARNINGS": "ignore",
+    }
+    dagster = Path(sys.executable).with_name("dagster")
+    command = [str(dagster), "dev", "-w", str(CHECKOUT / "workspace.yaml"), "-h", host, "-p", str(port)]
+    os.execve(command[0], command, environment)  # noqa: S606
+
+
+@contextmanager
+def _conductor(home: Home) -> Iterator[Any]:
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.simulation.conductor import Conductor
+
+    with _instance_without_daemon(home) as instance:
+        # What the command line drops is whole when it appears: there is nothing to wait for.
+        yield Conductor(build_defs(home=home, settle_seconds=0.0), instance, _show_run)
+
+
+@contextmanager
+def _instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
+    from poleng_assets.instance import daemon_is_running, open_instance
+
+    with open_instance(home) as instance:
+        if daemon_is_running(instance):
+            raise click.ClickException(
+                f"A Dagster daemon runs on {home.root}: it would do the same work twice. Stop it "
+                "(and wait a minute), use the simulate jobs in its UI, or choose another --home."
+            )
+        yield instance
+
+
+def _home(folder: Path | None) -> Home:
+    return (Home(folder.expanduser().resolve()) if folder else Home.default()).create()
+
+
+def _landing(home: Home) -> Any:
+    from poleng_assets.resources.landing import Landing
+
+    return Landing(home, settle_seconds=0.0)
+
+
+def _warehouse(home: Home) -> Warehouse:
+    from poleng_assets.resources.warehouse import Warehouse
+
+    return Warehouse(home.warehouse, load_study())
+
+
+def _query(home: Home, sql: str) -> list[tuple[Any, ...]]:
+    """Read from the warehouse; nothing when there is none yet."""
+    if not home.warehouse.exists():
+        return []
+    with _warehouse(home).read() as con:
+        return con.execute(sql).fetchall()
+
+
+def _status(home: Home) -> dict[str, Any]:
+    from poleng_assets.resources.registry import CHAMPION, Registry
+
+    reports = _query(
+        home,
+        """SELECT r.batch, r.model_version, r.rows, r.verdict, r.drifted_columns, r.estimated_auc,
+            (SELECT value FROM performance p WHERE p.batch = r.batch AND p.kind = 'realised'
+                AND p.model_version = r.model_version AND p.metric = 'auc'),
+            (SELECT count(*) FROM contact_lists l
+                WHERE l.batch = r.batch AND l.model_version = r.model_version)
+        FROM drift_reports r ORDER BY r.reported_at""",
+    )
+    names = ["batch", "model_version", "rows", "verdict", "drifted_columns", "estimated_auc", "realised_auc"]
+    champion = Registry(home, load_study()).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
+    quarantined = _query(home, "SELECT count(DISTINCT (source, row_number)) FROM quarantine")
+    return {
+        "home": str(home.root),
+        "champion_version": champion.version if champion else None,
+        "landing": {kind: _names(home.landing(kind)) for kind in get_args(Kind)},
+        "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
+        "quarantined_rows": quarantined[0][0] if quarantined else 0,
+        "batches": [dict(zip([*names, "contacts"], row, strict=True)) for row in reports],
+    }
+
+
+def _names(folder: Path, hide: str = ".part") -> list[str]:
+    return sorted(
+        p.name for p in folder.iterdir() if not p.name.startswith(".") and not p.name.endswith(hide)
+    )
+
+
+def _show_run(report: RunReport) -> None:
+    if not report.success:
+        console.print(f"  [red]{report.job} {report.partition}[/red]: {report.message}")
+        return
+    words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
+    console.print(
+        f"  {report.job} {report.partition}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]"
+    )
+
+
+_SAYINGS: dict[str, Any] = {
+    "field_studies": lambda m: f"{m['rows_read']:,} labelled rows taken in",
+    "training_data": lambda m: m["reason"],
+    "champion": lambda m: (
+        f"version {m['challenger_version']} {'promoted' if m['promoted'] else 'not promoted'}: {m['reason']}"
+    ),
+    "batches": lambda m: f"{m['rows_read']:,} respondents",
+    "predictions": lambda m: f"scored by version {m['model_version']}",
+    "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",
+    "contact_list": lambda m: f"{m['contacts']:,} contacts{'' if m['remark'] == 'none' else ', marked'}",
+    "realised_performance": lambda m: "outcomes compared with the scores",
+}
+
+
+def _show_ending(ending: Ending, waiting: list[str]) -> None:
+    rows = [
+        {
+            "batch": row.batch,
+            "model_version": row.version,
+            "rows": row.rows,
+            "verdict": row.verdict,
+            "drifted_columns": row.drifted_columns,
+            "estimated_auc": row.estimated_auc,
+            "realised_auc": row.realised_auc,
+            "contacts": row.listed,
+        }
+        for row in ending.rows
+    ]
+    if not ending.dropped:
+        console.print("Nothing new: every file of this scenario was taken in before. Nothing was changed.")
+    console.print()
+    console.print(_batch_table(rows))
+    for words in [*waiting, *ending.faults]:
+        console.print(f"[red]Not as it should be:[/red] {words}")
+    if not ending.faults:
+        console.print("The scenario ended as it should.")
+
+
+def _batch_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "batch", "model", "rows", "verdict", "drifted\ncolumns", "estimated\nAUC", "realised\nAUC", "contacts"
+    )
+    for row in rows:
+        table.add_row(
+            row["batch"],
+            f"v{row['model_version']}",
+            f"{row['rows']:,}",
+            row["verdict"],
+            str(row["drifted_columns"]),
+            _cell(row["estimated_auc"]),
+            _cell(row["realised_auc"]),
+            f"{row['contacts']:,}" if row["contacts"] else "superseded",
+        )
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _dev_hint(home: Home) -> str:
+    return "make dev" if home == Home.default() else f"poleng dev --home {home.root}"
+
+
+if __name__ == "__main__":
+    main()

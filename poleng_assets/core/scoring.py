@@ -1,0 +1,47 @@
+"""Scoring a batch: rows stream from the warehouse through the model and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from poleng_assets.core.model import Model
+from poleng_assets.core.tables import now, transaction
+from poleng_assets.study import Study
+
+CHUNK = 100_000
+
+
+def score_batch(
+    con: duckdb.DuckDBPyConnection, model: Model, study: Study, batch: str, version: int
+) -> tuple[int, int]:
+    """Score every respondent of a batch and keep all scores; return (respondents, contacts).
+
+    One transaction: the batch is scored whole by this version, or not at all. Earlier versions'
+    scores stay; the newest scoring is current.
+    """
+    features = ", ".join(f'"{name}"' for name in study.feature_names)
+    rows = con.cursor().execute(
+        f'SELECT "{study.id}", {features} FROM batch_rows WHERE batch = ? ORDER BY row_number',  # noqa: S608
+        [batch],
+    )
+    chunks: Any = rows.to_arrow_reader(CHUNK)
+    scored_at = now()
+    respondents = contacts = 0
+    with transaction(con):
+        con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
+        for chunk in chunks:
+            score = model.score(chunk)
+            contact = score >= model.threshold
+            con.register("incoming", pa.table({"id": chunk[study.id], "score": score, "contact": contact}))
+            con.execute(
+                f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
+                ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at FROM incoming""",  # noqa: S608
+                [batch, version, scored_at],
+            )
+            con.unregister("incoming")
+            respondents += len(score)
+            contacts += int(contact.sum())
+    return respondents, contacts

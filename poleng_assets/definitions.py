@@ -1,0 +1,46 @@
+"""The whole composition on one page: assets, jobs, sensors and resources of one home folder."""
+
+import dagster as dg
+
+from poleng_assets.assets import batches, field_studies, monitoring, outcomes, promotion, scoring, training
+from poleng_assets.home import Home
+from poleng_assets.jobs import ASSET_JOBS
+from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
+from poleng_assets.resources.registry import RegistryResource, mlflow_run
+from poleng_assets.resources.warehouse import WarehouseResource
+from poleng_assets.sensors import SENSORS
+from poleng_assets.study import load_study
+
+
+def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECONDS) -> dg.Definitions:
+    """Build the definitions of one home folder.
+
+    Args:
+        home: where all state lives; by default what ``POLENG_HOME`` names, or ``data/``.
+        settle_seconds: how long a dropped file must be left alone before it is taken in.
+    """
+    home = (home or Home.default()).create()
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(
+            [field_studies, batches, outcomes, training, promotion, scoring, monitoring]
+        ),
+        jobs=ASSET_JOBS,
+        sensors=SENSORS,
+        # One process for a run: NannyML alone costs seconds to import, in each process anew.
+        executor=dg.in_process_executor,
+        resources={
+            "warehouse": WarehouseResource(path=str(home.warehouse)),
+            "landing": LandingResource(root=str(home.root), settle_seconds=settle_seconds),
+            "registry": RegistryResource(root=str(home.root)),
+            "mlflow": mlflow_run.configured(
+                {
+                    "experiment_name": load_study().name,
+                    "mlflow_tracking_uri": home.mlflow_uri,
+                    "artifact_location": home.artifacts.as_uri(),
+                }
+            ),
+        },
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,43 @@
+"""The jobs: what sensors, the command line and people in the UI launch."""
+
+import dagster as dg
+
+RETRAIN_JOB = "retrain_and_promote"
+
+ingest_field_study = dg.define_asset_job(
+    "ingest_field_study", selection=["field_studies"], description="Take a field study in."
+)
+process_batch = dg.define_asset_job(
+    "process_batch",
+    selection=["batches", "predictions", "drift_report", "contact_list"],
+    description="Take a batch in, score it, judge it, and make its list unless it is held.",
+)
+score_batch = dg.define_asset_job(
+    "score_batch",
+    selection=["predictions", "drift_report", "contact_list"],
+    description="Score a batch with the present champion, judge it, and make its list unless it is held.",
+)
+release_batch = dg.define_asset_job(
+    "release_batch",
+    selection=["contact_list"],
+    description="Make the list of a held batch with the scores it has.",
+)
+ingest_outcomes = dg.define_asset_job(
+    "ingest_outcomes",
+    selection=["outcomes", "realised_performance"],
+    description="Take labels in and measure how good the scores were.",
+)
+retrain_and_promote = dg.define_asset_job(
+    RETRAIN_JOB,
+    selection=["training_data", "challenger", "champion"],
+    description="Train a challenger on all field studies, and let it serve if it is truly better.",
+)
+
+ASSET_JOBS = [
+    ingest_field_study,
+    process_batch,
+    score_batch,
+    release_batch,
+    ingest_outcomes,
+    retrain_and_promote,
+]

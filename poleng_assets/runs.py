@@ -1,0 +1,90 @@
+"""What the project asks of Dagster's run history: which runs live, and how often one was tried."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import dagster as dg
+
+REQUEST_TAG = "poleng/request"
+PROCESS_TAG = "poleng/process"
+PARTITION_TAG = "dagster/partition"
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+DEAD = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What the history says about one request: how many runs, how many died since the last success."""
+
+    total: int
+    failed: int
+    in_progress: bool
+
+    @property
+    def number(self) -> int:
+        """The number of the next attempt, from 1: it keeps run keys apart."""
+        return self.total + 1
+
+
+def attempts(instance: dg.DagsterInstance, request: str) -> Attempts:
+    """Count the runs of one request; a run key alone is used up for ever, by runs that died too."""
+    records = instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}), limit=100)
+    statuses = [record.dagster_run.status for record in records]  # newest first
+    since_success = statuses
+    if dg.DagsterRunStatus.SUCCESS in statuses:
+        since_success = statuses[: statuses.index(dg.DagsterRunStatus.SUCCESS)]
+    return Attempts(
+        total=len(statuses),
+        failed=sum(status in DEAD for status in since_success),
+        in_progress=any(status in IN_PROGRESS for status in statuses),
+    )
+
+
+def runs_in_progress(instance: dg.DagsterInstance, job: str | None = None) -> list[dg.DagsterRun]:
+    """Return the runs that are queued or running, of one job or of all."""
+    return list(instance.get_runs(dg.RunsFilter(job_name=job, statuses=IN_PROGRESS)))
+
+
+def live_run_ids(instance: dg.DagsterInstance) -> set[str]:
+    """Return the ids of the runs that are queued or running."""
+    return {run.run_id for run in runs_in_progress(instance)}
+
+
+def busy_partitions(runs: Iterable[dg.DagsterRun]) -> frozenset[str]:
+    """Return the partitions that these runs work on."""
+    return frozenset(run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags)
+
+
+def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark as failed the command line's runs whose process is gone, and free their pool slots.
+
+    The daemon watches its own runs; a run inside a command line that was killed has nobody else. Left
+    alone it would look alive for ever and keep its place in the warehouse's pool.
+    """
+    buried = []
+    for run in runs_in_progress(instance):
+        process = run.tags.get(PROCESS_TAG)
+        if process and not _alive(int(process)):
+            instance.report_run_failed(run, "The command line that ran this was ended before it finished.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            buried.append(run.run_id)
+    return buried
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,269 @@
+"""The sensors: thin shells that look at folders and events, ask a pure function, and launch runs.
+
+No sensor opens the warehouse: it has one writing process at a time, and a tick must never wait for it.
+What was done already is read from Dagster's own history, so that the daemon and the command line, or
+a daemon that starts afresh, come to the same answer.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from poleng_assets import jobs
+from poleng_assets.core.overseer import OpenBatch, Plan, Situation, plan
+from poleng_assets.core.training_set import training_data_hash
+from poleng_assets.home import Kind
+from poleng_assets.partitions import PARTITIONS, batch_partitions
+from poleng_assets.resources.landing import Dropped, Landing
+from poleng_assets.runs import (
+    PARTITION_TAG,
+    REQUEST_TAG,
+    attempts,
+    bury_dead_runs,
+    busy_partitions,
+    runs_in_progress,
+)
+from poleng_assets.study import load_study
+
+TICK_SECONDS = 5
+MAX_INGEST_ATTEMPTS = 3
+EVENTS_AT_ONCE = 1000
+
+CHAMPION_ASSET = dg.AssetKey("champion")
+
+
+def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{kind}_arrivals",
+        job_name=job,
+        minimum_interval_seconds=TICK_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=description,
+    )
+    def arrivals(
+        context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]
+    ) -> dg.SensorResult | dg.SkipReason:
+        instance = context.instance
+        dropped = list(landing.dropped(kind))
+        if kind == "batches" and dropped and serving_version(instance) is None:
+            names = ", ".join(one.path.name for one in dropped)
+            return dg.SkipReason(f"Waiting for the first model: {names}")
+        busy = busy_partitions(runs_in_progress(instance))
+        requests: list[dg.RunRequest] = []
+        messages: list[str] = []
+        for one in dropped:
+            if one.problem:
+                rejected = landing.reject(kind, one.path, one.problem)
+                messages.append(f"Refused {one.path.name}: {one.problem}; it is now {rejected}")
+            elif one.name not in busy and one.name not in {r.partition_key for r in requests}:
+                request, message = _ingest_request(instance, one, job)
+                requests += [request] if request else []
+                messages += [message] if message else []
+        for message in messages:
+            context.log.warning(message)
+        if not requests:
+            return dg.SkipReason("; ".join(messages) or f"Nothing new in {landing.home.landing(kind)}")
+        partitions = [str(request.partition_key) for request in requests]
+        return dg.SensorResult(
+            run_requests=requests,
+            dynamic_partitions_requests=[PARTITIONS[kind].build_add_request(partitions)],
+        )
+
+    return arrivals
+
+
+def _ingest_request(
+    instance: dg.DagsterInstance, dropped: Dropped, job: str
+) -> tuple[dg.RunRequest | None, str]:
+    """Ask for the run that takes a file in, or say why it is not tried again."""
+    request = f"{dropped.kind}/{dropped.path.name}/{dropped.stamp}"
+    past = attempts(instance, request)
+    if past.failed >= MAX_INGEST_ATTEMPTS:
+        return None, (
+            f"{dropped.path.name} could not be taken in, {past.failed} runs failed: look at the newest run "
+            f"of {job}, mend the cause, and drop the file again"
+        )
+    return dg.RunRequest(
+        run_key=f"{request}/{past.number}",
+        partition_key=dropped.name,
+        run_config=dg.RunConfig(ops={dropped.kind: {"config": {"file": dropped.path.name}}}),
+        tags={REQUEST_TAG: request},
+    ), ""
+
+
+field_study_arrivals = _arrival_sensor(
+    "field_studies",
+    jobs.ingest_field_study.name,
+    "Takes in the field studies dropped into landing/field_studies.",
+)
+batch_arrivals = _arrival_sensor(
+    "batches",
+    jobs.process_batch.name,
+    "Takes in, scores and judges the batches dropped into landing/batches.",
+)
+outcome_arrivals = _arrival_sensor(
+    "outcomes", jobs.ingest_outcomes.name, "Takes in the labels dropped into landing/outcomes."
+)
+
+
+@dg.sensor(
+    jobs=[jobs.retrain_and_promote, jobs.score_batch, jobs.release_batch],
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sees drifted batches, asks for one retraining, has them scored again, and lets no "
+    "contact list wait for ever.",
+)
+def overseer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Walk the new events since the last tick, and act on the plan that follows from them."""
+    instance = context.instance
+    bury_dead_runs(instance)
+    memory = _remember(instance, json.loads(context.cursor) if context.cursor else {})
+    study = load_study()
+    situation = _situation(instance, memory)
+    decided = plan(situation, study.policies.overseer.max_retrain_attempts)
+    for message in decided.messages:
+        context.log.info(message)
+    requests = list(_requests(instance, decided, situation, memory["studies"]))
+    return dg.SensorResult(
+        run_requests=requests,
+        cursor=json.dumps(memory),
+        skip_reason=None if requests else dg.SkipReason("; ".join(decided.messages) or "All is well"),
+    )
+
+
+def serving_version(instance: dg.DagsterInstance) -> int | None:
+    """Return the version that serves, from the newest event of the champion asset."""
+    event = instance.get_latest_materialization_event(CHAMPION_ASSET)
+    return (_metadata(event)["serving_version"] or None) if event else None
+
+
+def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str, Any]:
+    """Bring the cursor's memory up to date: open batches, field studies, and how far events were read.
+
+    Each batch goes from taken in (no report) to reported, perhaps held, and leaves when it has its list.
+    """
+    open_batches: dict[str, Any] = dict(memory.get("open", {}))
+    studies: dict[str, str] = dict(memory.get("studies", {}))
+    read: dict[str, int] = dict(memory.get("read", {}))
+    events = []
+    for asset in ("batches", "drift_report", "contact_list", "field_studies"):
+        for record in _new_events(instance, dg.AssetKey(asset), read.get(asset)):
+            events.append((record.storage_id, asset, record))
+            read[asset] = record.storage_id
+    for _, asset, record in sorted(events, key=lambda event: event[0]):
+        partition = record.partition_key or ""
+        metadata = _metadata(record.event_log_entry)
+        if asset == "batches":
+            open_batches.setdefault(partition, {"version": None, "held": False})
+        elif asset == "drift_report":
+            held, version = bool(metadata["held"]), metadata["model_version"]
+            open_batches[partition] = {"version": version, "held": held}
+        elif asset == "contact_list":
+            open_batches.pop(partition, None)
+        else:
+            studies[partition] = metadata["content_hash"]
+    present = set(instance.get_dynamic_partitions(batch_partitions.name or ""))
+    known = set(instance.get_dynamic_partitions(PARTITIONS["field_studies"].name or ""))
+    return {
+        "open": {batch: state for batch, state in open_batches.items() if batch in present},
+        "studies": {study: digest for study, digest in studies.items() if study in known},
+        "read": read,
+    }
+
+
+def _new_events(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, after: int | None
+) -> Iterator[dg.EventLogRecord]:
+    """Yield all materialisations after a storage id: several may fall between two ticks."""
+    while True:
+        page = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=asset, after_storage_id=after), EVENTS_AT_ONCE, ascending=True
+        )
+        yield from page.records
+        if not page.has_more:
+            return
+        after = page.records[-1].storage_id
+
+
+def _situation(instance: dg.DagsterInstance, memory: Mapping[str, Any]) -> Situation:
+    event = instance.get_latest_materialization_event(CHAMPION_ASSET)
+    champion = _metadata(event) if event else {}
+    judged: Mapping[str, str] = champion.get("judged_field_studies", {})
+    studies: Mapping[str, str] = memory["studies"]
+    running = runs_in_progress(instance)
+    version = champion.get("serving_version") or None
+    return Situation(
+        champion=version,
+        open_batches=tuple(
+            OpenBatch(batch, state["version"], state["held"]) for batch, state in memory["open"].items()
+        ),
+        pending=tuple(sorted(name for name, digest in studies.items() if judged.get(name) != digest)),
+        retrain_failures=attempts(instance, _retrain_request(studies)).failed,
+        retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
+        busy=busy_partitions(running),
+        score_failures={
+            batch: attempts(instance, _score_request(batch, version)).failed for batch in memory["open"]
+        },
+        last_rejection="" if champion.get("promoted", True) else str(champion["reason"]),
+    )
+
+
+def _requests(
+    instance: dg.DagsterInstance, decided: Plan, situation: Situation, studies: Mapping[str, str]
+) -> Iterator[dg.RunRequest]:
+    if decided.retrain:
+        yield _request(
+            instance,
+            jobs.RETRAIN_JOB,
+            _retrain_request(studies),
+            ops={"training_data": {"config": {"reason": decided.retrain}}},
+        )
+    for batch in decided.score:
+        yield _request(
+            instance, jobs.score_batch.name, _score_request(batch, situation.champion), partition=batch
+        )
+    for batch, why in decided.release:
+        yield _request(
+            instance,
+            jobs.release_batch.name,
+            f"release/{batch}/{situation.champion}",
+            partition=batch,
+            ops={"contact_list": {"config": {"release": why}}},
+        )
+
+
+def _request(
+    instance: dg.DagsterInstance,
+    job: str,
+    request: str,
+    *,
+    partition: str | None = None,
+    ops: dict[str, Any] | None = None,
+) -> dg.RunRequest:
+    return dg.RunRequest(
+        job_name=job,
+        run_key=f"{request}/{attempts(instance, request).number}",
+        partition_key=partition,
+        run_config={"ops": ops} if ops else None,
+        tags={REQUEST_TAG: request, **({PARTITION_TAG: partition} if partition else {})},
+    )
+
+
+def _retrain_request(studies: Mapping[str, str]) -> str:
+    return f"retrain/{training_data_hash(studies)}"
+
+
+def _score_request(batch: str, version: int | None) -> str:
+    return f"score/{batch}/{version}"
+
+
+def _metadata(event: dg.EventLogEntry | None) -> dict[str, Any]:
+    materialization = event.asset_materialization if event else None
+    if materialization is None:
+        return {}
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+SENSORS = [field_study_arrivals, batch_arrivals, outcome_arrivals, overseer]

@@ -1,0 +1,135 @@
+"""The conductor: drives the project's own sensors and jobs inside one process, without a daemon.
+
+It uses the same definitions and the same Dagster instance as ``dagster dev``, so that the UI shows
+each of its runs, assets and reports afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import dagster as dg
+
+from poleng_assets.runs import PROCESS_TAG, bury_dead_runs
+
+QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+MAX_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How one run went, for the person who watches."""
+
+    job: str
+    partition: str
+    seconds: float
+    success: bool
+    message: str
+    metadata: dict[str, Any]
+
+
+@dataclass
+class Conductor:
+    """Ticks every sensor and runs what they ask for, until nobody asks for anything.
+
+    Attributes:
+        defs: the project's definitions.
+        instance: a persistent instance.
+        show: called with each finished run.
+        skips: what each sensor last said when it asked for nothing.
+    """
+
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    show: Callable[[RunReport], None]
+    skips: dict[str, str] = field(default_factory=dict)
+    _cursors: dict[str, str | None] = field(default_factory=dict)
+
+    def settle(self) -> list[RunReport]:
+        """Tick until a whole round asks for nothing; return the runs.
+
+        Raises:
+            RuntimeError: it still asks after ``MAX_ROUNDS`` rounds, which would be a loop.
+        """
+        bury_dead_runs(self.instance)
+        reports: list[RunReport] = []
+        for _ in range(MAX_ROUNDS):
+            done = [report for sensor in self.defs.sensors or [] for report in self._tick(sensor)]
+            if not done:
+                return reports
+            reports += done
+        raise RuntimeError(f"the sensors still ask for runs after {MAX_ROUNDS} rounds: {self.skips}")
+
+    def _tick(self, sensor: dg.SensorDefinition) -> list[RunReport]:
+        """Evaluate one sensor and run each of its requests to the end."""
+        resources = {name: (self.defs.resources or {})[name] for name in sensor.required_resource_keys}
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self._cursors.get(sensor.name),
+            definitions=self.defs,
+            resources=resources,
+        ) as context:
+            context.log.setLevel(logging.CRITICAL)  # what matters is shown run by run
+            asked = cast("dg.SensorResult | dg.SkipReason", sensor(context))
+        self.skips[sensor.name] = ""
+        if isinstance(asked, dg.SkipReason):
+            self.skips[sensor.name] = asked.skip_message or ""
+            return []
+        self._cursors[sensor.name] = asked.cursor or self._cursors.get(sensor.name)
+        for added in asked.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions(added.partitions_def_name, list(added.partition_keys))
+        return [self._run(sensor, request) for request in asked.run_requests or []]
+
+    def _run(self, sensor: dg.SensorDefinition, request: dg.RunRequest) -> RunReport:
+        job = self.defs.resolve_job_def(request.job_name or sensor.job_name or "")
+        started = time.monotonic()
+        result = job.execute_in_process(
+            run_config={**request.run_config, **QUIET_LOGS},
+            partition_key=request.partition_key,
+            instance=self.instance,
+            raise_on_error=False,
+            tags={
+                **request.tags,
+                "dagster/sensor_name": sensor.name,
+                "dagster/run_key": request.run_key or "",
+                PROCESS_TAG: str(os.getpid()),
+            },
+        )
+        report = RunReport(
+            job.name,
+            request.partition_key or "",
+            time.monotonic() - started,
+            result.success,
+            _failure(result),
+            _metadata(result),
+        )
+        self.show(report)
+        return report
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    """Return the words of the first failed step, not its stack trace."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return data.user_failure_data.description
+            return data.error.message.strip() if data.error else "unknown"
+    return "" if result.success else "the run failed before its first step"
+
+
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """Return the metadata of every asset that the run materialised, by asset."""
+    return {
+        event.step_materialization_data.materialization.asset_key.to_user_string(): {
+            name: value.value
+            for name, value in event.step_materialization_data.materialization.metadata.items()
+        }
+        for event in result.all_events
+        if event.is_step_materialization
+    }
