@@ -1,0 +1,39 @@
+# Every target makes its own virtual environment when there is none.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo dev test lint format constraints clean
+
+demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
+	$(BIN)/poleng simulate full
+
+dev: $(STAMP)           ## open the Dagster UI and its daemon
+	$(BIN)/poleng dev
+
+test: $(STAMP)          ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)          ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(STAMP)   ## resolve all versions anew
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
+		--no-annotate --custom-compile-command "make constraints" pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The stamp is written last: an installation that was interrupted starts again.
+$(STAMP): constraints.txt pyproject.toml
+	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
