@@ -6,7 +6,7 @@ a daemon that starts afresh, come to the same answer.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -46,11 +46,11 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]
     ) -> dg.SensorResult | dg.SkipReason:
         instance = context.instance
+        busy = busy_partitions(runs_in_progress(instance))
         dropped = list(landing.dropped(kind))
         if kind == "batches" and dropped and serving_version(instance) is None:
             names = ", ".join(one.path.name for one in dropped)
             return dg.SkipReason(f"Waiting for the first model: {names}")
-        busy = busy_partitions(runs_in_progress(instance))
         requests: list[dg.RunRequest] = []
         messages: list[str] = []
         for one in dropped:
@@ -119,10 +119,7 @@ def overseer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Walk the new events since the last tick, and act on the plan that follows from them."""
     instance = context.instance
     bury_dead_runs(instance)
-    memory = _remember(instance, json.loads(context.cursor) if context.cursor else {})
-    study = load_study()
-    situation = _situation(instance, memory)
-    decided = plan(situation, study.policies.overseer.max_retrain_attempts)
+    memory, situation, decided = survey(instance, json.loads(context.cursor) if context.cursor else {})
     for message in decided.messages:
         context.log.info(message)
     requests = list(_requests(instance, decided, situation, memory["studies"]))
@@ -131,6 +128,18 @@ def overseer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor=json.dumps(memory),
         skip_reason=None if requests else dg.SkipReason("; ".join(decided.messages) or "All is well"),
     )
+
+
+def survey(instance: dg.DagsterInstance, memory: dict[str, Any]) -> tuple[dict[str, Any], Situation, Plan]:
+    """Look at all that happened since ``memory``; return the new memory, the situation and the plan.
+
+    Runs are read first, events after them: a run that ends between the two looks alive for one tick
+    more, and is not started a second time.
+    """
+    running = runs_in_progress(instance)
+    memory = _remember(instance, memory)
+    situation = _situation(instance, memory, running)
+    return memory, situation, plan(situation, load_study().policies.overseer.max_retrain_attempts)
 
 
 def serving_version(instance: dg.DagsterInstance) -> int | None:
@@ -187,12 +196,13 @@ def _new_events(
         after = page.records[-1].storage_id
 
 
-def _situation(instance: dg.DagsterInstance, memory: Mapping[str, Any]) -> Situation:
+def _situation(
+    instance: dg.DagsterInstance, memory: Mapping[str, Any], running: Sequence[dg.DagsterRun]
+) -> Situation:
     event = instance.get_latest_materialization_event(CHAMPION_ASSET)
     champion = _metadata(event) if event else {}
     judged: Mapping[str, str] = champion.get("judged_field_studies", {})
     studies: Mapping[str, str] = memory["studies"]
-    running = runs_in_progress(instance)
     version = champion.get("serving_version") or None
     return Situation(
         champion=version,

@@ -26,7 +26,7 @@ NOT_DRIFTED = "batch_is_clear"
 @dg.asset(
     deps=[predictions],
     partitions_def=batch_partitions,
-    group_name="monitoring",
+    group_name="scoring",
     kinds={"python", "duckdb"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
@@ -162,12 +162,12 @@ def _metadata(
         "report": dg.MetadataValue.path(str(path)),
         "dagster/row_count": figures.rows,
         "rows_measured": figures.rows_measured,
-        "share_outside_support": figures.outside_support,
-        "share_flagged": figures.flagged_share,
+        "share_outside_support": round(figures.outside_support, 4),
+        "share_flagged": round(figures.flagged_share, 4),
         "drifted_columns": len(judgement.drifted_columns),
     }
     if auc:
-        metadata |= {"estimated_auc": auc.value, "reference_auc": auc.reference}
+        metadata |= {"estimated_auc": round(auc.value, 4), "reference_auc": round(auc.reference, 4)}
     if figures.estimates:
         metadata["distances"] = dg.MetadataValue.md(_distance_plot(study, figures))
     return metadata

@@ -33,7 +33,7 @@ def outcomes(
         outcomes,
         dg.AssetDep("predictions", partition_mapping=dg.AllPartitionMapping()),
     ],
-    group_name="monitoring",
+    group_name="performance",
     kinds={"duckdb", "scikitlearn"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
@@ -44,7 +44,7 @@ def realised_performance(
     """How good the scores were, now that the labels are known, for every version that scored."""
     with warehouse.connect() as con:
         measured = record_realised_performance(con, warehouse.study, context.partition_key)
-    current = {f"{batch}_auc": row["auc"] for (batch, _), row in measured.items() if "auc" in row}
+    current = {f"{batch}_auc": round(row["auc"], 4) for (batch, _), row in measured.items() if "auc" in row}
     table = "| batch | version | respondents | AUC | log-loss | recall |\n|---|---|---|---|---|---|\n"
     for (batch, version), row in sorted(measured.items()):
         table += (

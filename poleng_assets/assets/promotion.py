@@ -18,7 +18,7 @@ from poleng_assets.study import Study
 
 @dg.asset(
     deps=[challenger],
-    group_name="promotion",
+    group_name="model",
     kinds={"mlflow"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,

@@ -58,7 +58,7 @@ def predictions(
         metadata={
             "dagster/row_count": respondents,
             "contacts": contacts,
-            "share_flagged": contacts / respondents if respondents else 0.0,
+            "share_flagged": round(contacts / respondents, 4) if respondents else 0.0,
             "model_version": version.version,
             "scores": dg.MetadataValue.md(histogram.to_markdown(index=False)),
         },
@@ -126,7 +126,7 @@ def contact_list(
         metadata={
             "dagster/row_count": len(listed),
             "contacts": len(listed),
-            "share_flagged": len(listed) / len(scored) if len(scored) else 0.0,
+            "share_flagged": round(len(listed) / len(scored), 4) if len(scored) else 0.0,
             "model_version": version,
             "verdict": verdict,
             "remark": remark or "none",

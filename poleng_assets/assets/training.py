@@ -29,7 +29,7 @@ class RetrainConfig(dg.Config):
 
 @dg.asset(
     deps=[field_studies],
-    group_name="training",
+    group_name="model",
     kinds={"duckdb"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
@@ -90,7 +90,7 @@ def training_data(
 
 @dg.asset(
     deps=[training_data],
-    group_name="training",
+    group_name="model",
     kinds={"xgboost", "mlflow"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
@@ -136,7 +136,10 @@ def challenger(
                 "dagster_run_id": context.run_id,
             },
         )
-    shown = {name: metrics[f"test_{name}"] for name in ("auc", "log_loss", "rmse", "recall", "flagged_share")}
+    shown = {
+        name: round(metrics[f"test_{name}"], 4)
+        for name in ("auc", "log_loss", "rmse", "recall", "flagged_share")
+    }
     return dg.MaterializeResult(
         metadata={
             "version": version.version,

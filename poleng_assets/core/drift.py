@@ -197,7 +197,7 @@ def _figure(name: str, method: str, value: float, lower: float | None, upper: fl
 def _nannyml_frame(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Plain dtypes and a clean index: nullable integers silently vanish from NannyML's results."""
     columns = {
-        name: rows[name].astype("string").astype(object).where(rows[name].notna(), None)
+        name: rows[name].astype("string").astype(object).mask(rows[name].isna(), None)
         for name in study.feature_names
     }
     columns[SCORE] = rows[SCORE].astype("float64")

@@ -164,6 +164,11 @@ class Plan:
     release: tuple[tuple[str, str], ...] = ()
     messages: tuple[str, ...] = ()
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to launch."""
+        return self.retrain is None and not self.score and not self.release
+
 
 def plan(situation: Situation, max_attempts: int) -> Plan:
     """Decide what to launch: at most one retraining, and never the same one twice.

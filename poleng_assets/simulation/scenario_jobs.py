@@ -1,0 +1,110 @@
+"""The scenarios as jobs of the UI. They drop files and wait: the daemon's own sensors do the work."""
+
+import time
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.warehouse import Warehouse
+from poleng_assets.runs import runs_in_progress
+from poleng_assets.sensors import survey
+from poleng_assets.simulation.play import Ending, play, scenario_data
+from poleng_assets.simulation.reset import reset_data, reset_events
+from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
+
+LOOK_SECONDS = 2.0
+PATIENCE_SECONDS = 900.0
+
+
+class ScenarioConfig(dg.Config):
+    """What to play the scenario with."""
+
+    data: str = Field(
+        default="",
+        description="Folder with field_studies, batches and perhaps outcomes. Leave it empty to play with "
+        "the synthetic population.",
+    )
+
+
+def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
+    @dg.op(name=f"play_{scenario}", description=description)
+    def play_scenario(
+        context: dg.OpExecutionContext,
+        config: ScenarioConfig,
+        landing: dg.ResourceParam[Landing],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> None:
+        data = scenario_data(landing.home, warehouse.study, Path(config.data) if config.data else None)
+
+        def settle(drop: Drop) -> None:
+            context.log.info(f"{drop.path.name} dropped into landing/{drop.kind}")
+            _wait_until_settled(context, landing, drop)
+
+        ending = play(scenario, data, landing, warehouse, settle)
+        context.add_output_metadata({"dropped": ending.dropped, "batches": _table(ending)})
+        if ending.faults:
+            raise dg.Failure(f"The scenario did not end as it should: {'; '.join(ending.faults)}")
+        context.log.info(
+            "The scenario ended as it should" if ending.dropped else "Nothing new, nothing changed"
+        )
+
+    @dg.job(name=f"simulate_{scenario}", description=description)
+    def simulate() -> None:
+        play_scenario()
+
+    return simulate
+
+
+def _wait_until_settled(context: dg.OpExecutionContext, landing: Landing, drop: Drop) -> None:
+    """Return when the daemon has taken the file in and has nothing more to do about it."""
+    waiting = landing.home.landing(drop.kind) / drop.path.name
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < give_up:
+        time.sleep(LOOK_SECONDS)
+        others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
+        if not waiting.exists() and not others and survey(context.instance, {})[2].idle:
+            return
+    raise dg.Failure(
+        f"{drop.path.name} was not dealt with in {PATIENCE_SECONDS / 60:.0f} minutes. Are the sensors turned "
+        "on (Automation), and does a run hang (Runs)?"
+    )
+
+
+def _table(ending: Ending) -> dg.MarkdownMetadataValue:
+    rows = [
+        f"| {row.batch} | {row.version} | {row.rows} | {row.verdict} | {row.drifted_columns} "
+        f"| {_cell(row.estimated_auc)} | {_cell(row.realised_auc)} | {row.listed} |"
+        for row in ending.rows
+    ]
+    head = "| batch | model | rows | verdict | drifted columns | estimated AUC | realised AUC | contacts |"
+    return dg.MetadataValue.md("\n".join([head, "|---|---|---|---|---|---|---|---|", *rows]))
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+@dg.op(description="Removes all data, models, lists and reports, and what Dagster remembers of them.")
+def forget_everything(context: dg.OpExecutionContext, landing: dg.ResourceParam[Landing]) -> None:
+    """Empty the home while its daemon runs; refused while another run works in it."""
+    others = [run.job_name for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
+    if others:
+        raise dg.Failure(f"Not now, these runs are at work: {', '.join(others)}. Run this when they end.")
+    reset_data(landing.home)
+    reset_events(context.instance, list(context.instance.all_asset_keys()))
+
+
+@dg.job(description="Empty the home folder: a fresh start. The list of runs stays.")
+def reset() -> None:
+    """Forget everything but the list of runs."""
+    forget_everything()
+
+
+_DESCRIPTIONS: dict[Scenario, str] = {
+    "clean": "A founding study, then batches like the data the model knows: every one should be clear.",
+    "drift": "A founding study, then batches from unseen countries and a study to learn them from.",
+    "full": "The clean batches first, then the drifted ones: one retraining in between.",
+}
+SCENARIO_JOBS = [*(_scenario_job(name, _DESCRIPTIONS[name]) for name in SCENARIOS), reset]
