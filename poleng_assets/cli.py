@@ -266,12 +266,11 @@ def _names(folder: Path, hide: str = ".part") -> list[str]:
 
 def _show_run(report: RunReport) -> None:
     if not report.success:
-        console.print(f"  [red]{report.job} {report.partition}[/red]: {report.message}")
+        console.print(f"  [red]{report.job} {report.partition} failed[/red]: {report.message}")
         return
     words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
-    console.print(
-        f"  {report.job} {report.partition}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]"
-    )
+    told = f"{report.job} {report.partition}".strip()
+    console.print(f"  {told}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]")
 
 
 _SAYINGS: dict[str, Any] = {

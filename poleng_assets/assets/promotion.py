@@ -97,10 +97,10 @@ def _gates(
 def _holdout(con: duckdb.DuckDBPyConnection, study: Study, contender: ModelVersion) -> pa.Table:
     """Return the holdout rows of the challenger's field studies: neither contestant trained on them."""
     columns = ", ".join(f'"{name}"' for name in [*study.feature_names, study.target.name])
-    return con.execute(
+    return con.sql(
         f"""SELECT field_study, {columns} FROM field_study_rows
         WHERE part = 'holdout' AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608
-        [contender.field_studies],
+        params=[contender.field_studies],
     ).to_arrow_table()
 
 

@@ -157,10 +157,10 @@ def challenger(
 def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> pa.Table:
     """Return features and target of one part of the training set, always in the same order."""
     columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
-    return con.execute(
+    return con.sql(
         f"""SELECT {columns} FROM field_study_rows WHERE part = ? AND field_study IN (SELECT unnest(?))
         ORDER BY field_study, row_number""",  # noqa: S608
-        [part, list(chosen.studies)],
+        params=[part, list(chosen.studies)],
     ).to_arrow_table()
 
 

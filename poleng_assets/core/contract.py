@@ -82,6 +82,9 @@ def check_rows(table: pa.Table, study: Study, kind: Kind, first_row: int = 1) ->
         study: whose codes count.
         kind: of the file; batches have no target.
         first_row: number in the file of the first row, from 1.
+
+    Raises:
+        FileRefused: a column is of a kind that holds no answers, such as lists or pictures.
     """
     import pandera.errors
 
@@ -89,10 +92,13 @@ def check_rows(table: pa.Table, study: Study, kind: Kind, first_row: int = 1) ->
     frame = pd.DataFrame({"row_number": range(first_row, first_row + table.num_rows)})
     faults: list[tuple[int, str, str]] = []
     for name in names:
-        if name == study.id:
-            frame[name] = _ids(table[name])
-            continue
-        codes, broken = to_codes(table[name])
+        try:
+            if name == study.id:
+                frame[name] = _ids(table[name])
+                continue
+            codes, broken = to_codes(table[name])
+        except pa.ArrowException as error:
+            raise FileRefused(f"the column {name} holds {table[name].type}, not answers: {error}") from error
         frame[name] = codes.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         for index in broken.to_numpy(zero_copy_only=False).nonzero()[0]:
             faults.append((int(index), name, f"{table[name][int(index)].as_py()!r} is no survey code"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -119,11 +120,15 @@ def measure_batch(
         return figures
     there = _nannyml_frame(reference, study)
     here = _nannyml_frame(batch, study)
-    return dataclasses.replace(
-        figures,
-        figures=(*_distances(there, here, study), *_missing(there, here, study), *figures.figures),
-        estimates=_estimates(there, here, study),
-    )
+    with warnings.catch_warnings():
+        # It warns of too few chunks; one batch is one chunk on purpose, and no threshold is made of them.
+        warnings.filterwarnings("ignore", message="The resulting number of chunks is too low")
+        warnings.filterwarnings("ignore", message="invalid value encountered in sqrt")
+        return dataclasses.replace(
+            figures,
+            figures=(*_distances(there, here, study), *_missing(there, here, study), *figures.figures),
+            estimates=_estimates(there, here, study),
+        )
 
 
 def _distances(reference: pd.DataFrame, batch: pd.DataFrame, study: Study) -> Iterable[Figure]:
@@ -143,8 +148,12 @@ def _distances(reference: pd.DataFrame, batch: pd.DataFrame, study: Study) -> It
     )
     result = calculator.fit(reference).calculate(batch).filter(period="analysis").to_df()
     for name in columns:
+        value = result[(name, JENSEN_SHANNON, "value")].iloc[0]
+        if math.isnan(value) and reference[name].notna().any() and batch[name].notna().any():
+            # SciPy takes the root of -1e-17 when the two are equal: no distance, rather than unknown.
+            value = 0.0
         upper = policy.score_threshold if name == SCORE else policy.column_threshold
-        yield _figure(name, JENSEN_SHANNON, result[(name, JENSEN_SHANNON, "value")].iloc[0], None, upper)
+        yield _figure(name, JENSEN_SHANNON, value, None, upper)
 
 
 def _missing(reference: pd.DataFrame, batch: pd.DataFrame, study: Study) -> Iterable[Figure]:

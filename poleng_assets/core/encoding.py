@@ -62,7 +62,8 @@ class Encoder:
             codes = self._codes(table, name)
             if name in self.vocabularies:
                 codes = pc.index_in(codes, value_set=self._vocabulary(name))
-            matrix[:, position] = codes.cast(pa.float32()).to_numpy(zero_copy_only=False)
+            # Unsafe, because Arrow refuses integers that a float32 has to round.
+            matrix[:, position] = codes.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         return matrix
 
     def unseen(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> dict[str, np.ndarray]:
@@ -96,7 +97,12 @@ class Encoder:
     def _codes(self, table: pa.Table, name: str) -> pa.Array:
         if name not in table.column_names:
             raise EncodingError(f"column {name!r} is missing")
-        codes, broken = to_codes(table[name])
+        try:
+            codes, broken = to_codes(table[name])
+        except pa.ArrowException as error:
+            raise EncodingError(
+                f"column {name!r} holds {table[name].type}, which are no survey codes: {error}"
+            ) from error
         if pc.any(broken).as_py():
             example = table[name].filter(broken)[0].as_py()
             raise EncodingError(f"column {name!r} holds {example!r}, which is no survey code")

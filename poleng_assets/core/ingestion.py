@@ -128,15 +128,13 @@ def _reader(path: Path) -> Iterator[Iterator[pa.Table]]:
     with duckdb.connect() as con:
         try:
             if path.suffix == ".parquet":
-                rows = con.execute("SELECT * FROM read_parquet(?)", [str(path)])
+                query = "SELECT * FROM read_parquet(?)"
             elif path.suffix == ".csv":
                 # Text only: a sniffed type would turn an id such as 007 into 7.
-                rows = con.execute(
-                    "SELECT * FROM read_csv(?, header = true, all_varchar = true)", [str(path)]
-                )
+                query = "SELECT * FROM read_csv(?, header = true, all_varchar = true)"
             else:
                 raise FileRefused(f"{path.name} is neither {' nor '.join(SUFFIXES)}")
-            reader = rows.to_arrow_reader(CHUNK)
+            reader = con.sql(query, params=[str(path)]).to_arrow_reader(CHUNK)
         except duckdb.Error as error:
             raise _unreadable(path, error) from error
         yield _chunks(path, reader)

@@ -14,12 +14,12 @@ from poleng_assets.core.overseer import Judgement
 from poleng_assets.study import Feature, Study
 
 MEANINGS = {
-    "clear": "The model fits this batch. The contact list was made at once.",
+    "clear": "The model fits this batch. Its contact list is made at once.",
     "drifted": "The batch is not like the data the model knows, and the model is expected to do worse on "
     "it. The contact list is held until a better model has been tried.",
     "untrusted": "The batch lies outside what the model has ever seen, so no estimate about it can be "
     "believed. The contact list is held until a better model has been tried.",
-    "insufficient": "The batch is too small to be judged. It was scored, and its contact list made, like "
+    "insufficient": "The batch is too small to be judged. It is scored, and its contact list made, like "
     "a clear one.",
 }
 DISTRIBUTIONS_SHOWN = 6

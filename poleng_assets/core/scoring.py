@@ -23,9 +23,9 @@ def score_batch(
     scores stay; the newest scoring is current.
     """
     features = ", ".join(f'"{name}"' for name in study.feature_names)
-    rows = con.cursor().execute(
+    rows = con.cursor().sql(
         f'SELECT "{study.id}", {features} FROM batch_rows WHERE batch = ? ORDER BY row_number',  # noqa: S608
-        [batch],
+        params=[batch],
     )
     chunks: Any = rows.to_arrow_reader(CHUNK)
     scored_at = now()

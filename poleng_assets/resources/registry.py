@@ -47,6 +47,12 @@ class ModelVersion:
         return self.tags.get("training_data_hash", "")
 
 
+def _invented_person(study: Study) -> pd.DataFrame:
+    """Return one row that is nobody's: the first code of every feature."""
+    codes = {feature.name: min(feature.codes) for feature in study.features}
+    return pd.DataFrame([{name: codes[name] for name in study.feature_names}])
+
+
 @dataclass(frozen=True)
 class Registry:
     """Reads and writes the versions of the study's one registered model."""
@@ -100,12 +106,13 @@ class Registry:
         self._client().set_registered_model_alias(self.model_name, alias, str(version))
 
     def model(self, version: ModelVersion) -> Model:
-        """Load the encoder and booster of a version."""
-        return Model.load(self._download(version, "model"))
+        """Load the encoder and booster of a version: the very files that MLflow serves."""
+        served = self._download(f"models:/{self.model_name}/{version.version}")
+        return Model.load(served / "artifacts" / "model")
 
     def reference(self, version: ModelVersion) -> pd.DataFrame:
         """Return the version's reference: held-out rows with its out-of-sample scores."""
-        return pd.read_parquet(self._download(version, "reference") / "reference.parquet")
+        return pd.read_parquet(self._download(f"runs:/{version.run_id}/reference") / "reference.parquet")
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
@@ -161,9 +168,9 @@ class Registry:
                 python_model=str(SERVED_MODEL),
                 artifacts={"model": str(Path(folder) / "model")},
                 signature=signature,
+                input_example=_invented_person(self.study),
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
             )
-            mlflow.log_artifacts(str(Path(folder) / "model"), "model")
         version = self._register(logged.model_uri, logged.model_id, run.info.run_id, tags)
         self.set_alias(CHALLENGER, version.version)
         return version
@@ -189,13 +196,10 @@ class Registry:
             client.set_terminated(run.info.run_id, "KILLED")
         return len(abandoned)
 
-    def _download(self, version: ModelVersion, folder: str) -> Path:
+    def _download(self, uri: str) -> Path:
         from mlflow.artifacts import download_artifacts
 
-        local = download_artifacts(
-            run_id=version.run_id, artifact_path=folder, tracking_uri=self.home.mlflow_uri
-        )
-        return Path(local)
+        return Path(download_artifacts(uri, tracking_uri=self.home.mlflow_uri))
 
     def _client(self) -> Any:
         return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())

@@ -76,10 +76,10 @@ class Conductor:
         ) as context:
             context.log.setLevel(logging.CRITICAL)  # what matters is shown run by run
             asked = cast("dg.SensorResult | dg.SkipReason", sensor(context))
-        self.skips[sensor.name] = ""
         if isinstance(asked, dg.SkipReason):
             self.skips[sensor.name] = asked.skip_message or ""
             return []
+        self.skips[sensor.name] = (asked.skip_reason.skip_message or "") if asked.skip_reason else ""
         self._cursors[sensor.name] = asked.cursor or self._cursors.get(sensor.name)
         for added in asked.dynamic_partitions_requests or []:
             self.instance.add_dynamic_partitions(added.partitions_def_name, list(added.partition_keys))
