@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import dagster as dg
+import psutil
 
 REQUEST_TAG = "poleng/request"
 PROCESS_TAG = "poleng/process"
@@ -64,27 +65,41 @@ def busy_partitions(runs: Iterable[dg.DagsterRun]) -> frozenset[str]:
     return frozenset(run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags)
 
 
-def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark as failed the command line's runs whose process is gone, and free their pool slots.
+def mark_process(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Write down which process executes a run, so that others can see when it is gone."""
+    instance.add_run_tags(run_id, {PROCESS_TAG: process_name(psutil.Process())})
 
-    The daemon watches its own runs; a run inside a command line that was killed has nobody else. Left
-    alone it would look alive for ever and keep its place in the warehouse's pool.
+
+def process_name(process: psutil.Process) -> str:
+    """Return a name that no later process can have: host, number and time of its start."""
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
+
+
+def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark as failed the runs whose process is gone, and free their pool slots; return their ids.
+
+    Dagster's own monitoring cannot tell for runs of an earlier daemon, nor for those of the command
+    line. Left alone they look alive for ever, keep the warehouse's pool slot, and block the next ones.
     """
     buried = []
     for run in runs_in_progress(instance):
         process = run.tags.get(PROCESS_TAG)
-        if process and not _alive(int(process)):
-            instance.report_run_failed(run, "The command line that ran this was ended before it finished.")
+        if process and not _alive(process):
+            instance.report_run_failed(
+                run, "The process that executed this run was ended before it finished."
+            )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             buried.append(run.run_id)
     return buried
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+def _alive(name: str) -> bool:
+    """Whether a process lives; one of another host is taken to live, it cannot be seen from here."""
+    host, number, _ = name.rsplit("/", 2)
+    if host != socket.gethostname():
         return True
-    return True
+    try:
+        process = psutil.Process(int(number))
+        return process.status() != psutil.STATUS_ZOMBIE and process_name(process) == name
+    except psutil.NoSuchProcess:
+        return False

@@ -78,7 +78,7 @@ def _ingest_request(
     instance: dg.DagsterInstance, dropped: Dropped, job: str
 ) -> tuple[dg.RunRequest | None, str]:
     """Ask for the run that takes a file in, or say why it is not tried again."""
-    request = f"{dropped.kind}/{dropped.path.name}/{dropped.stamp}"
+    request = _ingest_tag(dropped)
     past = attempts(instance, request)
     if past.failed >= MAX_INGEST_ATTEMPTS:
         return None, (
@@ -115,11 +115,13 @@ outcome_arrivals = _arrival_sensor(
     description="Sees drifted batches, asks for one retraining, has them scored again, and lets no "
     "contact list wait for ever.",
 )
-def overseer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]) -> dg.SensorResult:
     """Walk the new events since the last tick, and act on the plan that follows from them."""
     instance = context.instance
     bury_dead_runs(instance)
-    memory, situation, decided = survey(instance, json.loads(context.cursor) if context.cursor else {})
+    memory, situation, decided = survey(
+        instance, landing, json.loads(context.cursor) if context.cursor else {}
+    )
     for message in decided.messages:
         context.log.info(message)
     requests = list(_requests(instance, decided, situation, memory["studies"]))
@@ -130,15 +132,18 @@ def overseer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
-def survey(instance: dg.DagsterInstance, memory: dict[str, Any]) -> tuple[dict[str, Any], Situation, Plan]:
+def survey(
+    instance: dg.DagsterInstance, landing: Landing, memory: dict[str, Any]
+) -> tuple[dict[str, Any], Situation, Plan]:
     """Look at all that happened since ``memory``; return the new memory, the situation and the plan.
 
-    Runs are read first, events after them: a run that ends between the two looks alive for one tick
-    more, and is not started a second time.
+    Landing is read first, then runs, events last: what moves on between two looks is seen twice and
+    waited for one tick more, where the other order would miss it or start it a second time.
     """
+    arriving = _arriving_studies(instance, landing)
     running = runs_in_progress(instance)
     memory = _remember(instance, memory)
-    situation = _situation(instance, memory, running)
+    situation = _situation(instance, memory, running, arriving)
     return memory, situation, plan(situation, load_study().policies.overseer.max_retrain_attempts)
 
 
@@ -196,8 +201,21 @@ def _new_events(
         after = page.records[-1].storage_id
 
 
+def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[str]:
+    """Return the field studies in landing that may still be taken in: those given up do not count."""
+    given_up = {
+        one.path
+        for one in landing.dropped("field_studies")
+        if attempts(instance, _ingest_tag(one)).failed >= MAX_INGEST_ATTEMPTS
+    }
+    return [path.stem for path in landing.waiting("field_studies") if path not in given_up]
+
+
 def _situation(
-    instance: dg.DagsterInstance, memory: Mapping[str, Any], running: Sequence[dg.DagsterRun]
+    instance: dg.DagsterInstance,
+    memory: Mapping[str, Any],
+    running: Sequence[dg.DagsterRun],
+    arriving: Sequence[str],
 ) -> Situation:
     event = instance.get_latest_materialization_event(CHAMPION_ASSET)
     champion = _metadata(event) if event else {}
@@ -210,6 +228,7 @@ def _situation(
             OpenBatch(batch, state["version"], state["held"]) for batch, state in memory["open"].items()
         ),
         pending=tuple(sorted(name for name, digest in studies.items() if judged.get(name) != digest)),
+        arriving=tuple(arriving),
         retrain_failures=attempts(instance, _retrain_request(studies)).failed,
         retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
         busy=busy_partitions(running),
@@ -263,6 +282,10 @@ def _request(
 
 def _retrain_request(studies: Mapping[str, str]) -> str:
     return f"retrain/{training_data_hash(studies)}"
+
+
+def _ingest_tag(dropped: Dropped) -> str:
+    return f"{dropped.kind}/{dropped.path.name}/{dropped.stamp}"
 
 
 def _score_request(batch: str, version: int | None) -> str:

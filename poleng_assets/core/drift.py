@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from poleng_assets.core.codes import to_codes, to_table
 from poleng_assets.core.encoding import outside_support
 from poleng_assets.study import Study
 
@@ -105,10 +107,11 @@ def measure_batch(
         flagged_share: of the whole batch.
     """
     policy = study.policies.overseer
+    outside = outside_support(unseen)
     figures = BatchFigures(
         rows=rows,
         rows_measured=len(batch),
-        outside_support=float(outside_support(unseen).mean()) if rows else 0.0,
+        outside_support=float(outside.mean()) if outside.size else 0.0,
         flagged_share=flagged_share,
         figures=tuple(
             _figure(name, UNSEEN, mask.mean(), None, policy.max_outside_support)
@@ -205,12 +208,11 @@ def _figure(name: str, method: str, value: float, lower: float | None, upper: fl
 
 def _nannyml_frame(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Plain dtypes and a clean index: nullable integers silently vanish from NannyML's results."""
-    columns = {
-        name: rows[name].astype("string").astype(object).mask(rows[name].isna(), None)
-        for name in study.feature_names
-    }
-    columns[SCORE] = rows[SCORE].astype("float64")
-    columns[CONTACT] = rows[CONTACT].astype("int64")
+    table = to_table(rows[study.feature_names])
+    # Codes, because a column of integers with one hole comes as floats, and "3.0" would not be "3".
+    columns = {name: to_codes(table[name])[0].cast(pa.string()).to_pandas() for name in study.feature_names}
+    columns[SCORE] = rows[SCORE].astype("float64").to_numpy()
+    columns[CONTACT] = rows[CONTACT].astype("int64").to_numpy()
     if study.target.name in rows:
-        columns[study.target.name] = rows[study.target.name].astype("int64")
-    return pd.DataFrame(columns).reset_index(drop=True)
+        columns[study.target.name] = rows[study.target.name].astype("int64").to_numpy()
+    return pd.DataFrame(columns)

@@ -130,8 +130,9 @@ def _reader(path: Path) -> Iterator[Iterator[pa.Table]]:
             if path.suffix == ".parquet":
                 query = "SELECT * FROM read_parquet(?)"
             elif path.suffix == ".csv":
-                # Text only: a sniffed type would turn an id such as 007 into 7.
-                query = "SELECT * FROM read_csv(?, header = true, all_varchar = true)"
+                # Text only: a sniffed type would turn an id such as 007 into 7. No comments: a sniffed
+                # comment sign would drop the people whose id begins with it, and say nothing.
+                query = "SELECT * FROM read_csv(?, header = true, all_varchar = true, comment = '')"
             else:
                 raise FileRefused(f"{path.name} is neither {' nor '.join(SUFFIXES)}")
             reader = con.sql(query, params=[str(path)]).to_arrow_reader(CHUNK)

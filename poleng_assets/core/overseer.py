@@ -131,6 +131,7 @@ class Situation:
         champion: version that serves, None before the first.
         open_batches: batches without a list.
         pending: field studies that no finished retraining has used.
+        arriving: field studies that were dropped and are not taken in yet.
         retrain_failures: how often a retraining on exactly these data died.
         retraining: a retraining is queued or running.
         busy: batches with a run queued or running.
@@ -141,6 +142,7 @@ class Situation:
     champion: int | None
     open_batches: tuple[OpenBatch, ...] = ()
     pending: tuple[str, ...] = ()
+    arriving: tuple[str, ...] = ()
     retrain_failures: int = 0
     retraining: bool = False
     busy: frozenset[str] = frozenset()
@@ -173,8 +175,8 @@ class Plan:
 def plan(situation: Situation, max_attempts: int) -> Plan:
     """Decide what to launch: at most one retraining, and never the same one twice.
 
-    A held batch waits while there is something to learn from or a retraining runs. When nothing can
-    be learned it is released: contact centres never wait for ever.
+    A held batch waits while there is something to learn from, or on its way, or a retraining runs. When
+    nothing can be learned it is released: contact centres never wait for ever.
     """
     if situation.champion is None:
         return _first_model(situation, max_attempts)
@@ -187,7 +189,7 @@ def plan(situation: Situation, max_attempts: int) -> Plan:
         if one.batch in situation.busy:
             continue
         if one.held and one.version == situation.champion:
-            if situation.retraining or learnable:
+            if situation.retraining or situation.arriving or learnable:
                 waiting.append(one.batch)
             else:
                 release.append((one.batch, _why_released(situation, max_attempts)))
@@ -201,6 +203,9 @@ def plan(situation: Situation, max_attempts: int) -> Plan:
     retrain = None
     if waiting and situation.retraining:
         messages.append(f"Held until the retraining ends: {', '.join(waiting)}")
+    elif waiting and situation.arriving:
+        studies = ", ".join(situation.arriving)
+        messages.append(f"Held until {studies} is taken in: {', '.join(waiting)}")
     elif waiting:
         retrain = f"drift in {', '.join(waiting)}; new field data: {', '.join(situation.pending)}"
         messages.append(f"Retraining: {retrain}")
@@ -211,6 +216,8 @@ def plan(situation: Situation, max_attempts: int) -> Plan:
 def _first_model(situation: Situation, max_attempts: int) -> Plan:
     if situation.retraining:
         return Plan(messages=("The first model is being trained",))
+    if situation.arriving:
+        return Plan(messages=(f"The first model waits until {', '.join(situation.arriving)} is taken in",))
     if not situation.pending:
         why = f"the first one was refused: {situation.last_rejection}. " if situation.last_rejection else ""
         return Plan(messages=(f"No model yet: {why}Drop a field study into landing/field_studies",))

@@ -67,7 +67,8 @@ def render_report(
 
     titles = {f.name: f.title for f in study.features} | {SCORE: "Score of the model"}
     distances = sorted(
-        (f for f in figures.figures if f.method == JENSEN_SHANNON), key=lambda f: -(f.value or 2.0)
+        (f for f in figures.figures if f.method == JENSEN_SHANNON),
+        key=lambda f: -(2.0 if f.value is None else f.value),
     )
     templates = jinja2.Environment(loader=jinja2.PackageLoader("poleng_assets"), autoescape=True)
     return templates.get_template("drift_report.html").render(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,7 +103,9 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame) -> No
     try:
         con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
     finally:
-        con.unregister("incoming")
+        # An aborted transaction refuses this, and would hide the reason; its rollback forgets the rows.
+        with suppress(duckdb.TransactionException):
+            con.unregister("incoming")
 
 
 def replace(con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, Any], rows: pd.DataFrame) -> None:

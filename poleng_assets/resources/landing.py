@@ -55,13 +55,19 @@ class Landing:
         if not folder.is_dir():
             return
         entries = [p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix != ".part"]
-        found = [(entry.lstat(), entry) for entry in entries]
+        found = [(status, entry) for entry in entries if (status := _status(entry)) is not None]
         for status, path in sorted(found, key=lambda pair: (pair[0].st_mtime_ns, pair[1].name)):
             # The change time cannot be set by a copying tool, as the modification time can.
             if abs(time.time() - status.st_ctime) < self.settle_seconds:
                 continue
             stamp = f"{status.st_ino}-{status.st_ctime_ns}-{status.st_size}"
             yield Dropped(kind, path, stamp, _problem(path, status))
+
+    def waiting(self, kind: Kind) -> list[Path]:
+        """Return every file of one kind that was dropped, settled or not."""
+        folder = self.home.landing(kind)
+        entries = folder.iterdir() if folder.is_dir() else []
+        return sorted(p for p in entries if not p.name.startswith(".") and p.suffix != ".part")
 
     def submit(self, kind: Kind, file: Path) -> Path:
         """Copy a file into landing, so that it appears there whole; return its place.
@@ -88,19 +94,29 @@ class Landing:
 
     def reject(self, kind: Kind, path: Path, reason: str) -> Path:
         """Move a refused file to ``rejected`` with its reason beside it; return its new place."""
-        folder = self.home.rejected(kind)
-        target, number = folder / path.name, 1
-        while target.exists():
+        # A file system allows 255 bytes: a number and ".reason.txt" must still fit behind the name.
+        target = self.home.rejected(kind) / os.fsdecode(os.fsencode(path.name)[:200])
+        stem, suffix, number = target.stem, target.suffix, 1
+        while target.exists() or target.is_symlink():
             number += 1
-            target = folder / f"{path.stem}.{number}{path.suffix}"
+            target = target.with_name(f"{stem}.{number}{suffix}")
         note = target.with_name(f"{target.name}.reason.txt")
         note.write_text(
             f"{path.name} was refused.\n\nWhy: {reason}\n\n"
             f"What to do: mend the file and drop it into landing/{kind} again. "
             "Nothing of it was taken in.\n",
             encoding="utf-8",
+            errors="backslashreplace",  # a file name may be no text
         )
         return _move(path, target)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return what is known of an entry, or None when a run has just moved it away."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def _problem(path: Path, status: os.stat_result) -> str:

@@ -17,6 +17,7 @@ import dagster as dg
 import duckdb
 
 from poleng_assets.core.tables import create_tables
+from poleng_assets.runs import mark_process
 from poleng_assets.study import Study, load_study
 
 WAREHOUSE_POOL = "warehouse"
@@ -66,7 +67,7 @@ class Warehouse:
             try:
                 return duckdb.connect(self.path, read_only=read_only)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "could not set lock" not in str(error).lower():
                     raise
                 if time.monotonic() > give_up:
                     raise WarehouseBusy(_busy_words(self.path, error, self.patience_seconds)) from error
@@ -88,5 +89,10 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     path: str
 
     def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
-        """Return the plain warehouse that assets and the command line use alike."""
+        """Return the plain warehouse that assets and the command line use alike.
+
+        Every job of the project uses it, so this is where a run says which process executes it.
+        """
+        if context.run is not None and context.instance is not None:
+            mark_process(context.instance, context.run.run_id)
         return Warehouse(Path(self.path), load_study())

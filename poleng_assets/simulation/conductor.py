@@ -7,7 +7,6 @@ each of its runs, assets and reports afterwards.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from poleng_assets.runs import PROCESS_TAG, bury_dead_runs
+from poleng_assets.runs import bury_dead_runs
 
 QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 MAX_ROUNDS = 50
@@ -97,7 +96,6 @@ class Conductor:
                 **request.tags,
                 "dagster/sensor_name": sensor.name,
                 "dagster/run_key": request.run_key or "",
-                PROCESS_TAG: str(os.getpid()),
             },
         )
         report = RunReport(

@@ -64,7 +64,7 @@ def _wait_until_settled(context: dg.OpExecutionContext, landing: Landing, drop: 
     while time.monotonic() < give_up:
         time.sleep(LOOK_SECONDS)
         others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
-        if not waiting.exists() and not others and survey(context.instance, {})[2].idle:
+        if not waiting.exists() and not others and survey(context.instance, landing, {})[2].idle:
             return
     raise dg.Failure(
         f"{drop.path.name} was not dealt with in {PATIENCE_SECONDS / 60:.0f} minutes. Are the sensors turned "

@@ -129,7 +129,9 @@ def test_a_field_study_without_the_target_is_refused(trained: Workshop, people):
 
 def test_a_batch_waits_until_the_first_model_serves(workshop: Workshop):
     assert workshop.drop("batches", "clean_batch_1") == []
-    assert "Waiting for the first model: clean_batch_1.parquet" in workshop.conductor.skips["batches_arrivals"]
+    assert (
+        "Waiting for the first model: clean_batch_1.parquet" in workshop.conductor.skips["batches_arrivals"]
+    )
     workshop.drop("field_studies", "founding_study")
     assert workshop.verdicts("clean_batch_1") == [("clear", 1)]
 
@@ -148,7 +150,9 @@ def test_drift_without_field_data_makes_the_list_with_the_present_champion(train
     trained.drop("batches", "drift_batch_1")
     assert trained.verdicts("drift_batch_1") == [("untrusted", 1)]
     assert trained.contact_list("drift_batch_1")["remark"].str.contains("untrusted").all()
-    ((reason,),) = trained.query("SELECT reason FROM decisions WHERE kind = 'skip' AND batch = 'drift_batch_1'")
+    ((reason,),) = trained.query(
+        "SELECT reason FROM decisions WHERE kind = 'skip' AND batch = 'drift_batch_1'"
+    )
     assert "no pending field study" in reason
     assert trained.conductor.settle() == []
 

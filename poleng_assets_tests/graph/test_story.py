@@ -19,7 +19,11 @@ def told(tmp_path_factory, survey_data):
     with open_workshop(tmp_path_factory.mktemp("told") / "home", survey_data) as workshop:
         warehouse = workshop.conductor.defs.resources["warehouse"].create_resource(None)
         ending = play(
-            "full", survey_data, workshop.landing, warehouse, lambda drop: workshop.seen.extend(workshop.conductor.settle())
+            "full",
+            survey_data,
+            workshop.landing,
+            warehouse,
+            lambda drop: workshop.seen.extend(workshop.conductor.settle()),
         )
         assert list(ending.faults) == []
         yield workshop
@@ -68,7 +72,8 @@ def test_no_respondent_is_lost(told: Workshop):
 def test_every_flagged_person_stands_in_the_list_of_the_batch(told: Workshop):
     for (batch,) in told.query("SELECT DISTINCT batch FROM batch_rows"):
         flagged = told.query(
-            f"SELECT {STUDY.id} FROM current_predictions WHERE batch = ? AND contact ORDER BY score DESC, 1", batch
+            f"SELECT {STUDY.id} FROM current_predictions WHERE batch = ? AND contact ORDER BY score DESC, 1",
+            batch,
         )
         assert [one for (one,) in flagged] == told.contact_list(batch)[STUDY.id].tolist()
 
@@ -94,7 +99,9 @@ def test_the_run_holds_the_six_metrics_of_the_seed_and_the_usual_ones(told: Work
     client = mlflow.MlflowClient(told.home.mlflow_uri)
     metrics = client.get_run(told.registry.champion().run_id).data.metrics
     seed = {f"{part}_{name}" for part in ("train", "test") for name in ("auc", "log_loss", "rmse")}
-    usual = {f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "brier", "average_precision")}
+    usual = {
+        f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "brier", "average_precision")
+    }
     assert seed | usual <= set(metrics)
     assert metrics["test_auc"] < metrics["train_auc"]
 
@@ -103,7 +110,9 @@ def test_mlflow_serves_the_champion_with_plain_codes_and_the_same_scores(told: W
     mlflow.set_tracking_uri(told.home.mlflow_uri)
     served = mlflow.pyfunc.load_model(f"models:/{STUDY.name}@champion")
     batch = told.synthetic("batches", "drift_batch_2")
-    scores = dict(told.query(f"SELECT {STUDY.id}, score FROM current_predictions WHERE batch = 'drift_batch_2'"))
+    scores = dict(
+        told.query(f"SELECT {STUDY.id}, score FROM current_predictions WHERE batch = 'drift_batch_2'")
+    )
     answered = served.predict(batch[STUDY.feature_names])
     assert answered["score"].tolist() == batch[STUDY.id].map(scores).tolist()
     as_numbers = batch[STUDY.feature_names].astype(int)
@@ -147,7 +156,8 @@ def test_the_ui_gets_the_verdict_as_metadata_of_the_partition(told: Workshop):
     import dagster as dg
 
     record = told.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey("drift_report"), asset_partitions=["drift_batch_3"]), limit=1
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey("drift_report"), asset_partitions=["drift_batch_3"]),
+        limit=1,
     ).records[0]
     metadata = record.asset_materialization.metadata
     assert metadata["verdict"].value == "clear"
@@ -155,7 +165,10 @@ def test_the_ui_gets_the_verdict_as_metadata_of_the_partition(told: Workshop):
 
 
 def test_playing_the_same_scenario_again_changes_nothing(told: Workshop, survey_data):
-    before = told.query("SELECT count(*) FROM decisions"), told.query("SELECT max(scored_at) FROM predictions")
+    before = (
+        told.query("SELECT count(*) FROM decisions"),
+        told.query("SELECT max(scored_at) FROM predictions"),
+    )
     runs = told.instance.get_runs_count()
     warehouse = told.conductor.defs.resources["warehouse"].create_resource(None)
     ending = play("full", survey_data, told.landing, warehouse, lambda drop: pytest.fail("nothing is new"))
@@ -172,7 +185,9 @@ def test_sensors_that_start_afresh_do_nothing_twice(told: Workshop):
 
 
 def test_evidence_of_the_promotion_names_every_gate(told: Workshop):
-    ((evidence,),) = told.query("SELECT evidence FROM decisions WHERE kind = 'promote' AND challenger_version = 2")
+    ((evidence,),) = told.query(
+        "SELECT evidence FROM decisions WHERE kind = 'promote' AND challenger_version = 2"
+    )
     gates = json.loads(evidence)["gates"]
     assert len(gates) == 5
     assert all(gate["passed"] for gate in gates)

@@ -1,0 +1,105 @@
+"""What many tests stand on: the shipped study, synthetic respondents, a small model, a home to write in.
+
+Session fixtures are shared: a test that wants to change a frame takes ``.copy()`` or ``.assign()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from poleng_assets.core.model import Model, train
+from poleng_assets.home import Home
+from poleng_assets.resources.warehouse import Warehouse
+from poleng_assets.simulation.population import synthesise
+from poleng_assets.study import Study, load_study
+
+
+def with_policies(study: Study, **changes: dict[str, Any]) -> Study:
+    """Return the study with other policies, as in ``with_policies(study, overseer={"min_rows": 50})``."""
+    changed = {
+        name: getattr(study.policies, name).model_copy(update=fields) for name, fields in changes.items()
+    }
+    return study.model_copy(update={"policies": study.policies.model_copy(update=changed)})
+
+
+def as_table(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def scored_by(model: Model, people: pd.DataFrame) -> pd.DataFrame:
+    """Return the people with ``score`` and ``contact`` (0/1), as reference and batch frames have them."""
+    score = model.score(people)
+    return people.assign(score=score, contact=(score >= model.threshold).astype(int))
+
+
+def table_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Count the rows of every table there is."""
+    tables = con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+    return {name: con.table(name).count("*").fetchall()[0][0] for (name,) in tables}
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    """The study as it ships."""
+    return load_study()
+
+
+@pytest.fixture(scope="session")
+def quick_study(study: Study) -> Study:
+    """The shipped study, trained in few rounds."""
+    return with_policies(study, training={"rounds": 40, "learning_rate": 0.2})
+
+
+@pytest.fixture(scope="session")
+def people(study: Study) -> pd.DataFrame:
+    """4,500 labelled respondents of the founding population."""
+    return synthesise(study, rows=4_500, seed=11, part="clean")
+
+
+@pytest.fixture(scope="session")
+def newcomers(study: Study) -> pd.DataFrame:
+    """600 labelled respondents of countries that the founding population does not have."""
+    return synthesise(study, rows=600, seed=12, part="drift")
+
+
+@pytest.fixture(scope="session")
+def training_rows(people: pd.DataFrame) -> pa.Table:
+    return as_table(people.iloc[:3_000])
+
+
+@pytest.fixture(scope="session")
+def model(training_rows: pa.Table, quick_study: Study) -> Model:
+    """A small model, trained on the first 3,000 people."""
+    return train(training_rows, quick_study)
+
+
+@pytest.fixture(scope="session")
+def reference(model: Model, people: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """1,500 people whom the model did not learn from, with its scores: what batches are held against."""
+    held_out = people.iloc[3_000:].reset_index(drop=True)
+    return scored_by(model, held_out).drop(columns=study.id)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """An empty home folder of its own."""
+    return Home(tmp_path / "home").create()
+
+
+@pytest.fixture
+def warehouse(home: Home, study: Study) -> Warehouse:
+    return Warehouse(home.warehouse, study, patience_seconds=1.0)
+
+
+@pytest.fixture
+def con(warehouse: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a real DuckDB file with all tables."""
+    with warehouse.connect() as connection:
+        yield connection

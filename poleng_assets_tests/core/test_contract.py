@@ -1,0 +1,232 @@
+"""The contract at the door: columns decide about the file, codes about the row."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from poleng_assets.core.contract import (
+    QUARANTINE_COLUMNS,
+    CheckedRows,
+    FileRefused,
+    check_columns,
+    check_rows,
+    required_columns,
+    storage_types,
+)
+from poleng_assets.home import Kind
+from poleng_assets.study import Study
+from poleng_assets_tests.conftest import as_table
+
+
+@pytest.fixture(scope="module")
+def few(people: pd.DataFrame) -> pd.DataFrame:
+    return people.iloc[:8].reset_index(drop=True)
+
+
+def with_answers(few: pd.DataFrame, answers: dict[tuple[int, str], Any]) -> pa.Table:
+    """Return the few with other answers; keys are (row from 0, column)."""
+    frame = few.astype(object)
+    for (row, column), value in answers.items():
+        frame.loc[row, column] = value
+    return as_table(frame.astype("string"))
+
+
+def faults(checked: CheckedRows) -> list[tuple[int, str, str]]:
+    return [tuple(row) for row in checked.broken[["row_number", "column_name", "reason"]].to_numpy()]
+
+
+# Columns
+
+
+@pytest.mark.parametrize(
+    ("kind", "features", "target"),
+    [("field_studies", True, True), ("batches", True, False), ("outcomes", False, True)],
+)
+def test_each_kind_of_file_needs_its_own_columns(study: Study, kind: Kind, features: bool, target: bool):
+    needed = required_columns(study, kind)
+    assert needed[0] == study.id
+    assert set(study.feature_names).issubset(needed) is features
+    assert (study.target.name in needed) is target
+    assert len(needed) == 1 + 32 * features + target
+
+
+def test_a_file_with_just_its_columns_has_nothing_to_ignore(study: Study):
+    assert check_columns(required_columns(study, "batches"), study, "batches") == []
+
+
+def test_columns_may_come_in_any_order(study: Study):
+    assert check_columns(required_columns(study, "batches")[::-1], study, "batches") == []
+
+
+def test_columns_that_the_study_does_not_use_are_named(study: Study):
+    columns = ["notes", *required_columns(study, "batches"), "weight"]
+    assert check_columns(columns, study, "batches") == ["notes", "weight"]
+
+
+def test_a_target_in_a_batch_is_left_out(study: Study):
+    columns = required_columns(study, "field_studies")
+    assert check_columns(columns, study, "batches") == [study.target.name]
+
+
+def test_a_missing_column_refuses_the_file_and_is_named(study: Study):
+    columns = [c for c in required_columns(study, "batches") if c != "religion"]
+    with pytest.raises(FileRefused, match=r"^1 column is missing: religion\. A file of batches needs: "):
+        check_columns(columns, study, "batches")
+
+
+def test_all_missing_columns_are_named_at_once(study: Study):
+    columns = [c for c in required_columns(study, "batches") if c not in ("religion", "country")]
+    with pytest.raises(FileRefused, match=r"^2 columns are missing: country, religion"):
+        check_columns(columns, study, "batches")
+
+
+def test_a_field_study_without_its_target_is_told_that_it_is_a_batch(study: Study):
+    with pytest.raises(FileRefused, match="without it this is a batch, to be dropped into landing/batches"):
+        check_columns(required_columns(study, "batches"), study, "field_studies")
+
+
+def test_a_batch_without_a_feature_is_not_told_about_targets(study: Study):
+    with pytest.raises(FileRefused) as caught:
+        check_columns([study.id], study, "batches")
+    assert "target" not in str(caught.value)
+
+
+def test_a_column_that_stands_twice_refuses_the_file(study: Study):
+    with pytest.raises(FileRefused, match="the column sex stands twice"):
+        check_columns([*required_columns(study, "batches"), "sex"], study, "batches")
+
+
+# Rows
+
+
+def test_sound_rows_are_all_kept(few: pd.DataFrame, study: Study):
+    checked = check_rows(as_table(few), study, "field_studies")
+    assert (len(checked.rows), checked.broken_rows) == (len(few), 0)
+    assert list(checked.broken.columns) == QUARANTINE_COLUMNS
+
+
+def test_codes_as_integers_and_as_text_are_stored_alike(few: pd.DataFrame, study: Study):
+    numbers = few.astype(dict.fromkeys([*study.feature_names, study.target.name], "int64"))
+    from_numbers = check_rows(as_table(numbers), study, "field_studies").rows
+    from_text = check_rows(as_table(few.astype(str)), study, "field_studies").rows
+    pd.testing.assert_frame_equal(from_numbers, from_text)
+
+
+def test_names_are_stored_as_text_and_orders_as_numbers(few: pd.DataFrame, study: Study):
+    rows = check_rows(as_table(few.astype(str)), study, "batches").rows
+    kinds = {f.name: str(rows[f.name].dtype) for f in study.features}
+    assert kinds == {f.name: "Int64" if f.is_ordinal else "string" for f in study.features}
+
+
+def test_a_code_is_stored_without_decimals_and_blanks(few: pd.DataFrame, study: Study):
+    table = with_answers(few, {(0, "sex"): " 2.0 ", (1, "sex"): "01"})
+    assert check_rows(table, study, "batches").rows["sex"].tolist()[:2] == ["2", "1"]
+
+
+def test_an_unknown_country_is_kept(few: pd.DataFrame, study: Study):
+    checked = check_rows(with_answers(few, {(2, "country"): "999"}), study, "batches")
+    assert checked.broken_rows == 0
+    assert checked.rows["country"].tolist()[2] == "999"
+
+
+@pytest.mark.parametrize("column", ["education", "sex"])
+def test_an_unknown_code_of_a_scale_or_a_pair_goes_to_quarantine(
+    few: pd.DataFrame, study: Study, column: str
+):
+    checked = check_rows(with_answers(few, {(2, column): "77"}), study, "batches")
+    assert faults(checked) == [(3, column, "77 is not among the codes of the study")]
+    assert 3 not in checked.rows["row_number"].tolist()
+    assert len(checked.rows) == len(few) - 1
+
+
+def test_missing_answers_are_kept(few: pd.DataFrame, study: Study):
+    nothing = {(1, name): None for name in study.feature_names}
+    checked = check_rows(with_answers(few, nothing), study, "batches")
+    assert checked.broken_rows == 0
+    assert checked.rows[study.feature_names].iloc[1].isna().all()
+
+
+def test_a_value_that_is_no_code_goes_to_quarantine_as_it_was_written(few: pd.DataFrame, study: Study):
+    checked = check_rows(with_answers(few, {(0, "country"): "Germany"}), study, "batches")
+    assert faults(checked) == [(1, "country", "'Germany' is no survey code")]
+
+
+@pytest.mark.parametrize("empty", [None, "", "   "], ids=repr)
+def test_a_respondent_without_an_id_goes_to_quarantine(few: pd.DataFrame, study: Study, empty: str | None):
+    checked = check_rows(with_answers(few, {(4, study.id): empty}), study, "batches")
+    assert faults(checked) == [(5, study.id, "is empty")]
+
+
+def test_ids_that_are_all_missing_break_every_row(few: pd.DataFrame, study: Study):
+    table = as_table(few.assign(**{study.id: None}))
+    assert check_rows(table, study, "batches").broken_rows == len(few)
+
+
+def test_a_row_of_a_field_study_without_its_target_goes_to_quarantine(few: pd.DataFrame, study: Study):
+    checked = check_rows(with_answers(few, {(4, study.target.name): None}), study, "field_studies")
+    assert faults(checked) == [(5, study.target.name, "is empty")]
+
+
+def test_a_target_that_is_neither_zero_nor_one_goes_to_quarantine(few: pd.DataFrame, study: Study):
+    checked = check_rows(with_answers(few, {(4, study.target.name): "2"}), study, "outcomes")
+    assert faults(checked) == [(5, study.target.name, "2 is not among the codes of the study")]
+
+
+def test_a_row_with_several_faults_is_one_broken_row(few: pd.DataFrame, study: Study):
+    table = with_answers(few, {(0, "sex"): "77", (0, "education"): "x", (0, study.id): ""})
+    checked = check_rows(table, study, "batches")
+    assert {column for _, column, _ in faults(checked)} == {"sex", "education", study.id}
+    assert checked.broken_rows == 1
+
+
+def test_rows_are_numbered_as_in_the_file(few: pd.DataFrame, study: Study):
+    checked = check_rows(with_answers(few, {(1, "sex"): "77"}), study, "batches", first_row=101)
+    assert checked.rows["row_number"].tolist() == [101, *range(103, 109)]
+    assert checked.broken["row_number"].tolist() == [102]
+
+
+def test_the_payload_is_the_whole_row_as_it_was_written(few: pd.DataFrame, study: Study):
+    table = with_answers(few, {(1, "education"): "Größe 7"})
+    kept = json.loads(check_rows(table, study, "batches").broken["payload"].iloc[0])
+    assert kept == {name: table[name][1].as_py() for name in required_columns(study, "batches")}
+
+
+def test_no_rows_are_no_faults(few: pd.DataFrame, study: Study):
+    checked = check_rows(as_table(few.iloc[:0]), study, "field_studies")
+    assert (len(checked.rows), checked.broken_rows) == (0, 0)
+
+
+def test_a_file_whose_rows_are_all_broken_has_no_sound_rows(few: pd.DataFrame, study: Study):
+    checked = check_rows(as_table(few.assign(education=77)), study, "batches")
+    assert (len(checked.rows), checked.broken_rows) == (0, len(few))
+
+
+@pytest.mark.parametrize("column", ["country", "education", "subject_id"])
+@pytest.mark.parametrize("value", [[1], b"\xff"], ids=["lists", "bytes that are no text"])
+def test_a_column_of_a_kind_that_holds_no_answers_refuses_the_file(
+    few: pd.DataFrame, study: Study, column: str, value: object
+):
+    table = as_table(few)
+    table = table.set_column(table.column_names.index(column), column, pa.array([value] * len(few)))
+    with pytest.raises(FileRefused, match=column):
+        check_rows(table, study, "batches")
+
+
+# Storage
+
+
+def test_storage_keeps_ids_and_names_as_text_and_orders_as_integers(study: Study):
+    types = storage_types(study, "field_studies")
+    assert list(types) == required_columns(study, "field_studies")
+    assert (types[study.id], types[study.target.name]) == ("VARCHAR NOT NULL", "INTEGER NOT NULL")
+    assert {types[f.name] for f in study.features if f.is_ordinal} == {"INTEGER"}
+    assert {types[f.name] for f in study.features if not f.is_ordinal} == {"VARCHAR"}
+
+
+def test_outcomes_are_stored_as_id_and_target(study: Study):
+    assert list(storage_types(study, "outcomes")) == [study.id, study.target.name]

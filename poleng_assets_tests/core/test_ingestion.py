@@ -1,0 +1,527 @@
+"""A dropped file becomes rows of the warehouse whole, or not at all; no row is ever lost silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from poleng_assets.core import ingestion
+from poleng_assets.core.contract import FileRefused
+from poleng_assets.core.holdout import part_of
+from poleng_assets.core.ingestion import Ingested, content_hash, count_rows, ingest
+from poleng_assets.home import Kind
+from poleng_assets.study import Study
+from poleng_assets_tests.conftest import as_table, table_counts
+
+Connection = duckdb.DuckDBPyConnection
+TakeIn = Callable[[Kind, Path], Ingested]
+
+
+@pytest.fixture(scope="module")
+def labelled(people: pd.DataFrame) -> pd.DataFrame:
+    return people.iloc[:100].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def batch(labelled: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return labelled.drop(columns=study.target.name)
+
+
+@pytest.fixture
+def take_in(con: Connection, study: Study) -> TakeIn:
+    """Ingest a file, and hold what is said about it against what stands in the warehouse."""
+
+    def and_count(kind: Kind, path: Path) -> Ingested:
+        result = ingest(con, study, kind, path)
+        assert result.rows_read == result.rows_kept + result.rows_quarantined
+        assert count_rows(con, kind, result.name) == (result.rows_kept, result.rows_quarantined)
+        return result
+
+    return and_count
+
+
+def parquet(folder: Path, frame: pd.DataFrame, name: str = "drop") -> Path:
+    path = folder / f"{name}.parquet"
+    frame.to_parquet(path, index=False)
+    return path
+
+
+def csv(folder: Path, frame: pd.DataFrame, name: str = "drop", **options: str) -> Path:
+    path = folder / f"{name}.csv"
+    frame.to_csv(path, index=False, **options)  # type: ignore[call-overload]
+    return path
+
+
+def refusal(con: Connection, study: Study, kind: Kind, path: Path) -> str:
+    """Return why a file is refused, having seen that nothing at all was written."""
+    before = table_counts(con)
+    with pytest.raises(FileRefused) as caught:
+        ingest(con, study, kind, path)
+    assert table_counts(con) == before
+    return str(caught.value)
+
+
+def stored(con: Connection, table: str) -> pd.DataFrame:
+    return con.execute(f"SELECT * FROM {table} ORDER BY row_number").df()
+
+
+def quarantine(con: Connection) -> list[tuple[str, int, str, str]]:
+    return con.execute(
+        "SELECT source, row_number, column_name, reason FROM quarantine ORDER BY row_number"
+    ).fetchall()
+
+
+# What is taken in
+
+
+def test_every_row_of_a_sound_file_is_kept(tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame):
+    path = parquet(tmp_path, batch)
+    assert take_in("batches", path) == Ingested("drop", content_hash(path), 100, 100, 0, ())
+
+
+def test_answers_are_stored_as_they_were_given(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    take_in("batches", parquet(tmp_path, batch))
+    rows = stored(con, "batch_rows")
+    assert rows["row_number"].tolist() == list(range(1, 101))
+    for name in batch.columns:
+        assert rows[name].astype(str).tolist() == batch[name].astype(str).tolist(), name
+
+
+def test_integers_and_text_and_csv_give_the_same_stored_rows(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    ints = batch.astype(dict.fromkeys(study.feature_names, "int64"))
+    take_in("batches", parquet(tmp_path, ints, "ints"))
+    take_in("batches", parquet(tmp_path, batch.astype(str), "text"))
+    take_in("batches", csv(tmp_path, batch, "commas"))
+    take_in("batches", csv(tmp_path, batch, "semicolons", sep=";"))
+    rows = stored(con, "batch_rows")
+    first, *others = (part.drop(columns="batch").reset_index(drop=True) for _, part in rows.groupby("batch"))
+    assert len(others) == 3
+    for other in others:
+        pd.testing.assert_frame_equal(other, first)
+
+
+def test_columns_in_another_order_are_stored_under_their_names(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", parquet(tmp_path, batch[batch.columns[::-1]]))
+    assert stored(con, "batch_rows")["religion"].tolist() == batch["religion"].tolist()
+
+
+def test_extra_columns_are_ignored_and_named(tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame):
+    path = parquet(tmp_path, batch.assign(weight=1.5, notes="x"))
+    assert take_in("batches", path).ignored_columns == ("weight", "notes")
+
+
+def test_a_column_named_like_one_of_ours_does_no_harm(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", parquet(tmp_path, batch.assign(batch="other", row_number=7)))
+    rows = stored(con, "batch_rows")
+    assert set(rows["batch"]) == {"drop"}
+    assert rows["row_number"].tolist() == list(range(1, 101))
+
+
+def test_an_unknown_country_is_kept(tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame):
+    assert take_in("batches", parquet(tmp_path, batch.assign(country="999"))).rows_kept == 100
+    assert set(stored(con, "batch_rows")["country"]) == {"999"}
+
+
+def test_missing_answers_are_kept_as_missing(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", parquet(tmp_path, batch.assign(education=None, religion=None)))
+    assert stored(con, "batch_rows")[["education", "religion"]].isna().all(axis=None)
+
+
+def test_an_empty_cell_of_a_csv_is_a_missing_answer(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", csv(tmp_path, batch.assign(education=None)))
+    assert stored(con, "batch_rows")["education"].isna().all()
+
+
+def test_a_csv_with_a_byte_order_mark_is_read(tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame):
+    path = csv(tmp_path, batch, encoding="utf-8-sig")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert take_in("batches", path).rows_kept == 100
+
+
+def test_a_csv_of_another_operating_system_is_read(tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame):
+    path = csv(tmp_path, batch)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert take_in("batches", path).rows_kept == 100
+
+
+def test_a_csv_of_one_respondent_is_read(tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame):
+    assert take_in("batches", csv(tmp_path, batch.iloc[:1])).rows_kept == 1
+
+
+def test_ids_of_a_csv_keep_their_leading_zeros(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    ids = [f"{number:05}" for number in range(100)]
+    take_in("batches", csv(tmp_path, batch.assign(**{study.id: ids})))
+    assert stored(con, "batch_rows")[study.id].tolist() == ids
+
+
+@pytest.mark.parametrize("sign", list("#%;'~=@/"))
+def test_no_row_of_a_csv_is_lost_because_of_how_its_id_begins(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study, sign: str
+):
+    ids = [f"{sign if number % 7 == 3 else ''}{number}" for number in range(100)]
+    outcomes = labelled[[study.target.name]].assign(**{study.id: ids})[[study.id, study.target.name]]
+    assert take_in("outcomes", csv(tmp_path, outcomes)).rows_read == 100
+    assert stored(con, "outcomes")[study.id].tolist() == ids
+
+
+def test_ids_of_integers_are_stored_as_their_digits(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    take_in("batches", parquet(tmp_path, batch.assign(**{study.id: range(100)})))
+    assert stored(con, "batch_rows")[study.id].tolist() == [str(number) for number in range(100)]
+
+
+def test_a_file_larger_than_one_chunk_is_taken_in_whole(
+    tmp_path: Path,
+    con: Connection,
+    take_in: TakeIn,
+    people: pd.DataFrame,
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(ingestion, "CHUNK", 2_048)  # DuckDB's own unit of work
+    broken_at = [10, 2_500, 4_400]
+    batch = people.drop(columns=study.target.name)
+    batch.loc[[row - 1 for row in broken_at], "education"] = 77
+    assert take_in("batches", parquet(tmp_path, batch)).rows_kept == len(people) - 3
+    assert [row for _, row, _, _ in quarantine(con)] == broken_at
+    expected = [number for number in range(1, len(people) + 1) if number not in broken_at]
+    assert stored(con, "batch_rows")["row_number"].tolist() == expected
+
+
+def test_the_rows_of_a_field_study_fall_into_training_and_holdout_by_their_id(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
+):
+    take_in("field_studies", parquet(tmp_path, labelled))
+    share = study.policies.training.holdout_share
+    assert stored(con, "field_study_rows")["part"].tolist() == list(part_of(labelled[study.id], share))
+    assert stored(con, "field_study_rows")["part"].nunique() == 2
+
+
+def test_a_respondent_of_two_field_studies_is_on_the_same_side_in_both(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
+):
+    take_in("field_studies", parquet(tmp_path, labelled, "founding"))
+    take_in("field_studies", parquet(tmp_path, labelled.iloc[::-1], "later"))
+    sides = con.execute(
+        f'SELECT "{study.id}", count(*), count(DISTINCT part) FROM field_study_rows GROUP BY 1'
+    ).fetchall()
+    assert {(rows, parts) for _, rows, parts in sides} == {(2, 1)}
+
+
+def test_what_was_taken_in_is_written_down(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    path = parquet(tmp_path, batch.assign(weight=1))
+    take_in("batches", path)
+    found = con.execute("SELECT * EXCLUDE ingested_at FROM ingested_files").fetchall()
+    assert found == [("batches", "drop", content_hash(path), 100, 100, 0, "weight")]
+
+
+# Quarantine
+
+
+def test_an_answer_off_the_scale_goes_to_quarantine_with_its_row_number(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    broken = batch.copy()
+    broken.loc[41, "education"] = 77
+    result = take_in("batches", parquet(tmp_path, broken))
+    assert (result.rows_kept, result.rows_quarantined) == (99, 1)
+    assert quarantine(con) == [("batches/drop", 42, "education", "77 is not among the codes of the study")]
+    assert batch[study.id][41] not in stored(con, "batch_rows")[study.id].tolist()
+
+
+def test_a_quarantined_row_keeps_all_its_answers(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    broken = batch.copy()
+    broken.loc[41, "education"] = 77
+    take_in("batches", parquet(tmp_path, broken))
+    payload = con.execute("SELECT payload FROM quarantine").fetchall()[0][0]
+    assert json.loads(payload) == json.loads(broken.loc[41].to_json())
+
+
+def test_a_row_with_two_faults_counts_once(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    broken = batch.copy()
+    broken.loc[41, ["education", "generation"]] = 77
+    assert take_in("batches", parquet(tmp_path, broken)).rows_quarantined == 1
+    assert len(quarantine(con)) == 2
+
+
+def test_of_an_id_that_stands_twice_the_first_row_is_kept(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    twice = batch.copy()
+    twice.loc[[50, 60], study.id] = batch[study.id][5]
+    assert take_in("batches", parquet(tmp_path, twice)).rows_quarantined == 2
+    assert [(row, column, why) for _, row, column, why in quarantine(con)] == [
+        (51, study.id, "the id stands in an earlier row"),
+        (61, study.id, "the id stands in an earlier row"),
+    ]
+    kept = stored(con, "batch_rows").set_index(study.id)["row_number"]
+    assert kept[batch[study.id][5]] == 6
+
+
+def test_a_repeated_row_keeps_its_answers_in_quarantine(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
+):
+    twice = labelled.copy()
+    twice.loc[50, study.id] = labelled[study.id][5]
+    take_in("field_studies", parquet(tmp_path, twice))
+    payload = json.loads(con.execute("SELECT payload FROM quarantine").fetchall()[0][0])
+    assert payload == json.loads(twice.loc[50].to_json())
+
+
+def test_a_sound_row_after_a_broken_one_of_the_same_id_is_kept(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    twice = batch.copy()
+    twice.loc[5, "education"] = 77
+    twice.loc[50, study.id] = batch[study.id][5]
+    assert take_in("batches", parquet(tmp_path, twice)).rows_quarantined == 1
+    assert stored(con, "batch_rows").set_index(study.id)["row_number"][batch[study.id][5]] == 51
+
+
+def test_the_same_person_may_stand_in_two_files(tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame):
+    take_in("batches", parquet(tmp_path, batch, "first"))
+    assert take_in("batches", parquet(tmp_path, batch.iloc[::-1], "second")).rows_kept == 100
+
+
+def test_as_many_broken_rows_as_are_tolerated_are_taken_in(
+    tmp_path: Path, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    assert study.policies.ingestion.max_quarantined_share == 0.05
+    broken = batch.copy()
+    broken.loc[:4, "education"] = 77
+    assert take_in("batches", parquet(tmp_path, broken)).rows_quarantined == 5
+
+
+# What is refused
+
+
+def test_too_many_broken_rows_refuse_the_file(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    broken = batch.copy()
+    broken.loc[:5, "education"] = 77
+    said = refusal(con, study, "batches", parquet(tmp_path, broken))
+    assert said.startswith("6 of 100 rows break the contract, 5% are tolerated: education: ")
+    assert "(6 rows, first 1)" in said
+
+
+def test_repeated_ids_count_as_broken_rows(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    said = refusal(con, study, "batches", parquet(tmp_path, batch.assign(**{study.id: "same"})))
+    assert "99 of 100 rows break the contract" in said
+
+
+def test_a_file_without_a_column_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    path = parquet(tmp_path, batch.drop(columns="religion"))
+    assert "1 column is missing: religion" in refusal(con, study, "batches", path)
+
+
+def test_a_field_study_without_its_target_is_refused_as_a_batch(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    said = refusal(con, study, "field_studies", parquet(tmp_path, batch))
+    assert f"{study.target.name} (the target: without it this is a batch" in said
+
+
+@pytest.mark.parametrize("write", [parquet, csv])
+def test_a_file_without_rows_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame, write: Callable[..., Path]
+):
+    assert refusal(con, study, "batches", write(tmp_path, batch.iloc[:0])) == "the file has no rows"
+
+
+@pytest.mark.parametrize("name", ["nothing.parquet", "nothing.csv"])
+def test_a_file_of_zero_bytes_is_refused(tmp_path: Path, con: Connection, study: Study, name: str):
+    path = tmp_path / name
+    path.touch()
+    said = refusal(con, study, "batches", path)
+    assert "cannot be read as parquet" in said or "33 columns are missing" in said
+
+
+def test_a_truncated_parquet_file_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    path = parquet(tmp_path, batch)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "drop.parquet cannot be read as parquet: " in refusal(con, study, "batches", path)
+
+
+def test_a_parquet_file_with_a_damaged_middle_is_refused(
+    tmp_path: Path, con: Connection, study: Study, people: pd.DataFrame
+):
+    path = parquet(tmp_path, people.drop(columns=study.target.name))
+    content = bytearray(path.read_bytes())
+    content[2_000:40_000] = b"\x00" * 38_000
+    path.write_bytes(content)
+    assert "cannot be read as parquet" in refusal(con, study, "batches", path)
+
+
+def test_text_that_calls_itself_parquet_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    path = csv(tmp_path, batch).rename(tmp_path / "text.parquet")
+    assert "text.parquet cannot be read as parquet: " in refusal(con, study, "batches", path)
+
+
+def test_a_csv_in_another_encoding_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    path = csv(tmp_path, batch.assign(**{study.id: [f"é{i}" for i in range(100)]}), encoding="latin-1")
+    assert "drop.csv cannot be read as csv: " in refusal(con, study, "batches", path)
+
+
+def test_a_csv_with_a_torn_last_line_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    path = csv(tmp_path, batch)
+    path.write_bytes(path.read_bytes()[:-20])
+    refusal(con, study, "batches", path)
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path, con: Connection, study: Study):
+    path = tmp_path / "people.xlsx"
+    path.write_bytes(b"PK")
+    assert "neither .parquet nor .csv" in refusal(con, study, "batches", path)
+
+
+def test_a_parquet_column_of_lists_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    table = as_table(batch)
+    table = table.set_column(table.column_names.index("education"), "education", pa.array([[1]] * 100))
+    pq.write_table(table, tmp_path / "nested.parquet")
+    assert "education" in refusal(con, study, "batches", tmp_path / "nested.parquet")
+
+
+def test_a_warehouse_takes_in_the_next_file_after_a_refusal(
+    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+):
+    refusal(con, study, "batches", parquet(tmp_path, batch.assign(education=77), "bad"))
+    assert take_in("batches", parquet(tmp_path, batch, "good")).rows_kept == 100
+
+
+# Taken in before
+
+
+def test_the_same_file_again_changes_nothing_and_says_so(
+    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+):
+    broken = batch.assign(weight=1)
+    broken.loc[0, "education"] = 77
+    path = parquet(tmp_path, broken)
+    first = take_in("batches", path)
+    before = table_counts(con)
+    again = ingest(con, study, "batches", path)
+    assert again == Ingested("drop", content_hash(path), 100, 99, 1, ("weight",), already=True)
+    assert (first.already, table_counts(con)) == (False, before)
+
+
+def test_the_same_content_under_another_name_is_refused(
+    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+):
+    first = parquet(tmp_path, batch, "first")
+    take_in("batches", first)
+    copy = first.with_name("copy.parquet")
+    copy.write_bytes(first.read_bytes())
+    said = refusal(con, study, "batches", copy)
+    assert said.startswith("the same content was taken in as 'first' on ")
+
+
+def test_other_content_under_the_same_name_is_refused(
+    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", parquet(tmp_path, batch))
+    said = refusal(con, study, "batches", parquet(tmp_path, batch.iloc[:50]))
+    assert said.startswith("the name 'drop' was given to other content on ")
+
+
+def test_a_csv_of_the_same_name_as_a_parquet_file_is_refused(
+    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", parquet(tmp_path, batch))
+    assert "the name 'drop'" in refusal(con, study, "batches", csv(tmp_path, batch))
+
+
+def test_a_batch_and_a_field_study_may_share_a_name_and_content(
+    tmp_path: Path, take_in: TakeIn, labelled: pd.DataFrame
+):
+    path = parquet(tmp_path, labelled)
+    take_in("field_studies", path)
+    assert take_in("batches", path).ignored_columns == (labelled.columns[-1],)
+
+
+# Outcomes
+
+
+def test_outcomes_find_the_batch_of_their_respondents_whatever_their_file_is_called(
+    tmp_path: Path,
+    con: Connection,
+    take_in: TakeIn,
+    labelled: pd.DataFrame,
+    batch: pd.DataFrame,
+    study: Study,
+):
+    take_in("batches", parquet(tmp_path, batch.iloc[:60], "spring"))
+    take_in("batches", parquet(tmp_path, batch.iloc[60:], "autumn"))
+    take_in("outcomes", parquet(tmp_path, labelled[[study.id, study.target.name]], "answers"))
+    assert stored(con, "outcomes")["batch"].tolist() == ["spring"] * 60 + ["autumn"] * 40
+
+
+def test_outcomes_named_like_a_batch_belong_to_it_even_if_another_batch_has_the_same_people(
+    tmp_path: Path,
+    con: Connection,
+    take_in: TakeIn,
+    labelled: pd.DataFrame,
+    batch: pd.DataFrame,
+    study: Study,
+):
+    take_in("batches", parquet(tmp_path, batch, "spring"))
+    take_in("batches", parquet(tmp_path, batch.iloc[::-1], "autumn"))
+    take_in("outcomes", parquet(tmp_path, labelled[[study.id, study.target.name]], "autumn"))
+    assert set(stored(con, "outcomes")["batch"]) == {"autumn"}
+
+
+def test_outcomes_of_people_in_no_batch_are_kept_under_their_file_name(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
+):
+    take_in("outcomes", parquet(tmp_path, labelled[[study.id, study.target.name]], "early"))
+    assert set(stored(con, "outcomes")["batch"]) == {"early"}
+
+
+def test_a_content_hash_changes_with_one_byte(tmp_path: Path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"abc")
+    other.write_bytes(b"abd")
+    assert content_hash(one) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert content_hash(other) != content_hash(one)

@@ -1,0 +1,183 @@
+"""The model: the same data give the same bytes, and what it never saw does not lead it astray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from poleng_assets.core.encoding import EncodingError
+from poleng_assets.core.evaluation import score_metrics
+from poleng_assets.core.model import Model, booster_parameters, train
+from poleng_assets.study import Study
+from poleng_assets_tests.conftest import as_table, with_policies
+
+
+def booster_bytes(model: Model, folder: Path) -> str:
+    model.save(folder)
+    return hashlib.sha256((folder / "booster.ubj").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def small(quick_study: Study) -> Study:
+    return with_policies(quick_study, training={"rounds": 5})
+
+
+@pytest.fixture(scope="module")
+def strangers(people: pd.DataFrame) -> pd.DataFrame:
+    """People of the same countries whom the model did not learn from."""
+    return people.iloc[3_000:]
+
+
+def test_the_same_data_and_seed_give_the_same_bytes(tmp_path: Path, training_rows: pa.Table, small: Study):
+    first = booster_bytes(train(training_rows, small), tmp_path / "first")
+    assert booster_bytes(train(training_rows, small), tmp_path / "second") == first
+
+
+def test_another_seed_gives_another_booster(tmp_path: Path, training_rows: pa.Table, small: Study):
+    first = booster_bytes(train(training_rows, small), tmp_path / "first")
+    reseeded = with_policies(small, training={"seed": 24})
+    assert booster_bytes(train(training_rows, reseeded), tmp_path / "second") != first
+
+
+def test_how_the_training_rows_are_typed_does_not_matter(
+    tmp_path: Path, training_rows: pa.Table, small: Study
+):
+    frame = training_rows.to_pandas()
+    numbers = as_table(frame.astype(dict.fromkeys(small.feature_names, "int64")))
+    first = booster_bytes(train(training_rows, small), tmp_path / "first")
+    assert booster_bytes(train(numbers, small), tmp_path / "second") == first
+
+
+def test_a_model_read_back_gives_equal_scores(tmp_path: Path, model: Model, strangers: pd.DataFrame):
+    model.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.score(strangers), model.score(strangers))
+    assert again.threshold == model.threshold
+
+
+def test_a_kept_model_is_three_files_and_no_pickle(tmp_path: Path, model: Model):
+    model.save(tmp_path / "deep" / "model")
+    names = sorted(path.name for path in (tmp_path / "deep" / "model").iterdir())
+    assert names == ["booster.ubj", "encoder.json", "model.json"]
+    assert json.loads((tmp_path / "deep" / "model" / "model.json").read_text()) == {"threshold": 0.5}
+
+
+def test_the_threshold_is_the_studys(training_rows: pa.Table, small: Study):
+    strict = with_policies(small, contact={"threshold": 0.8})
+    assert train(training_rows, strict).threshold == 0.8
+
+
+def test_a_model_ranks_people_it_did_not_learn_from_better_than_chance(
+    model: Model, strangers: pd.DataFrame, study: Study
+):
+    auc = score_metrics(strangers[study.target.name].to_numpy(), model.score(strangers))["auc"]
+    assert 0.68 < auc < 0.9
+
+
+def test_scores_are_probabilities_near_the_rate_of_the_target(
+    model: Model, strangers: pd.DataFrame, study: Study
+):
+    score = model.score(strangers)
+    assert (score.shape, score.dtype) == ((len(strangers),), np.dtype("float64"))
+    assert 0 < score.min() < score.max() < 1
+    assert score.mean() == pytest.approx(strangers[study.target.name].mean(), abs=0.04)
+
+
+def test_scores_do_not_depend_on_who_else_is_scored(model: Model, strangers: pd.DataFrame):
+    together = model.score(strangers)
+    np.testing.assert_array_equal(model.score(strangers.iloc[:3]), together[:3])
+    np.testing.assert_array_equal(model.score(strangers.iloc[::-1])[::-1], together)
+
+
+def test_an_arrow_batch_and_a_frame_get_the_same_scores(model: Model, strangers: pd.DataFrame):
+    np.testing.assert_array_equal(model.score(as_table(strangers).to_batches()[0]), model.score(strangers))
+
+
+def test_nobody_gets_no_scores(model: Model, strangers: pd.DataFrame):
+    assert model.score(strangers.iloc[:0]).shape == (0,)
+
+
+def test_a_missing_column_is_not_scored(model: Model, strangers: pd.DataFrame):
+    with pytest.raises(EncodingError, match="'religion' is missing"):
+        model.score(strangers.drop(columns="religion"))
+
+
+# Unseen countries
+
+
+def test_an_unseen_country_gets_sane_scores(model: Model, newcomers: pd.DataFrame, study: Study):
+    score = model.score(newcomers)
+    flagged = (score >= model.threshold).mean()
+    assert 0.02 < flagged < 0.6  # without masked training rows it was 84 to 95 %
+    assert score.mean() == pytest.approx(newcomers[study.target.name].mean(), abs=0.15)
+
+
+def test_an_unseen_country_is_scored_like_no_country(model: Model, newcomers: pd.DataFrame):
+    np.testing.assert_array_equal(model.score(newcomers), model.score(newcomers.assign(country=None)))
+
+
+def test_a_known_country_is_told_from_another(model: Model, strangers: pd.DataFrame):
+    one, other, *_ = strangers["country"].value_counts().index
+    scores = [model.score(strangers.assign(country=code)) for code in (one, other)]
+    assert np.abs(scores[0] - scores[1]).mean() > 0.01
+
+
+def test_people_who_answered_nothing_get_a_score(model: Model, strangers: pd.DataFrame, study: Study):
+    nothing = pd.DataFrame(None, index=range(3), columns=study.feature_names, dtype=object)
+    assert set(np.isfinite(model.score(nothing))) == {True}
+
+
+# Training data that cannot be learned from
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_training_on_one_class_is_refused(training_rows: pa.Table, small: Study, only: int):
+    frame = training_rows.to_pandas()
+    rows = as_table(frame[frame[small.target.name] == only])
+    with pytest.raises(
+        ValueError, match=f"needs both classes of {small.target.name}; .* have \\[{only}.0\\]"
+    ):
+        train(rows, small)
+
+
+def test_training_on_no_rows_is_refused(training_rows: pa.Table, small: Study):
+    with pytest.raises(ValueError, match="the 0 training rows"):
+        train(training_rows.slice(0, 0), small)
+
+
+def test_masked_columns_are_learned_from_a_second_time(training_rows: pa.Table, small: Study, tmp_path: Path):
+    unmasked = with_policies(small, training={"masked_share": 0.0})
+    masked = booster_bytes(train(training_rows, small), tmp_path / "masked")
+    assert booster_bytes(train(training_rows, unmasked), tmp_path / "unmasked") != masked
+
+
+def test_every_number_of_the_training_policy_reaches_the_booster(study: Study):
+    policy = study.policies.training.model_copy(
+        update={
+            "seed": 1,
+            "learning_rate": 0.2,
+            "max_depth": 3,
+            "min_child_weight": 4.0,
+            "subsample": 0.5,
+            "colsample": 0.6,
+        }
+    )
+    parameters = booster_parameters(policy)
+    assert {name: value for name, value in parameters.items() if not isinstance(value, str)} == {
+        "seed": 1,
+        "eta": 0.2,
+        "max_depth": 3,
+        "min_child_weight": 4.0,
+        "subsample": 0.5,
+        "colsample_bytree": 0.6,
+    }
+
+
+def test_a_model_has_as_many_trees_as_the_policy_has_rounds(training_rows: pa.Table, small: Study):
+    assert train(training_rows, small).booster.num_boosted_rounds() == 5

@@ -1,0 +1,135 @@
+"""``poleng dev`` as a process: its own sensors do everything, and it can be stopped at any time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from poleng_assets.home import Home
+from poleng_assets.instance import open_instance
+from poleng_assets_tests.end_to_end.conftest import Served, poleng, serve, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Iterator[Served]:
+    """A daemon that was given a study, a clean batch, a follow-up study and a drifted batch."""
+    with serve(Home(tmp_path_factory.mktemp("daemon") / "home")) as served:
+        served.landing.submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
+        served.landing.submit("field_studies", small_survey / "field_studies" / "founding_study.parquet")
+        wait_until(
+            "the clean batch, which came first, has its list", lambda: served.has_list("clean_batch_1"), 240
+        )
+        assert served.champion() == 1
+        served.landing.submit("field_studies", small_survey / "field_studies" / "followup_study.parquet")
+        served.landing.submit("batches", small_survey / "batches" / "drift_batch_1.parquet")
+        wait_until("the drifted batch has its list", lambda: served.has_list("drift_batch_1"), 300)
+        yield served
+
+
+def test_the_daemons_own_sensors_move_the_champion_from_1_to_2(moved: Served):
+    assert moved.champion() == 2
+    with open_instance(moved.home) as instance:
+        jobs = [run.job_name for run in reversed(instance.get_runs())]
+        failed = [
+            run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        ]
+    assert jobs.count("retrain_and_promote") == 2
+    assert failed == []
+
+
+def test_every_list_is_there_and_opens_in_a_spreadsheet(moved: Served):
+    for batch in ("clean_batch_1", "drift_batch_1"):
+        with (moved.home.contact_lists / f"{batch}.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) > 10
+        assert float(rows[0]["prediction"]) >= float(rows[-1]["prediction"]) >= 0.5
+
+
+def test_a_second_driver_on_the_same_home_is_refused_in_words(moved: Served):
+    answer = poleng("simulate", "clean", "--home", moved.home.root)
+    assert answer.returncode != 0
+    assert "A Dagster daemon runs on" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_status_tells_machines_and_people_the_same(moved: Served):
+    facts = json.loads(poleng("status", "--json", "--home", moved.home.root).stdout)
+    assert facts["champion_version"] == 2
+    assert [row["model_version"] for row in facts["batches"] if row["batch"] == "drift_batch_1"] == [1, 2]
+    assert "drift_batch_1" in poleng("status", "--home", moved.home.root).stdout
+
+
+@pytest.fixture
+def page(moved: Served) -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no browser: install chromium to look at the UI")
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *quiet]
+        )
+        yield browser.new_page(viewport={"width": 1700, "height": 900}, base_url=moved.url)
+        browser.close()
+
+
+def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path):
+    pictures = Path(os.environ.get("POLENG_SCREENSHOTS") or tmp_path)
+    pictures.mkdir(parents=True, exist_ok=True)
+    page.goto("/asset-groups")
+    for group in ("arrivals", "model", "scoring", "performance"):
+        page.locator("foreignObject").get_by_text(group, exact=True).click()
+    for asset in (
+        "batches",
+        "predictions",
+        "drift_report",
+        "contact_list",
+        "champion",
+        "realised_performance",
+    ):
+        expect(page.locator("foreignObject").get_by_text(asset, exact=True)).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(2_000)  # the graph glides into its place
+    page.screenshot(path=pictures / "asset_graph.png")
+    page.goto("/assets/drift_report?view=partitions&partition=drift_batch_1")
+    expect(page.get_by_text("share_outside_support")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("reports/drift_batch_1/version_2.html")).to_be_visible()
+    page.screenshot(path=pictures / "drift_report.png")
+    assert (pictures / "asset_graph.png").stat().st_size > 20_000
+
+
+def test_ctrl_c_in_the_middle_of_a_training_loses_nothing(tmp_path: Path, small_survey: Path):
+    home = Home(tmp_path / "home")
+    with serve(home) as served:
+        served.landing.submit("field_studies", small_survey / "field_studies" / "founding_study.parquet")
+        wait_until("a training runs", lambda: _training_has_begun(served), 120)
+        served.press_ctrl_c()
+        assert served.champion() is None
+    with serve(home) as served:
+        wait_until("a first champion serves", lambda: served.champion() is not None, 300)
+        served.landing.submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
+        wait_until("the batch has its list", lambda: served.has_list("clean_batch_1"), 180)
+        assert served.running("retrain_and_promote") == []
+
+
+def _training_has_begun(served: Served) -> bool:
+    runs = served.running("retrain_and_promote")
+    if not runs:
+        return False
+    with open_instance(served.home) as instance:
+        steps = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.STEP_START)
+    return any(event.step_key == "challenger" for event in steps)

@@ -1,0 +1,255 @@
+"""The study file: what ships is whole, and a wrong file is refused in words that lead to the fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from poleng_assets.study import STUDIES, Feature, Study, StudyError, load_study
+
+SHIPPED = (STUDIES / "political_engagement.yaml").read_text(encoding="utf-8")
+
+
+def refusal(folder: Path, text: str) -> str:
+    path = folder / "wrong.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    return str(caught.value)
+
+
+def changed(old: str, new: str) -> str:
+    assert old in SHIPPED, f"the shipped study has no {old!r} to change"
+    return SHIPPED.replace(old, new, 1)
+
+
+def line_of(text: str, fragment: str) -> int:
+    return text[: text.index(fragment)].count("\n") + 1
+
+
+# The shipped study
+
+
+def test_the_shipped_study_has_32_features(study: Study):
+    assert len(study.features) == 32
+
+
+def test_every_feature_has_its_question_its_title_and_labels(study: Study):
+    lacking = [
+        f.name for f in study.features if not (f.question and f.title and f.codes and all(f.codes.values()))
+    ]
+    assert lacking == []
+
+
+def test_no_two_features_share_a_question(study: Study):
+    questions = [f.question for f in study.features]
+    assert sorted(set(questions)) == sorted(questions)
+
+
+def test_every_binary_feature_has_two_codes(study: Study):
+    assert {f.name: len(f.codes) for f in study.features if f.kind == "binary" and len(f.codes) != 2} == {}
+
+
+def test_every_kind_of_feature_occurs(study: Study):
+    assert {f.kind for f in study.features} == {"nominal", "ordinal", "binary"}
+
+
+def test_no_code_stands_twice_in_the_shipped_file():
+    # YAML keeps the last of two equal keys and says nothing: a label would be lost.
+    tree = yaml.compose(SHIPPED, Loader=yaml.SafeLoader)
+    assert tree is not None
+    features = {key.value: node for key, node in tree.value}["features"]
+    for feature in features.value:
+        fields = {key.value: node for key, node in feature.value}
+        keys = [key.value for key, _ in fields["codes"].value]
+        assert len(keys) == len(set(keys)), fields["name"].value
+
+
+def test_the_positive_code_is_low_engagement(study: Study):
+    assert study.target.codes[study.target.positive] == "Low political engagement"
+
+
+def test_masked_and_protected_columns_are_features(study: Study):
+    named = {*study.policies.training.masked, *study.protected, *study.contact_list}
+    assert named <= set(study.feature_names)
+
+
+def test_feature_names_come_in_the_order_of_the_file(study: Study):
+    in_file = [entry["name"] for entry in yaml.safe_load(SHIPPED)["features"]]
+    assert study.feature_names == in_file
+
+
+def test_a_feature_is_found_by_its_name(study: Study):
+    assert study.feature("education").question == "Q275"
+
+
+def test_asking_for_a_feature_that_is_none_raises(study: Study):
+    with pytest.raises(KeyError, match="shoe_size"):
+        study.feature("shoe_size")
+
+
+def test_a_study_cannot_be_changed_in_passing(study: Study):
+    with pytest.raises(ValueError, match="frozen"):
+        study.title = "Other"
+
+
+# Wrong files
+
+FAULTS = {
+    "a kind that is none": (
+        "    kind: nominal",
+        "    kind: nominell",
+        "features.0.kind",
+        "'nominal', 'ordinal' or 'binary'",
+    ),
+    "an unknown key": (
+        "    rounds: 700",
+        "    rounds: 700\n    trees: 5",
+        "policies.training.trees",
+        "Extra inputs are not permitted",
+    ),
+    "a share above one": (
+        "max_quarantined_share: 0.05",
+        "max_quarantined_share: 1.5",
+        "policies.ingestion.max_quarantined_share",
+        "less than or equal to 1",
+    ),
+    "no training round at all": ("rounds: 700", "rounds: 0", "policies.training.rounds", "greater than or"),
+    "a holdout of nobody": (
+        "holdout_share: 0.15",
+        "holdout_share: 0",
+        "policies.training.holdout_share",
+        "greater than 0",
+    ),
+    "a word for a number": (
+        "threshold: 0.5",
+        "threshold: half",
+        "policies.contact.threshold",
+        "valid number",
+    ),
+    "a policy that is none": ("policy: harm ", "policy: luck ", "policies.overseer.policy", "'any_drift'"),
+    "a code that is no number": ('20: "Andorra"', 'AD: "Andorra"', "features.0.codes.AD", "valid integer"),
+    "a label that is a number": ('20: "Andorra"', "20: 5", "features.0.codes.20", "valid string"),
+    "a column name with a space": ("- name: mode", "- name: the mode", "features.1.name", "match pattern"),
+    "a target of three codes": (
+        "    1: Low political engagement",
+        "    1: Low political engagement\n    2: None",
+        "target.codes",
+        "at most 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "field", "reason"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_is_refused_with_file_line_field_and_reason(
+    tmp_path: Path, old: str, new: str, field: str, reason: str
+):
+    text = changed(old, new)
+    wrong = line_of(text, new.splitlines()[-1])
+    if field == "target.codes":  # the fault is in the whole mapping
+        wrong = line_of(text, "  codes:")
+    said = refusal(tmp_path, text)
+    assert said.startswith(f"{tmp_path / 'wrong.yaml'}: line {wrong}: {field}: ")
+    assert reason in said
+
+
+def test_a_missing_key_is_named_with_the_line_of_what_lacks_it(tmp_path: Path):
+    text = changed("    question: Q_MODE\n", "")
+    said = refusal(tmp_path, text)
+    assert f"line {line_of(text, '- name: mode')}: features.1.question: Field required" in said
+
+
+def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
+    text = changed("rounds: 700", "rounds: 0").replace("min_auc: 0.6", "min_auc: 6")
+    assert [line.split(": ")[2] for line in refusal(tmp_path, text).splitlines()] == [
+        "policies.training.rounds",
+        "policies.promotion.min_auc",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("contact_list: [country,", "contact_list: [shoe_size,", "contact_list"),
+        ("protected: [sex,", "protected: [shoe_size,", "protected"),
+        ("masked: [country]", "masked: [shoe_size]", "policies.training.masked"),
+    ],
+)
+def test_a_list_that_names_no_feature_is_refused(tmp_path: Path, old: str, new: str, field: str):
+    said = refusal(tmp_path, changed(old, new))
+    assert f"{field} names shoe_size, which is no feature" in said
+    assert said.startswith(f"{tmp_path / 'wrong.yaml'}: line ")
+
+
+@pytest.mark.parametrize("taken", ["country", "subject_id", "political_engagement"])
+def test_a_column_name_that_stands_twice_is_refused(tmp_path: Path, taken: str):
+    said = refusal(tmp_path, changed("- name: sex", f"- name: {taken}"))
+    assert f"{taken} stands twice" in said
+
+
+def test_a_positive_code_other_than_one_is_refused(tmp_path: Path):
+    said = refusal(tmp_path, changed("positive: 1", "positive: 0"))
+    assert "target: the positive code must be 1" in said
+
+
+def test_target_codes_other_than_zero_and_one_are_refused(tmp_path: Path):
+    said = refusal(tmp_path, changed("    1: Low political", "    2: Low political"))
+    assert "target: the codes must be 0 and 1, not [0, 2]" in said
+
+
+def test_a_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(StudyError, match=r"none\.yaml: cannot be read: No such file"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path):
+    assert "wrong.yaml: is no YAML: " in refusal(tmp_path, "name: [unclosed\ntitle: x")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(StudyError, match="is no YAML"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"], ids=["empty", "a list", "words"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str):
+    assert "line 1: a study is a mapping of fields" in refusal(tmp_path, text)
+
+
+# Labels
+
+
+@pytest.fixture
+def answer() -> Feature:
+    return Feature(name="x", question="Q1", title="X", kind="nominal", codes={0: "No", 3: "Maybe", 20: "Yes"})
+
+
+@pytest.mark.parametrize("code", [3, "3", 3.0, "3.0", np.int64(3), np.float64(3), np.int32(3)], ids=repr)
+def test_a_code_of_any_type_has_the_same_label(answer: Feature, code: object):
+    assert answer.label(code) == "Maybe"
+
+
+def test_a_code_of_zero_is_an_answer(answer: Feature):
+    assert [answer.label(code) for code in (0, "0", 0.0)] == ["No"] * 3
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan"), np.nan, pd.NA, "nan"], ids=repr)
+def test_a_missing_answer_has_no_words(answer: Feature, missing: object):
+    assert answer.label(missing) == ""
+
+
+@pytest.mark.parametrize("code", [4, "4", -5, "huh", 3.5, "2000"], ids=repr)
+def test_a_code_that_the_study_does_not_know_says_so(answer: Feature, code: object):
+    assert answer.label(code) == f"unknown ({code})"
+
+
+def test_no_label_of_the_shipped_study_reads_as_a_bare_code(study: Study):
+    for feature in study.features:
+        for code, words in feature.codes.items():
+            assert feature.label(code) == feature.label(str(code)) == feature.label(float(code)) == words
