@@ -232,8 +232,10 @@ def _situation(
         retrain_failures=attempts(instance, _retrain_request(studies)).failed,
         retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
         busy=busy_partitions(running),
-        score_failures={
-            batch: attempts(instance, _score_request(batch, version)).failed for batch in memory["open"]
+        failures={
+            batch: attempts(instance, _score_request(batch, version)).failed
+            + attempts(instance, _release_request(batch, version)).failed
+            for batch in memory["open"]
         },
         last_rejection="" if champion.get("promoted", True) else str(champion["reason"]),
     )
@@ -257,7 +259,7 @@ def _requests(
         yield _request(
             instance,
             jobs.release_batch.name,
-            f"release/{batch}/{situation.champion}",
+            _release_request(batch, situation.champion),
             partition=batch,
             ops={"contact_list": {"config": {"release": why}}},
         )
@@ -290,6 +292,10 @@ def _ingest_tag(dropped: Dropped) -> str:
 
 def _score_request(batch: str, version: int | None) -> str:
     return f"score/{batch}/{version}"
+
+
+def _release_request(batch: str, version: int | None) -> str:
+    return f"release/{batch}/{version}"
 
 
 def _metadata(event: dg.EventLogEntry | None) -> dict[str, Any]:

@@ -6,7 +6,9 @@ module is the shape of that file and how a wrong one is refused; what is done wi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
+_CODE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 STUDIES = Path(__file__).parent / "studies"
 
 
@@ -45,10 +48,11 @@ class Feature(_Strict):
         A code that the study does not know comes back as ``unknown (code)``, a missing one as
         an empty string, so that a list never shows a bare number as if it were an answer.
         """
-        text = "" if code is None else str(code)
+        text = "" if code is None else str(code).strip()
         if text in ("", "nan", "<NA>"):
             return ""
-        known = self.codes.get(int(float(text))) if text.removesuffix(".0").isdigit() else None
+        number = _CODE.fullmatch(text)
+        known = self.codes.get(int(number[1])) if number else None
         return known if known is not None else f"unknown ({code})"
 
 
@@ -150,7 +154,7 @@ class Study(_Strict):
         names = self.feature_names
         repeated = [n for n, count in Counter([self.id, self.target.name, *names]).items() if count > 1]
         if repeated:
-            raise ValueError(f"column names must differ: {', '.join(repeated)} stands twice")
+            raise ValueError(f"features: names must differ, {', '.join(repeated)} stands twice")
         fields = {
             "contact_list": self.contact_list,
             "protected": self.protected,
@@ -159,7 +163,7 @@ class Study(_Strict):
         for field, columns in fields.items():
             unknown = [n for n in columns if n not in names]
             if unknown:
-                raise ValueError(f"{field} names {', '.join(unknown)}, which is no feature")
+                raise ValueError(f"{field}: {', '.join(unknown)} is no feature")
         return self
 
     @property
@@ -193,29 +197,51 @@ def load_study(path: Path | None = None) -> Study:
         raise StudyError(f"{path}: is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise StudyError(f"{path}: line 1: a study is a mapping of fields, this is not")
+    if twice := list(_repeated_keys(tree)):
+        raise StudyError("\n".join(f"{path}: line {line}: {key}: stands twice" for key, line in twice))
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        faults = [
-            f"{path}: line {_line_of(tree, fault['loc'])}: "
-            f"{'.'.join(str(part) for part in fault['loc'] if part != '[key]') or 'study'}: "
-            f"{fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        ]
-        raise StudyError("\n".join(faults)) from error
+        faults = [_fault(fault["loc"], fault["msg"]) for fault in error.errors()]
+        lines = [f"{path}: line {_line_of(tree, where)}: {'.'.join(where)}: {why}" for where, why in faults]
+        raise StudyError("\n".join(lines)) from error
 
 
-def _line_of(node: Any, location: tuple[str | int, ...]) -> int:
+def _fault(location: tuple[str | int, ...], message: str) -> tuple[tuple[str, ...], str]:
+    """Return where a fault is and why; a rule about the whole study names its field in the message."""
+    why = message.removeprefix("Value error, ")
+    where = tuple(str(part) for part in location if part != "[key]")
+    if not where:
+        field, _, why = why.partition(": ")
+        where = tuple(field.split("."))
+    return where, why
+
+
+def _repeated_keys(node: Any) -> Iterator[tuple[str, int]]:
+    """Yield each key that stands twice in one mapping, with its line: YAML lets the last one win."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.value, key.start_mark.line + 1
+            seen.add(key.value)
+            yield from _repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_keys(item)
+
+
+def _line_of(node: Any, location: tuple[str, ...]) -> int:
     """Return the line (from 1) of the deepest node on the way to ``location``."""
     line = node.start_mark.line + 1
     for part in location:
         if isinstance(node, yaml.MappingNode):
-            pair = next((p for p in node.value if p[0].value == str(part)), None)
+            pair = next((p for p in node.value if p[0].value == part), None)
             if pair is None:
                 break
             line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
             line = node.start_mark.line + 1
         else:
             break

@@ -181,8 +181,16 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
 )
 def test_a_list_that_names_no_feature_is_refused(tmp_path: Path, old: str, new: str, field: str):
     said = refusal(tmp_path, changed(old, new))
-    assert f"{field} names shoe_size, which is no feature" in said
-    assert said.startswith(f"{tmp_path / 'wrong.yaml'}: line ")
+    wrong = changed(old, new)
+    line = wrong[: wrong.index("shoe_size")].count("\n") + 1
+    assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: {field}: shoe_size is no feature"
+
+
+def test_a_code_that_stands_twice_is_refused_with_its_line(tmp_path: Path):
+    wrong = changed('5: "Jew"', '4: "Jew"')
+    said = refusal(tmp_path, wrong)
+    line = wrong[: wrong.index('4: "Jew"')].count("\n") + 1
+    assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: 4: stands twice"
 
 
 @pytest.mark.parametrize("taken", ["country", "subject_id", "political_engagement"])

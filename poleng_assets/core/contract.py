@@ -63,6 +63,11 @@ def check_columns(columns: Sequence[str], study: Study, kind: Kind) -> list[str]
     if twice:
         raise FileRefused(f"the column {', '.join(twice)} stands twice")
     missing = [name for name in needed if name not in columns]
+    if missing == needed:
+        raise FileRefused(
+            f"none of the needed columns is there ({', '.join(needed)}): does the file have a header "
+            "row, and is it whole?"
+        )
     if missing:
         hint = ""
         if missing == [study.target.name]:

@@ -135,7 +135,7 @@ class Situation:
         retrain_failures: how often a retraining on exactly these data died.
         retraining: a retraining is queued or running.
         busy: batches with a run queued or running.
-        score_failures: for each batch, how often its scoring under this champion died.
+        failures: for each batch, how often its scoring or its release under this champion died.
         last_rejection: why the newest challenger was not promoted, empty when it was.
     """
 
@@ -146,7 +146,7 @@ class Situation:
     retrain_failures: int = 0
     retraining: bool = False
     busy: frozenset[str] = frozenset()
-    score_failures: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
     last_rejection: str = ""
 
 
@@ -188,18 +188,18 @@ def plan(situation: Situation, max_attempts: int) -> Plan:
     for one in situation.open_batches:
         if one.batch in situation.busy:
             continue
-        if one.held and one.version == situation.champion:
-            if situation.retraining or situation.arriving or learnable:
-                waiting.append(one.batch)
-            else:
-                release.append((one.batch, _why_released(situation, max_attempts)))
-        elif situation.score_failures.get(one.batch, 0) < max_attempts:
-            score.append(one.batch)
-        else:
+        held = one.held and one.version == situation.champion
+        if held and (situation.retraining or situation.arriving or learnable):
+            waiting.append(one.batch)
+        elif situation.failures.get(one.batch, 0) >= max_attempts:
             messages.append(
-                f"Batch {one.batch} failed {max_attempts} times with model version "
-                f"{situation.champion}: look at its newest run, then materialise its predictions again"
+                f"Batch {one.batch} failed {max_attempts} times with model version {situation.champion}: "
+                "look at its newest run, then materialise its predictions and what follows again"
             )
+        elif held:
+            release.append((one.batch, _why_released(situation, max_attempts)))
+        else:
+            score.append(one.batch)
     retrain = None
     if waiting and situation.retraining:
         messages.append(f"Held until the retraining ends: {', '.join(waiting)}")

@@ -238,9 +238,9 @@ OUTCOMES: list[tuple[dict[str, Any], str]] = [
     ({"held": True, "version": CHAMPION, "retraining": True}, "wait for the retraining"),
     ({"held": True, "version": CHAMPION, "arriving": True}, "wait for the study"),
     ({"held": True, "version": CHAMPION, "pending": True, "retrain_failed": False}, "retrain"),
+    ({"score_failed": True}, "give up"),
     ({"held": True, "version": CHAMPION}, "release"),
-    ({"score_failed": False}, "score"),
-    ({}, "give up"),
+    ({}, "score"),
 ]
 SITUATIONS = [
     dict(
@@ -272,7 +272,7 @@ def situation_of(case: dict[str, Any]) -> Situation:
         retrain_failures=MAX_ATTEMPTS if case["retrain_failed"] else MAX_ATTEMPTS - 1,
         retraining=case["retraining"],
         busy=frozenset({"b1"} if case["busy"] else ()),
-        score_failures={"b1": MAX_ATTEMPTS if case["score_failed"] else MAX_ATTEMPTS - 1},
+        failures={"b1": MAX_ATTEMPTS if case["score_failed"] else MAX_ATTEMPTS - 1},
     )
 
 
@@ -379,7 +379,7 @@ def test_a_held_batch_is_scored_again_by_a_new_champion():
 
 def test_a_failure_of_one_batch_does_not_stop_another():
     batches = (OpenBatch("b1"), OpenBatch("b2"))
-    decided = plan(Situation(CHAMPION, batches, score_failures={"b1": MAX_ATTEMPTS}), MAX_ATTEMPTS)
+    decided = plan(Situation(CHAMPION, batches, failures={"b1": MAX_ATTEMPTS}), MAX_ATTEMPTS)
     assert decided.score == ("b2",)
 
 

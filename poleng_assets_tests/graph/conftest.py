@@ -40,6 +40,10 @@ class Workshop:
         return Landing(self.home, settle_seconds=0.0)
 
     @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.home.warehouse, load_study())
+
+    @property
     def registry(self) -> Registry:
         return Registry(self.home, load_study())
 
@@ -63,7 +67,7 @@ class Workshop:
             path.unlink()
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with Warehouse(self.home.warehouse, load_study()).connect() as con:
+        with self.warehouse.connect() as con:
             return con.execute(sql, list(values)).fetchall()
 
     def contact_list(self, batch: str) -> pd.DataFrame:

@@ -17,12 +17,11 @@ STUDY = load_study()
 def told(tmp_path_factory, survey_data):
     """The full scenario, played once."""
     with open_workshop(tmp_path_factory.mktemp("told") / "home", survey_data) as workshop:
-        warehouse = workshop.conductor.defs.resources["warehouse"].create_resource(None)
         ending = play(
             "full",
             survey_data,
             workshop.landing,
-            warehouse,
+            workshop.warehouse,
             lambda drop: workshop.seen.extend(workshop.conductor.settle()),
         )
         assert list(ending.faults) == []
@@ -89,10 +88,13 @@ def test_earlier_scores_are_kept_when_a_batch_is_scored_again(told: Workshop):
 def test_every_mlflow_run_is_finished_and_linked_to_its_dagster_run(told: Workshop):
     client = mlflow.MlflowClient(told.home.mlflow_uri)
     experiment = client.get_experiment_by_name(STUDY.name)
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
     for run in runs:
-        assert told.instance.get_run_by_id(run.data.tags["dagster_run_id"]).job_name == "retrain_and_promote"
+        linked = told.instance.get_run_by_id(run.data.tags["dagster_run_id"])
+        assert linked is not None
+        assert linked.job_name == "retrain_and_promote"
 
 
 def test_the_run_holds_the_six_metrics_of_the_seed_and_the_usual_ones(told: Workshop):
@@ -159,9 +161,10 @@ def test_the_ui_gets_the_verdict_as_metadata_of_the_partition(told: Workshop):
         dg.AssetRecordsFilter(asset_key=dg.AssetKey("drift_report"), asset_partitions=["drift_batch_3"]),
         limit=1,
     ).records[0]
+    assert record.asset_materialization is not None
     metadata = record.asset_materialization.metadata
     assert metadata["verdict"].value == "clear"
-    assert "data:image/png" in metadata["distances"].value
+    assert "data:image/png" in str(metadata["distances"].value)
 
 
 def test_playing_the_same_scenario_again_changes_nothing(told: Workshop, survey_data):
@@ -170,8 +173,9 @@ def test_playing_the_same_scenario_again_changes_nothing(told: Workshop, survey_
         told.query("SELECT max(scored_at) FROM predictions"),
     )
     runs = told.instance.get_runs_count()
-    warehouse = told.conductor.defs.resources["warehouse"].create_resource(None)
-    ending = play("full", survey_data, told.landing, warehouse, lambda drop: pytest.fail("nothing is new"))
+    ending = play(
+        "full", survey_data, told.landing, told.warehouse, lambda drop: pytest.fail("nothing is new")
+    )
     assert ending.dropped == 0
     assert list(ending.faults) == []
     assert told.conductor.settle() == []

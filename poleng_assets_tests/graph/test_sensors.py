@@ -1,0 +1,201 @@
+"""What the sensors ask for, and what they do not ask for, on a real instance."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import psutil
+import pytest
+
+from poleng_assets.core.holdout import part_of
+from poleng_assets.runs import (
+    PROCESS_TAG,
+    REQUEST_TAG,
+    attempts,
+    bury_dead_runs,
+    live_run_ids,
+    process_name,
+)
+from poleng_assets.study import load_study
+from poleng_assets_tests.graph.conftest import Workshop
+
+
+def tick(workshop: Workshop, name: str) -> dg.SensorResult | dg.SkipReason:
+    sensor: Any = workshop.conductor.defs.get_sensor_def(name)
+    resources = {"landing": (workshop.conductor.defs.resources or {})["landing"]}
+    with dg.build_sensor_context(
+        instance=workshop.instance, definitions=workshop.conductor.defs, resources=resources
+    ) as context:
+        return sensor(context)
+
+
+def requests(workshop: Workshop, name: str) -> list[dg.RunRequest]:
+    answer = tick(workshop, name)
+    return list(answer.run_requests or []) if isinstance(answer, dg.SensorResult) else []
+
+
+def pretend_run(workshop: Workshop, job: str, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+    """A run as a daemon would have left it in the history."""
+    return workshop.instance.create_run_for_job(
+        workshop.conductor.defs.resolve_job_def(job), tags=tags, status=status
+    )
+
+
+@pytest.fixture
+def studied(workshop: Workshop) -> Workshop:
+    """A home with a field study taken in, and no model yet."""
+    workshop.landing.submit("field_studies", workshop.data / "field_studies" / "founding_study.parquet")
+    (request,) = requests(workshop, "field_studies_arrivals")
+    workshop.instance.add_dynamic_partitions("field_study", ["founding_study"])
+    workshop.conductor._run(workshop.conductor.defs.get_sensor_def("field_studies_arrivals"), request)
+    return workshop
+
+
+def test_a_dropped_file_is_asked_for_once_while_its_run_is_queued(workshop: Workshop):
+    workshop.landing.submit("field_studies", workshop.data / "field_studies" / "founding_study.parquet")
+    (request,) = requests(workshop, "field_studies_arrivals")
+    pretend_run(
+        workshop,
+        "ingest_field_study",
+        dg.DagsterRunStatus.QUEUED,
+        **{"dagster/partition": "founding_study", **request.tags},
+    )
+    assert requests(workshop, "field_studies_arrivals") == []
+
+
+def test_a_file_whose_run_died_is_asked_for_again_under_another_key(workshop: Workshop):
+    workshop.landing.submit("field_studies", workshop.data / "field_studies" / "founding_study.parquet")
+    (first,) = requests(workshop, "field_studies_arrivals")
+    pretend_run(workshop, "ingest_field_study", dg.DagsterRunStatus.FAILURE, **first.tags)
+    (second,) = requests(workshop, "field_studies_arrivals")
+    assert second.tags[REQUEST_TAG] == first.tags[REQUEST_TAG]
+    assert second.run_key != first.run_key
+
+
+def test_a_file_whose_runs_die_again_and_again_is_named_and_left_alone(workshop: Workshop):
+    workshop.landing.submit("field_studies", workshop.data / "field_studies" / "founding_study.parquet")
+    (request,) = requests(workshop, "field_studies_arrivals")
+    for _ in range(3):
+        pretend_run(workshop, "ingest_field_study", dg.DagsterRunStatus.FAILURE, **request.tags)
+    answer = tick(workshop, "field_studies_arrivals")
+    assert isinstance(answer, dg.SkipReason)
+    assert "founding_study.parquet could not be taken in, 3 runs failed" in (answer.skip_message or "")
+
+
+def test_a_file_that_is_still_written_is_not_touched(workshop: Workshop):
+    half = workshop.home.landing("batches") / "half.parquet.part"
+    half.write_bytes(b"PAR1")
+    assert requests(workshop, "batches_arrivals") == []
+    assert half.exists()
+
+
+def test_the_first_field_study_asks_for_a_first_model(studied: Workshop):
+    (request,) = requests(studied, "overseer")
+    assert request.job_name == "retrain_and_promote"
+    assert "first model" in str(request.run_config)
+
+
+def test_nothing_is_asked_while_a_retraining_is_queued(studied: Workshop):
+    pretend_run(studied, "retrain_and_promote", dg.DagsterRunStatus.QUEUED)
+    assert requests(studied, "overseer") == []
+
+
+def test_the_same_data_are_tried_three_times_and_no_more(studied: Workshop):
+    keys = set()
+    for _ in range(3):
+        (request,) = requests(studied, "overseer")
+        keys.add(request.run_key)
+        pretend_run(studied, "retrain_and_promote", dg.DagsterRunStatus.FAILURE, **request.tags)
+    assert len(keys) == 3
+    answer = tick(studied, "overseer")
+    assert isinstance(answer, dg.SensorResult)
+    assert answer.run_requests == []
+    assert answer.skip_reason is not None
+    assert "training failed 3 times" in str(answer.skip_reason.skip_message)
+
+
+def test_a_model_waits_for_a_study_that_is_on_its_way(studied: Workshop):
+    studied.landing.submit("field_studies", studied.data / "field_studies" / "followup_study.parquet")
+    assert requests(studied, "overseer") == []
+
+
+def test_three_drifted_batches_between_two_ticks_ask_for_one_retraining(studied: Workshop):
+    studied.conductor.settle()
+    for number in (1, 2, 3):
+        studied.landing.submit("batches", studied.data / "batches" / f"drift_batch_{number}.parquet")
+    studied.landing.submit("field_studies", studied.data / "field_studies" / "followup_study.parquet")
+    arrivals = [s for s in studied.conductor.defs.sensors or [] if s.name != "overseer"]
+    for sensor in arrivals:
+        studied.conductor._tick(sensor)
+    asked = requests(studied, "overseer")
+    assert [request.job_name for request in asked] == ["retrain_and_promote"]
+    studied.conductor.settle()
+    assert studied.decisions().count("retrain") == 2
+    for number in (1, 2, 3):
+        assert [version for _, version in studied.verdicts(f"drift_batch_{number}")] == [1, 2]
+
+
+def test_a_batch_whose_scoring_died_is_scored_by_the_overseer(studied: Workshop):
+    studied.conductor.settle()
+    studied.drop("batches", "clean_batch_1")
+    with studied.warehouse.connect() as con:
+        con.execute("DELETE FROM drift_reports")
+    studied.instance.wipe_assets([dg.AssetKey("contact_list"), dg.AssetKey("drift_report")])
+    (studied.home.contact_lists / "clean_batch_1.csv").unlink()
+    studied.conductor._cursors.clear()
+    studied.conductor.settle()
+    assert studied.verdicts("clean_batch_1") == [("clear", 1)]
+    assert len(studied.contact_list("clean_batch_1")) > 0
+
+
+def test_a_run_whose_process_is_gone_is_buried(workshop: Workshop):
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = process_name(psutil.Process(ended.pid))
+    run = pretend_run(
+        workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED, **{PROCESS_TAG: name, REQUEST_TAG: "r"}
+    )
+    assert bury_dead_runs(workshop.instance) == []
+    ended.kill()
+    ended.wait()
+    assert bury_dead_runs(workshop.instance) == [run.run_id]
+    assert live_run_ids(workshop.instance) == set()
+    assert attempts(workshop.instance, "r").failed == 1
+
+
+def test_a_run_of_another_host_is_left_alone(workshop: Workshop):
+    elsewhere = f"not-{socket.gethostname()}/1/0.00"
+    pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED, **{PROCESS_TAG: elsewhere})
+    assert bury_dead_runs(workshop.instance) == []
+
+
+def test_failures_before_the_last_success_do_not_count(workshop: Workshop):
+    for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE):
+        pretend_run(workshop, "retrain_and_promote", status, **{REQUEST_TAG: "again"})
+    assert attempts(workshop.instance, "again").failed == 1
+    assert attempts(workshop.instance, "again").number == 4
+
+
+def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(studied: Workshop):
+    studied.conductor.settle()
+    study = load_study()
+    people = studied.synthetic("field_studies", "founding_study")
+    # Wrong labels, and ids that all fall into the training part: the holdout knows better.
+    ids = np.array([f"wrong-{number}" for number in range(2 * len(people))])
+    training_ids = ids[part_of(ids, study.policies.training.holdout_share) == "train"][: len(people)]
+    wrong = people.assign(
+        **{study.id: training_ids, study.target.name: 1 - people[study.target.name].to_numpy()}
+    )
+    studied.drop_frame("field_studies", "wrong_labels", wrong)
+    studied.drop("batches", "drift_batch_1")
+    decided = studied.query("SELECT kind, reason FROM decisions ORDER BY decided_at")
+    assert [kind for kind, _ in decided] == ["retrain", "promote", "hold", "retrain", "reject", "skip"]
+    assert "log-loss" in decided[4][1]
+    assert "the newest challenger was not promoted" in decided[5][1]
+    assert studied.registry.champion().version == 1
+    assert studied.contact_list("drift_batch_1")["remark"].str.contains("caution").all()
+    assert studied.conductor.settle() == []
