@@ -103,7 +103,11 @@ def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path)
         "realised_performance",
     ):
         expect(page.locator("foreignObject").get_by_text(asset, exact=True)).to_be_visible(timeout=20_000)
-    page.wait_for_timeout(2_000)  # the graph glides into its place
+    page.reload()  # what was unfolded stays so, and the graph is fitted into the window anew
+    expect(page.locator("foreignObject").get_by_text("contact_list", exact=True)).to_be_visible(
+        timeout=20_000
+    )
+    page.wait_for_timeout(2_000)  # it glides into its place
     page.screenshot(path=pictures / "asset_graph.png")
     page.goto("/assets/drift_report?view=partitions&partition=drift_batch_1")
     expect(page.get_by_text("share_outside_support")).to_be_visible(timeout=20_000)

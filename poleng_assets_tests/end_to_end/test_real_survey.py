@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +32,25 @@ class Played:
     data: Path
     seconds: float
     output: str
-    con: duckdb.DuckDBPyConnection
+
+    def frame(self, sql: str) -> pd.DataFrame:
+        with duckdb.connect(self.home.warehouse, read_only=True) as con:
+            return con.sql(sql).df()
 
     def query(self, sql: str) -> list[tuple]:
-        return self.con.execute(sql).fetchall()
+        with duckdb.connect(self.home.warehouse, read_only=True) as con:
+            return con.sql(sql).fetchall()
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, real_survey: Path) -> Iterator[Played]:
+def played(tmp_path_factory: pytest.TempPathFactory, real_survey: Path) -> Played:
     home = Home(tmp_path_factory.mktemp("real") / "home")
     started = time.monotonic()
     answer = poleng("simulate", "full", "--data", real_survey, "--home", home.root)
     seconds = time.monotonic() - started
     print(answer.stdout)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    with duckdb.connect(home.warehouse, read_only=True) as con:
-        yield Played(home, real_survey, seconds, answer.stdout, con)
+    return Played(home, real_survey, seconds, answer.stdout)
 
 
 def test_it_takes_no_more_than_two_minutes(played: Played):
@@ -68,7 +70,7 @@ def test_there_is_exactly_one_retraining_and_it_is_promoted(played: Played):
     decisions = played.query("SELECT kind, champion_version FROM decisions ORDER BY decided_at")
     print(decisions)
     assert [kind for kind, version in decisions if kind == "retrain" and version is not None] == ["retrain"]
-    client = mlflow.MlflowClient(played.home.mlflow_uri)
+    client = mlflow.MlflowClient(played.home.mlflow_uri, played.home.mlflow_uri)
     assert client.get_model_version_by_alias(STUDY.name, "champion").version in (2, "2")
 
 
@@ -80,7 +82,7 @@ def test_the_second_version_scores_every_drifted_batch(played: Played):
 @pytest.mark.parametrize(("batches", "bar"), [(CLEAN, 0.772), (DRIFT, 0.775)])
 def test_current_predictions_rank_people_well(played: Played, batches: list[str], bar: float):
     labels = pd.concat([pd.read_parquet(played.data / "outcomes" / f"{b}.parquet") for b in batches])
-    scores = played.con.execute("SELECT * FROM current_predictions").df()
+    scores = played.frame("SELECT * FROM current_predictions")
     known = labels.merge(scores, on=STUDY.id)
     assert len(known) == len(labels)
     auc = roc_auc_score(known[STUDY.target.name], known["score"])
@@ -97,7 +99,7 @@ def test_a_sensible_share_is_flagged_in_each_batch(played: Played):
 def test_no_respondent_is_lost_and_every_flagged_one_is_listed(played: Played):
     for batch in CLEAN + DRIFT:
         sent = pd.read_parquet(played.data / "batches" / f"{batch}.parquet")[STUDY.id]
-        current = played.con.execute("SELECT * FROM current_predictions WHERE batch = ?", [batch]).df()
+        current = played.frame(f"SELECT * FROM current_predictions WHERE batch = '{batch}'")
         assert sorted(current[STUDY.id]) == sorted(sent)
         listed = pd.read_csv(played.home.contact_lists / f"{batch}.csv", dtype=str)
         assert sorted(listed[STUDY.id]) == sorted(current.loc[current["contact"], STUDY.id])
@@ -105,7 +107,7 @@ def test_no_respondent_is_lost_and_every_flagged_one_is_listed(played: Played):
 
 
 def test_every_mlflow_run_is_finished(played: Played):
-    client = mlflow.MlflowClient(played.home.mlflow_uri)
+    client = mlflow.MlflowClient(played.home.mlflow_uri, played.home.mlflow_uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     states = [run.info.status for run in client.search_runs(experiments)]
     print(states)
@@ -117,8 +119,7 @@ def test_a_second_call_changes_nothing_and_says_so(played: Played):
     answer = poleng("simulate", "full", "--data", played.data, "--home", played.home.root)
     assert answer.returncode == 0
     assert "Nothing new" in answer.stdout
-    with duckdb.connect(played.home.warehouse, read_only=True) as con:
-        assert con.execute("SELECT count(*), max(decided_at) FROM decisions").fetchall() == before
+    assert played.query("SELECT count(*), max(decided_at) FROM decisions") == before
 
 
 def test_the_table_at_the_end_has_a_row_for_each_scoring(played: Played):

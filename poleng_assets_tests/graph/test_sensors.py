@@ -56,13 +56,13 @@ def studied(workshop: Workshop) -> Workshop:
     return workshop
 
 
-def test_a_dropped_file_is_asked_for_once_while_its_run_is_queued(workshop: Workshop):
+def test_a_dropped_file_is_asked_for_once_while_its_run_is_at_work(workshop: Workshop):
     workshop.landing.submit("field_studies", workshop.data / "field_studies" / "founding_study.parquet")
     (request,) = requests(workshop, "field_studies_arrivals")
     pretend_run(
         workshop,
         "ingest_field_study",
-        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.STARTED,
         **{"dagster/partition": "founding_study", **request.tags},
     )
     assert requests(workshop, "field_studies_arrivals") == []
@@ -100,8 +100,8 @@ def test_the_first_field_study_asks_for_a_first_model(studied: Workshop):
     assert "first model" in str(request.run_config)
 
 
-def test_nothing_is_asked_while_a_retraining_is_queued(studied: Workshop):
-    pretend_run(studied, "retrain_and_promote", dg.DagsterRunStatus.QUEUED)
+def test_nothing_is_asked_while_a_retraining_is_at_work(studied: Workshop):
+    pretend_run(studied, "retrain_and_promote", dg.DagsterRunStatus.STARTED)
     assert requests(studied, "overseer") == []
 
 
