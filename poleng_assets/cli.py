@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from poleng_assets.home import CHECKOUT, Home, Kind
-from poleng_assets.study import load_study
+from poleng_assets.study import StudyError, load_study
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -39,7 +39,17 @@ home_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Boundary(click.Group):
+    """Says what is wrong with a study file instead of showing where in the code it was noticed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StudyError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Boundary, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Find politically disengaged people, and watch over the model that finds them."""
     warnings.simplefilter("ignore")
@@ -229,8 +239,13 @@ def _query(home: Home, sql: str) -> list[tuple[Any, ...]]:
     """Read from the warehouse; nothing when there is none yet."""
     if not home.warehouse.exists():
         return []
-    with _warehouse(home).read() as con:
-        return con.execute(sql).fetchall()
+    from poleng_assets.resources.warehouse import WarehouseBusy
+
+    try:
+        with _warehouse(home).read() as con:
+            return con.execute(sql).fetchall()
+    except WarehouseBusy as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _status(home: Home) -> dict[str, Any]:

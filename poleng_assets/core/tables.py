@@ -31,10 +31,10 @@ CREATE TABLE IF NOT EXISTS training_sets (
     training_data_hash VARCHAR NOT NULL, field_study VARCHAR NOT NULL,
     content_hash VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS predictions (
-    batch VARCHAR NOT NULL, subject_id VARCHAR NOT NULL, model_version INTEGER NOT NULL,
+    batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL, model_version INTEGER NOT NULL,
     score DOUBLE NOT NULL, contact BOOLEAN NOT NULL, scored_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS contact_lists (
-    batch VARCHAR NOT NULL, subject_id VARCHAR NOT NULL, model_version INTEGER NOT NULL,
+    batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL, model_version INTEGER NOT NULL,
     score DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL, remark VARCHAR NOT NULL);
 CREATE TABLE IF NOT EXISTS drift_reports (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, verdict VARCHAR NOT NULL,
@@ -81,7 +81,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             columns = storage_types(study, kind)  # type: ignore[arg-type]
             listed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
             con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {listed})")
-        con.execute(_FIXED_TABLES.replace("subject_id", f'"{study.id}"'))
+        con.execute(_FIXED_TABLES.format(id=study.id))
         con.execute(CURRENT_PREDICTIONS)
 
 
