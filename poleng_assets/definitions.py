@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from poleng_assets import checks
 from poleng_assets.assets import batches, field_studies, monitoring, outcomes, promotion, scoring, training
 from poleng_assets.home import Home
 from poleng_assets.jobs import ASSET_JOBS
@@ -25,6 +26,7 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
         assets=dg.load_assets_from_modules(
             [field_studies, batches, outcomes, training, promotion, scoring, monitoring]
         ),
+        asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[*ASSET_JOBS, *SCENARIO_JOBS],
         sensors=SENSORS,
         # One process for a run: NannyML alone costs seconds to import, in each process anew.

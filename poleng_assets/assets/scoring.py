@@ -21,7 +21,6 @@ from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.study import Study
 
 EVERYONE_SCORED = "every_respondent_has_a_score"
-LIST_COMPLETE = "every_contact_stands_in_the_list"
 
 
 @dg.asset(
@@ -168,7 +167,7 @@ def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.Data
 
 
 def _remark(verdict: str, release: str) -> str:
-    if release:
+    if release and verdict in HELD_VERDICTS:
         return f"Made with a model that may not fit these people ({verdict}): take the order with caution"
     return "Too few people to check the model on this batch" if verdict == "insufficient" else ""
 

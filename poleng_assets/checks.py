@@ -1,0 +1,39 @@
+"""Checks that stand beside their asset because they must not run when it is not made.
+
+Checks of what an asset has just done are part of the asset itself, and are found there.
+"""
+
+import csv
+
+import dagster as dg
+
+from poleng_assets.partitions import batch_partitions
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+
+
+@dg.asset_check(
+    asset="contact_list",
+    partitions_def=batch_partitions,
+    pool=WAREHOUSE_POOL,
+    description="The file holds every person of the batch whom the current scores flag, and nobody else.",
+)
+def every_contact_stands_in_the_list(
+    context: dg.AssetCheckExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    landing: dg.ResourceParam[Landing],
+) -> dg.AssetCheckResult:
+    """Compare the file, as a contact centre opens it, with the warehouse."""
+    batch, study = context.partition_key, warehouse.study
+    with warehouse.connect() as con:
+        flagged = con.execute(
+            f'SELECT "{study.id}" FROM current_predictions WHERE batch = ? AND contact',  # noqa: S608
+            [batch],
+        ).fetchall()
+    with (landing.home.contact_lists / f"{batch}.csv").open(newline="", encoding="utf-8") as file:
+        listed = {row[study.id].removeprefix("'") for row in csv.DictReader(file)}
+    wanted = {one.removeprefix("'") for (one,) in flagged}
+    return dg.AssetCheckResult(
+        passed=wanted == listed,
+        metadata={"missing": len(wanted - listed), "too_many": len(listed - wanted), "listed": len(listed)},
+    )
