@@ -24,7 +24,16 @@ def every_contact_stands_in_the_list(
     landing: dg.ResourceParam[Landing],
 ) -> dg.AssetCheckResult:
     """Compare the file, as a contact centre opens it, with the warehouse."""
-    batch, study = context.partition_key, warehouse.study
+    missing, too_many = list_differences(warehouse, landing, context.partition_key)
+    return dg.AssetCheckResult(
+        passed=not missing and not too_many,
+        metadata={"missing": len(missing), "too_many": len(too_many)},
+    )
+
+
+def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tuple[set[str], set[str]]:
+    """Return the ids that are flagged and not in the file, and those in the file and not flagged."""
+    study = warehouse.study
     with warehouse.connect() as con:
         flagged = con.execute(
             f'SELECT "{study.id}" FROM current_predictions WHERE batch = ? AND contact',  # noqa: S608
@@ -33,7 +42,4 @@ def every_contact_stands_in_the_list(
     with (landing.home.contact_lists / f"{batch}.csv").open(newline="", encoding="utf-8") as file:
         listed = {row[study.id].removeprefix("'") for row in csv.DictReader(file)}
     wanted = {one.removeprefix("'") for (one,) in flagged}
-    return dg.AssetCheckResult(
-        passed=wanted == listed,
-        metadata={"missing": len(wanted - listed), "too_many": len(listed - wanted), "listed": len(listed)},
-    )
+    return wanted - listed, listed - wanted

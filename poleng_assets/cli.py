@@ -158,6 +158,55 @@ def decisions(as_json: bool, home_folder: Path | None) -> None:
 
 
 @main.command()
+@click.option(
+    "--to", "version", type=int, default=0, help="Version that is to serve; by default the one before."
+)
+@click.option("--reason", default="asked for on the command line", show_default=True)
+@click.option("--score-again", is_flag=True, help="Score again what the version taken back had scored.")
+@home_option
+def rollback(version: int, reason: str, score_again: bool, home_folder: Path | None) -> None:
+    """Let an earlier version serve again, with its own reference."""
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.instance import daemon_is_running, open_instance
+    from poleng_assets.rollback import ROLLBACK_JOB
+    from poleng_assets.simulation.conductor import Conductor
+
+    home = _home(home_folder)
+    with open_instance(home) as instance:
+        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, _show_run)
+        settings = {"to": version, "reason": reason, "score_again": score_again}
+        report = conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
+        if not report.success:
+            sys.exit(1)
+        if score_again and daemon_is_running(instance):
+            console.print("The daemon will score the batches again.")
+        elif score_again:
+            conductor.settle()
+
+
+@main.command()
+@click.argument("subject")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@home_option
+def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
+    """Tell how SUBJECT was scored, on which lists they stood, and how that model came to decide."""
+    from poleng_assets.core.history import history_of
+
+    home = _home(home_folder)
+    if not home.warehouse.exists():
+        raise click.ClickException(f"{home.root} has no warehouse yet: nobody was scored.")
+    with _reading(home) as con:
+        history = history_of(con, load_study(), subject)
+    if not history:
+        raise click.ClickException(f"{subject} stands in no batch of {home.root}.")
+    if as_json:
+        click.echo(json.dumps([vars(one) for one in history], indent=2, default=str))
+        return
+    for one in history:
+        console.print(one.in_words())
+
+
+@main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option
 def reset(yes: bool, home_folder: Path | None) -> None:
@@ -239,11 +288,18 @@ def _query(home: Home, sql: str) -> list[tuple[Any, ...]]:
     """Read from the warehouse; nothing when there is none yet."""
     if not home.warehouse.exists():
         return []
+    with _reading(home) as con:
+        return con.execute(sql).fetchall()
+
+
+@contextmanager
+def _reading(home: Home) -> Iterator[Any]:
+    """Open the warehouse for reading; say in words who holds it when it cannot be opened."""
     from poleng_assets.resources.warehouse import WarehouseBusy
 
     try:
         with _warehouse(home).read() as con:
-            return con.execute(sql).fetchall()
+            yield con
     except WarehouseBusy as error:
         raise click.ClickException(str(error)) from error
 
@@ -280,20 +336,25 @@ def _names(folder: Path, hide: str = ".part") -> list[str]:
 
 
 def _show_run(report: RunReport) -> None:
+    told = f"{report.job} {report.partition}".strip()
     if not report.success:
-        console.print(f"  [red]{report.job} {report.partition} failed[/red]: {report.message}")
+        console.print(f"  [red]{told} failed[/red]: {report.message}")
         return
     words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
-    told = f"{report.job} {report.partition}".strip()
     console.print(f"  {told}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]")
+
+
+def _about_champion(metadata: dict[str, Any]) -> str:
+    if "score_again" in metadata:
+        return str(metadata["reason"])
+    outcome = "promoted" if metadata["promoted"] else "not promoted"
+    return f"version {metadata['challenger_version']} {outcome}: {metadata['reason']}"
 
 
 _SAYINGS: dict[str, Any] = {
     "field_studies": lambda m: f"{m['rows_read']:,} labelled rows taken in",
     "training_data": lambda m: m["reason"],
-    "champion": lambda m: (
-        f"version {m['challenger_version']} {'promoted' if m['promoted'] else 'not promoted'}: {m['reason']}"
-    ),
+    "champion": _about_champion,
     "batches": lambda m: f"{m['rows_read']:,} respondents",
     "predictions": lambda m: f"scored by version {m['model_version']}",
     "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",

@@ -9,6 +9,7 @@ from poleng_assets.jobs import ASSET_JOBS
 from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
 from poleng_assets.resources.registry import RegistryResource, mlflow_run
 from poleng_assets.resources.warehouse import WarehouseResource
+from poleng_assets.rollback import rollback
 from poleng_assets.sensors import SENSORS
 from poleng_assets.simulation.scenario_jobs import SCENARIO_JOBS
 from poleng_assets.study import load_study
@@ -27,7 +28,7 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
             [field_studies, batches, outcomes, training, promotion, scoring, monitoring]
         ),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
-        jobs=[*ASSET_JOBS, *SCENARIO_JOBS],
+        jobs=[*ASSET_JOBS, rollback, *SCENARIO_JOBS],
         sensors=SENSORS,
         # One process for a run: NannyML alone costs seconds to import, in each process anew.
         executor=dg.in_process_executor,

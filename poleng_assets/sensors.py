@@ -162,7 +162,7 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str,
     studies: dict[str, str] = dict(memory.get("studies", {}))
     read: dict[str, int] = dict(memory.get("read", {}))
     events = []
-    for asset in ("batches", "drift_report", "contact_list", "field_studies"):
+    for asset in ("batches", "drift_report", "contact_list", "field_studies", "champion"):
         for record in _new_events(instance, dg.AssetKey(asset), read.get(asset)):
             events.append((record.storage_id, asset, record))
             read[asset] = record.storage_id
@@ -176,8 +176,12 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str,
             open_batches[partition] = {"version": version, "held": held}
         elif asset == "contact_list":
             open_batches.pop(partition, None)
-        else:
+        elif asset == "field_studies":
             studies[partition] = metadata["content_hash"]
+        else:
+            # A rollback may ask that its successor's batches be scored again.
+            for batch in metadata.get("score_again", []):
+                open_batches[batch] = {"version": None, "held": False}
     present = set(instance.get_dynamic_partitions(batch_partitions.name or ""))
     known = set(instance.get_dynamic_partitions(PARTITIONS["field_studies"].name or ""))
     return {

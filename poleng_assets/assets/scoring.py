@@ -109,7 +109,7 @@ def contact_list(
         listed = make_list(scored, warehouse.study, remark)
         path = _write(landing.home.contact_lists / f"{batch}.csv", listed)
         with transaction(con):
-            _keep(con, warehouse.study, batch, scored, remark)
+            _keep(con, warehouse.study, batch, version, scored, remark)
             if config.release:
                 record_decision(
                     con,
@@ -159,7 +159,7 @@ def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, int
 def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
     columns = ", ".join(f'b."{name}"' for name in study.contact_list)
     return con.execute(
-        f"""SELECT p.model_version, p."{study.id}", p.score, p.contact, {columns}
+        f"""SELECT p."{study.id}", p.score, p.contact, {columns}
         FROM current_predictions p JOIN batch_rows b USING (batch, "{study.id}")
         WHERE p.batch = ? ORDER BY b.row_number""",  # noqa: S608
         [batch],
@@ -173,11 +173,12 @@ def _remark(verdict: str, release: str) -> str:
 
 
 def _keep(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, scored: pd.DataFrame, remark: str
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, scored: pd.DataFrame, remark: str
 ) -> None:
-    chosen = scored.loc[scored["contact"], [study.id, "model_version", "score"]]
+    """Keep who was listed; what earlier versions listed stays, because those people were contacted."""
+    chosen = scored.loc[scored["contact"], [study.id, "score"]]
     rows = chosen.assign(created_at=now(), remark=remark)
-    replace(con, "contact_lists", {"batch": batch}, rows)
+    replace(con, "contact_lists", {"batch": batch, "model_version": version}, rows)
 
 
 def _write(path: Path, listed: pd.DataFrame) -> Path:

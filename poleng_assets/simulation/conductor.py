@@ -85,22 +85,37 @@ class Conductor:
         return [self._run(sensor, request) for request in asked.run_requests or []]
 
     def _run(self, sensor: dg.SensorDefinition, request: dg.RunRequest) -> RunReport:
-        job = self.defs.resolve_job_def(request.job_name or sensor.job_name or "")
-        started = time.monotonic()
-        result = job.execute_in_process(
-            run_config={**request.run_config, **QUIET_LOGS},
+        return self.run(
+            request.job_name or sensor.job_name or "",
+            run_config=dict(request.run_config),
             partition_key=request.partition_key,
-            instance=self.instance,
-            raise_on_error=False,
             tags={
                 **request.tags,
                 "dagster/sensor_name": sensor.name,
                 "dagster/run_key": request.run_key or "",
             },
         )
+
+    def run(
+        self,
+        job_name: str,
+        *,
+        run_config: dict[str, Any] | None = None,
+        partition_key: str | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> RunReport:
+        """Run one job to its end in this process, and show how it went."""
+        started = time.monotonic()
+        result = self.defs.resolve_job_def(job_name).execute_in_process(
+            run_config={**(run_config or {}), **QUIET_LOGS},
+            partition_key=partition_key,
+            instance=self.instance,
+            raise_on_error=False,
+            tags=tags,
+        )
         report = RunReport(
-            job.name,
-            request.partition_key or "",
+            job_name,
+            partition_key or "",
             time.monotonic() - started,
             result.success,
             _failure(result),

@@ -1,0 +1,83 @@
+"""Why somebody was contacted: their scores, their lists, and how each model came to decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+
+from poleng_assets.study import Study
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One time that one person was scored.
+
+    Attributes:
+        batch: in which the person stands.
+        model_version: that gave the score.
+        score: probability of being disengaged, 0 to 1.
+        contact: whether that score asked for a contact.
+        scored_at: when.
+        current: whether this is the batch's newest scoring, the one that counts.
+        listed_at: when the person was put on the contact list by this version, None when never.
+        remark: of that list.
+        verdict: of the overseer on the batch under this version, None when there is no report.
+        promoted_at: when the version became champion.
+        promoted_because: why, from the ledger.
+    """
+
+    batch: str
+    model_version: int
+    score: float
+    contact: bool
+    scored_at: datetime
+    current: bool
+    listed_at: datetime | None
+    remark: str | None
+    verdict: str | None
+    promoted_at: datetime | None
+    promoted_because: str | None
+
+    def in_words(self) -> str:
+        """Tell it as an auditor would read it."""
+        listed = f"put on the contact list at {_time(self.listed_at)}" if self.listed_at else "not on a list"
+        if self.remark:
+            listed += f' (remark: "{self.remark}")'
+        asked = "a contact" if self.contact else "no contact"
+        superseded = "" if self.current else "; superseded by a later scoring"
+        return (
+            f"Batch {self.batch}, model version {self.model_version}, {_time(self.scored_at)}: "
+            f"score {self.score:.4f}, {asked}; {listed}{superseded}.\n"
+            f"  The batch was judged {self.verdict or 'not at all'} under this version. "
+            f"Version {self.model_version} became champion at {_time(self.promoted_at)}: "
+            f"{self.promoted_because or 'the ledger does not say why'}."
+        )
+
+
+def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> list[Scoring]:
+    """Return every scoring of a person, oldest first; empty when the id is unknown.
+
+    Args:
+        con: a connection to the warehouse.
+        study: names the id column.
+        subject: the person's id, exactly.
+    """
+    rows = con.execute(
+        f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
+            p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
+            l.created_at, nullif(l.remark, ''), r.verdict, d.decided_at, d.reason
+        FROM predictions p
+        LEFT JOIN contact_lists l ON l.batch = p.batch AND l.model_version = p.model_version
+            AND l."{study.id}" = p."{study.id}"
+        LEFT JOIN drift_reports r ON r.batch = p.batch AND r.model_version = p.model_version
+        LEFT JOIN decisions d ON d.kind = 'promote' AND d.challenger_version = p.model_version
+        WHERE p."{study.id}" = ? ORDER BY p.scored_at""",  # noqa: S608
+        [subject],
+    ).fetchall()
+    return [Scoring(*row) for row in rows]
+
+
+def _time(when: datetime | None) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC" if when else "an unknown time"

@@ -1,0 +1,92 @@
+"""Rollback: the job that lets an earlier version serve again, in one step.
+
+It moves the champion's alias, writes the ledger, and tells the graph by an event of the asset
+``champion``. The version brings its own reference; the overseer scores batches again if asked to.
+"""
+
+import dagster as dg
+from pydantic import Field
+
+from poleng_assets.core.rollback import (
+    RollbackRefused,
+    batches_scored_by,
+    promoted_versions,
+    rollback_target,
+)
+from poleng_assets.core.tables import record_decision
+from poleng_assets.resources.registry import CHAMPION, Registry
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+
+ROLLBACK_JOB = "rollback"
+
+
+class RollbackConfig(dg.Config):
+    """Which version to put back, and what of its successor's work to do again."""
+
+    to: int = Field(
+        default=0, description="Version that is to serve. 0: the one that was promoted before the champion."
+    )
+    reason: str = Field(default="asked for by hand", description="Why; it goes into the ledger of decisions.")
+    score_again: bool = Field(
+        default=False,
+        description="Score the batches again whose current scores come from the version that is taken back.",
+    )
+
+
+@dg.op(pool=WAREHOUSE_POOL, description="Lets an earlier version serve again.")
+def put_back(
+    context: dg.OpExecutionContext,
+    config: RollbackConfig,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+) -> None:
+    """Move the alias back, and record it."""
+    serving = registry.alias(CHAMPION)
+    with warehouse.connect() as con:
+        try:
+            target = rollback_target(
+                serving.version if serving else None, promoted_versions(con), config.to or None
+            )
+        except RollbackRefused as refusal:
+            raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
+        taken_back = serving.version if serving else 0
+        again = batches_scored_by(con, taken_back) if config.score_again else []
+        registry.set_alias(CHAMPION, target)
+        reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
+        record_decision(
+            con,
+            "rollback",
+            reason,
+            evidence={"taken_back": taken_back, "score_again": again},
+            champion_version=target,
+            challenger_version=taken_back,
+            dagster_run_id=context.run_id,
+        )
+    context.log.info(reason)
+    context.log_event(
+        dg.AssetMaterialization(
+            "champion",
+            metadata={
+                "promoted": True,
+                "serving_version": target,
+                "challenger_version": taken_back,
+                "reason": reason,
+                "score_again": dg.MetadataValue.json(again),
+                # Field studies that were judged stay judged: the same data are not trained on twice.
+                "judged_field_studies": dg.MetadataValue.json(_judged(context.instance)),
+            },
+        )
+    )
+
+
+def _judged(instance: dg.DagsterInstance) -> dict[str, str]:
+    event = instance.get_latest_materialization_event(dg.AssetKey("champion"))
+    materialization = event.asset_materialization if event else None
+    found = materialization.metadata.get("judged_field_studies") if materialization else None
+    return dict(found.value) if found and isinstance(found.value, dict) else {}
+
+
+@dg.job(name=ROLLBACK_JOB, description="Let an earlier version serve again, with its own reference.")
+def rollback() -> None:
+    """Put an earlier champion back."""
+    put_back()

@@ -1,0 +1,119 @@
+"""An earlier version put back, and the question an auditor asks afterwards."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from poleng_assets.checks import list_differences
+from poleng_assets.core.history import history_of
+from poleng_assets.rollback import ROLLBACK_JOB
+from poleng_assets.simulation.conductor import RunReport
+from poleng_assets.study import load_study
+from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+
+STUDY = load_study()
+
+
+def put_back(workshop: Workshop, **config: Any) -> RunReport:
+    return workshop.conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": config}}})
+
+
+@pytest.fixture(scope="module")
+def taken_back(tmp_path_factory, survey_data):
+    """A home in which version 2 served, scored a batch, and was taken back."""
+    with open_workshop(tmp_path_factory.mktemp("taken_back") / "home", survey_data) as workshop:
+        workshop.drop("field_studies", "founding_study")
+        workshop.drop("batches", "clean_batch_1")
+        workshop.drop("field_studies", "followup_study")
+        workshop.drop("batches", "drift_batch_1")
+        assert workshop.registry.champion().version == 2
+        workshop.first_list = workshop.contact_list("drift_batch_1")  # type: ignore[attr-defined]
+        report = put_back(workshop, reason="complaints from the field", score_again=True)
+        assert report.success, report.message
+        workshop.conductor.settle()
+        yield workshop
+
+
+def test_the_earlier_version_serves_and_the_ledger_says_why(taken_back: Workshop):
+    assert taken_back.registry.champion().version == 1
+    ((reason, version),) = taken_back.query(
+        "SELECT reason, champion_version FROM decisions WHERE kind = 'rollback'"
+    )
+    assert version == 1
+    assert "complaints from the field" in reason
+
+
+def test_what_the_bad_version_scored_is_scored_again(taken_back: Workshop):
+    assert [version for _, version in taken_back.verdicts("drift_batch_1")] == [2, 1]
+    current = taken_back.query(
+        "SELECT DISTINCT model_version FROM current_predictions WHERE batch = 'drift_batch_1'"
+    )
+    assert current == [(1,)]
+
+
+def test_what_the_earlier_version_scored_is_left_alone(taken_back: Workshop):
+    counted = taken_back.query("SELECT count(*) FROM drift_reports WHERE batch = 'clean_batch_1'")
+    assert counted == [(1,)]
+
+
+def test_the_rollback_does_not_train_on_the_same_data_again(taken_back: Workshop):
+    assert taken_back.decisions().count("retrain") == 2
+    assert taken_back.conductor.settle() == []
+
+
+def test_an_auditor_is_told_every_list_that_a_person_stood_on(taken_back: Workshop):
+    first = set(taken_back.first_list[STUDY.id])  # type: ignore[attr-defined]
+    second = set(taken_back.contact_list("drift_batch_1")[STUDY.id])
+    subject = min(first & second)
+    with taken_back.warehouse.read() as con:
+        history = history_of(con, STUDY, subject)
+    assert [(one.model_version, one.contact, one.current) for one in history] == [
+        (2, True, False),
+        (1, True, True),
+    ]
+    assert all(one.listed_at is not None for one in history)
+    told = "\n".join(one.in_words() for one in history)
+    assert "put on the contact list" in told
+    assert "log-loss" in told
+
+
+def test_somebody_unknown_has_no_history(taken_back: Workshop):
+    with taken_back.warehouse.read() as con:
+        assert history_of(con, STUDY, "nobody") == []
+
+
+def test_a_rollback_that_cannot_be_is_refused_and_changes_nothing(taken_back: Workshop):
+    before = taken_back.decisions()
+    report = put_back(taken_back)
+    assert not report.success
+    assert "no version was promoted before version 1" in report.message
+    assert taken_back.decisions() == before
+    assert taken_back.registry.champion().version == 1
+
+
+def test_a_list_that_somebody_shortened_fails_its_check(taken_back: Workshop):
+    path = taken_back.home.contact_lists / "clean_batch_1.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert list_differences(taken_back.warehouse, taken_back.landing, "clean_batch_1") == (set(), set())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows[:-1])
+    missing, too_many = list_differences(taken_back.warehouse, taken_back.landing, "clean_batch_1")
+    assert (missing, too_many) == ({rows[-1][0]}, set())
+
+
+def test_the_check_of_the_list_runs_with_every_list_that_is_made(taken_back: Workshop):
+    evaluated = [
+        (run.tags["dagster/partition"], event.dagster_event.asset_check_evaluation_data.passed)
+        for run in taken_back.instance.get_runs()
+        for event in taken_back.instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+        if event.dagster_event
+        and event.dagster_event.asset_check_evaluation_data.check_name == "every_contact_stands_in_the_list"
+    ]
+    assert set(evaluated) == {("clean_batch_1", True), ("drift_batch_1", True)}
