@@ -82,9 +82,11 @@ class IngestionPolicy(_Strict):
 
 
 class ContactPolicy(_Strict):
-    """Whom to contact."""
+    """Whom to contact, and what a contact list tells about them."""
 
     threshold: Share
+    reasons: int = Field(ge=0)
+    withheld_reasons: tuple[str, ...]
 
 
 class TrainingPolicy(_Strict):
@@ -103,13 +105,25 @@ class TrainingPolicy(_Strict):
 
 
 class PromotionPolicy(_Strict):
-    """When a challenger may serve."""
+    """When a challenger may serve. Log-losses are in nats for each person; losses are rises of them."""
 
     min_auc: Share
+    max_auc: Share
     flagged_share: tuple[Share, Share]
+    min_score_spread: float = Field(ge=0)
+    min_distinct_scores: int = Field(ge=2)
+    calibration_bins: int = Field(ge=2)
+    max_calibration_error: Share
+    fine_calibration_error: Share
+    max_calibration_loss: Share
     min_log_loss_gain: float = Field(ge=0)
     max_auc_loss: float = Field(ge=0)
-    max_known_auc_loss: float = Field(ge=0)
+    max_population_log_loss_loss: float = Field(ge=0)
+    max_group_log_loss_loss: float = Field(ge=0)
+    min_group_rows: int = Field(ge=2)
+    confidence: float = Field(gt=0.5, lt=1)
+    resamples: int = Field(ge=100)
+    seed: int = Field(ge=0)
 
 
 class OverseerPolicy(_Strict):
@@ -159,6 +173,7 @@ class Study(_Strict):
             "contact_list": self.contact_list,
             "protected": self.protected,
             "policies.training.masked": self.policies.training.masked,
+            "policies.contact.withheld_reasons": self.policies.contact.withheld_reasons,
         }
         for field, columns in fields.items():
             unknown = [n for n in columns if n not in names]

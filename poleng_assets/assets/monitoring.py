@@ -75,12 +75,9 @@ def _scoring_version(con: duckdb.DuckDBPyConnection, registry: Registry, batch: 
     found = con.execute(
         "SELECT any_value(model_version) FROM current_predictions WHERE batch = ?", [batch]
     ).fetchone()
-    version = next((v for v in registry.versions() if found and v.version == found[0]), None)
-    if version is None:
-        raise dg.Failure(
-            f"{batch} is not scored yet: materialise its predictions first.", allow_retries=False
-        )
-    return version
+    if found is None or found[0] is None:
+        raise dg.Failure(f"{batch} is not scored: materialise its predictions first.", allow_retries=False)
+    return registry.version(found[0])
 
 
 def _size(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[int, float]:

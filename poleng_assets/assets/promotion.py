@@ -5,11 +5,11 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from poleng_assets.assets.training import challenger
-from poleng_assets.core.evaluation import evaluate
-from poleng_assets.core.promotion import Gate, contest_gates, promoted, reason, sanity_gates
+from poleng_assets.core.promotion import Gate, Holdout, contest, promoted, reason
 from poleng_assets.core.tables import record_decision
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -36,13 +36,13 @@ def champion(
     serving = registry.alias(CHAMPION)
     with warehouse.connect() as con:
         if serving is not None and serving.version == contender.version:
-            gates, won = [], True
+            verdict, won = [], True
             why = _earlier_reason(con, contender)
         else:
-            gates = _gates(con, study, registry, contender, serving)
-            won, why = promoted(gates), reason(gates)
+            verdict = _gates(con, study, registry, contender, serving)
+            won, why = promoted(verdict), reason(verdict)
         evidence = {
-            "gates": [vars(gate) for gate in gates],
+            "gates": [vars(gate) for gate in verdict],
             "field_studies": contender.field_studies,
             "challenger": contender.version,
             "champion_before": serving.version if serving else None,
@@ -63,7 +63,7 @@ def champion(
             )
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
-    return dg.MaterializeResult(metadata=_metadata(contender, serves, gates, won, why))
+    return dg.MaterializeResult(metadata=_metadata(contender, serves, verdict, won, why))
 
 
 def _gates(
@@ -73,35 +73,39 @@ def _gates(
     contender: ModelVersion,
     serving: ModelVersion | None,
 ) -> list[Gate]:
-    """Score both contestants afresh on the same frozen holdout, and put the figures to the gates."""
-    policy = study.policies.promotion
-    holdout = _holdout(con, study, contender)
-    target = holdout[study.target.name].to_numpy()
-    threshold = study.policies.contact.threshold
-    challenger_score = registry.model(contender).score(holdout)
-    gates = sanity_gates(evaluate(target, challenger_score, threshold), policy)
-    if serving is None:
-        return gates
-    champion_score = registry.model(serving).score(holdout)
-    known = holdout["field_study"].to_pandas().isin(serving.field_studies).to_numpy()
-    contest = contest_gates(
-        evaluate(target, challenger_score, threshold),
-        evaluate(target, champion_score, threshold),
-        evaluate(target[known], challenger_score[known], threshold),
-        evaluate(target[known], champion_score[known], threshold),
-        policy,
+    """Score both contestants afresh on the same frozen holdout, and put the scores to the gates."""
+    contestants = [contender, serving] if serving else [contender]
+    rows = _holdout_rows(con, study, contestants)
+    holdout = Holdout(
+        target=rows[study.target.name].to_numpy(),
+        population=rows["field_study"].to_numpy(zero_copy_only=False),
+        groups={study.feature(name).title: _in_words(study, rows, name) for name in study.protected},
     )
-    return [*contest, *gates]
+    return contest(
+        holdout,
+        registry.model(contender).score(rows),
+        registry.model(serving).score(rows) if serving else None,
+        study.policies.contact.threshold,
+        study.policies.promotion,
+    )
 
 
-def _holdout(con: duckdb.DuckDBPyConnection, study: Study, contender: ModelVersion) -> pa.Table:
-    """Return the holdout rows of the challenger's field studies: neither contestant trained on them."""
+def _holdout_rows(con: duckdb.DuckDBPyConnection, study: Study, contestants: list[ModelVersion]) -> pa.Table:
+    """Return the holdout rows of every field study that a contestant knows: nobody trained on them."""
     columns = ", ".join(f'"{name}"' for name in [*study.feature_names, study.target.name])
+    known = sorted({name for one in contestants for name in one.field_studies})
     return con.sql(
         f"""SELECT field_study, {columns} FROM field_study_rows
         WHERE part = 'holdout' AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608
-        params=[contender.field_studies],
+        params=[known],
     ).to_arrow_table()
+
+
+def _in_words(study: Study, rows: pa.Table, name: str) -> np.ndarray:
+    """Return the answers to a question as the survey words them, shape (rows,)."""
+    answers, feature = rows[name].to_pandas(), study.feature(name)
+    words = {code: feature.label(code) for code in answers.dropna().unique()}
+    return answers.map(words).fillna("no answer").to_numpy()
 
 
 def _decided(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> bool:
@@ -123,16 +127,19 @@ def _earlier_reason(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> 
 
 
 def _metadata(
-    contender: ModelVersion, serves: ModelVersion | None, gates: list[Gate], won: bool, why: str
+    contender: ModelVersion, serves: ModelVersion | None, verdict: list[Gate], won: bool, why: str
 ) -> dict[str, Any]:
-    rows = [f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.words} |" for gate in gates]
-    table = "\n".join(["| gate | | figures |", "|---|---|---|", *rows])
+    rows = [
+        f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.words} |" for gate in verdict
+    ]
+    table = "\n".join(["| gate | | what was found |", "|---|---|---|", *rows])
     return {
         "promoted": won,
         "serving_version": serves.version if serves else 0,
         "challenger_version": contender.version,
         "reason": why,
-        "gates": dg.MetadataValue.md(table if gates else why),
+        "gates": dg.MetadataValue.md(table if verdict else why),
+        "figures": dg.MetadataValue.json({gate.name: dict(gate.figures) for gate in verdict}),
         "judged_field_studies": dg.MetadataValue.json(json.loads(contender.tags["field_study_hashes"])),
         "training_data_hash": contender.training_data_hash,
         "mlflow_run_id": contender.run_id,

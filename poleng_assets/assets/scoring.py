@@ -12,6 +12,7 @@ from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
 from poleng_assets.core.contact_list import contact_list as make_list
 from poleng_assets.core.overseer import HELD_VERDICTS
+from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import now, record_decision, replace, transaction
 from poleng_assets.partitions import batch_partitions
@@ -93,6 +94,7 @@ def contact_list(
     config: ListConfig,
     warehouse: dg.ResourceParam[Warehouse],
     landing: dg.ResourceParam[Landing],
+    registry: dg.ResourceParam[Registry],
 ) -> Iterator[dg.MaterializeResult]:
     """The people of a batch worth an intervention, in words, strongest first; not made while it is held."""
     batch = context.partition_key
@@ -106,6 +108,10 @@ def contact_list(
             return
         remark = _remark(verdict, config.release)
         scored = _scored(con, warehouse.study, batch)
+        model = registry.model(registry.version(version))
+        flagged = scored["contact"]
+        scored["reasons"] = ""
+        scored.loc[flagged, "reasons"] = strongest_reasons(model, scored[flagged], warehouse.study)
         listed = make_list(scored, warehouse.study, remark)
         path = _write(landing.home.contact_lists / f"{batch}.csv", listed)
         with transaction(con):
@@ -157,7 +163,7 @@ def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, int
 
 
 def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
-    columns = ", ".join(f'b."{name}"' for name in study.contact_list)
+    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
     return con.execute(
         f"""SELECT p."{study.id}", p.score, p.contact, {columns}
         FROM current_predictions p JOIN batch_rows b USING (batch, "{study.id}")
@@ -176,7 +182,7 @@ def _keep(
     con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, scored: pd.DataFrame, remark: str
 ) -> None:
     """Keep who was listed; what earlier versions listed stays, because those people were contacted."""
-    chosen = scored.loc[scored["contact"], [study.id, "score"]]
+    chosen = scored.loc[scored["contact"], [study.id, "score", "reasons"]]
     rows = chosen.assign(created_at=now(), remark=remark)
     replace(con, "contact_lists", {"batch": batch, "model_version": version}, rows)
 

@@ -14,13 +14,14 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
 
     Args:
         scored: every respondent of a batch: id, the study's contact-list features as codes, ``score``
-            (probability of being disengaged) and ``contact`` (boolean).
+            (probability of being disengaged), ``contact`` (boolean), and for the contacts ``reasons``
+            (words).
         study: which columns the list has and what the codes mean.
         remark: what the reader must know about this list, the same in every row; may be empty.
 
     Returns:
         One row for each contact, strongest first (ties by id, so that the list is always the same):
-        the id, ``prediction`` (the score, 4 decimals), the features in words, and ``remark``.
+        the id, ``prediction`` (the score, 4 decimals), the features in words, ``reasons``, ``remark``.
     """
     chosen = scored[scored["contact"]].sort_values(["score", study.id], ascending=[False, True])
     columns = {
@@ -29,6 +30,7 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
     }
     for name in study.contact_list:
         columns[name] = chosen[name].map(study.feature(name).label, na_action=None)
+    columns["reasons"] = chosen["reasons"]
     columns["remark"] = pd.Series(remark, index=chosen.index, dtype=object)
     return pd.DataFrame(columns).reset_index(drop=True)
 

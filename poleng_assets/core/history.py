@@ -23,6 +23,7 @@ class Scoring:
         current: whether this is the batch's newest scoring, the one that counts.
         listed_at: when the person was put on the contact list by this version, None when never.
         remark: of that list.
+        reasons: the answers that raised the score most, as the list told them.
         verdict: of the overseer on the batch under this version, None when there is no report.
         promoted_at: when the version became champion.
         promoted_because: why, from the ledger.
@@ -36,6 +37,7 @@ class Scoring:
     current: bool
     listed_at: datetime | None
     remark: str | None
+    reasons: str | None
     verdict: str | None
     promoted_at: datetime | None
     promoted_because: str | None
@@ -45,6 +47,8 @@ class Scoring:
         listed = f"put on the contact list at {_time(self.listed_at)}" if self.listed_at else "not on a list"
         if self.remark:
             listed += f' (remark: "{self.remark}")'
+        if self.reasons:
+            listed += f", because of {self.reasons}"
         asked = "a contact" if self.contact else "no contact"
         superseded = "" if self.current else "; superseded by a later scoring"
         return (
@@ -67,7 +71,8 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
     rows = con.execute(
         f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
             p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
-            l.created_at, nullif(l.remark, ''), r.verdict, d.decided_at, d.reason
+            l.created_at, nullif(l.remark, ''), nullif(l.reasons, ''),
+            r.verdict, d.decided_at, d.reason
         FROM predictions p
         LEFT JOIN contact_lists l ON l.batch = p.batch AND l.model_version = p.model_version
             AND l."{study.id}" = p."{study.id}"

@@ -37,6 +37,19 @@ class Model:
             return np.empty(0)
         return self.booster.inplace_predict(matrix).astype(np.float64)
 
+    def contributions(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> np.ndarray:
+        """Return how much each answer moves each score: log-odds, float64, shape (rows, features).
+
+        Together with a constant they add up to the log-odds of :meth:`score`.
+        """
+        import xgboost
+
+        matrix = self.encoder.encode(rows)
+        if not len(matrix):
+            return np.empty(matrix.shape)
+        data = xgboost.DMatrix(matrix, feature_types=self.encoder.feature_types, enable_categorical=True)
+        return self.booster.predict(data, pred_contribs=True)[:, :-1].astype(np.float64)
+
     def save(self, folder: Path) -> None:
         """Write the model into a folder, which is made if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS predictions (
     score DOUBLE NOT NULL, contact BOOLEAN NOT NULL, scored_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS contact_lists (
     batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL, model_version INTEGER NOT NULL,
-    score DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL, remark VARCHAR NOT NULL);
+    score DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL, remark VARCHAR NOT NULL,
+    reasons VARCHAR NOT NULL);
 CREATE TABLE IF NOT EXISTS drift_reports (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, verdict VARCHAR NOT NULL,
     rows BIGINT NOT NULL, drifted_columns INTEGER NOT NULL, reported_at TIMESTAMPTZ NOT NULL,

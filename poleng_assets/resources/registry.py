@@ -101,6 +101,13 @@ class Registry:
             (ModelVersion(int(v.version), v.run_id, v.tags) for v in found), key=lambda v: v.version
         )
 
+    def version(self, number: int) -> ModelVersion:
+        """Return one version; raises ``LookupError`` when it is not registered."""
+        found = next((one for one in self.versions() if one.version == number), None)
+        if found is None:
+            raise LookupError(f"{self.model_name} has no version {number} in {self.home.mlflow_uri}")
+        return found
+
     def set_alias(self, alias: str, version: int) -> None:
         """Point an alias to a version: one row of the store, so it moves whole or not at all."""
         self._client().set_registered_model_alias(self.model_name, alias, str(version))

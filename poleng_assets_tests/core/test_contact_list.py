@@ -22,6 +22,7 @@ def respondents(study: Study, **columns: Any) -> pd.DataFrame:
         "citizenship": ["1", "1", "2", "1"],
         "score": [0.61234567, 0.9, 0.75, 0.4],
         "contact": [True, True, True, False],
+        "reasons": ["Employment: Student", "Sex: Female", "", None],
     }
     return pd.DataFrame({**rows, **columns})
 
@@ -36,9 +37,9 @@ def test_who_is_a_contact_is_said_by_the_scoring_and_not_by_the_score(study: Stu
     assert listed[study.id].tolist() == ["d"]
 
 
-def test_the_columns_are_the_id_the_prediction_the_studys_choice_and_a_remark(study: Study):
+def test_the_columns_are_the_id_the_prediction_the_studys_choice_the_reasons_and_a_remark(study: Study):
     listed = contact_list(respondents(study), study)
-    assert list(listed.columns) == [study.id, "prediction", *study.contact_list, "remark"]
+    assert list(listed.columns) == [study.id, "prediction", *study.contact_list, "reasons", "remark"]
     assert listed.index.tolist() == [0, 1, 2]
 
 
@@ -115,4 +116,13 @@ def test_scores_that_round_alike_keep_their_order(study: Study):
 @pytest.mark.parametrize("rows", [0, 4])
 def test_with_nobody_to_contact_the_list_has_its_columns_and_no_rows(study: Study, rows: int):
     listed = contact_list(respondents(study, contact=False).iloc[:rows], study, "remark")
-    assert listed.shape == (0, len(study.contact_list) + 3)
+    assert listed.shape == (0, len(study.contact_list) + 4)
+
+
+def test_the_reasons_stand_beside_the_person_they_belong_to(study: Study):
+    listed = contact_list(respondents(study), study)
+    assert dict(zip(listed[study.id], listed["reasons"], strict=True)) == {
+        "a": "Employment: Student",
+        "b": "Sex: Female",
+        "c": "",
+    }

@@ -193,5 +193,6 @@ def test_evidence_of_the_promotion_names_every_gate(told: Workshop):
         "SELECT evidence FROM decisions WHERE kind = 'promote' AND challenger_version = 2"
     )
     gates = json.loads(evidence)["gates"]
-    assert len(gates) == 5
+    assert len(gates) == 10
+    assert all(gate["figures"] and gate["words"] for gate in gates)
     assert all(gate["passed"] for gate in gates)
