@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo dev test lint format constraints clean
+.PHONY: demo dev test bench-promotion lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	$(BIN)/poleng simulate full
@@ -14,6 +14,9 @@ dev: $(STAMP)           ## open the Dagster UI and its daemon
 
 test: $(STAMP)          ## run the tests
 	$(BIN)/python -m pytest
+
+bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with field_studies/
+	$(BIN)/python tools/bench_promotion.py --data $(DATA)
 
 lint: $(STAMP)          ## ruff and mypy
 	$(BIN)/ruff check .

@@ -35,9 +35,11 @@ def champion(
         raise dg.Failure("There is no challenger to judge: materialise it first.", allow_retries=False)
     serving = registry.alias(CHAMPION)
     with warehouse.connect() as con:
-        if serving is not None and serving.version == contender.version:
-            verdict, won = [], True
-            why = _earlier_reason(con, contender)
+        serves_already = serving is not None and serving.version == contender.version
+        earlier = _earlier_reason(con, contender)
+        if serves_already or earlier is not None:
+            # A run that died after its decision runs again; a version that was taken back stays so.
+            verdict, won, why = [], serves_already, earlier or "it serves already"
         else:
             verdict = _gates(con, study, registry, contender, serving)
             won, why = promoted(verdict), reason(verdict)
@@ -49,7 +51,7 @@ def champion(
         }
         if won:
             registry.set_alias(CHAMPION, contender.version)
-        if not _decided(con, contender):
+        if earlier is None:
             record_decision(
                 con,
                 "promote" if won else "reject",
@@ -108,22 +110,14 @@ def _in_words(study: Study, rows: pa.Table, name: str) -> np.ndarray:
     return answers.map(words).fillna("no answer").to_numpy()
 
 
-def _decided(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> bool:
-    """Whether the ledger has this challenger's verdict: a run that died after it may run again."""
-    return bool(
-        con.execute(
-            "SELECT 1 FROM decisions WHERE kind IN ('promote', 'reject') AND challenger_version = ?",
-            [contender.version],
-        ).fetchall()
-    )
-
-
-def _earlier_reason(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> str:
+def _earlier_reason(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> str | None:
+    """Return what the ledger last said about a version, None when it was never judged."""
     found = con.execute(
-        "SELECT reason FROM decisions WHERE kind = 'promote' AND challenger_version = ?",
+        """SELECT reason FROM decisions WHERE kind IN ('promote', 'reject', 'rollback')
+        AND challenger_version = ? ORDER BY decided_at DESC LIMIT 1""",
         [contender.version],
     ).fetchone()
-    return found[0] if found else "it serves already"
+    return found[0] if found else None
 
 
 def _metadata(

@@ -65,6 +65,20 @@ def test_the_rollback_does_not_train_on_the_same_data_again(taken_back: Workshop
     assert taken_back.conductor.settle() == []
 
 
+def test_a_version_that_was_taken_back_is_not_promoted_by_judging_it_again(taken_back: Workshop):
+    before = taken_back.decisions()
+    result = taken_back.conductor.defs.resolve_job_def("retrain_and_promote").execute_in_process(
+        instance=taken_back.instance, asset_selection=[dg.AssetKey("champion")]
+    )
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert metadata["serving_version"].value == 1
+    assert metadata["promoted"].value is False
+    assert "complaints from the field" in str(metadata["reason"].value)
+    assert taken_back.registry.champion().version == 1
+    assert taken_back.decisions() == before
+
+
 def test_an_auditor_is_told_every_list_that_a_person_stood_on(taken_back: Workshop):
     first = set(taken_back.first_list[STUDY.id])  # type: ignore[attr-defined]
     second = set(taken_back.contact_list("drift_batch_1")[STUDY.id])
