@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from poleng_assets.resources.warehouse import Warehouse
     from poleng_assets.simulation.conductor import RunReport
     from poleng_assets.simulation.play import Ending
+    from poleng_assets.simulation.scenarios import BatchRow
 
 KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcomes": "outcomes"}
 # A pipe has no width of its own: rich would fold its tables at 80 columns.
@@ -307,16 +308,6 @@ def _reading(home: Home) -> Iterator[Any]:
 def _status(home: Home) -> dict[str, Any]:
     from poleng_assets.resources.registry import CHAMPION, Registry
 
-    reports = _query(
-        home,
-        """SELECT r.batch, r.model_version, r.rows, r.verdict, r.drifted_columns, r.estimated_auc,
-            (SELECT value FROM performance p WHERE p.batch = r.batch AND p.kind = 'realised'
-                AND p.model_version = r.model_version AND p.metric = 'auc'),
-            (SELECT count(*) FROM contact_lists l
-                WHERE l.batch = r.batch AND l.model_version = r.model_version)
-        FROM drift_reports r ORDER BY r.reported_at""",
-    )
-    names = ["batch", "model_version", "rows", "verdict", "drifted_columns", "estimated_auc", "realised_auc"]
     champion = Registry(home, load_study()).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
     quarantined = _query(home, "SELECT count(DISTINCT (source, row_number)) FROM quarantine")
     return {
@@ -325,7 +316,29 @@ def _status(home: Home) -> dict[str, Any]:
         "landing": {kind: _names(home.landing(kind)) for kind in get_args(Kind)},
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
         "quarantined_rows": quarantined[0][0] if quarantined else 0,
-        "batches": [dict(zip([*names, "contacts"], row, strict=True)) for row in reports],
+        "batches": [_batch_facts(row) for row in _all_batch_rows(home)],
+    }
+
+
+def _all_batch_rows(home: Home) -> list[BatchRow]:
+    from poleng_assets.simulation.scenarios import batch_rows
+
+    if not home.warehouse.exists():
+        return []
+    with _reading(home) as con:
+        return batch_rows(con)
+
+
+def _batch_facts(row: BatchRow) -> dict[str, Any]:
+    return {
+        "batch": row.batch,
+        "model_version": row.version,
+        "rows": row.rows,
+        "verdict": row.verdict,
+        "drifted_columns": row.drifted_columns,
+        "estimated_auc": row.estimated_auc,
+        "realised_auc": row.realised_auc,
+        "contacts": row.listed,
     }
 
 
@@ -364,23 +377,10 @@ _SAYINGS: dict[str, Any] = {
 
 
 def _show_ending(ending: Ending, waiting: list[str]) -> None:
-    rows = [
-        {
-            "batch": row.batch,
-            "model_version": row.version,
-            "rows": row.rows,
-            "verdict": row.verdict,
-            "drifted_columns": row.drifted_columns,
-            "estimated_auc": row.estimated_auc,
-            "realised_auc": row.realised_auc,
-            "contacts": row.listed,
-        }
-        for row in ending.rows
-    ]
     if not ending.dropped:
         console.print("Nothing new: every file of this scenario was taken in before. Nothing was changed.")
     console.print()
-    console.print(_batch_table(rows))
+    console.print(_batch_table([_batch_facts(row) for row in ending.rows]))
     for words in [*waiting, *ending.faults]:
         console.print(f"[red]Not as it should be:[/red] {words}")
     if not ending.faults:

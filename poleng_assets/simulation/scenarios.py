@@ -84,9 +84,9 @@ def drops(data: Path, scenario: Scenario) -> list[Drop]:
     ]
 
 
-def batch_rows(con: duckdb.DuckDBPyConnection, batches: Iterable[str]) -> list[BatchRow]:
-    """Return how each of these batches fared, in the order of the reports."""
-    wanted = list(batches)
+def batch_rows(con: duckdb.DuckDBPyConnection, batches: Iterable[str] | None = None) -> list[BatchRow]:
+    """Return how each of these batches fared, or every batch, in the order of the reports."""
+    wanted = None if batches is None else list(batches)
     found = con.execute(
         """SELECT r.batch, r.model_version, r.rows, r.verdict, r.drifted_columns, r.estimated_auc,
             realised.value,
@@ -99,8 +99,8 @@ def batch_rows(con: duckdb.DuckDBPyConnection, batches: Iterable[str]) -> list[B
         FROM drift_reports r LEFT JOIN performance realised
             ON realised.batch = r.batch AND realised.model_version = r.model_version
             AND realised.kind = 'realised' AND realised.metric = 'auc'
-        WHERE r.batch IN (SELECT unnest(?)) ORDER BY r.reported_at""",
-        [wanted],
+        WHERE $wanted IS NULL OR list_contains($wanted, r.batch) ORDER BY r.reported_at""",
+        {"wanted": wanted},
     ).fetchall()
     return [BatchRow(*row) for row in found]
 
