@@ -159,6 +159,42 @@ def decisions(as_json: bool, home_folder: Path | None) -> None:
 
 
 @main.command()
+@home_option
+def settle(home_folder: Path | None) -> None:
+    """Do all that waits to be done, without a daemon: take files in, score, retrain, make lists."""
+    with _conductor(_home(home_folder)) as conductor:
+        reports = conductor.settle()
+        for name, words in conductor.skips.items():
+            console.print(f"[dim]{name}: {words}[/dim]")
+    if not all(report.success for report in reports):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--mode", type=click.Choice(["quick", "full"]), help="How long to search; see the study.")
+@click.option("--reason", default="asked for on the command line", show_default=True)
+@home_option
+def retrain(mode: str | None, reason: str, home_folder: Path | None) -> None:
+    """Train a challenger on all field studies, and let it serve if it is truly better.
+
+    A full search tells how long it will take. Interrupt it when you like: it is kept, and the next
+    retraining on the same data goes on where it was.
+    """
+    from poleng_assets.jobs import RETRAIN_JOB
+    from poleng_assets.runs import bury_dead_runs
+
+    with _conductor(_home(home_folder)) as conductor:
+        bury_dead_runs(conductor.instance)
+        ops = {
+            "training_data": {"config": {"reason": reason}},
+            "challenger": {"config": {"mode": mode or ""}},
+        }
+        report = conductor.run(RETRAIN_JOB, run_config={"ops": ops}, told=True)
+    if not report.success:
+        sys.exit(1)
+
+
+@main.command()
 @click.option(
     "--to", "version", type=int, default=0, help="Version that is to serve; by default the one before."
 )

@@ -61,6 +61,15 @@ class Home:
         return self.root / "reports"
 
     @property
+    def tuning(self) -> Path:
+        """Where an interrupted search for a model is kept, so that it can go on."""
+        return self.root / "tuning"
+
+    def model_card(self, version: int) -> Path:
+        """Return the page that tells about a model version."""
+        return self.reports / "models" / f"version_{version}.html"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's own history."""
         return self.root / "dagster"
@@ -69,7 +78,7 @@ class Home:
         """Make the folders that are missing, readable by their owner only; return the home."""
         folders = [folder(kind) for folder in (self.landing, self.archive, self.rejected) for kind in KINDS]
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder in [*folders, self.artifacts, self.contact_lists, self.reports, self.dagster]:
+        for folder in [*folders, self.artifacts, self.contact_lists, self.reports, self.tuning, self.dagster]:
             folder.mkdir(parents=True, exist_ok=True)
             top = self.root / folder.relative_to(self.root).parts[0]
             top.chmod(0o700)

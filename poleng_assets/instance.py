@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from poleng_assets.files import write_whole
 from poleng_assets.home import CHECKOUT, Home
 
 SETTINGS = CHECKOUT / "dagster.yaml"
@@ -23,9 +24,7 @@ def dagster_home(home: Home) -> Path:
     home.create()
     settings = SETTINGS.read_text(encoding="utf-8").replace(RELATIVE_HISTORY, str(home.dagster))
     target = home.dagster / "dagster.yaml"
-    part = target.with_name(".dagster.yaml.part")
-    part.write_text(settings, encoding="utf-8")
-    part.replace(target)
+    write_whole(target, settings)
     return home.dagster
 
 

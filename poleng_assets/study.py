@@ -82,26 +82,53 @@ class IngestionPolicy(_Strict):
 
 
 class ContactPolicy(_Strict):
-    """Whom to contact, and what a contact list tells about them."""
+    """Whom to contact, and what a contact list tells about them; ``core/contact_rule.py`` applies it."""
 
+    rule: Literal["threshold", "youden", "cost_ratio", "capacity"]
     threshold: Share
+    cost_ratio: float = Field(gt=0)
+    capacity: int = Field(ge=1)
+    usual_batch: int = Field(ge=1)
     reasons: int = Field(ge=0)
     withheld_reasons: tuple[str, ...]
 
 
+class Budget(_Strict):
+    """How long tuning may go on: it stops at whichever comes first."""
+
+    trials: int = Field(ge=1)
+    minutes: float = Field(gt=0)
+
+
 class TrainingPolicy(_Strict):
-    """How a challenger is trained and what is kept from it."""
+    """How a challenger is trained and tuned, and what is kept from it.
+
+    The numbers from ``rounds`` on are the boosted trees that tuning begins with.
+    """
 
     holdout_share: float = Field(gt=0, lt=0.9)
-    seed: int
+    seed: int = Field(ge=0, lt=2**31)
     masked: tuple[str, ...]
     masked_share: Share
-    rounds: int = Field(ge=1)
+    varies_by: str | None
+    candidates: tuple[Literal["xgboost", "logistic", "forest"], ...] = Field(min_length=1)
+    max_blended: int = Field(ge=1)
+    min_blend_gain: float = Field(ge=0)
+    min_calibration_gain: float = Field(ge=0)
+    folds: int = Field(ge=2)
+    mode: Literal["quick", "full"]
+    quick: Budget
+    full: Budget
+    rounds: int = Field(ge=1, le=10_000)
     learning_rate: float = Field(gt=0, le=1)
-    max_depth: int = Field(ge=1)
-    min_child_weight: float = Field(ge=0)
+    max_depth: int = Field(ge=1, le=16)
+    min_child_weight: float = Field(gt=0)
     subsample: float = Field(gt=0, le=1)
     colsample: float = Field(gt=0, le=1)
+
+    def budget(self, mode: Literal["quick", "full"]) -> Budget:
+        """Return how long tuning may go on in a mode."""
+        return {"quick": self.quick, "full": self.full}[mode]
 
 
 class PromotionPolicy(_Strict):
@@ -124,6 +151,7 @@ class PromotionPolicy(_Strict):
     confidence: float = Field(gt=0.5, lt=1)
     resamples: int = Field(ge=100)
     seed: int = Field(ge=0)
+    shadow_batches: int = Field(ge=0)
 
 
 class OverseerPolicy(_Strict):
@@ -173,6 +201,7 @@ class Study(_Strict):
             "contact_list": self.contact_list,
             "protected": self.protected,
             "policies.training.masked": self.policies.training.masked,
+            "policies.training.varies_by": [v for v in [self.policies.training.varies_by] if v],
             "policies.contact.withheld_reasons": self.policies.contact.withheld_reasons,
         }
         for field, columns in fields.items():

@@ -36,7 +36,7 @@ def as_table(frame: pd.DataFrame) -> pa.Table:
 def scored_by(model: Model, people: pd.DataFrame) -> pd.DataFrame:
     """Return the people with ``score`` and ``contact`` (0/1), as reference and batch frames have them."""
     score = model.score(people)
-    return people.assign(score=score, contact=(score >= model.threshold).astype(int))
+    return people.assign(score=score, contact=model.rule.decide(score).astype(int))
 
 
 def table_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:

@@ -135,6 +135,80 @@ FAULTS = {
     "a code that is no number": ('20: "Andorra"', 'AD: "Andorra"', "features.0.codes.AD", "valid integer"),
     "a label that is a number": ('20: "Andorra"', "20: 5", "features.0.codes.20", "valid string"),
     "a column name with a space": ("- name: mode", "- name: the mode", "features.1.name", "match pattern"),
+    "a contact rule that is none": (
+        "rule: threshold ",
+        "rule: astrology ",
+        "policies.contact.rule",
+        "'threshold', 'youden', 'cost_ratio' or 'capacity'",
+    ),
+    "a missed person who costs nothing": (
+        "cost_ratio: 1.0",
+        "cost_ratio: 0",
+        "policies.contact.cost_ratio",
+        "greater than 0",
+    ),
+    "a capacity of nobody": (
+        "capacity: 1000 ",
+        "capacity: 0 ",
+        "policies.contact.capacity",
+        "greater than or equal to 1",
+    ),
+    "a usual batch of half a person": (
+        "usual_batch: 4000",
+        "usual_batch: 0.5",
+        "policies.contact.usual_batch",
+        "valid integer",
+    ),
+    "a candidate that is none": (
+        "candidates: [xgboost, logistic, forest]",
+        "candidates: [xgboost, oracle, forest]",
+        "policies.training.candidates.1",
+        "'xgboost', 'logistic' or 'forest'",
+    ),
+    "no candidate at all": (
+        "candidates: [xgboost, logistic, forest]",
+        "candidates: []",
+        "policies.training.candidates",
+        "at least 1 item",
+    ),
+    "a budget of no trials": (
+        "quick: {trials: 4, minutes: 5}",
+        "quick: {trials: 0, minutes: 5}",
+        "policies.training.quick.trials",
+        "greater than or equal to 1",
+    ),
+    "a budget of no time": (
+        "full: {trials: 80, minutes: 90}",
+        "full: {trials: 80, minutes: 0}",
+        "policies.training.full.minutes",
+        "greater than 0",
+    ),
+    "a mode that is none": ("mode: quick ", "mode: hasty ", "policies.training.mode", "'quick' or 'full'"),
+    "one fold": ("folds: 3 ", "folds: 1 ", "policies.training.folds", "greater than or equal to 2"),
+    "a blend of nothing": (
+        "max_blended: 3",
+        "max_blended: 0",
+        "policies.training.max_blended",
+        "greater than or equal to 1",
+    ),
+    "a seed below zero": (
+        "    seed: 23",
+        "    seed: -1",
+        "policies.training.seed",
+        "greater than or equal to 0",
+    ),
+    "trees that no memory holds": (
+        "max_depth: 4",
+        "max_depth: 400",
+        "policies.training.max_depth",
+        "less than or equal to 16",
+    ),
+    "leaves of no weight": (
+        "min_child_weight: 5",
+        "min_child_weight: 0",
+        "policies.training.min_child_weight",
+        "greater than 0",
+    ),
     "a target of three codes": (
         "    1: Low political engagement",
         "    1: Low political engagement\n    2: None",
@@ -177,6 +251,12 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
         ("contact_list: [country,", "contact_list: [shoe_size,", "contact_list"),
         ("protected: [sex,", "protected: [shoe_size,", "protected"),
         ("masked: [country]", "masked: [shoe_size]", "policies.training.masked"),
+        ("varies_by: country", "varies_by: shoe_size", "policies.training.varies_by"),
+        (
+            "withheld_reasons: [religion,",
+            "withheld_reasons: [shoe_size,",
+            "policies.contact.withheld_reasons",
+        ),
     ],
 )
 def test_a_list_that_names_no_feature_is_refused(tmp_path: Path, old: str, new: str, field: str):
@@ -184,6 +264,25 @@ def test_a_list_that_names_no_feature_is_refused(tmp_path: Path, old: str, new: 
     wrong = changed(old, new)
     line = wrong[: wrong.index("shoe_size")].count("\n") + 1
     assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: {field}: shoe_size is no feature"
+
+
+@pytest.mark.parametrize("rule", ["threshold", "youden", "cost_ratio", "capacity"])
+def test_every_contact_rule_can_be_asked_for(tmp_path: Path, rule: str):
+    path = tmp_path / "study.yaml"
+    path.write_text(changed("rule: threshold ", f"rule: {rule} "), encoding="utf-8")
+    assert load_study(path).policies.contact.rule == rule
+
+
+def test_effects_need_not_vary(tmp_path: Path):
+    path = tmp_path / "study.yaml"
+    path.write_text(changed("varies_by: country", "varies_by: null"), encoding="utf-8")
+    assert load_study(path).policies.training.varies_by is None
+
+
+def test_each_mode_has_its_budget(study: Study):
+    policy = study.policies.training
+    assert (policy.budget("quick"), policy.budget("full")) == (policy.quick, policy.full)
+    assert policy.quick.trials < policy.full.trials
 
 
 def test_a_code_that_stands_twice_is_refused_with_its_line(tmp_path: Path):

@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 
-from poleng_assets.core.holdout import part_of
+from poleng_assets.core.ingestion import ingest
 from poleng_assets.core.model import train
 from poleng_assets.core.promotion import Gate, Holdout, contest, promoted, reason
+from poleng_assets.core.tables import create_tables
 from poleng_assets.study import PromotionPolicy, Study, load_study
 
 CHEAP = {"rounds": 250, "learning_rate": 0.08}
@@ -75,23 +76,29 @@ class Ground:
                 for name in self.study.protected
             },
         )
-        threshold = self.study.policies.contact.threshold
-        return contest(holdout, challenger[known], champion[known], threshold, policy)
+        flagged = challenger[known] >= self.study.policies.contact.threshold
+        return contest(holdout, challenger[known], champion[known], flagged, policy)
 
 
 def read_ground(data: Path, study: Study) -> Ground:
-    """Read all field studies of a data folder, founding study first."""
+    """Read all field studies of a data folder, founding study first, and split them as ingestion does."""
     files = sorted(
         (data / "field_studies").iterdir(), key=lambda path: (not path.stem.startswith(FOUNDING), path.name)
     )
-    tables = []
-    for path in files:
-        columns = [study.id, *study.feature_names, study.target.name]
-        table = ds.dataset(path, format=path.suffix.lstrip(".")).to_table(columns=columns)
-        tables.append(table.append_column("field_study", pa.array([path.stem] * table.num_rows)))
-    rows = pa.concat_tables([table.cast(tables[0].schema) for table in tables])
-    part = part_of(rows[study.id].to_pylist(), study.policies.training.holdout_share)
-    return Ground(study, rows.filter(pa.array(part == "train")), rows.filter(pa.array(part == "holdout")))
+    columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
+    with duckdb.connect() as con:
+        create_tables(con, study)
+        for path in files:
+            ingest(con, study, "field_studies", path)
+        training, holdout = (
+            con.sql(
+                f"""SELECT field_study, {columns} FROM field_study_rows WHERE part = ?
+                ORDER BY list_position(?, field_study), row_number""",  # noqa: S608
+                params=[part, [path.stem for path in files]],
+            ).to_arrow_table()
+            for part in ("train", "holdout")
+        )
+    return Ground(study, training, holdout)
 
 
 def bad_challengers(

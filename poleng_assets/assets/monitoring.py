@@ -1,7 +1,5 @@
 """Monitoring: what a scored batch looks like beside the reference, and what the overseer makes of it."""
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pandas as pd
 from poleng_assets.assets.scoring import predictions
 from poleng_assets.core.drift import JENSEN_SHANNON, BatchFigures, measure_batch
 from poleng_assets.core.overseer import Judgement, judge
+from poleng_assets.core.plots import as_markdown, to_png
 from poleng_assets.core.report import render_report
 from poleng_assets.core.tables import now, record_decision, replace, transaction
 from poleng_assets.partitions import batch_partitions
@@ -189,9 +188,7 @@ def _distance_plot(study: Study, figures: BatchFigures) -> str:
     if shown and shown[0].upper_threshold is not None:
         axes.axvline(shown[0].upper_threshold, color="#334155", linestyle="--", linewidth=1)
     axes.set_xlabel("Jensen-Shannon distance from the reference (dashed: limit)")
-    picture = io.BytesIO()
-    canvas.savefig(picture, format="png", dpi=80)
-    return f"![distances](data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()})"
+    return as_markdown("distances", to_png(canvas))
 
 
 def _write(path: Path, page: str) -> Path:

@@ -5,15 +5,20 @@ from typing import Any
 
 import dagster as dg
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from poleng_assets.assets.training import challenger
+from poleng_assets.core.model import Model
 from poleng_assets.core.promotion import Gate, Holdout, contest, promoted, reason
+from poleng_assets.core.shadow import Scored, Shadow, compare, contacts, table
 from poleng_assets.core.tables import record_decision
+from poleng_assets.core.words import groups_in_words
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.study import Study
+
+# Of a larger batch a sample is scored in the shadow: always the same people.
+SHADOW_ROWS = 50_000
 
 
 @dg.asset(
@@ -40,11 +45,21 @@ def champion(
         if serves_already or earlier is not None:
             # A run that died after its decision runs again; a version that was taken back stays so.
             verdict, won, why = [], serves_already, earlier or "it serves already"
+            shadows, shadow_words = [], "Nothing was scored: this version is not judged again."
         else:
-            verdict = _gates(con, study, registry, contender, serving)
+            mine, theirs = registry.model(contender), registry.model(serving) if serving else None
+            shadows = _shadows(con, study, mine, theirs) if theirs else []
+            shadow_words = _shadow_words(study, shadows, serving)
+            for one in shadows:
+                context.log.info(one.in_words())
+            if not shadows:
+                context.log.info(shadow_words)
+            contestants = [contender, serving] if serving else [contender]
+            verdict = _gates(con, study, contestants, mine, theirs)
             won, why = promoted(verdict), reason(verdict)
         evidence = {
             "gates": [vars(gate) for gate in verdict],
+            "shadow": [one.evidence() for one in shadows],
             "field_studies": contender.field_studies,
             "challenger": contender.version,
             "champion_before": serving.version if serving else None,
@@ -65,31 +80,74 @@ def champion(
             )
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
-    return dg.MaterializeResult(metadata=_metadata(contender, serves, verdict, won, why))
+    return dg.MaterializeResult(metadata=_metadata(contender, serves, verdict, won, why, shadow_words))
 
 
 def _gates(
     con: duckdb.DuckDBPyConnection,
     study: Study,
-    registry: Registry,
-    contender: ModelVersion,
-    serving: ModelVersion | None,
+    contestants: list[ModelVersion],
+    mine: Model,
+    theirs: Model | None,
 ) -> list[Gate]:
     """Score both contestants afresh on the same frozen holdout, and put the scores to the gates."""
-    contestants = [contender, serving] if serving else [contender]
     rows = _holdout_rows(con, study, contestants)
     holdout = Holdout(
         target=rows[study.target.name].to_numpy(),
         population=rows["field_study"].to_numpy(zero_copy_only=False),
-        groups={study.feature(name).title: _in_words(study, rows, name) for name in study.protected},
+        groups=groups_in_words(study, rows, study.protected),
     )
+    score = mine.score(rows)
     return contest(
         holdout,
-        registry.model(contender).score(rows),
-        registry.model(serving).score(rows) if serving else None,
-        study.policies.contact.threshold,
+        score,
+        theirs.score(rows) if theirs else None,
+        mine.rule.decide(score),
         study.policies.promotion,
     )
+
+
+def _shadows(con: duckdb.DuckDBPyConnection, study: Study, mine: Model, theirs: Model) -> list[Shadow]:
+    """Score the newest batches with both models, newest first; nothing of it is written down."""
+    newest = con.execute(
+        "SELECT name FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at DESC, name LIMIT ?",
+        [study.policies.promotion.shadow_batches],
+    ).fetchall()
+    return [_shadow(con, study, batch, mine, theirs) for (batch,) in newest]
+
+
+def _shadow(con: duckdb.DuckDBPyConnection, study: Study, batch: str, mine: Model, theirs: Model) -> Shadow:
+    columns = ", ".join(f'"{name}"' for name in study.feature_names)
+    rows = con.sql(
+        f"""SELECT {columns} FROM batch_rows WHERE batch = ?
+        ORDER BY md5("{study.id}") LIMIT {SHADOW_ROWS}""",  # noqa: S608
+        params=[batch],
+    ).to_arrow_table()
+    ((batch_rows,),) = con.execute("SELECT count(*) FROM batch_rows WHERE batch = ?", [batch]).fetchall()
+
+    def scored_by(model: Model) -> Scored:
+        score = model.score(rows)
+        return Scored(score, contacts(model.rule, score, batch_rows))
+
+    return compare(
+        batch,
+        champion=scored_by(theirs),
+        challenger=scored_by(mine),
+        groups=groups_in_words(study, rows, study.protected),
+        batch_rows=batch_rows,
+        min_group_rows=study.policies.promotion.min_group_rows,
+    )
+
+
+def _shadow_words(study: Study, shadows: list[Shadow], serving: ModelVersion | None) -> str:
+    """Return the table of the shadow scorings, or why there is none."""
+    if shadows:
+        return table(shadows)
+    if serving is None:
+        return "Nothing was scored in the shadow: no champion serves yet."
+    if study.policies.promotion.shadow_batches == 0:
+        return "Nothing was scored in the shadow: the study asks for no batches."
+    return "Nothing was scored in the shadow: no batch was taken in yet."
 
 
 def _holdout_rows(con: duckdb.DuckDBPyConnection, study: Study, contestants: list[ModelVersion]) -> pa.Table:
@@ -103,13 +161,6 @@ def _holdout_rows(con: duckdb.DuckDBPyConnection, study: Study, contestants: lis
     ).to_arrow_table()
 
 
-def _in_words(study: Study, rows: pa.Table, name: str) -> np.ndarray:
-    """Return the answers to a question as the survey words them, shape (rows,)."""
-    answers, feature = rows[name].to_pandas(), study.feature(name)
-    words = {code: feature.label(code) for code in answers.dropna().unique()}
-    return answers.map(words).fillna("no answer").to_numpy()
-
-
 def _earlier_reason(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> str | None:
     """Return what the ledger last said about a version, None when it was never judged."""
     found = con.execute(
@@ -121,18 +172,24 @@ def _earlier_reason(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> 
 
 
 def _metadata(
-    contender: ModelVersion, serves: ModelVersion | None, verdict: list[Gate], won: bool, why: str
+    contender: ModelVersion,
+    serves: ModelVersion | None,
+    verdict: list[Gate],
+    won: bool,
+    why: str,
+    shadow_words: str,
 ) -> dict[str, Any]:
     rows = [
         f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.words} |" for gate in verdict
     ]
-    table = "\n".join(["| gate | | what was found |", "|---|---|---|", *rows])
+    gates = "\n".join(["| gate | | what was found |", "|---|---|---|", *rows])
     return {
         "promoted": won,
         "serving_version": serves.version if serves else 0,
         "challenger_version": contender.version,
         "reason": why,
-        "gates": dg.MetadataValue.md(table if verdict else why),
+        "gates": dg.MetadataValue.md(gates if verdict else why),
+        "shadow": dg.MetadataValue.md(shadow_words),
         "figures": dg.MetadataValue.json({gate.name: dict(gate.figures) for gate in verdict}),
         "judged_field_studies": dg.MetadataValue.json(json.loads(contender.tags["field_study_hashes"])),
         "training_data_hash": contender.training_data_hash,

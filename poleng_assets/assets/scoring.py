@@ -1,7 +1,6 @@
 """Scoring: every respondent of a batch gets a score, and the lists that contact centres open."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -15,6 +14,7 @@ from poleng_assets.core.overseer import HELD_VERDICTS
 from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import now, record_decision, replace, transaction
+from poleng_assets.files import write_whole
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
@@ -113,7 +113,7 @@ def contact_list(
         scored["reasons"] = ""
         scored.loc[flagged, "reasons"] = strongest_reasons(model, scored[flagged], warehouse.study)
         listed = make_list(scored, warehouse.study, remark)
-        path = _write(landing.home.contact_lists / f"{batch}.csv", listed)
+        path = write_whole(landing.home.contact_lists / f"{batch}.csv", listed.to_csv(index=False))
         with transaction(con):
             _keep(con, warehouse.study, batch, version, scored, remark)
             if config.release:
@@ -185,11 +185,3 @@ def _keep(
     chosen = scored.loc[scored["contact"], [study.id, "score", "reasons"]]
     rows = chosen.assign(created_at=now(), remark=remark)
     replace(con, "contact_lists", {"batch": batch, "model_version": version}, rows)
-
-
-def _write(path: Path, listed: pd.DataFrame) -> Path:
-    """Write the list beside its place and move it there: nobody ever opens half a list."""
-    part = path.with_name(f".{path.name}.part")
-    listed.to_csv(part, index=False, encoding="utf-8")
-    part.chmod(0o600)
-    return part.replace(path)

@@ -1,19 +1,25 @@
 """Training: which data a challenger learns from, and the challenger itself."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import dagster as dg
 import duckdb
+import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
 from poleng_assets.assets.field_studies import field_studies
-from poleng_assets.core.evaluation import evaluate
-from poleng_assets.core.model import booster_parameters, train
+from poleng_assets.core.appraisal import appraise
+from poleng_assets.core.model import train
+from poleng_assets.core.model_card import render_model_card
+from poleng_assets.core.plots import as_markdown
 from poleng_assets.core.tables import now, record_decision, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
-from poleng_assets.resources.registry import CHAMPION, Registry
+from poleng_assets.core.tuning import Trial, Tuned, search_name, tune
+from poleng_assets.files import write_whole
+from poleng_assets.resources.registry import CHALLENGER, CHAMPION, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.runs import live_run_ids
 from poleng_assets.study import Study
@@ -72,6 +78,7 @@ def training_data(
         counts = con.execute(
             f"""SELECT field_study, count(*) FILTER (part = 'train') AS training_rows,
             count(*) FILTER (part = 'holdout') AS holdout_rows,
+            count(*) FILTER (part = 'set_aside') AS set_aside_rows,
             avg("{warehouse.study.target.name}") AS target_rate
             FROM field_study_rows GROUP BY ALL ORDER BY ALL"""  # noqa: S608
         ).df()
@@ -88,63 +95,80 @@ def training_data(
     )
 
 
+class TuningConfig(dg.Config):
+    """How long to search for a better model."""
+
+    mode: Literal["", "quick", "full"] = Field(
+        default="",
+        description="quick: compare the usual candidates (a minute); full: search for better parameters "
+        "(it says how long, and goes on where it was when interrupted). Empty: what the study says.",
+    )
+
+
 @dg.asset(
     deps=[training_data],
     group_name="model",
-    kinds={"xgboost", "mlflow"},
+    kinds={"xgboost", "scikitlearn", "mlflow"},
     owners=["team:ml"],
-    pool=WAREHOUSE_POOL,
 )
 def challenger(
     context: dg.AssetExecutionContext,
+    config: TuningConfig,
     warehouse: dg.ResourceParam[Warehouse],
     registry: dg.ResourceParam[Registry],
     mlflow: dg.ResourceParam[Any],
 ) -> dg.MaterializeResult:
-    """A model trained on the training data, registered with its reference as the next candidate."""
-    study = warehouse.study
+    """The best model that tuning finds on the training data, registered with its reference."""
+    study, policy = warehouse.study, warehouse.study.policies.training
     registry.end_abandoned_runs(live_run_ids(context.instance))
     with registry.training_run(mlflow):
+        # The warehouse is let go before the long part: batches are scored meanwhile.
         with warehouse.connect() as con:
             chosen = latest_training_set(con)
             training = _rows(con, study, chosen, "train")
             holdout = _rows(con, study, chosen, "holdout")
         context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
-        model = train(training, study)
-        reference = holdout.to_pandas()
-        reference["score"] = model.score(holdout)
-        reference["contact"] = (reference["score"] >= model.threshold).astype(int)
-        metrics = _train_and_test_metrics(study, training, model.score(training), reference, model.threshold)
+        search = registry.home.tuning / search_name(chosen.hash, study)
+        budget = policy.budget(config.mode or policy.mode)
+        tuned = tune(training, study, budget, search, _trial_logger(context, registry, mlflow))
+        model = train(training, study, tuned.recipe)
+        appraisal = appraise(model, study, training, holdout)
         version = registry.log_version(
             mlflow,
             model,
-            reference.drop(columns=[study.id]),
-            parameters={
-                **booster_parameters(study.policies.training),
-                **study.policies.training.model_dump(
-                    include={"rounds", "masked", "masked_share", "holdout_share"}
-                ),
-                "threshold": model.threshold,
-                "training_rows": training.num_rows,
-                "holdout_rows": holdout.num_rows,
-            },
-            metrics=metrics,
+            appraisal.reference,
+            parameters=_parameters(study, tuned, training, holdout),
+            metrics=appraisal.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
             tags={
                 "field_studies": ",".join(chosen.studies),
                 "field_study_hashes": json.dumps(chosen.studies),
                 "training_data_hash": chosen.hash,
+                "recipe": json.dumps(tuned.recipe.to_dict()),
                 "dagster_run_id": context.run_id,
             },
         )
-    shown = {
-        name: round(metrics[f"test_{name}"], 4)
-        for name in ("auc", "log_loss", "rmse", "recall", "flagged_share")
-    }
+        card = render_model_card(
+            appraisal.card(study, chosen, tuned, version.version, now(), context.run_id, version.run_id)
+        )
+        path = write_whole(registry.home.model_card(version.version), card)
+        registry.log_page(mlflow, path, "model_card")
+        # Last: a challenger is one only when all that belongs to it is kept.
+        registry.set_alias(CHALLENGER, version.version)
+    registry.forget_searches()
     return dg.MaterializeResult(
         metadata={
             "version": version.version,
-            **shown,
-            "metrics": dg.MetadataValue.md(_metric_table(metrics)),
+            **{name: round(appraisal.figures[name], 4) for name in SHOWN if name in appraisal.figures},
+            "cv_log_loss": round(tuned.log_loss, 4),
+            "comparison": dg.MetadataValue.md(_comparison(tuned)),
+            "metrics": dg.MetadataValue.md(appraisal.metric_table()),
+            "protected_groups": dg.MetadataValue.md(appraisal.groups.round(3).to_markdown(index=False)),
+            "populations": dg.MetadataValue.md(appraisal.populations.round(3).to_markdown(index=False)),
+            "plots": dg.MetadataValue.md(
+                "\n".join(as_markdown(title, png) for title, png in appraisal.pictures(study).items())
+            ),
+            "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture())),
+            "model_card": dg.MetadataValue.path(str(path)),
             "training_rows": training.num_rows,
             "holdout_rows": holdout.num_rows,
             "field_studies": ", ".join(chosen.studies),
@@ -154,34 +178,51 @@ def challenger(
     )
 
 
+SHOWN = ("auc", "log_loss", "brier", "calibration_error", "recall", "flagged_share")
+
+
 def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> pa.Table:
-    """Return features and target of one part of the training set, always in the same order."""
+    """Return id, field study, features and target of one part of the training set, in the same order."""
     columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
     return con.sql(
-        f"""SELECT {columns} FROM field_study_rows WHERE part = ? AND field_study IN (SELECT unnest(?))
-        ORDER BY field_study, row_number""",  # noqa: S608
+        f"""SELECT field_study, {columns} FROM field_study_rows
+        WHERE part = ? AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608
         params=[part, list(chosen.studies)],
     ).to_arrow_table()
 
 
-def _train_and_test_metrics(
-    study: Study, training: pa.Table, training_score: Any, reference: Any, threshold: float
-) -> dict[str, float]:
-    """Return the figures on the training rows and, beside them, those on the holdout that count."""
-    on_training = evaluate(training[study.target.name].to_numpy(), training_score, threshold)
-    on_holdout = evaluate(reference[study.target.name].to_numpy(), reference["score"].to_numpy(), threshold)
-    seen = {f"train_{name}": on_training[name] for name in ("auc", "log_loss", "rmse")}
-    return seen | {f"test_{name}": value for name, value in on_holdout.items()}
+def _trial_logger(
+    context: dg.AssetExecutionContext, registry: Registry, mlflow: Any
+) -> Callable[[Trial, str], None]:
+    """Tell of each trial in the run's log, and keep it as a nested MLflow run."""
+
+    def log(trial: Trial, words: str) -> None:
+        context.log.info(words)
+        registry.log_trial(
+            mlflow,
+            f"trial {trial.number}: {trial.ingredient.kind}",
+            parameters={"candidate": trial.ingredient.kind, **trial.ingredient.parameters},
+            metrics={"cv_log_loss": trial.log_loss, "seconds": trial.seconds},
+            tags={"dagster_run_id": context.run_id, "pruned": str(trial.pruned).lower()},
+        )
+
+    return log
 
 
-def _metric_table(metrics: dict[str, float]) -> str:
-    names = sorted({name.split("_", 1)[1] for name in metrics})
-    rows = [
-        f"| {name} | {_cell(metrics.get(f'train_{name}'))} | {_cell(metrics.get(f'test_{name}'))} |"
-        for name in names
-    ]
-    return "\n".join(["| figure | training rows | holdout |", "|---|---|---|", *rows])
+def _parameters(study: Study, tuned: Tuned, training: pa.Table, holdout: pa.Table) -> dict[str, Any]:
+    return {
+        **study.policies.training.model_dump(
+            include={"seed", "folds", "masked", "masked_share", "holdout_share", "varies_by"}
+        ),
+        "recipe": " + ".join(one.in_words() for one in tuned.recipe.ingredients),
+        "calibration": tuned.recipe.calibration.in_words(),
+        "contact_rule": tuned.recipe.rule.in_words(),
+        "trials": len(tuned.trials),
+        "training_rows": training.num_rows,
+        "holdout_rows": holdout.num_rows,
+    }
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _comparison(tuned: Tuned) -> str:
+    table: pd.DataFrame = tuned.table().round({"log_loss": 4, "seconds": 1})
+    return table.to_markdown(index=False)

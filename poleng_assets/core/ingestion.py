@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from poleng_assets.core.contract import FileRefused, check_columns, check_rows
-from poleng_assets.core.holdout import part_of
+from poleng_assets.core.holdout import keep_duplicates_together, part_of
 from poleng_assets.core.tables import insert, now, transaction
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
@@ -51,7 +51,8 @@ def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path)
     """Take one file into the warehouse, whole or not at all.
 
     A file whose content was taken in before under the same name is left as it is and said to be
-    there already, so that a run that died after its commit can simply run again.
+    there already, so that a run that died after its commit can simply run again. The rows of a field
+    study get their part (``core/holdout.py``) in the same transaction, and keep it.
 
     Raises:
         FileRefused: the file cannot be read, breaks the contract, has no rows, or repeats another
@@ -83,6 +84,9 @@ def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path)
         if kind == "outcomes":
             _find_batches(con, study, name)
         _refuse_if_too_broken(con, study, kind, name, read, quarantined)
+        if kind == "field_studies":
+            # After the last chunk: people with the same answers may stand anywhere in the file.
+            keep_duplicates_together(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
         insert(con, "ingested_files", _file_row(kind, result))
     return result

@@ -1,32 +1,40 @@
-"""The model: one encoder and one booster that belong together, and how they are trained and kept.
+"""The model: one encoder and the candidates that belong to it, how they are trained and kept.
 
-A folder with ``encoder.json``, ``booster.ubj`` and ``model.json`` is a model; nothing is pickled.
+A folder with ``encoder.json``, ``model.json`` and a folder ``blend`` is a model; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from poleng_assets.core.calibration import Calibration
+from poleng_assets.core.candidates.blend import KINDS, Blend
+from poleng_assets.core.candidates.interface import Columns, with_masked_copies
+from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.encoding import Encoder
-from poleng_assets.study import Study, TrainingPolicy
+from poleng_assets.core.recipe import Recipe
+from poleng_assets.study import Study
+
+Rows: TypeAlias = pa.Table | pa.RecordBatch | pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder, the booster trained on its matrices, and the threshold of a contact."""
+    """An encoder, the candidates trained on its matrices, their calibration, and the contact rule."""
 
     encoder: Encoder
-    booster: Any
-    threshold: float
+    blend: Blend
+    calibration: Calibration
+    rule: ContactRule
 
-    def score(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> np.ndarray:
+    def score(self, rows: Rows) -> np.ndarray:
         """Return the probability of being disengaged for each row: float64, shape (rows,).
 
         Raises:
@@ -35,72 +43,66 @@ class Model:
         matrix = self.encoder.encode(rows)
         if not len(matrix):
             return np.empty(0)
-        return self.booster.inplace_predict(matrix).astype(np.float64)
+        return self.calibration.probability(self.blend.log_odds(matrix))
 
-    def contributions(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> np.ndarray:
+    def contributions(self, rows: Rows) -> np.ndarray:
         """Return how much each answer moves each score: log-odds, float64, shape (rows, features).
 
-        Together with a constant they add up to the log-odds of :meth:`score`.
+        Together with a constant they add up to the log-odds of :meth:`score`, unless a forest is in
+        the blend.
         """
-        import xgboost
-
         matrix = self.encoder.encode(rows)
         if not len(matrix):
             return np.empty(matrix.shape)
-        data = xgboost.DMatrix(matrix, feature_types=self.encoder.feature_types, enable_categorical=True)
-        return self.booster.predict(data, pred_contribs=True)[:, :-1].astype(np.float64)
+        return self.calibration.slope * self.blend.contributions(matrix)
+
+    def importance(self, rows: Rows) -> dict[str, float]:
+        """Return how much each feature moves the scores of these rows: mean log-odds, largest first.
+
+        Args:
+            rows: at least one.
+        """
+        moved = np.abs(self.contributions(rows)).mean(axis=0)
+        found = dict(zip(self.encoder.features, moved.tolist(), strict=True))
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def save(self, folder: Path) -> None:
-        """Write the model into a folder, which is made if it is missing."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the model into a folder, which is made if it is missing and must be empty."""
+        (folder / "blend").mkdir(parents=True)
         (folder / "encoder.json").write_text(self.encoder.to_json(), encoding="utf-8")
-        (folder / "model.json").write_text(json.dumps({"threshold": self.threshold}), encoding="utf-8")
-        self.booster.save_model(folder / "booster.ubj")
+        settings = {"calibration": asdict(self.calibration), "rule": asdict(self.rule)}
+        (folder / "model.json").write_text(json.dumps(settings), encoding="utf-8")
+        self.blend.save(folder / "blend")
 
     @classmethod
     def load(cls, folder: Path) -> Model:
         """Read what :meth:`save` wrote."""
-        import xgboost
-
         settings = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         return cls(
             Encoder.from_json((folder / "encoder.json").read_text(encoding="utf-8")),
-            xgboost.Booster(model_file=folder / "booster.ubj"),
-            settings["threshold"],
+            Blend.load(folder / "blend"),
+            Calibration(**settings["calibration"]),
+            ContactRule(**settings["rule"]),
         )
 
 
-def booster_parameters(policy: TrainingPolicy) -> dict[str, Any]:
-    """Return XGBoost's parameters for a policy; https://xgboost.readthedocs.io/en/release_2.1.0/."""
-    return {
-        "objective": "binary:logistic",
-        "tree_method": "hist",
-        "seed": policy.seed,
-        "eta": policy.learning_rate,
-        "max_depth": policy.max_depth,
-        "min_child_weight": policy.min_child_weight,
-        "subsample": policy.subsample,
-        "colsample_bytree": policy.colsample,
-    }
+def train(rows: pa.Table, study: Study, recipe: Recipe | None = None) -> Model:
+    """Train a model on labelled rows by a recipe.
 
-
-def train(rows: pa.Table, study: Study) -> Model:
-    """Train a booster on labelled rows.
-
-    A share of the rows is learned from a second time with the ``masked`` features hidden, so that a
-    missing value means "a code that training did not have": without it an unseen country sends
-    the scores of a whole batch astray.
+    The same rows, study and recipe give the same model, bit for bit.
 
     Args:
         rows: features and target in canonical codes; holdout rows must not be among them.
         study: features, target and training policy.
+        recipe: of ``core/tuning.py``; by default the study's own boosted trees, untuned.
 
     Raises:
         ValueError: there are no rows, or the target has one class only.
     """
-    import xgboost
+    from joblib import Parallel, delayed
 
     policy = study.policies.training
+    recipe = recipe or Recipe.untuned(study)
     target = rows[study.target.name].to_numpy().astype(np.float32)
     if len(np.unique(target)) < 2:
         raise ValueError(
@@ -108,15 +110,13 @@ def train(rows: pa.Table, study: Study) -> Model:
             f"{sorted(set(target.tolist()))}"
         )
     encoder = Encoder.fit(rows, study)
-    matrix = encoder.encode(rows)
-    again = np.random.default_rng(policy.seed).random(len(matrix)) < policy.masked_share
-    hidden = matrix[again]
-    hidden[:, [encoder.features.index(name) for name in policy.masked]] = np.nan
-    data = xgboost.DMatrix(
-        np.vstack([matrix, hidden]),
-        np.concatenate([target, target[again]]),
-        feature_types=encoder.feature_types,
-        enable_categorical=True,
+    columns = Columns.of(encoder, study)
+    matrix, target = with_masked_copies(
+        encoder.encode(rows), target, columns.masked, policy.masked_share, policy.seed
     )
-    booster = xgboost.train(booster_parameters(policy), data, num_boost_round=policy.rounds)
-    return Model(encoder, booster, study.policies.contact.threshold)
+    members = Parallel(n_jobs=-1, prefer="threads")(
+        delayed(KINDS[one.kind].fit)(matrix, target, columns, one.parameters, policy.seed)
+        for one in recipe.ingredients
+    )
+    blend = Blend(members, [one.weight for one in recipe.ingredients])
+    return Model(encoder, blend, recipe.calibration, recipe.rule)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import duckdb
 import pandas as pd
 
@@ -34,7 +32,7 @@ def record_realised_performance(
             known = _known_outcomes(con, study, batch, version)
             if known.empty:
                 continue
-            figures = _measure(known, study)
+            figures = _measure(known)
             rows = figures.assign(model_version=version)
             replace(con, "performance", {"batch": batch, "model_version": version, "kind": "realised"}, rows)
             values = dict(zip(figures["metric"], figures["value"], strict=True))
@@ -43,9 +41,9 @@ def record_realised_performance(
 
 
 def _known_outcomes(con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int) -> pd.DataFrame:
-    """Return target and score of each respondent with an outcome; the newest outcome counts."""
+    """Return target, score and contact of each respondent with an outcome; the newest outcome counts."""
     return con.execute(
-        f"""SELECT o."{study.target.name}" AS target, p.score
+        f"""SELECT o."{study.target.name}" AS target, p.score, p.contact
         FROM predictions p JOIN (
             SELECT * FROM outcomes o JOIN ingested_files f ON f.kind = 'outcomes' AND f.name = o.source
             WHERE o.batch = $batch
@@ -56,11 +54,11 @@ def _known_outcomes(con: duckdb.DuckDBPyConnection, study: Study, batch: str, ve
     ).df()
 
 
-def _measure(known: pd.DataFrame, study: Study) -> pd.DataFrame:
-    target, score = known["target"].to_numpy(), known["score"].to_numpy()
-    measure = partial(evaluate, threshold=study.policies.contact.threshold)
-    values = measure(target, score)
-    intervals = bootstrap_intervals(target, score, measure)
+def _measure(known: pd.DataFrame) -> pd.DataFrame:
+    """Hold scores, and contacts as the rule of their day decided them, against outcomes."""
+    target, score, contact = (known[name].to_numpy() for name in ("target", "score", "contact"))
+    values = evaluate(target, score, contact)
+    intervals = bootstrap_intervals(target, score, contact)
     return pd.DataFrame(
         [
             {

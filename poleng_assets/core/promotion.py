@@ -68,7 +68,7 @@ def contest(
     holdout: Holdout,
     challenger: np.ndarray,
     champion: np.ndarray | None,
-    threshold: float,
+    flagged: np.ndarray,
     policy: PromotionPolicy,
 ) -> list[Gate]:
     """Put a challenger to every gate there is, the weightiest first.
@@ -77,7 +77,7 @@ def contest(
         holdout: the judging rows, n of them.
         challenger: its probabilities of the positive answer, shape (n,).
         champion: those of the model that serves, shape (n,); None for the first model.
-        threshold: probability from which a person is contacted.
+        flagged: whom the challenger would contact by its own rule, bool, shape (n,).
         policy: of the study.
 
     Returns:
@@ -90,19 +90,19 @@ def contest(
         share = 1 - usable.mean()
         words = f"{share:.1%} of its scores on the holdout are no probabilities"
         return [Gate("can be judged", False, words, {"unusable_share": float(share)})]
-    sane = sanity_gates(holdout, challenger, threshold, policy)
+    sane = sanity_gates(holdout, challenger, flagged, policy)
     return sane if champion is None else [*contest_gates(holdout, challenger, champion, policy), *sane]
 
 
 def sanity_gates(
-    holdout: Holdout, score: np.ndarray, threshold: float, policy: PromotionPolicy
+    holdout: Holdout, score: np.ndarray, flagged: np.ndarray, policy: PromotionPolicy
 ) -> list[Gate]:
     """Refuse a model that ranks like chance, flags nobody or everybody, is constant, or misstates risk.
 
     Args:
         holdout: the judging rows, n > 0 of them.
         score: probability of the positive answer, shape (n,).
-        threshold: probability from which a person is contacted.
+        flagged: whom the model would contact by its own rule, bool, shape (n,).
         policy: of the study.
     """
     auc = paired_auc(holdout.target, score, score)[0]
@@ -123,7 +123,7 @@ def sanity_gates(
             "has leaked into the data",
             _finite(auc=auc, limit=policy.max_auc),
         ),
-        _flagging_gate(holdout, score >= threshold, policy),
+        _flagging_gate(holdout, flagged, policy),
         Gate(
             "is not constant",
             spread >= policy.min_score_spread and distinct >= policy.min_distinct_scores,
@@ -156,8 +156,8 @@ def contest_gates(
         policy: of the study.
     """
     mine, theirs = row_log_loss(holdout.target, challenger), row_log_loss(holdout.target, champion)
-    populations = _members({"": holdout.population}, policy.min_group_rows)
-    groups = _members(holdout.groups, policy.min_group_rows)
+    populations = members({"": holdout.population}, policy.min_group_rows)
+    groups = members(holdout.groups, policy.min_group_rows)
     everybody = np.ones(len(mine), dtype=bool)
     masks = np.column_stack([everybody, *populations.values(), *groups.values()])
     gains = resampled_means(theirs - mine, masks, policy.resamples, policy.seed)
@@ -308,10 +308,30 @@ def calibration_error(
     return error, mean + NormalDist().inv_cdf(confidence) * sqrt(variance)
 
 
+def members(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
+    """Return which rows have each value that at least so many rows have.
+
+    Args:
+        columns: for each property its values, each of shape (n,); a property without a name is left out
+            of the names of its values.
+        least: values that fewer rows have are left out.
+
+    Returns:
+        Masks of shape (n,) by ``property: value``.
+    """
+    found = {}
+    for column, values in columns.items():
+        names, which, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+        for position, (name, count) in enumerate(zip(names, counts, strict=True)):
+            if count >= least:
+                found[f"{column}: {name}" if column else str(name)] = which == position
+    return found
+
+
 def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
     """A sensible share of all, and of each population: in a mean, a flood of one can hide."""
     low, high = policy.flagged_share
-    populations = _members({"": holdout.population}, policy.min_group_rows)
+    populations = members({"": holdout.population}, policy.min_group_rows)
     shares = {name: float(flagged[rows].mean()) for name, rows in populations.items()}
     everybody = float(flagged.mean())
     listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
@@ -398,17 +418,6 @@ def _calibration_gate(
         f"calibration error {_figure(mine)} against {_figure(theirs)}, {_figure(allowed)} is allowed",
         _finite(challenger=mine, champion=theirs, allowed=allowed, by_chance=chance),
     )
-
-
-def _members(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
-    """Return which rows have each value that at least so many rows have: masks of shape (n,)."""
-    found = {}
-    for column, values in columns.items():
-        names, which, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
-        for position, (name, count) in enumerate(zip(names, counts, strict=True)):
-            if count >= least:
-                found[f"{column}: {name}" if column else str(name)] = which == position
-    return found
 
 
 def _finite(**figures: float) -> dict[str, float]:

@@ -29,12 +29,12 @@ def score_batch(
     )
     chunks: Any = rows.to_arrow_reader(CHUNK)
     scored_at = now()
-    respondents = contacts = 0
+    respondents = 0
     with transaction(con):
         con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
         for chunk in chunks:
             score = model.score(chunk)
-            contact = score >= model.threshold
+            contact = model.rule.decide(score)
             con.register("incoming", pa.table({"id": chunk[study.id], "score": score, "contact": contact}))
             con.execute(
                 f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
@@ -43,5 +43,23 @@ def score_batch(
             )
             con.unregister("incoming")
             respondents += len(score)
-            contacts += int(contact.sum())
-    return respondents, contacts
+        if model.rule.capacity is not None:
+            _contact_the_first(con, study, batch, version, model.rule.capacity)
+        counted = con.execute(
+            "SELECT count(*) FROM predictions WHERE batch = ? AND model_version = ? AND contact",
+            [batch, version],
+        ).fetchall()
+    return respondents, counted[0][0]
+
+
+def _contact_the_first(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, capacity: int
+) -> None:
+    """Contact the people with the highest scores of a batch, as many as there are places."""
+    con.execute(
+        f"""UPDATE predictions SET contact = "{study.id}" IN (
+            SELECT "{study.id}" FROM predictions WHERE batch = $batch AND model_version = $version
+            ORDER BY score DESC, "{study.id}" LIMIT $capacity)
+        WHERE batch = $batch AND model_version = $version""",  # noqa: S608
+        {"batch": batch, "version": version, "capacity": capacity},
+    )

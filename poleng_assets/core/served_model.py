@@ -18,14 +18,14 @@ class ServedModel(PythonModel):
     """Scores respondents and says whom to contact."""
 
     def load_context(self, context: Any) -> None:
-        """Read the encoder and the booster from the version's artifacts."""
+        """Read the model from the version's artifacts."""
         self.model = Model.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Return ``score`` (probability of being disengaged) and ``contact`` for each row."""
         score = self.model.score(model_input)
         return pd.DataFrame(
-            {"score": score, "contact": score >= self.model.threshold}, index=model_input.index
+            {"score": score, "contact": self.model.rule.decide(score)}, index=model_input.index
         )
 
 

@@ -7,6 +7,7 @@ ends, stands here. MLflow is imported when it is first needed: it costs seconds.
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 RUN_TAG = "dagster_run_id"
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
-REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "xgboost")
+REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Registry:
         self._client().set_registered_model_alias(self.model_name, alias, str(version))
 
     def model(self, version: ModelVersion) -> Model:
-        """Load the encoder and booster of a version: the very files that MLflow serves."""
+        """Load the model of a version: the very files that MLflow serves."""
         served = self._download(f"models:/{self.model_name}/{version.version}")
         return Model.load(served / "artifacts" / "model")
 
@@ -144,7 +145,7 @@ class Registry:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
     ) -> ModelVersion:
-        """Log a model with its reference in the active run, and register it as the challenger.
+        """Log a model with its reference in the active run, and register it.
 
         Args:
             mlflow: dagster-mlflow's resource, with its run active.
@@ -178,9 +179,31 @@ class Registry:
                 input_example=_invented_person(self.study),
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
             )
-        version = self._register(logged.model_uri, logged.model_id, run.info.run_id, tags)
-        self.set_alias(CHALLENGER, version.version)
-        return version
+        return self._register(logged.model_uri, logged.model_id, run.info.run_id, tags)
+
+    def log_trial(
+        self,
+        mlflow: Any,
+        name: str,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Log one trial of tuning as a run of its own, nested in the active one."""
+        with mlflow.start_run(run_name=name, nested=True):
+            mlflow.log_params(dict(parameters))
+            mlflow.log_metrics(dict(metrics))
+            mlflow.set_tags(dict(tags))
+
+    def log_page(self, mlflow: Any, page: Path, folder: str) -> None:
+        """Keep a page as an artifact of the active run."""
+        mlflow.log_artifact(str(page), folder)
+
+    def forget_searches(self) -> None:
+        """Remove what interrupted searches have left: a challenger is there."""
+        for folder in self.home.tuning.iterdir():
+            shutil.rmtree(folder)
 
     def _register(self, source: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         client = self._client()

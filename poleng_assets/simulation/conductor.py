@@ -16,7 +16,6 @@ import dagster as dg
 
 from poleng_assets.runs import bury_dead_runs
 
-QUIET_LOGS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 MAX_ROUNDS = 50
 
 
@@ -103,11 +102,12 @@ class Conductor:
         run_config: dict[str, Any] | None = None,
         partition_key: str | None = None,
         tags: dict[str, str] | None = None,
+        told: bool = False,
     ) -> RunReport:
-        """Run one job to its end in this process, and show how it went."""
+        """Run one job to its end in this process, and show how it went; ``told``: and what it says."""
         started = time.monotonic()
         result = self.defs.resolve_job_def(job_name).execute_in_process(
-            run_config={**(run_config or {}), **QUIET_LOGS},
+            run_config={**(run_config or {}), "loggers": _console("INFO" if told else "CRITICAL")},
             partition_key=partition_key,
             instance=self.instance,
             raise_on_error=False,
@@ -123,6 +123,10 @@ class Conductor:
         )
         self.show(report)
         return report
+
+
+def _console(level: str) -> dict[str, Any]:
+    return {"console": {"config": {"log_level": level}}}
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:

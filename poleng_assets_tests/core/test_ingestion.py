@@ -230,6 +230,93 @@ def test_a_respondent_of_two_field_studies_is_on_the_same_side_in_both(
     assert {(rows, parts) for _, rows, parts in sides} == {(2, 1)}
 
 
+def twins_of(study: Study, part: str, of: pd.DataFrame) -> pd.DataFrame:
+    """Return people of one part by their id who answer as others do, and not about the target."""
+    share = study.policies.training.holdout_share
+    ids = [f"twin-{part}-{number}" for number in range(20 * len(of))]
+    fitting = [one for one, found in zip(ids, part_of(ids, share), strict=True) if found == part]
+    twins = of.assign(**{study.id: fitting[: len(of)]})
+    twins[study.target.name] = 1 - of[study.target.name].astype(int)
+    return twins
+
+
+def test_people_who_answer_alike_do_not_straddle_the_split_wherever_they_stand_in_the_file(
+    tmp_path: Path,
+    con: Connection,
+    take_in: TakeIn,
+    people: pd.DataFrame,
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(ingestion, "CHUNK", 2_048)  # twins come in another chunk
+    share = study.policies.training.holdout_share
+    held = people[part_of(people[study.id], share) == "holdout"].iloc[:30]
+    trained = people[part_of(people[study.id], share) == "train"].iloc[:30]
+    twins = [twins_of(study, "train", held), twins_of(study, "holdout", trained)]
+    together = pd.concat([people, *twins], ignore_index=True)
+    take_in("field_studies", parquet(tmp_path, together))
+    answers = ", ".join(f'"{name}"' for name in study.feature_names)
+    alike = con.execute(
+        f"""SELECT count(*), count(DISTINCT part), min(part) FROM field_study_rows GROUP BY {answers}
+        HAVING count(*) > 1"""
+    ).fetchall()
+    assert len(alike) >= 60
+    assert {parts for _, parts, _ in alike} == {1}
+    by_id = part_of(together[study.id], share)
+    moved = (stored(con, "field_study_rows")["part"] != by_id).sum()
+    assert 60 <= moved < 70  # one of each pair, and chance twins of the synthetic people
+
+
+def test_people_who_answer_like_somebody_of_an_earlier_field_study_follow_them(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
+):
+    share = study.policies.training.holdout_share
+    held = labelled[part_of(labelled[study.id], share) == "holdout"]
+    take_in("field_studies", parquet(tmp_path, labelled, "founding"))
+    before = stored(con, "field_study_rows")
+    later = twins_of(study, "train", held)
+    take_in("field_studies", parquet(tmp_path, later, "later"))
+    after = con.execute("SELECT * FROM field_study_rows ORDER BY field_study, row_number").df()
+    assert after.loc[after["field_study"] == "later", "part"].tolist() == ["holdout"] * len(held)
+    pd.testing.assert_frame_equal(after[after["field_study"] == "founding"], before)
+
+
+def test_a_respondent_who_now_answers_like_somebody_on_the_other_side_is_set_aside(
+    tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
+):
+    part = part_of(labelled[study.id], study.policies.training.holdout_share)
+    held, trained = labelled[part == "holdout"], labelled[part == "train"]
+    take_in("field_studies", parquet(tmp_path, labelled, "founding"))
+    copied = held.assign(**{study.id: trained[study.id].iloc[: len(held)].to_numpy()})
+    result = take_in("field_studies", parquet(tmp_path, copied, "later"))
+    assert result.rows_kept == len(held)
+    parts = con.execute("SELECT DISTINCT part FROM field_study_rows WHERE field_study = 'later'").fetchall()
+    assert parts == [("set_aside",)]
+
+
+def test_a_field_study_gives_the_same_parts_in_another_order_and_after_a_run_that_died(
+    tmp_path: Path,
+    con: Connection,
+    study: Study,
+    people: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    twins = twins_of(study, "holdout", people.iloc[:200])
+    together = pd.concat([people.iloc[:1_000], twins], ignore_index=True)
+    parts = []
+    for number, frame in enumerate([together, together.sample(frac=1, random_state=4)]):
+        path = parquet(tmp_path, frame, f"study_{number}")
+        with monkeypatch.context() as patch:
+            patch.setattr(ingestion, "_file_row", lambda *_: 1 / 0)  # dies just before its commit
+            with pytest.raises(ZeroDivisionError):
+                ingest(con, study, "field_studies", path)
+        assert con.execute("SELECT count(*) FROM field_study_rows").fetchall() == [(0,)]
+        ingest(con, study, "field_studies", path)
+        parts.append(stored(con, "field_study_rows").set_index(study.id)["part"].sort_index())
+        con.execute("DELETE FROM field_study_rows")
+    pd.testing.assert_series_equal(parts[0], parts[1])
+
+
 def test_what_was_taken_in_is_written_down(
     tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
 ):

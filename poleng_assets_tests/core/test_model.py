@@ -5,22 +5,47 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from poleng_assets.core.calibration import Calibration
+from poleng_assets.core.candidates.blend import Blend
+from poleng_assets.core.candidates.boosting import Boosting
+from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.encoding import EncodingError
 from poleng_assets.core.evaluation import score_metrics
-from poleng_assets.core.model import Model, booster_parameters, train
+from poleng_assets.core.model import Model, train
+from poleng_assets.core.recipe import Ingredient, Recipe
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import as_table, with_policies
 
 
 def booster_bytes(model: Model, folder: Path) -> str:
     model.save(folder)
-    return hashlib.sha256((folder / "booster.ubj").read_bytes()).hexdigest()
+    return hashlib.sha256((folder / "blend" / "0_xgboost" / "booster.ubj").read_bytes()).hexdigest()
+
+
+def one_hot(rounds: int) -> dict[str, object]:
+    return {"categories": "one_hot", "rounds": rounds, "eta": 0.2, "max_depth": 3}
+
+
+MIXED = Recipe(
+    (
+        Ingredient("xgboost", one_hot(8), 0.3),
+        Ingredient("logistic", {"C": 0.05, "strength": 0.5}, 0.7),
+    ),
+    Calibration(0.8, -0.1),
+    ContactRule(0.4, 25),
+)
+WITH_FOREST = Recipe(
+    (*MIXED.ingredients, Ingredient("forest", {"trees": 10, "min_samples_leaf": 10, "max_features": 0.3})),
+    MIXED.calibration,
+    MIXED.rule,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +83,111 @@ def test_a_model_read_back_gives_equal_scores(tmp_path: Path, model: Model, stra
     model.save(tmp_path / "model")
     again = Model.load(tmp_path / "model")
     np.testing.assert_array_equal(again.score(strangers), model.score(strangers))
-    assert again.threshold == model.threshold
+    assert (again.rule, again.calibration) == (model.rule, model.calibration)
 
 
-def test_a_kept_model_is_three_files_and_no_pickle(tmp_path: Path, model: Model):
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_kept_model_is_what_belongs_to_it_and_no_pickle(tmp_path: Path, model: Model):
     model.save(tmp_path / "deep" / "model")
-    names = sorted(path.name for path in (tmp_path / "deep" / "model").iterdir())
-    assert names == ["booster.ubj", "encoder.json", "model.json"]
-    assert json.loads((tmp_path / "deep" / "model" / "model.json").read_text()) == {"threshold": 0.5}
+    assert files_of(tmp_path / "deep" / "model") == [
+        "blend/0_xgboost/booster.ubj",
+        "blend/0_xgboost/layout.json",
+        "blend/blend.json",
+        "encoder.json",
+        "model.json",
+    ]
+    assert json.loads((tmp_path / "deep" / "model" / "model.json").read_text()) == {
+        "calibration": {"slope": 1.0, "intercept": 0.0},
+        "rule": {"threshold": 0.5, "capacity": None},
+    }
 
 
 def test_the_threshold_is_the_studys(training_rows: pa.Table, small: Study):
     strict = with_policies(small, contact={"threshold": 0.8})
-    assert train(training_rows, strict).threshold == 0.8
+    assert train(training_rows, strict).rule == ContactRule(0.8)
+
+
+# Recipes
+
+
+@pytest.fixture(scope="module")
+def mixed(training_rows: pa.Table, small: Study) -> Model:
+    return train(training_rows, small, WITH_FOREST)
+
+
+def test_a_recipe_is_followed(mixed: Model):
+    assert [one.kind for one in mixed.blend.members] == ["xgboost", "logistic", "forest"]
+    assert mixed.blend.weights == [0.3, 0.7, 1.0]
+    assert (mixed.calibration, mixed.rule) == (MIXED.calibration, MIXED.rule)
+
+
+def test_a_blend_read_back_gives_equal_scores_and_contributions(
+    tmp_path: Path, mixed: Model, strangers: pd.DataFrame
+):
+    mixed.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model")
+    some = strangers.iloc[:100]
+    np.testing.assert_array_equal(again.score(strangers), mixed.score(strangers))
+    np.testing.assert_array_equal(again.contributions(some), mixed.contributions(some))
+    assert (again.rule, again.calibration) == (mixed.rule, mixed.calibration)
+    assert "blend/1_logistic/regression.skops" in files_of(tmp_path / "model")
+
+
+def test_the_same_recipe_gives_equal_scores(
+    mixed: Model, training_rows: pa.Table, small: Study, strangers: pd.DataFrame
+):
+    again = train(training_rows, small, WITH_FOREST)
+    np.testing.assert_array_equal(again.score(strangers), mixed.score(strangers))
+
+
+def test_a_blend_is_the_weighted_sum_of_its_members_log_odds_then_calibrated(
+    mixed: Model, strangers: pd.DataFrame
+):
+    matrix = mixed.encoder.encode(strangers)
+    parts = [one.log_odds(matrix) for one in mixed.blend.members]
+    log_odds = 0.8 * (0.3 * parts[0] + 0.7 * parts[1] + parts[2]) - 0.1
+    np.testing.assert_allclose(mixed.score(strangers), 1 / (1 + np.exp(-log_odds)), rtol=1e-12)
+
+
+def test_scores_of_a_blend_do_not_depend_on_who_else_is_scored(mixed: Model, strangers: pd.DataFrame):
+    together = mixed.score(strangers)
+    np.testing.assert_array_equal(mixed.score(strangers.iloc[:1]), together[:1])
+    np.testing.assert_array_equal(mixed.score(strangers.iloc[::-1])[::-1], together)
+
+
+def test_a_blend_of_one_scores_like_that_one(mixed: Model, strangers: pd.DataFrame):
+    matrix = mixed.encoder.encode(strangers)
+    alone = Blend([mixed.blend.members[1]], [1.0])
+    np.testing.assert_array_equal(alone.log_odds(matrix), mixed.blend.members[1].log_odds(matrix))
+
+
+def test_contributions_of_a_blend_add_up_to_its_calibrated_log_odds(
+    training_rows: pa.Table, small: Study, strangers: pd.DataFrame
+):
+    model = train(training_rows, small, MIXED)
+    score = model.score(strangers)
+    constant = np.log(score / (1 - score)) - model.contributions(strangers).sum(axis=1)
+    assert np.ptp(constant) < 1e-4
+    assert score.std() > 0.05
+
+
+def test_importance_names_every_feature_largest_first(mixed: Model, strangers: pd.DataFrame, study: Study):
+    found = mixed.importance(strangers.iloc[:200])
+    assert set(found) == set(study.feature_names)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert min(found.values()) >= 0 < max(found.values())
+
+
+def test_nobody_gets_no_contributions(mixed: Model, strangers: pd.DataFrame, study: Study):
+    assert mixed.contributions(strangers.iloc[:0]).shape == (0, len(study.features))
+
+
+def test_a_capacity_is_kept_with_the_model(tmp_path: Path, mixed: Model):
+    mixed.save(tmp_path / "model")
+    assert Model.load(tmp_path / "model").rule.capacity == 25
 
 
 def test_a_model_ranks_people_it_did_not_learn_from_better_than_chance(
@@ -113,7 +230,7 @@ def test_a_missing_column_is_not_scored(model: Model, strangers: pd.DataFrame):
 
 def test_an_unseen_country_gets_sane_scores(model: Model, newcomers: pd.DataFrame, study: Study):
     score = model.score(newcomers)
-    flagged = (score >= model.threshold).mean()
+    flagged = model.rule.decide(score).mean()
     assert 0.02 < flagged < 0.6  # without masked training rows it was 84 to 95 %
     assert score.mean() == pytest.approx(newcomers[study.target.name].mean(), abs=0.15)
 
@@ -157,27 +274,30 @@ def test_masked_columns_are_learned_from_a_second_time(training_rows: pa.Table, 
     assert booster_bytes(train(training_rows, unmasked), tmp_path / "unmasked") != masked
 
 
-def test_every_number_of_the_training_policy_reaches_the_booster(study: Study):
-    policy = study.policies.training.model_copy(
-        update={
-            "seed": 1,
-            "learning_rate": 0.2,
-            "max_depth": 3,
-            "min_child_weight": 4.0,
-            "subsample": 0.5,
-            "colsample": 0.6,
-        }
-    )
-    parameters = booster_parameters(policy)
-    assert {name: value for name, value in parameters.items() if not isinstance(value, str)} == {
+def test_every_number_of_the_training_policy_reaches_the_booster(training_rows: pa.Table, small: Study):
+    numbers = {
         "seed": 1,
-        "eta": 0.2,
+        "rounds": 3,
+        "learning_rate": 0.25,
         "max_depth": 3,
         "min_child_weight": 4.0,
         "subsample": 0.5,
-        "colsample_bytree": 0.6,
+        "colsample": 0.625,
     }
+    settings = json.loads(
+        booster_of(train(training_rows, with_policies(small, training=numbers))).save_config()
+    )
+    told = settings["learner"]["gradient_booster"]["tree_train_param"]
+    names = ("learning_rate", "max_depth", "min_child_weight", "subsample", "colsample_bytree")
+    assert [float(told[name]) for name in names] == [0.25, 3, 4, 0.5, 0.625]
+    assert settings["learner"]["generic_param"]["seed"] == "1"
 
 
 def test_a_model_has_as_many_trees_as_the_policy_has_rounds(training_rows: pa.Table, small: Study):
-    assert train(training_rows, small).booster.num_boosted_rounds() == 5
+    assert booster_of(train(training_rows, small)).num_boosted_rounds() == 5
+
+
+def booster_of(model: Model) -> Any:
+    (one,) = model.blend.members
+    assert isinstance(one, Boosting)
+    return one.booster

@@ -19,17 +19,24 @@ Connection = duckdb.DuckDBPyConnection
 START = datetime(2024, 5, 1, tzinfo=UTC)
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.55, 0.45, 0.4, 0.3, 0.2, 0.1])
 TARGET = np.array([1, 1, 0, 1, 1, 0, 1, 0, 0, 0])
+CONTACT = SCORES >= 0.5
 IDS = [f"p{number}" for number in range(10)]
 
 
-def score(con: Connection, batch: str = "b1", version: int = 1, scores: np.ndarray = SCORES) -> None:
+def score(
+    con: Connection,
+    batch: str = "b1",
+    version: int = 1,
+    scores: np.ndarray = SCORES,
+    contact: np.ndarray | None = None,
+) -> None:
     rows = pd.DataFrame(
         {
             "batch": batch,
             "subject_id": IDS[: len(scores)],
             "model_version": version,
             "score": scores,
-            "contact": scores >= 0.5,
+            "contact": scores >= 0.5 if contact is None else contact,
             "scored_at": START + timedelta(hours=version),
         }
     )
@@ -70,7 +77,7 @@ def kept(con: Connection, metric: str = "auc") -> dict[tuple[str, int], float]:
 def test_realised_figures_are_those_of_the_scores_against_the_outcomes(con: Connection, study: Study):
     score(con)
     arrive(con)
-    expected = evaluate(TARGET, SCORES, 0.5)
+    expected = evaluate(TARGET, SCORES, CONTACT)
     measured = record_realised_performance(con, study, "answers")
     assert measured == {
         ("b1", 1): pytest.approx({**{m: expected[m] for m in REALISED_METRICS}, "respondents": 10})
@@ -80,11 +87,21 @@ def test_realised_figures_are_those_of_the_scores_against_the_outcomes(con: Conn
     )
 
 
+def test_contacts_count_as_they_were_decided_and_not_as_a_threshold_would(con: Connection, study: Study):
+    only_two = SCORES >= 0.75
+    score(con, contact=only_two)
+    arrive(con)
+    measured = record_realised_performance(con, study, "answers")[("b1", 1)]
+    assert measured["recall"] == pytest.approx(2 / 5)
+    assert measured["precision"] == pytest.approx(1.0)
+    assert kept(con, "recall") == {("b1", 1): pytest.approx(2 / 5)}
+
+
 def test_outcomes_are_joined_by_id_and_not_by_order(con: Connection, study: Study):
     score(con)
     arrive(con, TARGET[::-1], ids=IDS[::-1])
     assert record_realised_performance(con, study, "answers")[("b1", 1)]["auc"] == pytest.approx(
-        evaluate(TARGET, SCORES, 0.5)["auc"]
+        evaluate(TARGET, SCORES, CONTACT)["auc"]
     )
 
 
@@ -130,7 +147,7 @@ def test_the_newest_outcome_of_a_respondent_counts(con: Connection, study: Study
     arrive(con, TARGET, source="answers", days=0)
     assert record_realised_performance(con, study, "answers")[("b1", 1)] == pytest.approx(
         {
-            **{m: evaluate(1 - TARGET, SCORES, 0.5)[m] for m in REALISED_METRICS},
+            **{m: evaluate(1 - TARGET, SCORES, CONTACT)[m] for m in REALISED_METRICS},
             "respondents": 10,
         }
     )
@@ -150,7 +167,7 @@ def test_measuring_again_replaces_the_figures(con: Connection, study: Study):
     arrive(con, TARGET[6:], ids=IDS[6:], source="second", days=1)
     record_realised_performance(con, study, "second")
     assert con.execute("SELECT count(*) FROM performance").fetchall() == [(len(REALISED_METRICS),)]
-    assert kept(con)[("b1", 1)] == pytest.approx(evaluate(TARGET, SCORES, 0.5)["auc"])
+    assert kept(con)[("b1", 1)] == pytest.approx(evaluate(TARGET, SCORES, CONTACT)["auc"])
 
 
 def test_estimated_figures_are_left_alone(con: Connection, study: Study):

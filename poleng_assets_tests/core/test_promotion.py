@@ -43,6 +43,7 @@ POLICY = PromotionPolicy(
     confidence=0.95,
     resamples=200,
     seed=1,
+    shadow_batches=0,
 )
 ROWS = 4_000
 RANDOM = np.random.default_rng(7)
@@ -84,8 +85,12 @@ def gate(name: str, gates: list[Gate]) -> Gate:
     return found
 
 
+def flagged(score: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    return score >= threshold
+
+
 def sane(score: np.ndarray, threshold: float = 0.5, **changes: Any) -> list[Gate]:
-    return sanity_gates(HOLDOUT, score, threshold, policy(**changes))
+    return sanity_gates(HOLDOUT, score, flagged(score, threshold), policy(**changes))
 
 
 def against(challenger: np.ndarray, champion: np.ndarray = CHAMPION, **changes: Any) -> list[Gate]:
@@ -131,7 +136,7 @@ def test_an_inverted_model_does_not_rank_people():
 
 def test_a_model_whose_ranking_is_unknown_is_not_sane():
     nobody = Holdout(np.zeros(ROWS, dtype=int), HOLDOUT.population)
-    gates = sanity_gates(nobody, BETTER, 0.5, POLICY)
+    gates = sanity_gates(nobody, BETTER, flagged(BETTER), POLICY)
     assert {"ranks people", "is not too good to be true"} <= set(failed(gates))
     assert gates[0].words == "AUC on the holdout unknown, at least 0.600 is needed"
 
@@ -142,6 +147,15 @@ def test_the_share_flagged_may_touch_both_ends_of_its_band():
     assert failed(sane(BETTER, flagged_share=(low, high))) == []
     assert failed(sane(BETTER, flagged_share=(just_above(low), 1.0))) == ["flags a sensible share"]
     assert failed(sane(BETTER, flagged_share=(0.0, just_below(high)))) == ["flags a sensible share"]
+
+
+def test_who_is_flagged_is_what_the_rule_says_and_not_what_a_threshold_would():
+    few_at_the_top = np.zeros(ROWS, dtype=bool)
+    few_at_the_top[np.argsort(-BETTER)[: ROWS // 50]] = True
+    assert failed(sanity_gates(HOLDOUT, BETTER, few_at_the_top, POLICY)) == ["flags a sensible share"]
+    assert "flags a sensible share" in failed(contest(HOLDOUT, BETTER, CHAMPION, few_at_the_top, POLICY))
+    # Low scores are no fault when the rule contacts a sensible share of them all the same.
+    assert gate("flags a sensible share", sanity_gates(HOLDOUT, BETTER / 10, BETTER >= 0.5, POLICY)).passed
 
 
 def test_one_population_flagged_as_a_whole_does_not_hide_in_the_mean():
@@ -184,7 +198,8 @@ def test_calibration_error_may_be_as_large_as_the_policy_says():
 
 def test_a_small_holdout_is_not_blamed_for_what_chance_makes_of_its_calibration():
     few = slice(0, 150)
-    gates = sanity_gates(Holdout(TARGET[few], HOLDOUT.population[few]), BETTER[few], 0.5, POLICY)
+    holdout, score = Holdout(TARGET[few], HOLDOUT.population[few]), BETTER[few]
+    gates = sanity_gates(holdout, score, flagged(score), POLICY)
     calibration = gate("means what it says", gates)
     assert calibration.figures["calibration_error"] > POLICY.max_calibration_error
     assert calibration.passed
@@ -195,7 +210,7 @@ def test_a_small_holdout_is_not_blamed_for_what_chance_makes_of_its_calibration(
 
 def test_a_challenger_that_is_better_everywhere_passes():
     assert failed(against(BETTER)) == []
-    assert promoted(contest(HOLDOUT, BETTER, CHAMPION, 0.5, POLICY))
+    assert promoted(contest(HOLDOUT, BETTER, CHAMPION, flagged(BETTER), POLICY))
 
 
 def test_the_same_model_again_is_not_better():
@@ -272,7 +287,7 @@ def test_a_part_may_surely_lose_as_much_as_the_policy_allows(
 def test_a_model_that_forgets_the_old_population_is_refused_although_it_is_better_on_the_whole(study):
     champion = np.where(OLD, blurred(0.4), blurred(4.0))
     challenger = np.where(OLD, blurred(0.9), blurred(0.1))
-    gates = contest(HOLDOUT, challenger, champion, 0.5, study.policies.promotion)
+    gates = contest(HOLDOUT, challenger, champion, flagged(challenger), study.policies.promotion)
     assert failed(gates) == ["keeps every population"]
 
 
@@ -314,32 +329,34 @@ def test_probabilities_that_lie_are_refused_although_log_loss_and_ranking_gain()
 
 
 def test_the_first_champion_needs_the_sanity_gates_only():
-    assert contest(HOLDOUT, BETTER, None, 0.5, POLICY) == sane(BETTER)
+    assert contest(HOLDOUT, BETTER, None, flagged(BETTER), POLICY) == sane(BETTER)
 
 
 def test_a_contest_asks_ten_gates_and_the_weightiest_first():
-    gates = contest(HOLDOUT, BETTER, CHAMPION, 0.5, POLICY)
+    gates = contest(HOLDOUT, BETTER, CHAMPION, flagged(BETTER), POLICY)
     assert len({gate.name for gate in gates}) == 10
     assert gates[0].name == "better log-loss"
     assert reason(gates).startswith("log-loss 0.")
 
 
 def test_the_same_scores_give_the_same_verdict():
-    assert contest(HOLDOUT, BETTER, CHAMPION, 0.5, POLICY) == contest(HOLDOUT, BETTER, CHAMPION, 0.5, POLICY)
+    assert contest(HOLDOUT, BETTER, CHAMPION, flagged(BETTER), POLICY) == contest(
+        HOLDOUT, BETTER, CHAMPION, flagged(BETTER), POLICY
+    )
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -0.01, 1.01])
 def test_scores_that_are_no_probabilities_are_refused_at_once(broken: float):
     scores = BETTER.copy()
     scores[3] = broken
-    (only,) = contest(HOLDOUT, scores, CHAMPION, 0.5, POLICY)
+    (only,) = contest(HOLDOUT, scores, CHAMPION, flagged(scores), POLICY)
     assert not only.passed
     assert only.figures == {"unusable_share": pytest.approx(1 / ROWS)}
 
 
 def test_nobody_is_promoted_by_an_empty_holdout():
     empty = Holdout(np.empty(0), np.empty(0, dtype=object))
-    assert not promoted(contest(empty, np.empty(0), None, 0.5, POLICY))
+    assert not promoted(contest(empty, np.empty(0), None, np.empty(0, dtype=bool), POLICY))
 
 
 def test_columns_of_another_length_are_refused():
@@ -350,7 +367,7 @@ def test_columns_of_another_length_are_refused():
 @pytest.mark.parametrize("positives", [0, 1, 2, ROWS])
 def test_the_verdict_is_valid_json_even_when_figures_are_undefined(positives: int):
     holdout = Holdout((np.arange(ROWS) < positives).astype(int), HOLDOUT.population, HOLDOUT.groups)
-    gates = contest(holdout, BETTER, CHAMPION, 0.5, POLICY)
+    gates = contest(holdout, BETTER, CHAMPION, flagged(BETTER), POLICY)
     json.dumps([vars(gate) for gate in gates], allow_nan=False)
     assert not promoted(gates)
 

@@ -1,20 +1,36 @@
-"""Why a score is high: the booster's own contributions, in the words of the answers."""
+"""Why a score is high: the contributions of the model, in the words of the answers."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from poleng_assets.core.calibration import Calibration
+from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.model import Model, train
 from poleng_assets.core.reasons import strongest_reasons
+from poleng_assets.core.recipe import Ingredient, Recipe
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import with_policies
 
+BOOSTED = {"rounds": 20, "eta": 0.2, "max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.5}
+NATIVE = Ingredient("xgboost", {"categories": "native", **BOOSTED})
+ONE_HOT = Ingredient("xgboost", {"categories": "one_hot", **BOOSTED})
+LOGISTIC = Ingredient("logistic", {"C": 0.1, "strength": 0.5})
+RECIPES = {
+    "native trees": ((NATIVE,), Calibration()),
+    "one-hot trees": ((ONE_HOT,), Calibration(1.1, 0.2)),
+    "a blend": ((replace(ONE_HOT, weight=0.4), replace(LOGISTIC, weight=0.6)), Calibration(0.9, -0.1)),
+}
 
-@pytest.fixture(scope="module")
-def small_model(quick_study: Study, training_rows) -> Model:
-    return train(training_rows, with_policies(quick_study, training={"rounds": 20}))
+
+@pytest.fixture(scope="module", params=RECIPES)
+def small_model(quick_study: Study, training_rows, request: pytest.FixtureRequest) -> Model:
+    ingredients, calibration = RECIPES[request.param]
+    return train(training_rows, quick_study, Recipe(ingredients, calibration, ContactRule(0.5)))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 
 from poleng_assets.core import scoring
+from poleng_assets.core.calibration import Calibration
+from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.contract import check_rows
 from poleng_assets.core.model import Model
 from poleng_assets.core.scoring import score_batch
@@ -41,8 +44,8 @@ def predictions(con: Connection, source: str = "predictions") -> pd.DataFrame:
 
 
 def stricter(model: Model) -> Model:
-    """Another model that scores differently: the same with a higher threshold."""
-    return Model(model.encoder, model.booster, 0.9)
+    """Another model that decides differently: the same with a higher threshold."""
+    return replace(model, rule=ContactRule(0.9))
 
 
 def test_every_respondent_is_scored_once(
@@ -124,7 +127,7 @@ def test_a_batch_of_many_chunks_is_scored_like_one_of_one(
             return super().score(rows)
 
     monkeypatch.setattr(scoring, "CHUNK", 2_048)
-    counting = Counting(model.encoder, model.booster, model.threshold)
+    counting = Counting(model.encoder, model.blend, model.calibration, model.rule)
     assert score_batch(stocked, counting, study, "large", 1)[0] == len(people)
     assert len(calls) > 1
     kept = predictions(stocked).set_index(study.id)["score"]
@@ -147,8 +150,9 @@ def test_a_model_that_fails_half_way_leaves_the_old_scores(
             return super().score(rows)
 
     monkeypatch.setattr(scoring, "CHUNK", 2_048)
+    failing = Failing(model.encoder, model.blend, model.calibration, model.rule)
     with pytest.raises(RuntimeError, match="out of memory"):
-        score_batch(stocked, Failing(model.encoder, model.booster, model.threshold), study, "large", 1)
+        score_batch(stocked, failing, study, "large", 1)
     pd.testing.assert_frame_equal(predictions(stocked), old)
 
 
@@ -159,3 +163,84 @@ def test_people_with_missing_and_unseen_answers_are_scored_too(
     insert(con, "batch_rows", check_rows(as_table(strange), study, "batches").rows.assign(batch="odd"))
     assert score_batch(con, model, study, "odd", 1)[0] == 20
     assert predictions(con)["score"].between(0, 1).all()
+
+
+# A contact centre that can call so many people of a batch
+
+
+def with_places(model: Model, places: int, **changes: Any) -> Model:
+    return replace(model, rule=ContactRule(0.5, places), **changes)
+
+
+def contacted(con: Connection, version: int = 1) -> pd.DataFrame:
+    found = predictions(con)
+    return found[found["contact"] & (found["batch"] == "spring") & (found["model_version"] == version)]
+
+
+@pytest.mark.parametrize("places", [1, 7, ROWS - 1])
+def test_a_capacity_contacts_exactly_as_many_people_and_those_with_the_highest_scores(
+    stocked: Connection, model: Model, study: Study, places: int
+):
+    assert score_batch(stocked, with_places(model, places), study, "spring", 1) == (ROWS, places)
+    chosen = contacted(stocked)
+    assert len(chosen) == places
+    left_out = predictions(stocked).query("not contact")["score"]
+    assert chosen["score"].min() >= left_out.max()
+
+
+def test_a_capacity_counts_whatever_the_threshold_says(stocked: Connection, model: Model, study: Study):
+    reached = int((model.score(stocked.table("batch_rows").df().query("batch == 'spring'")) >= 0.5).sum())
+    for places in (reached - 5, reached + 5):
+        assert score_batch(stocked, with_places(model, places), study, "spring", 1)[1] == places
+
+
+def test_equal_scores_at_the_end_of_a_capacity_are_decided_by_id(
+    stocked: Connection, model: Model, study: Study, batch: pd.DataFrame
+):
+    alike = with_places(model, 20, calibration=Calibration(slope=0.0, intercept=-1.0))
+    score_batch(stocked, alike, study, "spring", 1)
+    assert predictions(stocked)["score"].nunique() == 1
+    assert contacted(stocked)[study.id].tolist() == sorted(batch[study.id])[:20]
+
+
+@pytest.mark.parametrize("places", [ROWS, ROWS + 1_000])
+def test_a_batch_smaller_than_the_capacity_is_contacted_whole(
+    stocked: Connection, model: Model, study: Study, places: int
+):
+    assert score_batch(stocked, with_places(model, places), study, "spring", 1) == (ROWS, ROWS)
+
+
+def test_a_capacity_of_one_batch_and_version_leaves_the_others_alone(
+    stocked: Connection, model: Model, study: Study
+):
+    score_batch(stocked, model, study, "spring", 1)
+    score_batch(stocked, model, study, "autumn", 2)
+    old = predictions(stocked)
+    score_batch(stocked, with_places(model, 3), study, "spring", 2)
+    both = predictions(stocked)
+    added = (both["batch"] == "spring") & (both["model_version"] == 2)
+    assert both[added]["contact"].sum() == 3
+    pd.testing.assert_frame_equal(both[~added].reset_index(drop=True), old)
+
+
+def test_scoring_again_with_another_capacity_replaces_the_decision(
+    stocked: Connection, model: Model, study: Study
+):
+    score_batch(stocked, with_places(model, 30), study, "spring", 1)
+    score_batch(stocked, with_places(model, 4), study, "spring", 1)
+    assert (len(predictions(stocked)), len(contacted(stocked))) == (ROWS, 4)
+
+
+def test_a_capacity_is_of_the_batch_and_not_of_each_chunk(
+    stocked: Connection, model: Model, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    insert(stocked, "batch_rows", check_rows(as_table(people), study, "batches").rows.assign(batch="large"))
+    monkeypatch.setattr(scoring, "CHUNK", 2_048)
+    assert score_batch(stocked, with_places(model, 11), study, "large", 1) == (len(people), 11)
+    first = np.sort(model.score(people))[::-1][:11]
+    chosen = predictions(stocked).query("contact")["score"]
+    np.testing.assert_array_equal(np.sort(chosen)[::-1], first)
+
+
+def test_a_batch_of_nobody_fills_no_places(con: Connection, model: Model, study: Study):
+    assert score_batch(con, with_places(model, 5), study, "unheard_of", 1) == (0, 0)

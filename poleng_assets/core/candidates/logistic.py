@@ -1,0 +1,119 @@
+"""Logistic regression, whose effects may differ by one column (varying slopes)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from poleng_assets.core.candidates.interface import Candidate, Columns, Parameters
+from poleng_assets.core.candidates.levels import Levels
+from poleng_assets.study import TrainingPolicy
+
+if TYPE_CHECKING:
+    import optuna
+
+MIN_ROWS_OF_A_LEVEL = 10
+
+
+@dataclass(frozen=True)
+class Logistic(Candidate):
+    """A ridge-penalised regression on one column for each answer.
+
+    Attributes:
+        regression: of scikit-learn, fitted.
+        levels: the answers that have a column.
+        varies_by: position of the column that effects differ by, None for none.
+        strength: how freely they may differ; 0 for not at all.
+        means: the mean effect of each column of the matrix over the training rows, shape (features,):
+            what an answer contributes is counted from there.
+    """
+
+    kind: ClassVar[str] = "logistic"
+    regression: Any
+    levels: Levels
+    varies_by: int | None
+    strength: float
+    means: np.ndarray
+
+    @classmethod
+    def starting_points(cls, policy: TrainingPolicy) -> list[Parameters]:
+        """Return one that is known to do well where effects differ by country."""
+        return [{"C": 0.1, "strength": 0.6 if policy.varies_by else 0.0}]
+
+    @classmethod
+    def suggest(cls, trial: optuna.Trial, policy: TrainingPolicy) -> Parameters:
+        """Search the penalty, and how freely effects may differ."""
+        return {
+            "C": trial.suggest_float("C", 0.01, 1.0, log=True),
+            "strength": trial.suggest_float("strength", 0.0, 1.0),
+        }
+
+    @classmethod
+    def fit(
+        cls, matrix: np.ndarray, target: np.ndarray, columns: Columns, parameters: Parameters, seed: int
+    ) -> Logistic:
+        """Fit the regression by Newton's method; the problem is convex, so the seed changes nothing."""
+        from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
+
+        levels = Levels.fit(matrix, MIN_ROWS_OF_A_LEVEL)
+        strength = parameters["strength"]
+        regression = LogisticRegression(C=parameters["C"], solver="newton-cg", random_state=seed)
+        # Threads of the linear algebra only wait for each other here: sparse products use one.
+        with threadpool_limits(1):
+            regression.fit(levels.sparse(matrix, columns.varies_by, strength), target)
+        blank = cls(regression, levels, columns.varies_by, strength, np.zeros(matrix.shape[1]))
+        means = blank.contributions(matrix).mean(axis=0)
+        return cls(regression, levels, columns.varies_by, strength, means)
+
+    def log_odds(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the linear predictor: float64, shape (n,)."""
+        return self.regression.decision_function(self._laid_out(matrix))
+
+    def contributions(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the effect of each answer, deviation included, less the mean effect of its column."""
+        weights = self.regression.coef_[0]
+        positions = self.levels.positions(matrix)
+        effects = np.where(positions >= 0, weights[positions], 0.0)
+        if self.varies_by is not None and self.strength:
+            width = self.levels.starts[-1]
+            by = positions[:, self.varies_by] - self.levels.starts[self.varies_by]
+            known = (positions >= 0) & (positions[:, [self.varies_by]] >= 0)
+            known[:, self.varies_by] = False
+            products = np.where(known, width * (1 + by[:, None]) + positions, 0)
+            effects += np.where(known, self.strength * weights[products], 0.0)
+        return effects - self.means
+
+    def save(self, folder: Path) -> None:
+        """Write ``regression.skops`` and ``layout.json``."""
+        import skops.io
+
+        skops.io.dump(self.regression, folder / "regression.skops")
+        layout = {
+            "levels": self.levels.values,
+            "varies_by": self.varies_by,
+            "strength": self.strength,
+            "means": self.means.tolist(),
+        }
+        (folder / "layout.json").write_text(json.dumps(layout), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Logistic:
+        """Read what :meth:`save` wrote; skops refuses every type that it does not trust."""
+        import skops.io
+
+        layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
+        return cls(
+            skops.io.load(folder / "regression.skops"),
+            Levels(tuple(tuple(one) for one in layout["levels"])),
+            layout["varies_by"],
+            layout["strength"],
+            np.asarray(layout["means"]),
+        )
+
+    def _laid_out(self, matrix: np.ndarray) -> Any:
+        return self.levels.sparse(matrix, self.varies_by, self.strength)

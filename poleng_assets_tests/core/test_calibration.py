@@ -1,0 +1,96 @@
+"""Calibration: what is wrong is put right, what is right is left alone, and the order of people stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from poleng_assets.core.calibration import Calibration, calibrate
+
+ROWS = 6_000
+FOLD = np.arange(ROWS) % 3
+
+
+@pytest.fixture(scope="module")
+def true() -> np.ndarray:
+    """Log-odds that are true."""
+    return np.random.default_rng(1).normal(-1, 1.5, ROWS)
+
+
+@pytest.fixture(scope="module")
+def target(true: np.ndarray) -> np.ndarray:
+    return (np.random.default_rng(2).random(ROWS) < expit(true)).astype(float)
+
+
+def loss(log_odds: np.ndarray, target: np.ndarray) -> float:
+    return float(np.mean(np.logaddexp(0, log_odds) - target * log_odds))
+
+
+def test_no_calibration_changes_nothing(true: np.ndarray):
+    np.testing.assert_array_equal(Calibration().log_odds(true), true)
+    np.testing.assert_allclose(Calibration().probability(true), 1 / (1 + np.exp(-true)))
+
+
+def test_overconfident_scores_are_put_right(true: np.ndarray, target: np.ndarray):
+    found, gain = calibrate(2 * true + 1, target, FOLD, min_gain=0.0002)
+    assert found.slope == pytest.approx(0.5, abs=0.05)
+    assert found.intercept == pytest.approx(-0.5, abs=0.1)
+    assert gain == pytest.approx(loss(2 * true + 1, target) - loss(true, target), rel=0.1)
+    assert found.probability(2 * true + 1).mean() == pytest.approx(target.mean(), abs=1e-4)
+
+
+def test_the_line_is_the_one_with_the_lowest_log_loss(true: np.ndarray, target: np.ndarray):
+    raw = 0.3 * true - 2
+    found, _ = calibrate(raw, target, FOLD, min_gain=0.0)
+    best = minimize(lambda line: loss(line[0] * raw + line[1], target), [1.0, 0.0], tol=1e-10)
+    assert loss(found.log_odds(raw), target) == pytest.approx(best.fun, abs=1e-7)
+
+
+def test_true_scores_are_left_as_they_are(true: np.ndarray, target: np.ndarray):
+    found, gain = calibrate(true, target, FOLD, min_gain=0.0002)
+    assert found == Calibration()
+    assert -0.002 < gain < 0.0002
+
+
+def test_a_gain_below_the_least_that_counts_changes_nothing(true: np.ndarray, target: np.ndarray):
+    _, gain = calibrate(1.2 * true, target, FOLD, min_gain=0.0)
+    assert gain > 0
+    assert calibrate(1.2 * true, target, FOLD, min_gain=gain * 1.01) == (Calibration(), gain)
+    assert calibrate(1.2 * true, target, FOLD, min_gain=gain * 0.99)[0] != Calibration()
+
+
+def test_the_gain_is_measured_on_folds_that_the_line_was_not_fitted_on(true: np.ndarray, target: np.ndarray):
+    # In each fold the other way round: whatever is learned from the others is wrong there.
+    few = slice(0, 200)
+    fold = (target[few] == 1).astype(int)
+    raw = np.where(fold == 1, true[few], -true[few])
+    three = np.where(np.arange(200) % 5 == 0, 2, fold)
+    _, gain = calibrate(raw, target[few], three, min_gain=10.0)
+    in_sample = (
+        loss(raw, target[few])
+        - minimize(lambda line: loss(line[0] * raw + line[1], target[few]), [1.0, 0.0]).fun
+    )
+    assert gain < in_sample
+
+
+@pytest.mark.parametrize("line", [Calibration(0.4, -2), Calibration(3, 1)])
+def test_the_order_of_people_stays(true: np.ndarray, line: Calibration):
+    few = true[:500]
+    np.testing.assert_array_equal(np.argsort(line.probability(few)), np.argsort(few))
+
+
+def test_extreme_log_odds_give_probabilities():
+    found = Calibration(2.0, 1.0).probability(np.array([-1e6, 0.0, 1e6]))
+    assert (found[0], found[2]) == (0.0, 1.0)
+    assert 0 < found[1] < 1
+
+
+def test_the_same_rows_give_the_same_calibration(true: np.ndarray, target: np.ndarray):
+    assert calibrate(2 * true, target, FOLD, 0.0) == calibrate(2 * true, target, FOLD, 0.0)
+
+
+def test_a_calibration_says_in_words_what_it_does():
+    assert Calibration().in_words().startswith("none")
+    assert Calibration(0.912, -0.05).in_words().startswith("log-odds times 0.912, -0.050")

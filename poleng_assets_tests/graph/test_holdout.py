@@ -1,0 +1,90 @@
+"""Nobody is judged by who was learned from: not by id, and not by the very same answers."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from poleng_assets.core.holdout import part_of
+from poleng_assets.study import load_study
+from poleng_assets_tests.graph.conftest import Workshop
+
+STUDY = load_study()
+PLANTED = 20
+
+
+def people_of(part: str, prefix: str) -> list[str]:
+    """Ids that nobody has, of people who would fall into a part by their id alone."""
+    ids = [f"{prefix}-{number}" for number in range(20 * PLANTED)]
+    share = STUDY.policies.training.holdout_share
+    return [one for one, found in zip(ids, part_of(ids, share), strict=True) if found == part][:PLANTED]
+
+
+def answering_like(others: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
+    """Other people with the very same answers. So is their target: contradictions would train no model."""
+    return others.assign(**{STUDY.id: ids})
+
+
+def parts(workshop: Workshop, ids: list[str], study: str) -> set[str]:
+    found = workshop.query(
+        f"""SELECT DISTINCT part FROM field_study_rows
+        WHERE field_study = ? AND "{STUDY.id}" IN (SELECT unnest(?))""",
+        study,
+        ids,
+    )
+    return {part for (part,) in found}
+
+
+def on_both_sides(workshop: Workshop, columns: list[str]) -> int:
+    listed = ", ".join(f'"{name}"' for name in columns)
+    return len(
+        workshop.query(
+            f"""SELECT {listed} FROM field_study_rows WHERE part = 'holdout'
+            INTERSECT SELECT {listed} FROM field_study_rows WHERE part = 'train'"""
+        )
+    )
+
+
+def learned_and_judged(workshop: Workshop) -> int:
+    """Count the people in the champion's reference who answer like somebody it learned from."""
+    reference = workshop.registry.reference(workshop.registry.champion())
+    assert len(reference) > 0
+    columns = ", ".join(f'"{name}"' for name in STUDY.feature_names)
+    learned = workshop.query(f"SELECT {columns} FROM field_study_rows WHERE part = 'train'")
+    patterns = {tuple(map(str, one)) for one in learned}
+    judged = reference[STUDY.feature_names].astype(object).itertuples(index=False, name=None)
+    return sum(tuple(map(str, one)) in patterns for one in judged)
+
+
+def test_no_id_and_no_set_of_answers_of_the_holdout_is_trained_on(workshop: Workshop):
+    founding = workshop.synthetic("field_studies", "founding_study")
+    followup = workshop.synthetic("field_studies", "followup_study")
+    by_id = part_of(founding[STUDY.id], STUDY.policies.training.holdout_share)
+    held, trained = founding[by_id == "holdout"], founding[by_id == "train"]
+    within = [
+        answering_like(held[:PLANTED], people_of("train", "a")),
+        answering_like(trained[:PLANTED], people_of("holdout", "b")),
+    ]
+    workshop.drop_frame("field_studies", "founding_study", pd.concat([founding, *within]))
+    assert workshop.registry.champion().version == 1
+    assert on_both_sides(workshop, [STUDY.id]) == 0
+    assert on_both_sides(workshop, STUDY.feature_names) == 0
+    assert learned_and_judged(workshop) == 0
+    before = workshop.query("SELECT * FROM field_study_rows ORDER BY row_number")
+
+    held, trained = held[PLANTED:], trained[PLANTED:]  # those without twins in the founding study
+    across = [
+        answering_like(held[:PLANTED], people_of("train", "c")),
+        answering_like(trained[:PLANTED], people_of("holdout", "d")),
+        # People who come again, and answer like somebody of the other side.
+        answering_like(held[:PLANTED], trained[STUDY.id].iloc[-PLANTED:].tolist()),
+    ]
+    workshop.drop_frame("field_studies", "followup_study", pd.concat([followup, *across]))
+    assert on_both_sides(workshop, [STUDY.id]) == 0
+    assert on_both_sides(workshop, STUDY.feature_names) == 0
+    assert parts(workshop, people_of("train", "c"), "followup_study") == {"holdout"}
+    assert parts(workshop, people_of("holdout", "d"), "followup_study") == {"train"}
+    assert parts(workshop, across[2][STUDY.id].tolist(), "followup_study") == {"set_aside"}
+    frozen = workshop.query(
+        "SELECT * FROM field_study_rows WHERE field_study = 'founding_study' ORDER BY row_number"
+    )
+    assert frozen == before
