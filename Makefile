@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo dev test bench-promotion lint format constraints clean
+.PHONY: demo dev test bench-model bench-promotion lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	$(BIN)/poleng simulate full
@@ -17,6 +17,9 @@ test: $(STAMP)          ## run the tests
 
 bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with field_studies/
 	$(BIN)/python tools/bench_promotion.py --data $(DATA)
+
+bench-model: $(STAMP)   ## the model and its promotion against their bars; DATA=folder of a real survey
+	$(BIN)/python tools/bench_model.py --data $(DATA)
 
 lint: $(STAMP)          ## ruff and mypy
 	$(BIN)/ruff check .

@@ -51,7 +51,6 @@ def put_back(
             raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
         taken_back = serving.version if serving else 0
         again = batches_scored_by(con, taken_back) if config.score_again else []
-        registry.set_alias(CHAMPION, target)
         reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
         record_decision(
             con,
@@ -62,6 +61,8 @@ def put_back(
             challenger_version=taken_back,
             dagster_run_id=context.run_id,
         )
+        # After the ledger: a version that serves has its reason there, at every moment.
+        registry.set_alias(CHAMPION, target)
     context.log.info(reason)
     context.log_event(
         dg.AssetMaterialization(

@@ -172,8 +172,8 @@ FAULTS = {
         "at least 1 item",
     ),
     "a budget of no trials": (
-        "quick: {trials: 4, minutes: 5}",
-        "quick: {trials: 0, minutes: 5}",
+        "quick: {trials: ",
+        "quick: {trials: -",
         "policies.training.quick.trials",
         "greater than or equal to 1",
     ),

@@ -40,44 +40,40 @@ def champion(
         raise dg.Failure("There is no challenger to judge: materialise it first.", allow_retries=False)
     serving = registry.alias(CHAMPION)
     with warehouse.connect() as con:
-        serves_already = serving is not None and serving.version == contender.version
-        earlier = _earlier_reason(con, contender)
-        if serves_already or earlier is not None:
+        earlier = _earlier_decision(con, contender, serving)
+        if earlier is not None:
             # A run that died after its decision runs again; a version that was taken back stays so.
-            verdict, won, why = [], serves_already, earlier or "it serves already"
-            shadows, shadow_words = [], "Nothing was scored: this version is not judged again."
+            verdict, (won, why) = [], earlier
+            shadow_words = "Nothing was scored: this version is not judged again."
         else:
             mine, theirs = registry.model(contender), registry.model(serving) if serving else None
             shadows = _shadows(con, study, mine, theirs) if theirs else []
             shadow_words = _shadow_words(study, shadows, serving)
-            for one in shadows:
-                context.log.info(one.in_words())
-            if not shadows:
-                context.log.info(shadow_words)
+            for words in [one.in_words() for one in shadows] or [shadow_words]:
+                context.log.info(words)
             contestants = [contender, serving] if serving else [contender]
             verdict = _gates(con, study, contestants, mine, theirs)
             won, why = promoted(verdict), reason(verdict)
-        evidence = {
-            "gates": [vars(gate) for gate in verdict],
-            "shadow": [one.evidence() for one in shadows],
-            "field_studies": contender.field_studies,
-            "challenger": contender.version,
-            "champion_before": serving.version if serving else None,
-        }
-        if won:
-            registry.set_alias(CHAMPION, contender.version)
-        if earlier is None:
             record_decision(
                 con,
                 "promote" if won else "reject",
                 why,
-                evidence=evidence,
+                evidence={
+                    "gates": [vars(gate) for gate in verdict],
+                    "shadow": [one.evidence() for one in shadows],
+                    "field_studies": contender.field_studies,
+                    "challenger": contender.version,
+                    "champion_before": serving.version if serving else None,
+                },
                 champion_version=contender.version if won else (serving.version if serving else None),
                 challenger_version=contender.version,
                 training_data_hash=contender.training_data_hash,
                 dagster_run_id=context.run_id,
                 mlflow_run_id=contender.run_id,
             )
+        if won:
+            # After the ledger: a version that serves has its reason there, at every moment.
+            registry.set_alias(CHAMPION, contender.version)
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
     return dg.MaterializeResult(metadata=_metadata(contender, serves, verdict, won, why, shadow_words))
@@ -161,14 +157,27 @@ def _holdout_rows(con: duckdb.DuckDBPyConnection, study: Study, contestants: lis
     ).to_arrow_table()
 
 
-def _earlier_reason(con: duckdb.DuckDBPyConnection, contender: ModelVersion) -> str | None:
-    """Return what the ledger last said about a version, None when it was never judged."""
+def _earlier_decision(
+    con: duckdb.DuckDBPyConnection, contender: ModelVersion, serving: ModelVersion | None
+) -> tuple[bool, str] | None:
+    """Return whether a version is to serve, and why, when the ledger knows already; else None.
+
+    A rejection holds against the champion that it was pronounced for. A promotion holds until another
+    one or a rollback: its run may have died before the alias moved.
+    """
     found = con.execute(
-        """SELECT reason FROM decisions WHERE kind IN ('promote', 'reject', 'rollback')
-        AND challenger_version = ? ORDER BY decided_at DESC LIMIT 1""",
+        """SELECT kind, reason, champion_version, decided_at = (
+            SELECT max(decided_at) FROM decisions WHERE kind IN ('promote', 'rollback'))
+        FROM decisions WHERE kind IN ('promote', 'reject', 'rollback') AND challenger_version = ?
+        ORDER BY decided_at DESC LIMIT 1""",
         [contender.version],
-    ).fetchone()
-    return found[0] if found else None
+    ).fetchall()
+    if not found:
+        return None
+    kind, why, champion_then, newest = found[0]
+    if kind == "reject" and champion_then != (serving.version if serving else None):
+        return None
+    return kind == "promote" and newest, why
 
 
 def _metadata(

@@ -19,7 +19,7 @@ from poleng_assets.core.tables import now, record_decision, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
 from poleng_assets.core.tuning import Trial, Tuned, search_name, tune
 from poleng_assets.files import write_whole
-from poleng_assets.resources.registry import CHALLENGER, CHAMPION, Registry
+from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.runs import live_run_ids
 from poleng_assets.study import Study
@@ -103,6 +103,11 @@ class TuningConfig(dg.Config):
         description="quick: compare the usual candidates (a minute); full: search for better parameters "
         "(it says how long, and goes on where it was when interrupted). Empty: what the study says.",
     )
+    again: bool = Field(
+        default=False,
+        description="Train even if there is a version of the very same data, study and mode: it would be "
+        "the same model, bit for bit. Of use when its files are damaged.",
+    )
 
 
 @dg.asset(
@@ -120,6 +125,7 @@ def challenger(
 ) -> dg.MaterializeResult:
     """The best model that tuning finds on the training data, registered with its reference."""
     study, policy = warehouse.study, warehouse.study.policies.training
+    mode = config.mode or policy.mode
     registry.end_abandoned_runs(live_run_ids(context.instance))
     with registry.training_run(mlflow):
         # The warehouse is let go before the long part: batches are scored meanwhile.
@@ -127,17 +133,27 @@ def challenger(
             chosen = latest_training_set(con)
             training = _rows(con, study, chosen, "train")
             holdout = _rows(con, study, chosen, "holdout")
+        search = search_name(chosen.hash, study)
+        made = None if config.again else registry.made_by(search, mode)
+        if made is not None:
+            registry.set_alias(CHALLENGER, made.version)
+            context.log.info(f"Version {made.version} was trained on the same data, by the same study")
+            return dg.MaterializeResult(metadata=_taken_over(made))
         context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
-        search = registry.home.tuning / search_name(chosen.hash, study)
-        budget = policy.budget(config.mode or policy.mode)
-        tuned = tune(training, study, budget, search, _trial_logger(context, registry, mlflow))
+        tuned = tune(
+            training,
+            study,
+            policy.budget(mode),
+            registry.home.tuning / search,
+            _trial_logger(context, registry, mlflow),
+        )
         model = train(training, study, tuned.recipe)
         appraisal = appraise(model, study, training, holdout)
         version = registry.log_version(
             mlflow,
             model,
             appraisal.reference,
-            parameters=_parameters(study, tuned, training, holdout),
+            parameters=_parameters(study, tuned, training, holdout, mode),
             metrics=appraisal.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
             tags={
                 "field_studies": ",".join(chosen.studies),
@@ -153,6 +169,7 @@ def challenger(
         path = write_whole(registry.home.model_card(version.version), card)
         registry.log_page(mlflow, path, "model_card")
         # Last: a challenger is one only when all that belongs to it is kept.
+        registry.complete(version, search, mode)
         registry.set_alias(CHALLENGER, version.version)
     registry.forget_searches()
     return dg.MaterializeResult(
@@ -209,8 +226,21 @@ def _trial_logger(
     return log
 
 
-def _parameters(study: Study, tuned: Tuned, training: pa.Table, holdout: pa.Table) -> dict[str, Any]:
+def _taken_over(made: ModelVersion) -> dict[str, Any]:
     return {
+        "version": made.version,
+        "taken_over": "trained before on the very same data: it would be the same model, bit for bit",
+        "field_studies": ", ".join(made.field_studies),
+        "mlflow_run_id": made.run_id,
+        "training_data_hash": made.training_data_hash,
+    }
+
+
+def _parameters(
+    study: Study, tuned: Tuned, training: pa.Table, holdout: pa.Table, mode: str
+) -> dict[str, Any]:
+    return {
+        "mode": mode,
         **study.policies.training.model_dump(
             include={"seed", "folds", "masked", "masked_share", "holdout_share", "varies_by"}
         ),

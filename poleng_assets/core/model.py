@@ -19,6 +19,7 @@ from poleng_assets.core.candidates.blend import KINDS, Blend
 from poleng_assets.core.candidates.interface import Columns, with_masked_copies
 from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.encoding import Encoder
+from poleng_assets.core.parallel import side_by_side
 from poleng_assets.core.recipe import Recipe
 from poleng_assets.study import Study
 
@@ -99,8 +100,6 @@ def train(rows: pa.Table, study: Study, recipe: Recipe | None = None) -> Model:
     Raises:
         ValueError: there are no rows, or the target has one class only.
     """
-    from joblib import Parallel, delayed
-
     policy = study.policies.training
     recipe = recipe or Recipe.untuned(study)
     target = rows[study.target.name].to_numpy().astype(np.float32)
@@ -114,9 +113,9 @@ def train(rows: pa.Table, study: Study, recipe: Recipe | None = None) -> Model:
     matrix, target = with_masked_copies(
         encoder.encode(rows), target, columns.masked, policy.masked_share, policy.seed
     )
-    members = Parallel(n_jobs=-1, prefer="threads")(
-        delayed(KINDS[one.kind].fit)(matrix, target, columns, one.parameters, policy.seed)
-        for one in recipe.ingredients
+    members = side_by_side(
+        lambda one: KINDS[one.kind].fit(matrix, target, columns, one.parameters, policy.seed),
+        recipe.ingredients,
     )
     blend = Blend(members, [one.weight for one in recipe.ingredients])
     return Model(encoder, blend, recipe.calibration, recipe.rule)

@@ -12,8 +12,10 @@ from poleng_assets.study import Study
 def strongest_reasons(model: Model, rows: pd.DataFrame, study: Study) -> list[str]:
     """Return for each person the answers that raise the score most, strongest first.
 
-    The booster's own contributions (Lundberg et al. 2018, arXiv:1802.03888) add up, in log-odds, to
-    the score; only answers that raise it are reasons for a contact, so there may be fewer than asked.
+    What an answer contributes is the weighted sum of what it contributes to each model of the blend, in
+    log-odds: the booster's own contributions (Lundberg et al. 2018, arXiv:1802.03888), the effects of
+    the regression. Only answers that raise the score are reasons for a contact, so there may be
+    fewer than asked.
 
     Args:
         model: that gave the scores.

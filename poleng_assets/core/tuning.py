@@ -31,6 +31,7 @@ from poleng_assets.core.candidates.interface import Columns, Parameters, with_ma
 from poleng_assets.core.contact_rule import settle
 from poleng_assets.core.encoding import Encoder
 from poleng_assets.core.folds import fold_of
+from poleng_assets.core.parallel import side_by_side
 from poleng_assets.core.recipe import Ingredient, Recipe
 from poleng_assets.study import Budget, Study
 
@@ -134,7 +135,8 @@ def tune(
         ValueError: the rows are too few, or too much of one class, for the folds.
     """
     search = _Search(rows, study, folder)
-    trials = search.finished()
+    # A longer search may have gone before; this one ends where it would have ended alone.
+    trials = search.finished()[: budget.trials]
     for one in trials:
         on_trial(one, f"{one.ingredient.kind}: log-loss {one.log_loss:.4f}, taken over from before")
     while len(trials) < budget.trials and sum(one.seconds for one in trials) < 60 * budget.minutes:
@@ -151,7 +153,9 @@ def search_name(training_data_hash: str, study: Study) -> str:
     policy = study.policies.training.model_dump(exclude={"mode", "quick", "full"})
     features = [feature.model_dump() for feature in study.features]
     libraries = [importlib.metadata.version(name) for name in ("optuna", "scikit-learn", "xgboost")]
-    told = json.dumps([training_data_hash, study.target.model_dump(), policy, features, libraries])
+    told = json.dumps(
+        [training_data_hash, study.name, study.target.model_dump(), policy, features, libraries]
+    )
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -244,7 +248,6 @@ class _Search:
         return _trial(self.optuna.trials[trial.number])
 
     def _cross_validate(self, trial: optuna.Trial, kind: str, parameters: Parameters, prunable: bool) -> None:
-        from joblib import Parallel, delayed
         from optuna.trial import TrialState
         from sklearn.metrics import log_loss
 
@@ -254,9 +257,7 @@ class _Search:
 
         def reach(folds: Sequence[int]) -> None:
             """Fit and score some folds at the same time; each fit keeps to one thread."""
-            fits = Parallel(n_jobs=-1, prefer="threads")(
-                delayed(self._score_fold)(fold, kind, parameters) for fold in folds
-            )
+            fits = side_by_side(lambda fold: self._score_fold(fold, kind, parameters), folds)
             for fold, scored in zip(folds, fits, strict=True):
                 inside = self.fold == fold
                 raw[inside] = scored

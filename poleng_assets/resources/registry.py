@@ -25,6 +25,8 @@ from poleng_assets.study import Study, load_study
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 RUN_TAG = "dagster_run_id"
+SEARCH_TAG = "search"
+MODE_TAG = "mode"
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
 
@@ -108,6 +110,16 @@ class Registry:
         if found is None:
             raise LookupError(f"{self.model_name} has no version {number} in {self.home.mlflow_uri}")
         return found
+
+    def made_by(self, search: str, mode: str) -> ModelVersion | None:
+        """Return the newest complete version that this search ended in, None when there is none."""
+        wanted = {SEARCH_TAG: search, MODE_TAG: mode}
+        return next((one for one in self.versions()[::-1] if wanted.items() <= one.tags.items()), None)
+
+    def complete(self, version: ModelVersion, search: str, mode: str) -> None:
+        """Mark a version as whole: all that belongs to it is kept."""
+        for tag, value in ((MODE_TAG, mode), (SEARCH_TAG, search)):
+            self._client().set_model_version_tag(self.model_name, str(version.version), tag, value)
 
     def set_alias(self, alias: str, version: int) -> None:
         """Point an alias to a version: one row of the store, so it moves whole or not at all."""

@@ -199,7 +199,7 @@ def test_answers_that_were_never_seen_are_like_missing_ones(
     unseen = data.encoder.encode(some.assign(**dict.fromkeys(nominal, "9876")))
     missing = data.encoder.encode(some.assign(**dict.fromkeys(nominal, None)))
     np.testing.assert_array_equal(fitted.log_odds(unseen), fitted.log_odds(missing))
-    assert len(np.unique(fitted.log_odds(unseen))) > 20
+    assert len(np.unique(fitted.log_odds(unseen))) > 5
 
 
 def test_scoring_leaves_the_matrix_as_it_is(data: Data, fitted: Candidate):

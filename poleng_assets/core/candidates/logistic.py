@@ -58,14 +58,11 @@ class Logistic(Candidate):
     ) -> Logistic:
         """Fit the regression by Newton's method; the problem is convex, so the seed changes nothing."""
         from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits
 
         levels = Levels.fit(matrix, MIN_ROWS_OF_A_LEVEL)
         strength = parameters["strength"]
         regression = LogisticRegression(C=parameters["C"], solver="newton-cg", random_state=seed)
-        # Threads of the linear algebra only wait for each other here: sparse products use one.
-        with threadpool_limits(1):
-            regression.fit(levels.sparse(matrix, columns.varies_by, strength), target)
+        regression.fit(levels.sparse(matrix, columns.varies_by, strength), target)
         blank = cls(regression, levels, columns.varies_by, strength, np.zeros(matrix.shape[1]))
         means = blank.contributions(matrix).mean(axis=0)
         return cls(regression, levels, columns.varies_by, strength, means)
