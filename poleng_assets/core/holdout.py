@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from typing import Literal
 
 import duckdb
-import numpy as np
 
 from poleng_assets.study import Study
 
 # Set aside: neither learned from nor judged by, because either would let the other side look over.
 Part = Literal["train", "holdout", "set_aside"]
 
+# Where the draw starts within its first step. Half a step in, the share of a study is rounded to the
+# nearest whole person, not always down.
+_START = 0.5
 
-def part_of(ids: Iterable[str], holdout_share: float) -> np.ndarray:
-    """Return ``"holdout"`` or ``"train"`` for each id: the part of somebody who resembles nobody.
 
-    The id's hash is read as a number in [0, 1): the same respondent falls on the same side for
-    every later model version and for both contestants, whatever else is in the data. Where other
-    people gave the very same answers, :func:`keep_duplicates_together` has the last word.
+def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+    """Draw the holdout of a field study: a systematic sample of its rows, stratified.
+
+    The rows are put in order: by the target, then by the feature that effects vary by (when the study
+    names one), then by a hash of the id. In that order every so-many-th row is held out. So each class
+    of the target, and each value of the feature within a class, gives its share to within one person;
+    who is taken within such a stratum is left to the hash. Were each person drawn independently, the
+    two parts would differ by chance, and a model be judged by people unlike those it learned from.
+
+    The outcome depends on the rows of this study, not on their order and not on other studies. Because
+    it depends on all of them, the same id may be drawn otherwise in another study: for ids and answers
+    that stand in an earlier one, :func:`keep_duplicates_together` has the last word. To be called inside
+    the transaction that inserted the rows, all of them as training rows, once those that are not kept
+    are gone.
 
     Args:
-        ids: respondent ids, length n.
-        holdout_share: share that falls into the holdout, in (0, 1).
-
-    Returns:
-        Shape (n,), of type object.
+        con: of the warehouse.
+        study: names the columns and the share that is held out.
+        name: of the field study that was inserted last.
     """
-    limit = int(holdout_share * 2**64)
-    held = [
-        int.from_bytes(hashlib.sha256(f"holdout:{one}".encode()).digest()[:8], "big") < limit for one in ids
-    ]
-    return np.where(np.asarray(held, dtype=bool), "holdout", "train").astype(object)
+    training = study.policies.training
+    strata = [study.target.name, *([training.varies_by] if training.varies_by else [])]
+    listed = ", ".join(f'"{column}" NULLS LAST' for column in strata)
+    con.execute(
+        f"""UPDATE field_study_rows SET part = 'holdout' WHERE field_study = $name AND row_number IN (
+            SELECT _row FROM (
+                SELECT row_number AS _row,
+                    row_number() OVER (ORDER BY {listed}, sha256('holdout:' || "{study.id}")) AS _place
+                FROM field_study_rows WHERE field_study = $name
+            )
+            WHERE floor(_place * $share + $start) > floor((_place - 1) * $share + $start)
+        )""",  # noqa: S608
+        {"name": name, "share": training.holdout_share, "start": _START},
+    )
 
 
 def keep_duplicates_together(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
     """Settle the parts of a field study so that no id and no set of answers is on both sides.
 
-    The study's rows stand in the warehouse with the parts of :func:`part_of`; rows of other field
+    The study's rows stand in the warehouse with the parts of :func:`draw_holdout`; rows of other field
     studies are frozen and stay as they are. Answers are the same when all features are, whatever the
     target; two missing answers are the same. Then
 
     - rows with the answers of a frozen row follow it;
-    - other rows with the same answers follow the one among them whose id is frozen, or else the one
-      whose id sorts first (not the one with the smallest hash: that would hold out nearly every
-      set of answers that many people share);
+    - other rows with the same answers follow the one among them whose id is frozen (there it has the
+      part that it was given, whatever was drawn for it now), or else the part drawn for the one whose
+      id sorts first (were they held out as soon as one of them is drawn, nearly every set of answers
+      that many people share would be);
     - a row whose id is frozen on another side than the one its answers ask for is set aside, and so is
       one whose frozen likes are on both sides already.
 
-    The outcome depends on ids and answers alone, not on the order of rows. Rows that were set aside
-    earlier ask for nothing. To be called inside the transaction that inserted the rows.
+    The outcome depends on the parts drawn, on ids and on answers, not on the order of rows. Rows that
+    were set aside earlier ask for nothing. To be called inside the transaction that inserted the rows.
 
     Args:
         con: of the warehouse.

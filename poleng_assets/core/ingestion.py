@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from poleng_assets.core.contract import FileRefused, check_columns, check_rows
-from poleng_assets.core.holdout import keep_duplicates_together, part_of
+from poleng_assets.core.holdout import draw_holdout, keep_duplicates_together
 from poleng_assets.core.tables import insert, now, transaction
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
@@ -71,8 +71,7 @@ def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path)
             checked = check_rows(chunk, study, kind, first_row=read + 1)
             rows = checked.rows.assign(**{key: name})
             if kind == "field_studies":
-                share = study.policies.training.holdout_share
-                rows["part"] = part_of(rows[study.id], share)
+                rows["part"] = "train"  # until the draw
             if kind == "outcomes":
                 rows["batch"] = name
             insert(con, table, rows)
@@ -85,7 +84,9 @@ def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path)
             _find_batches(con, study, name)
         _refuse_if_too_broken(con, study, kind, name, read, quarantined)
         if kind == "field_studies":
-            # After the last chunk: people with the same answers may stand anywhere in the file.
+            # Of the rows that are kept, after the last chunk: a stratum, and people with the same answers,
+            # may stand anywhere in the file.
+            draw_holdout(con, study, name)
             keep_duplicates_together(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
         insert(con, "ingested_files", _file_row(kind, result))

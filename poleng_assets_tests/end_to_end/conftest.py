@@ -40,7 +40,7 @@ def real_survey() -> Path:
 @pytest.fixture(scope="session")
 def small_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small_survey")
-    write_scenario_data(load_study(), folder, scale=0.2)
+    write_scenario_data(load_study(), folder, scale=0.25)
     return folder
 
 

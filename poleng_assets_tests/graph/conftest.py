@@ -22,7 +22,7 @@ from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
 
-SCALE = 0.2
+SCALE = 0.25
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from poleng_assets.core.holdout import part_of
 from poleng_assets.study import load_study
 from poleng_assets_tests.graph.conftest import Workshop
 
@@ -12,11 +11,9 @@ STUDY = load_study()
 PLANTED = 20
 
 
-def people_of(part: str, prefix: str) -> list[str]:
-    """Ids that nobody has, of people who would fall into a part by their id alone."""
-    ids = [f"{prefix}-{number}" for number in range(20 * PLANTED)]
-    share = STUDY.policies.training.holdout_share
-    return [one for one, found in zip(ids, part_of(ids, share), strict=True) if found == part][:PLANTED]
+def newcomers(prefix: str, number: int = PLANTED) -> list[str]:
+    """Ids that nobody has."""
+    return [f"{prefix}-{one}" for one in range(number)]
 
 
 def answering_like(others: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
@@ -58,31 +55,29 @@ def learned_and_judged(workshop: Workshop) -> int:
 def test_no_id_and_no_set_of_answers_of_the_holdout_is_trained_on(workshop: Workshop):
     founding = workshop.synthetic("field_studies", "founding_study")
     followup = workshop.synthetic("field_studies", "followup_study")
-    by_id = part_of(founding[STUDY.id], STUDY.policies.training.holdout_share)
-    held, trained = founding[by_id == "holdout"], founding[by_id == "train"]
-    within = [
-        answering_like(held[:PLANTED], people_of("train", "a")),
-        answering_like(trained[:PLANTED], people_of("holdout", "b")),
-    ]
-    workshop.drop_frame("field_studies", "founding_study", pd.concat([founding, *within]))
+    # A quarter of so many pairs would be torn apart if nobody kept them together.
+    within = answering_like(founding[: 5 * PLANTED], newcomers("a", 5 * PLANTED))
+    workshop.drop_frame("field_studies", "founding_study", pd.concat([founding, within]))
     assert workshop.registry.champion().version == 1
     assert on_both_sides(workshop, [STUDY.id]) == 0
     assert on_both_sides(workshop, STUDY.feature_names) == 0
     assert learned_and_judged(workshop) == 0
+    assert parts(workshop, newcomers("a", 5 * PLANTED), "founding_study") == {"train", "holdout"}
     before = workshop.query("SELECT * FROM field_study_rows ORDER BY row_number")
 
-    held, trained = held[PLANTED:], trained[PLANTED:]  # those without twins in the founding study
+    part = founding[STUDY.id].map(dict(workshop.query(f'SELECT "{STUDY.id}", part FROM field_study_rows')))
+    held, trained = founding[part == "holdout"], founding[part == "train"]
     across = [
-        answering_like(held[:PLANTED], people_of("train", "c")),
-        answering_like(trained[:PLANTED], people_of("holdout", "d")),
+        answering_like(held[:PLANTED], newcomers("c")),
+        answering_like(trained[:PLANTED], newcomers("d")),
         # People who come again, and answer like somebody of the other side.
         answering_like(held[:PLANTED], trained[STUDY.id].iloc[-PLANTED:].tolist()),
     ]
     workshop.drop_frame("field_studies", "followup_study", pd.concat([followup, *across]))
     assert on_both_sides(workshop, [STUDY.id]) == 0
     assert on_both_sides(workshop, STUDY.feature_names) == 0
-    assert parts(workshop, people_of("train", "c"), "followup_study") == {"holdout"}
-    assert parts(workshop, people_of("holdout", "d"), "followup_study") == {"train"}
+    assert parts(workshop, newcomers("c"), "followup_study") == {"holdout"}
+    assert parts(workshop, newcomers("d"), "followup_study") == {"train"}
     assert parts(workshop, across[2][STUDY.id].tolist(), "followup_study") == {"set_aside"}
     frozen = workshop.query(
         "SELECT * FROM field_study_rows WHERE field_study = 'founding_study' ORDER BY row_number"

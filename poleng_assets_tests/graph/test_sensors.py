@@ -8,11 +8,9 @@ import sys
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import psutil
 import pytest
 
-from poleng_assets.core.holdout import part_of
 from poleng_assets.runs import (
     PROCESS_TAG,
     REQUEST_TAG,
@@ -184,12 +182,12 @@ def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(studied: W
     studied.conductor.settle()
     study = load_study()
     people = studied.synthetic("field_studies", "founding_study")
-    # Wrong labels, and ids that all fall into the training part: the holdout knows better.
-    ids = np.array([f"wrong-{number}" for number in range(2 * len(people))])
-    training_ids = ids[part_of(ids, study.policies.training.holdout_share) == "train"][: len(people)]
-    wrong = people.assign(
-        **{study.id: training_ids, study.target.name: 1 - people[study.target.name].to_numpy()}
-    )
+    trained = studied.query(f"SELECT \"{study.id}\" FROM field_study_rows WHERE part = 'train'")
+    people = people[people[study.id].isin([one for (one,) in trained])]
+    # Wrong labels, and answers that put all of them into the training part: the holdout knows better.
+    ids = [f"wrong-{number}" for number in range(len(people))]
+    wrong = people.assign(**{study.id: ids})
+    wrong[study.target.name] = 1 - people[study.target.name].to_numpy()
     studied.drop_frame("field_studies", "wrong_labels", wrong)
     studied.drop("batches", "drift_batch_1")
     decided = studied.query("SELECT kind, reason FROM decisions ORDER BY decided_at")
@@ -197,5 +195,8 @@ def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(studied: W
     assert "log-loss" in decided[4][1]
     assert "the newest challenger was not promoted" in decided[5][1]
     assert studied.registry.champion().version == 1
+    assert studied.query("SELECT DISTINCT part FROM field_study_rows WHERE field_study = 'wrong_labels'") == [
+        ("train",)
+    ]
     assert studied.contact_list("drift_batch_1")["remark"].str.contains("caution").all()
     assert studied.conductor.settle() == []
