@@ -120,7 +120,7 @@ class Appraisal:
 
     def _interval(self, name: str) -> str:
         found = self.intervals.get(name)
-        return f"{found[0]:.4f} to {found[1]:.4f}" if found else ""
+        return f"{_cell(found[0])} to {_cell(found[1])}" if found else ""
 
 
 def appraise(model: Model, study: Study, training: pa.Table, holdout: pa.Table) -> Appraisal:
@@ -168,4 +168,7 @@ def _rows_of_each(training: pa.Table, holdout: pa.Table) -> dict[str, tuple[int,
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    if value is None:
+        return ""
+    # Shares and losses stay far below; what is above counts people.
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -23,7 +23,8 @@ class Ingredient:
     def in_words(self) -> str:
         """Return it on one line."""
         listed = ", ".join(f"{name} {_short(value)}" for name, value in self.parameters.items())
-        return f"{self.weight:.0%} {self.kind} ({listed})"
+        share = "" if self.weight == 1 else f"{self.weight:.0%} "
+        return f"{share}{self.kind} ({listed})"
 
 
 @dataclass(frozen=True)

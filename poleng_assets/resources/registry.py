@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -128,7 +129,7 @@ class Registry:
     def model(self, version: ModelVersion) -> Model:
         """Load the model of a version: the very files that MLflow serves."""
         served = self._download(f"models:/{self.model_name}/{version.version}")
-        return Model.load(served / "artifacts" / "model")
+        return _load(served / "artifacts" / "model")
 
     def reference(self, version: ModelVersion) -> pd.DataFrame:
         """Return the version's reference: held-out rows with its out-of-sample scores."""
@@ -245,6 +246,12 @@ class Registry:
 
     def _client(self) -> Any:
         return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path) -> Model:
+    """Read a model once for all assets of a run; MLflow never uses the name of a folder again."""
+    return Model.load(folder)
 
 
 def _client(uri: str, experiment: str, artifacts: str) -> Any:
