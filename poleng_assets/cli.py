@@ -397,12 +397,21 @@ def _about_champion(metadata: dict[str, Any]) -> str:
     if "score_again" in metadata:
         return str(metadata["reason"])
     outcome = "promoted" if metadata["promoted"] else "not promoted"
+    if not metadata["figures"]:
+        outcome = f"was {outcome} before"
     return f"version {metadata['challenger_version']} {outcome}: {metadata['reason']}"
+
+
+def _about_challenger(metadata: dict[str, Any]) -> str:
+    if "taken_over" in metadata:
+        return f"version {metadata['version']} was {metadata['taken_over']}"
+    return f"version {metadata['version']} trained"
 
 
 _SAYINGS: dict[str, Any] = {
     "field_studies": lambda m: f"{m['rows_read']:,} labelled rows taken in",
     "training_data": lambda m: m["reason"],
+    "challenger": _about_challenger,
     "champion": _about_champion,
     "batches": lambda m: f"{m['rows_read']:,} respondents",
     "predictions": lambda m: f"scored by version {m['model_version']}",

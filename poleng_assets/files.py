@@ -8,10 +8,17 @@ from pathlib import Path
 def write_whole(path: Path, text: str) -> Path:
     """Write a text file beside its place and move it there: nobody ever opens half of it.
 
-    Its folder is made if it is missing; it must not be one that others may write to.
+    When it cannot be written, what stood there before still does, and nothing is left beside it. Its
+    folder is made if it is missing; it must not be one that others may write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.chmod(0o600)
-    return part.replace(path)
+    try:
+        # Its owner's alone before anything stands in it; one that a killed process left is no other.
+        part.touch(mode=0o600)
+        part.chmod(0o600)
+        part.write_text(text, encoding="utf-8")
+        return part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -106,7 +106,7 @@ class TuningConfig(dg.Config):
     again: bool = Field(
         default=False,
         description="Train even if there is a version of the very same data, study and mode: it would be "
-        "the same model, bit for bit. Of use when its files are damaged.",
+        "the same model, bit for bit.",
     )
 
 
@@ -126,7 +126,7 @@ def challenger(
     """The best model that tuning finds on the training data, registered with its reference."""
     study, policy = warehouse.study, warehouse.study.policies.training
     mode = config.mode or policy.mode
-    registry.end_abandoned_runs(live_run_ids(context.instance))
+    registry.end_abandoned_runs(lambda: live_run_ids(context.instance))
     with registry.training_run(mlflow):
         # The warehouse is let go before the long part: batches are scored meanwhile.
         with warehouse.connect() as con:
@@ -137,6 +137,7 @@ def challenger(
         made = None if config.again else registry.made_by(search, mode)
         if made is not None:
             registry.set_alias(CHALLENGER, made.version)
+            registry.forget_searches(but=search)
             context.log.info(f"Version {made.version} was trained on the same data, by the same study")
             return dg.MaterializeResult(metadata=_taken_over(made))
         context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
@@ -171,7 +172,8 @@ def challenger(
         # Last: a challenger is one only when all that belongs to it is kept.
         registry.complete(version, search, mode)
         registry.set_alias(CHALLENGER, version.version)
-    registry.forget_searches()
+    # A full search may go on where a quick one, or an interrupted one, has stopped.
+    registry.forget_searches(but="" if mode == "full" else search)
     return dg.MaterializeResult(
         metadata={
             "version": version.version,

@@ -23,6 +23,6 @@ def groups_in_words(study: Study, rows: pa.Table, names: Iterable[str]) -> dict[
 
 
 def _in_words(study: Study, rows: pa.Table, name: str) -> np.ndarray:
-    answers, feature = rows[name].to_pandas(), study.feature(name)
+    answers, feature = rows[name].to_pandas().astype(object), study.feature(name)
     words = {code: feature.label(code) for code in answers.dropna().unique()}
     return answers.map(words).fillna(NO_ANSWER).to_numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -204,19 +204,19 @@ class Registry:
         tags: Mapping[str, str],
     ) -> None:
         """Log one trial of tuning as a run of its own, nested in the active one."""
-        with mlflow.start_run(run_name=name, nested=True):
+        with mlflow.start_run(run_name=name, nested=True, tags=dict(tags)):
             mlflow.log_params(dict(parameters))
             mlflow.log_metrics(dict(metrics))
-            mlflow.set_tags(dict(tags))
 
     def log_page(self, mlflow: Any, page: Path, folder: str) -> None:
         """Keep a page as an artifact of the active run."""
         mlflow.log_artifact(str(page), folder)
 
-    def forget_searches(self) -> None:
-        """Remove what interrupted searches have left: a challenger is there."""
+    def forget_searches(self, but: str = "") -> None:
+        """Remove what searches have left, but for one: field data only grow, the others are over."""
         for folder in self.home.tuning.iterdir():
-            shutil.rmtree(folder)
+            if folder.is_dir() and folder.name != but:
+                shutil.rmtree(folder)
 
     def _register(self, source: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         client = self._client()
@@ -227,14 +227,18 @@ class Registry:
         )
         return ModelVersion(int(made.version), run_id, made.tags)
 
-    def end_abandoned_runs(self, alive: set[str]) -> int:
-        """Mark as KILLED the MLflow runs whose Dagster run is not alive; return how many."""
+    def end_abandoned_runs(self, alive: Callable[[], set[str]]) -> int:
+        """Mark as KILLED the MLflow runs whose Dagster run is not alive; return how many.
+
+        Who is alive is asked after the runs are listed: one that starts in between is not among them.
+        """
         client = self._client()
         experiment = client.get_experiment_by_name(self.model_name)
         if experiment is None:
             return 0
         running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-        abandoned = [run for run in running if run.data.tags.get(RUN_TAG) not in alive]
+        living = alive()
+        abandoned = [run for run in running if run.data.tags.get(RUN_TAG) not in living]
         for run in abandoned:
             client.set_terminated(run.info.run_id, "KILLED")
         return len(abandoned)

@@ -136,7 +136,11 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
                 return data.user_failure_data.description
-            return data.error.message.strip() if data.error else "unknown"
+            error = data.error
+            # Dagster wraps what an asset raised; the innermost says what happened.
+            while error is not None and error.cause is not None:
+                error = error.cause
+            return error.message.strip() if error else "unknown"
     return "" if result.success else "the run failed before its first step"
 
 

@@ -109,9 +109,16 @@ def test_no_respondent_is_lost_and_every_flagged_one_is_listed(played: Played):
 def test_every_mlflow_run_is_finished(played: Played):
     client = mlflow.MlflowClient(played.home.mlflow_uri, played.home.mlflow_uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    states = [run.info.status for run in client.search_runs(experiments)]
+    runs = client.search_runs(experiments)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run.data.tags["mlflow.parentRunId"] for run in runs if run not in parents]
+    states = [run.info.status for run in runs]
     print(states)
-    assert states == ["FINISHED", "FINISHED"]
+    assert set(states) == {"FINISHED"}
+    assert len(parents) == 2
+    assert sorted(trials) == sorted(
+        run.info.run_id for run in parents for _ in range(STUDY.policies.training.quick.trials)
+    )
 
 
 def test_a_second_call_changes_nothing_and_says_so(played: Played):

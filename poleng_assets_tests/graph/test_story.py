@@ -1,11 +1,19 @@
 """The whole loop, from a dropped file to a list, and from drift to a better model."""
 
+import base64
 import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.entities import Run
 
+from poleng_assets.core.plots import CAPTIONS
 from poleng_assets.simulation.play import play
 from poleng_assets.study import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
@@ -90,11 +98,96 @@ def test_every_mlflow_run_is_finished_and_linked_to_its_dagster_run(told: Worksh
     experiment = client.get_experiment_by_name(STUDY.name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    nested: dict[str, list[Run]] = {
+        run.info.run_id: [] for run in runs if "mlflow.parentRunId" not in run.data.tags
+    }
+    assert set(nested) == {version.run_id for version in told.registry.versions()}
+    assert len(nested) == 2
     for run in runs:
         linked = told.instance.get_run_by_id(run.data.tags["dagster_run_id"])
         assert linked is not None
         assert linked.job_name == "retrain_and_promote"
+        if run.info.run_id not in nested:
+            nested[run.data.tags["mlflow.parentRunId"]].append(run)
+    policy = STUDY.policies.training
+    for parent, trials in nested.items():
+        assert len(trials) == policy.quick.trials
+        assert {run.data.params["candidate"] for run in trials} == set(policy.candidates)
+        assert all(0 < run.data.metrics["cv_log_loss"] < 1 for run in trials)
+        own = client.get_run(parent).data
+        assert {run.data.tags["dagster_run_id"] for run in trials} == {own.tags["dagster_run_id"]}
+        assert (own.params["mode"], own.params["trials"]) == ("quick", str(policy.quick.trials))
+
+
+def challenger_metadata(told: Workshop) -> dict[str, Any]:
+    """Return what the UI shows of the newest challenger."""
+    (record,) = told.instance.fetch_materializations(dg.AssetKey("challenger"), limit=1).records
+    assert record.asset_materialization is not None
+    return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+
+
+def lines(table: str) -> list[list[str]]:
+    """Return the cells of a markdown table, its head first."""
+    head, _, *rows = table.splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *rows)]
+
+
+def test_the_ui_gets_the_comparison_of_all_candidates(told: Workshop):
+    head, chosen, *tried = lines(challenger_metadata(told)["comparison"])
+    assert head == ["candidate", "log_loss", "seconds", "state", "parameters"]
+    assert chosen[0] == "chosen"
+    assert {row[0].split()[0] for row in tried} == set(STUDY.policies.training.candidates)
+    losses = [float(row[1]) for row in tried]
+    assert losses == sorted(losses)
+    assert float(chosen[1]) <= losses[0] + 1e-3
+
+
+def test_the_ui_gets_every_figure_with_its_interval_and_those_of_the_groups(told: Workshop):
+    metadata = challenger_metadata(told)
+    client = mlflow.MlflowClient(told.home.mlflow_uri)
+    kept = client.get_run(metadata["mlflow_run_id"]).data.metrics
+    head, *figures = lines(metadata["metrics"])
+    assert head == ["figure", "training rows", "holdout", "95 %"]
+    for name, learned, held, interval in figures:
+        value, low, high = (float(cell.replace(",", "")) for cell in (held, *interval.split(" to ")))
+        rounding = 5e-5 if value < 100 else 0.5
+        assert value == pytest.approx(kept[f"test_{name}"], abs=rounding)
+        assert low == pytest.approx(kept[f"test_{name}_lower"], abs=rounding)
+        assert low <= value <= high
+        assert (learned != "") == (f"train_{name}" in kept)
+    assert metadata["auc"] == pytest.approx(kept["test_auc"], abs=5e-5)
+    _, *groups = lines(metadata["protected_groups"])
+    assert {row[0] for row in groups} == {STUDY.feature(name).title for name in STUDY.protected}
+    _, *populations = lines(metadata["populations"])
+    assert ["Field study", "founding_study"] in [row[:2] for row in populations]
+    assert ["Field study", "followup_study"] in [row[:2] for row in populations]
+
+
+def test_the_ui_gets_every_plot_as_a_picture(told: Workshop):
+    metadata = challenger_metadata(told)
+    pictures = dict(
+        re.findall(
+            r"!\[([^\]]*)\]\(data:image/png;base64,([^)]+)\)", metadata["plots"] + metadata["importance"]
+        )
+    )
+    assert list(pictures) == [*CAPTIONS, "Importance"]
+    for title, content in pictures.items():
+        assert base64.b64decode(content, validate=True).startswith(b"\x89PNG\r\n\x1a\n"), title
+
+
+def test_each_version_has_its_model_card_in_the_home_and_in_its_mlflow_run(told: Workshop):
+    client = mlflow.MlflowClient(told.home.mlflow_uri)
+    assert challenger_metadata(told)["model_card"] == str(told.home.model_card(2))
+    for version in told.registry.versions():
+        path = told.home.model_card(version.version)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        page = path.read_text()
+        assert f"Model version {version.version}" in page
+        for words in (version.run_id, version.tags["dagster_run_id"], version.training_data_hash):
+            assert words in page
+        (kept,) = client.list_artifacts(version.run_id, "model_card")
+        assert Path(client.download_artifacts(version.run_id, kept.path)).read_text() == page
 
 
 def test_the_run_holds_the_six_metrics_of_the_seed_and_the_usual_ones(told: Workshop):
@@ -122,9 +215,15 @@ def test_mlflow_serves_the_champion_with_plain_codes_and_the_same_scores(told: W
 
 
 def test_the_model_is_kept_as_code_without_a_pickle(told: Workshop):
-    kept = {path.suffix for path in told.home.artifacts.rglob("*") if path.is_file()}
+    files = [path for path in told.home.artifacts.rglob("*") if path.is_file()]
+    kept = {path.suffix for path in files}
     assert ".py" in kept
     assert kept.isdisjoint({".pkl", ".pickle", ".cloudpickle", ".joblib"})
+    # Whatever its name: this is how a pickle begins and ends.
+    pickled = [
+        path.name for path in files if re.match(rb"\x80[\x02-\x05].*\.$", path.read_bytes(), re.DOTALL)
+    ]
+    assert pickled == []
 
 
 def test_holdout_people_stay_held_out_and_make_the_reference(told: Workshop):
@@ -155,8 +254,6 @@ def test_the_list_is_in_words(told: Workshop):
 
 
 def test_the_ui_gets_the_verdict_as_metadata_of_the_partition(told: Workshop):
-    import dagster as dg
-
     record = told.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey("drift_report"), asset_partitions=["drift_batch_3"]),
         limit=1,
