@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
 import psutil
@@ -12,6 +13,7 @@ import psutil
 REQUEST_TAG = "poleng/request"
 PROCESS_TAG = "poleng/process"
 PARTITION_TAG = "dagster/partition"
+NAMED_WITHIN_SECONDS = 180
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -67,7 +69,12 @@ def busy_partitions(runs: Iterable[dg.DagsterRun]) -> frozenset[str]:
 
 def mark_process(instance: dg.DagsterInstance, run_id: str) -> None:
     """Write down which process executes a run, so that others can see when it is gone."""
-    instance.add_run_tags(run_id, {PROCESS_TAG: process_name(psutil.Process())})
+    instance.add_run_tags(run_id, this_process())
+
+
+def this_process() -> dict[str, str]:
+    """Return the tag of a run that this process executes."""
+    return {PROCESS_TAG: process_name(psutil.Process())}
 
 
 def process_name(process: psutil.Process) -> str:
@@ -82,9 +89,10 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     line. Left alone they look alive for ever, keep the warehouse's pool slot, and block the next ones.
     """
     buried = []
-    for run in runs_in_progress(instance):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
+        run = record.dagster_run
         process = run.tags.get(PROCESS_TAG)
-        if process and not _alive(process):
+        if _process_is_gone(process) if process else _never_named_itself(record):
             instance.report_run_failed(
                 run, "The process that executed this run was ended before it finished."
             )
@@ -93,13 +101,21 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return buried
 
 
-def _alive(name: str) -> bool:
-    """Whether a process lives; one of another host is taken to live, it cannot be seen from here."""
+def _never_named_itself(record: dg.RunRecord) -> bool:
+    """Whether a run began long ago and has not said which process executes it, which it does at once."""
+    if record.dagster_run.status not in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
+        return False
+    changed = record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
+    return (datetime.now(UTC) - changed).total_seconds() > NAMED_WITHIN_SECONDS
+
+
+def _process_is_gone(name: str) -> bool:
+    """Whether a process has ended; one of another host is taken to live, it cannot be seen from here."""
     host, number, _ = name.rsplit("/", 2)
     if host != socket.gethostname():
-        return True
+        return False
     try:
         process = psutil.Process(int(number))
-        return process.status() != psutil.STATUS_ZOMBIE and process_name(process) == name
+        return process.status() == psutil.STATUS_ZOMBIE or process_name(process) != name
     except psutil.NoSuchProcess:
-        return False
+        return True

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from poleng_assets.runs import bury_dead_runs
+from poleng_assets.runs import bury_dead_runs, this_process
 
 MAX_ROUNDS = 50
 
@@ -111,7 +111,8 @@ class Conductor:
             partition_key=partition_key,
             instance=self.instance,
             raise_on_error=False,
-            tags=tags,
+            # From its first moment: a run that is killed before it names itself would look alive for ever.
+            tags={**(tags or {}), **this_process()},
         )
         report = RunReport(
             job_name,

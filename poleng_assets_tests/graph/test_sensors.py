@@ -11,6 +11,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from poleng_assets import runs
 from poleng_assets.runs import (
     PROCESS_TAG,
     REQUEST_TAG,
@@ -163,6 +164,33 @@ def test_a_run_whose_process_is_gone_is_buried(workshop: Workshop):
     assert bury_dead_runs(workshop.instance) == [run.run_id]
     assert live_run_ids(workshop.instance) == set()
     assert attempts(workshop.instance, "r").failed == 1
+
+
+def test_a_run_that_never_said_who_executes_it_is_buried_after_a_while(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    run = pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED)
+    waiting = pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.NOT_STARTED)
+    assert bury_dead_runs(workshop.instance) == []
+    monkeypatch.setattr(runs, "NAMED_WITHIN_SECONDS", -1)
+    assert bury_dead_runs(workshop.instance) == [run.run_id]
+    assert live_run_ids(workshop.instance) == {waiting.run_id}
+
+
+def test_a_run_of_the_command_line_says_who_executes_it_from_its_first_moment(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    tags: list[dict[str, str]] = []
+    storage = workshop.instance.run_storage
+    keep = storage.add_run
+
+    def add_run(run: dg.DagsterRun) -> dg.DagsterRun:
+        tags.append(dict(run.tags))
+        return keep(run)
+
+    monkeypatch.setattr(storage, "add_run", add_run)
+    workshop.conductor.run("rollback")  # refused, for nothing serves; that it was made is enough
+    assert [one[PROCESS_TAG] for one in tags] == [process_name(psutil.Process())]
 
 
 def test_a_run_of_another_host_is_left_alone(workshop: Workshop):
