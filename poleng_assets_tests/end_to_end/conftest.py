@@ -105,7 +105,7 @@ def serve(home: Home) -> Iterator[Served]:
             start_new_session=True,
             cwd=CHECKOUT,
             # A shell that runs the tests in the background has Ctrl-C ignored, for all that they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         )
     served = Served(home, f"http://127.0.0.1:{port}", process, log)
     try:
