@@ -107,8 +107,8 @@ FAULTS = {
         "'nominal', 'ordinal' or 'binary'",
     ),
     "an unknown key": (
-        "    rounds: 525",
-        "    rounds: 525\n    trees: 5",
+        "    rounds: 400",
+        "    rounds: 400\n    trees: 5",
         "policies.training.trees",
         "Extra inputs are not permitted",
     ),
@@ -118,7 +118,7 @@ FAULTS = {
         "policies.ingestion.max_quarantined_share",
         "less than or equal to 1",
     ),
-    "no training round at all": ("rounds: 525", "rounds: 0", "policies.training.rounds", "greater than or"),
+    "no training round at all": ("rounds: 400", "rounds: 0", "policies.training.rounds", "greater than or"),
     "a holdout of nobody": (
         "holdout_share: 0.15",
         "holdout_share: 0",
@@ -238,7 +238,7 @@ def test_a_missing_key_is_named_with_the_line_of_what_lacks_it(tmp_path: Path):
 
 
 def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
-    text = changed("rounds: 525", "rounds: 0").replace("min_auc: 0.6", "min_auc: 6")
+    text = changed("rounds: 400", "rounds: 0").replace("min_auc: 0.6", "min_auc: 6")
     assert [line.split(": ")[2] for line in refusal(tmp_path, text).splitlines()] == [
         "policies.training.rounds",
         "policies.promotion.min_auc",
