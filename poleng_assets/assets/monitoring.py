@@ -13,6 +13,7 @@ from poleng_assets.core.overseer import Judgement, judge
 from poleng_assets.core.plots import as_markdown, to_png
 from poleng_assets.core.report import render_report
 from poleng_assets.core.tables import now, record_decision, replace, transaction
+from poleng_assets.files import write_whole
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import ModelVersion, Registry
@@ -52,7 +53,7 @@ def drift_report(
         figures = measure_batch(reference, scored, unseen, study, rows=rows, flagged_share=flagged)
         judgement = judge(figures, study)
         page = render_report(study, batch, version.version, figures, judgement, reference, scored)
-        path = _write(landing.home.reports / batch / f"version_{version.version}.html", page)
+        path = write_whole(landing.home.reports / batch / f"version_{version.version}.html", page)
         _keep(con, context.run_id, batch, version.version, figures, judgement)
     for reason in judgement.reasons:
         context.log.info(f"{batch}: {reason}")
@@ -189,10 +190,3 @@ def _distance_plot(study: Study, figures: BatchFigures) -> str:
         axes.axvline(shown[0].upper_threshold, color="#334155", linestyle="--", linewidth=1)
     axes.set_xlabel("Jensen-Shannon distance from the reference (dashed: limit)")
     return as_markdown("distances", to_png(canvas))
-
-
-def _write(path: Path, page: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    return part.replace(path)

@@ -164,10 +164,8 @@ def challenger(
                 "dagster_run_id": context.run_id,
             },
         )
-        card = render_model_card(
-            appraisal.card(study, chosen, tuned, version.version, now(), context.run_id, version.run_id)
-        )
-        path = write_whole(registry.home.model_card(version.version), card)
+        card = appraisal.card(study, chosen, tuned, version.version, now(), context.run_id, version.run_id)
+        path = write_whole(registry.home.model_card(version.version), render_model_card(card))
         registry.log_page(mlflow, path, "model_card")
         # Last: a challenger is one only when all that belongs to it is kept.
         registry.complete(version, search, mode)
@@ -184,7 +182,7 @@ def challenger(
             "protected_groups": dg.MetadataValue.md(appraisal.groups.round(3).to_markdown(index=False)),
             "populations": dg.MetadataValue.md(appraisal.populations.round(3).to_markdown(index=False)),
             "plots": dg.MetadataValue.md(
-                "\n".join(as_markdown(title, png) for title, png in appraisal.pictures(study).items())
+                "\n".join(as_markdown(title, png) for title, png in card.plots.items())
             ),
             "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture())),
             "model_card": dg.MetadataValue.path(str(path)),
