@@ -155,18 +155,43 @@ class PromotionPolicy(_Strict):
 
 
 class OverseerPolicy(_Strict):
-    """When a batch is drifted, and how often the project may try to mend it."""
+    """When a batch is drifted, when that is acted upon, and how often the project may try to mend it."""
 
     policy: Literal["harm", "any_drift"]
     min_rows: int = Field(ge=10)
+    compare_within: str | None
+    min_stratum: int = Field(ge=2)
+    false_alarms: float = Field(gt=0, lt=0.5)
+    resamples: int = Field(ge=100)
+    seed: int = Field(ge=0)
+    min_distance: Share
     max_outside_support: Share
-    column_threshold: Share
-    score_threshold: Share
-    max_drifted_columns: Share
-    max_auc_drop: Share
     max_missing_rise: Share
+    max_auc_drop: Share
+    max_drifted_columns: Share
+    weak_batches: tuple[int, int]
+    trusted_within: float = Field(gt=0, lt=1)
+    cooldown_batches: int = Field(ge=0)
     max_retrain_attempts: int = Field(ge=1)
+    domain_classifier: bool
     report_sample: int = Field(ge=1000)
+
+    @model_validator(mode="after")
+    def _some_of_the_last(self) -> Self:
+        some, last = self.weak_batches
+        if not 1 <= some <= last:
+            raise ValueError(f"weak_batches: [k, n] with 1 <= k <= n, not {list(self.weak_batches)}")
+        return self
+
+
+class OutcomesPolicy(_Strict):
+    """Who is asked for the truth, so that performance stays measurable."""
+
+    audit_share: Share
+    audit_seed: int = Field(ge=0)
+    max_log_loss_rise: float = Field(ge=0)
+    request_within: float = Field(gt=0, lt=0.5)
+    min_interviews: int = Field(ge=1)
 
 
 class Policies(_Strict):
@@ -177,6 +202,7 @@ class Policies(_Strict):
     training: TrainingPolicy
     promotion: PromotionPolicy
     overseer: OverseerPolicy
+    outcomes: OutcomesPolicy
 
 
 class Study(_Strict):
@@ -202,6 +228,7 @@ class Study(_Strict):
             "protected": self.protected,
             "policies.training.masked": self.policies.training.masked,
             "policies.training.varies_by": [v for v in [self.policies.training.varies_by] if v],
+            "policies.overseer.compare_within": [v for v in [self.policies.overseer.compare_within] if v],
             "policies.contact.withheld_reasons": self.policies.contact.withheld_reasons,
         }
         for field, columns in fields.items():
