@@ -53,14 +53,21 @@ def calibrate(
     fitted = np.empty(len(raw))
     for one in np.unique(fold):
         inside = fold == one
-        fitted[inside] = _fit(raw[~inside], target[~inside]).probability(raw[inside])
+        fitted[inside] = fit(raw[~inside], target[~inside]).probability(raw[inside])
     before = log_loss(target, Calibration().probability(raw), labels=[0, 1])
     gain = float(before - log_loss(target, fitted, labels=[0, 1]))
-    return (_fit(raw, target) if gain >= min_gain else Calibration()), gain
+    return (fit(raw, target) if gain >= min_gain else Calibration()), gain
 
 
-def _fit(raw: np.ndarray, target: np.ndarray) -> Calibration:
+def fit(raw: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Calibration:
+    """Return the straight line that fits best.
+
+    Args:
+        raw: log-odds, shape (n,).
+        target: 0 or 1, both present, shape (n,).
+        weights: of the rows, shape (n,), not negative.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    line = LogisticRegression(C=np.inf).fit(raw[:, None], target)
+    line = LogisticRegression(C=np.inf).fit(raw[:, None], target, sample_weight=weights)
     return Calibration(float(line.coef_[0, 0]), float(line.intercept_[0]))

@@ -1,4 +1,4 @@
-"""What a batch looks like beside the reference: NannyML's figures, gathered and not yet judged.
+"""What a scored batch looks like beside the reference: NannyML's figures, gathered and not yet judged.
 
 The reference is held-out rows with the champion's out-of-sample scores. One batch is one chunk:
 left-over chunks of a few rows would alert by themselves.
@@ -10,91 +10,53 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from poleng_assets.core import estimation
 from poleng_assets.core.codes import to_codes, to_table
 from poleng_assets.core.encoding import outside_support
+from poleng_assets.core.evaluation import wilson_interval
+from poleng_assets.core.figures import (
+    ALL_COLUMNS,
+    COMPOSITION,
+    CONTACT,
+    DISTANCES,
+    DOMAIN_CLASSIFIER,
+    JENSEN_SHANNON,
+    MISSING,
+    OUT_OF_RANGE,
+    QUARANTINED,
+    RECONSTRUCTION,
+    SCORE,
+    UNSEEN,
+    BatchFigures,
+    Figure,
+)
+from poleng_assets.core.matching import Match, match
+from poleng_assets.core.thresholds import distance_limits
 from poleng_assets.study import Study
 
-SCORE = "score"
-CONTACT = "contact"
-JENSEN_SHANNON = "jensen_shannon"
-MISSING = "missing_values"
-UNSEEN = "unseen_values"
-ESTIMATED_METRICS = {
-    "roc_auc": "auc",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure of one column; ``value`` is None when it could not be computed."""
-
-    column_name: str
-    method: str
-    value: float | None
-    lower_threshold: float | None
-    upper_threshold: float | None
-    alert: bool
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Performance estimated without labels, with its interval and the reference's realised value."""
-
-    metric: str
-    value: float
-    lower: float
-    upper: float
-    reference: float
-
-
-@dataclass(frozen=True)
-class BatchFigures:
-    """All figures of one batch under one model version.
-
-    Attributes:
-        rows: of the batch.
-        rows_measured: of the batch, after sampling.
-        outside_support: share of rows with a code that the model never saw.
-        flagged_share: share of rows above the threshold of a contact.
-        figures: of columns, empty when the batch is too small to measure.
-        estimates: of performance, likewise.
-    """
-
-    rows: int
-    rows_measured: int
-    outside_support: float
-    flagged_share: float
-    figures: tuple[Figure, ...] = ()
-    estimates: tuple[Estimate, ...] = ()
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """Return the estimate of one metric, or None."""
-        return next((e for e in self.estimates if e.metric == metric), None)
-
-    def alerts(self, *methods: str) -> list[Figure]:
-        """Return the figures that alert, of these methods, the farthest first."""
-        found = [f for f in self.figures if f.alert and f.method in methods]
-        return sorted(found, key=lambda f: math.inf if f.value is None else f.value, reverse=True)
+SCORE_BANDS = 20
+# Above it, a classifier can tell batch and reference apart well enough to be named.
+MAX_DOMAIN_AUC = 0.65
 
 
 def measure_batch(
     reference: pd.DataFrame,
     batch: pd.DataFrame,
-    unseen: dict[str, np.ndarray],
+    unseen: Mapping[str, np.ndarray],
     study: Study,
     *,
     rows: int,
-    flagged_share: float,
+    contacts: int,
+    quarantined: int = 0,
+    importance: Mapping[str, float] | None = None,
 ) -> BatchFigures:
     """Measure one scored batch against the reference.
 
@@ -104,115 +66,220 @@ def measure_batch(
         unseen: for each categorical feature, a mask of these rows outside its vocabulary.
         study: features and the overseer's policy.
         rows: of the whole batch.
-        flagged_share: of the whole batch.
+        contacts: people of the whole batch whom the rule contacts.
+        quarantined: rows of its file that broke the contract, not among ``rows``.
+        importance: how much each feature moves the model's scores, in any unit.
     """
     policy = study.policies.overseer
-    outside = outside_support(unseen)
+    outside = outside_support(dict(unseen))
+    total = sum((importance or {}).values())
     figures = BatchFigures(
         rows=rows,
         rows_measured=len(batch),
         outside_support=float(outside.mean()) if outside.size else 0.0,
-        flagged_share=flagged_share,
-        figures=tuple(
-            _figure(name, UNSEEN, mask.mean(), None, policy.max_outside_support)
-            for name, mask in unseen.items()
-            if rows
+        flagged_share=contacts / rows if rows else 0.0,
+        flagged_interval=wilson_interval(contacts, rows) if rows else (0.0, 1.0),
+        importance={name: value / total for name, value in (importance or {}).items()} if total else {},
+        figures=(
+            *(
+                Figure.compared(name, UNSEEN, float(mask.mean()), policy.max_outside_support)
+                for name, mask in unseen.items()
+                if rows
+            ),
+            *(
+                [Figure.compared(ALL_COLUMNS, QUARANTINED, quarantined / (rows + quarantined), None)]
+                if quarantined
+                else []
+            ),
         ),
     )
     if rows < policy.min_rows:
         return figures
-    there = _nannyml_frame(reference, study)
-    here = _nannyml_frame(batch, study)
-    with warnings.catch_warnings():
-        # It warns of too few chunks; one batch is one chunk on purpose, and no threshold is made of them.
-        warnings.filterwarnings("ignore", message="The resulting number of chunks is too low")
-        warnings.filterwarnings("ignore", message="invalid value encountered in sqrt")
-        return dataclasses.replace(
-            figures,
-            figures=(*_distances(there, here, study), *_missing(there, here, study), *figures.figures),
-            estimates=_estimates(there, here, study),
+    there, here = _categories(reference, study), _categories(batch, study)
+    within = policy.compare_within
+    matched = match(
+        there[within] if within else None, here[within] if within else None, (len(there), len(here)),
+        policy.min_stratum,
+    )  # fmt: skip
+    drawn = matched.resampled(policy.resamples, policy.seed)
+    with _quiet():
+        distances = [
+            *_distances(there, here, matched, drawn, study),
+            *_composition(there, here, matched, study),
+        ]
+        estimated = estimation.estimate(reference, batch, matched, drawn, study)
+        measured = (
+            *distances,
+            *_data_quality(there, here, study),
+            *_structure(there, here, matched, study),
+            *(_domain_classifier(there, here, matched, study) if policy.domain_classifier else ()),
+            *figures.figures,
         )
+    shifted = any(figure.alert for figure in distances if figure.method in DISTANCES)
+    return dataclasses.replace(
+        figures,
+        figures=measured,
+        estimates=estimated.estimates,
+        loss=estimated.loss,
+        trust=estimation.trust(estimated, figures.outside_support, shifted, study),
+    )
 
 
-def _distances(reference: pd.DataFrame, batch: pd.DataFrame, study: Study) -> Iterable[Figure]:
-    """Jensen-Shannon distance of every feature and of the score."""
-    import nannyml
-    from nannyml.thresholds import ConstantThreshold
+def _distances(
+    there: pd.DataFrame,
+    here: pd.DataFrame,
+    matched: Match,
+    drawn: tuple[np.ndarray, np.ndarray],
+    study: Study,
+) -> Iterator[Figure]:
+    """Distances of every feature, of the score and of the decision among comparable people."""
+    columns = [*study.feature_names, SCORE, CONTACT]
+    if matched.within:
+        # The two are weighed to be equal in this one: it is compared in _composition.
+        columns.remove(str(study.policies.overseer.compare_within))
+    limits = distance_limits(there, columns, drawn, study.policies.overseer)
+    like = there.iloc[matched.repeated()].reset_index(drop=True)
+    found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
+    for (name, method), value in found.items():
+        yield Figure.compared(name, method, value, limits[name, method])
 
+
+def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+    """How far the mix of people is from the whole reference's, where they are compared with their like."""
+    if not matched.within:
+        return
     policy = study.policies.overseer
-    columns = [*study.feature_names, SCORE]
+    name = str(policy.compare_within)
+    everybody = match(None, None, (len(there), len(here)), policy.min_stratum)
+    limits = distance_limits(there, [name], everybody.resampled(policy.resamples, policy.seed), policy)
+    value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
+    yield Figure.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
+
+
+def _univariate(
+    reference: pd.DataFrame, batch: pd.DataFrame, columns: Sequence[str]
+) -> dict[tuple[str, str], float]:
+    """Return NannyML's distances of categorical columns, by (column, method); NaN where there are none."""
+    import nannyml
+
+    names = list(columns)
     calculator = nannyml.UnivariateDriftCalculator(
-        column_names=columns,
-        treat_as_categorical=study.feature_names,
-        categorical_methods=[JENSEN_SHANNON],
-        continuous_methods=[JENSEN_SHANNON],
-        thresholds={JENSEN_SHANNON: ConstantThreshold(upper=policy.column_threshold)},
+        column_names=names,
+        treat_as_categorical=names,
+        categorical_methods=list(DISTANCES),
         chunk_number=1,
     )
-    result = calculator.fit(reference).calculate(batch).filter(period="analysis").to_df()
-    for name in columns:
-        value = result[(name, JENSEN_SHANNON, "value")].iloc[0]
-        if math.isnan(value) and reference[name].notna().any() and batch[name].notna().any():
+    result = calculator.fit(reference[names]).calculate(batch[names]).filter(period="analysis").to_df()
+    found = {}
+    for name in names:
+        comparable = reference[name].notna().any() and batch[name].notna().any()
+        for method in DISTANCES:
+            value = float(result[(name, method, "value")].iloc[0])
             # SciPy takes the root of -1e-17 when the two are equal: no distance, rather than unknown.
-            value = 0.0
-        upper = policy.score_threshold if name == SCORE else policy.column_threshold
-        yield _figure(name, JENSEN_SHANNON, value, None, upper)
+            found[name, method] = 0.0 if math.isnan(value) and comparable else value
+    return found
 
 
-def _missing(reference: pd.DataFrame, batch: pd.DataFrame, study: Study) -> Iterable[Figure]:
-    """Share of missing values of every feature, against the reference's share."""
+def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iterator[Figure]:
+    """Shares of missing answers, and of ordinal answers beyond those of the reference."""
     import nannyml
 
     names = study.feature_names
     calculator = nannyml.MissingValuesCalculator(column_names=names, normalize=True, chunk_number=1)
-    result = calculator.fit(reference).calculate(batch).filter(period="analysis").to_df()
+    result = calculator.fit(there[names]).calculate(here[names]).filter(period="analysis").to_df()
     for name in names:
-        upper = min(float(reference[name].isna().mean()) + study.policies.overseer.max_missing_rise, 1.0)
-        yield _figure(name, MISSING, result[(name, "value")].iloc[0], None, upper)
+        usual = float(there[name].isna().mean())
+        upper = min(usual + study.policies.overseer.max_missing_rise, 1.0)
+        yield Figure.compared(name, MISSING, float(result[(name, "value")].iloc[0]), upper)
+    ordinal = [f.name for f in study.features if f.is_ordinal and there[f.name].notna().any()]
+    if not ordinal:
+        return
+    ranges = nannyml.NumericalRangeCalculator(column_names=ordinal, normalize=True, chunk_number=1)
+    numbers = there[ordinal].astype("float64"), here[ordinal].astype("float64")
+    found = ranges.fit(numbers[0]).calculate(numbers[1]).filter(period="analysis").to_df()
+    for name in ordinal:
+        value = float(found[(name, "value")].iloc[0])
+        yield Figure.compared(name, OUT_OF_RANGE, value, study.policies.overseer.max_outside_support)
 
 
-def _estimates(reference: pd.DataFrame, batch: pd.DataFrame, study: Study) -> tuple[Estimate, ...]:
-    """Confidence-based performance estimation (CBPE): labels of the reference, scores of the batch."""
+def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+    """How badly the answers are reconstructed by what holds the reference's answers together (PCA)."""
     import nannyml
 
-    estimator = nannyml.CBPE(
-        y_true=study.target.name,
-        y_pred=CONTACT,
-        y_pred_proba=SCORE,
-        problem_type="classification_binary",
-        metrics=list(ESTIMATED_METRICS),
-        chunk_number=1,
+    policy, names = study.policies.overseer, study.feature_names
+    positions = matched.repeated()
+    # Learned from one half of the people, measured on the other: what is learned fits its own people best.
+    learned, kept = (there.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1))
+    batch = here[matched.comparable].reset_index(drop=True)
+    calculator = nannyml.DataReconstructionDriftCalculator(column_names=names, chunk_number=1)
+    calculator.fit(_answered(learned, study))
+    usual, found = (
+        calculator.calculate(_answered(rows, study)).filter(period="analysis").to_df()[key].iloc[0]
+        for rows in (kept, batch)
+        for key in ["reconstruction_error"]
     )
-    result = estimator.fit(reference).estimate(batch)
-    here = result.filter(period="analysis").to_df()
-    there = result.filter(period="reference").to_df()
-    return tuple(
-        Estimate(
-            ours,
-            value=float(here[(theirs, "value")].iloc[0]),
-            lower=float(here[(theirs, "lower_confidence_boundary")].iloc[0]),
-            upper=float(here[(theirs, "upper_confidence_boundary")].iloc[0]),
-            reference=float(there[(theirs, "realized")].iloc[0]),
-        )
-        for theirs, ours in ESTIMATED_METRICS.items()
+    # The repeated rows are no more people than there are; so many would tell as much.
+    spread = float(usual["sampling_error"]) * math.sqrt(2 * len(kept) / matched.effective_rows)
+    error = math.hypot(float(found["sampling_error"]), spread)
+    reach = NormalDist().inv_cdf(1 - policy.false_alarms / 2) * error
+    value, middle = float(found["value"]), float(usual["value"])
+    yield Figure.compared(ALL_COLUMNS, RECONSTRUCTION, value, middle + reach, max(middle - reach, 0.0))
+
+
+def _domain_classifier(
+    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+) -> Iterator[Figure]:
+    """AUC of a classifier that tells the batch from the reference (slow: on request only)."""
+    import nannyml
+
+    names = study.feature_names
+    like = there.iloc[matched.repeated()].reset_index(drop=True)
+    calculator = nannyml.DomainClassifierCalculator(
+        feature_column_names=names, treat_as_categorical=names, chunk_number=1
     )
+    batch = here.loc[matched.comparable, names].reset_index(drop=True)
+    result = calculator.fit(like[names]).calculate(batch).filter(period="analysis").to_df()
+    value = float(result[("domain_classifier_auroc", "value")].iloc[0])
+    yield Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
 
 
-def _figure(name: str, method: str, value: float, lower: float | None, upper: float | None) -> Figure:
-    """Compare a value with its thresholds; a value that is not a number alerts: nothing is known."""
-    if value is None or not math.isfinite(value):
-        return Figure(name, method, None, lower, upper, alert=True)
-    beyond = (upper is not None and value > upper) or (lower is not None and value < lower)
-    return Figure(name, method, float(value), lower, upper, alert=bool(beyond))
+def _answered(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return ordinal answers as numbers and the others as text, without holes.
+
+    NannyML's imputers refuse a column without any answer. No answer is one like any other where answers
+    are names, and the middle of the scale where they have an order.
+    """
+    columns = {
+        f.name: rows[f.name].astype("float64").fillna(float(np.median(list(f.codes))))
+        if f.is_ordinal
+        else rows[f.name].fillna("none").astype(object)
+        for f in study.features
+    }
+    return pd.DataFrame(columns)
 
 
-def _nannyml_frame(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Plain dtypes and a clean index: nullable integers silently vanish from NannyML's results."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what NannyML warns of on purpose-made input: one batch is one chunk."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The resulting number of chunks is too low")
+        warnings.filterwarnings("ignore", message="invalid value encountered in sqrt")
+        warnings.filterwarnings("ignore", message=".*contains a single class.*")
+        # Of its own limits, which are made of chunks, and which nobody reads here.
+        warnings.filterwarnings("ignore", message="Mean of empty slice")
+        warnings.filterwarnings("ignore", message="Degrees of freedom <= 0 for slice")
+        yield
+
+
+def _categories(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return codes, score bands and decisions as text or None: what NannyML compares.
+
+    Nullable integers silently vanish from NannyML's results; and codes are read as codes, because a
+    column of integers with one hole comes as floats, and "3.0" would not be "3".
+    """
     table = to_table(rows[study.feature_names])
-    # Codes, because a column of integers with one hole comes as floats, and "3.0" would not be "3".
     columns = {name: to_codes(table[name])[0].cast(pa.string()).to_pandas() for name in study.feature_names}
-    columns[SCORE] = rows[SCORE].astype("float64").to_numpy()
-    columns[CONTACT] = rows[CONTACT].astype("int64").to_numpy()
-    if study.target.name in rows:
-        columns[study.target.name] = rows[study.target.name].astype("int64").to_numpy()
+    band = np.minimum((rows[SCORE].to_numpy(dtype=np.float64) * SCORE_BANDS).astype(int), SCORE_BANDS - 1)
+    columns[SCORE] = pd.Series(band).map(lambda i: f"{i / SCORE_BANDS:.2f}").astype(object)
+    columns[CONTACT] = pd.Series(rows[CONTACT].to_numpy().astype(int)).map(str).astype(object)
     return pd.DataFrame(columns)

@@ -1,0 +1,167 @@
+"""Performance without labels: NannyML's CBPE, what was lost, and whether the estimate can be trusted.
+
+Confidence-based performance estimation takes scores for probabilities and asks how good decisions
+would be if they were true. They are calibrated on the people of the reference whom the batch is compared
+with, by two parameters (J. Platt, 1999): NannyML's isotonic regression learns a reference of a few
+thousand by heart, and its estimates were too high by .011 on unchanged batches of the real survey.
+https://nannyml.readthedocs.io/en/v0.13.1/how_it_works/performance_estimation.html
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from poleng_assets.core.calibration import fit
+from poleng_assets.core.figures import CONTACT, SCORE, Estimate, Loss, Trust
+from poleng_assets.core.matching import Match
+from poleng_assets.study import Study
+
+# NannyML's names of the metrics, and ours.
+METRICS = {
+    "roc_auc": "auc",
+    "average_precision": "average_precision",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+}
+BANDS = 200
+_Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """What was estimated of one batch.
+
+    Attributes:
+        estimates: with intervals that hold the sampling error of the batch and of the reference.
+        loss: of AUC against the people of the reference whom the batch is compared with.
+        half_width: of the interval of the AUC.
+    """
+
+    estimates: tuple[Estimate, ...]
+    loss: Loss | None
+    half_width: float
+
+
+def estimate(
+    reference: pd.DataFrame,
+    batch: pd.DataFrame,
+    match: Match,
+    resampled: tuple[np.ndarray, np.ndarray],
+    study: Study,
+) -> Estimation:
+    """Estimate the performance on a batch from its scores.
+
+    Args:
+        reference: held-out rows with the target, ``score`` and ``contact`` (0/1), in their own order.
+        batch: ``score`` and ``contact`` of the rows to measure, at least one.
+        match: of the two.
+        resampled: what it draws, see :meth:`poleng_assets.core.matching.Match.resampled`.
+        study: names the target.
+
+    Returns:
+        No estimates and no loss where the reference has only one class.
+    """
+    import nannyml
+    from nannyml.calibration import NoopCalibrator
+
+    target = reference[study.target.name].to_numpy()
+    if len(np.unique(target[match.weights > 0])) < 2:
+        return Estimation((), None, math.inf)
+    calibration = fit(_log_odds(reference[SCORE]), target, match.weights * len(target))
+    there = pd.DataFrame(
+        {
+            SCORE: calibration.probability(_log_odds(reference[SCORE])),
+            CONTACT: reference[CONTACT].to_numpy(),
+            study.target.name: target,
+        }
+    )
+    here = pd.DataFrame(
+        {SCORE: calibration.probability(_log_odds(batch[SCORE])), CONTACT: batch[CONTACT].to_numpy()}
+    )
+    estimator = nannyml.CBPE(
+        y_true=study.target.name,
+        y_pred=CONTACT,
+        y_pred_proba=SCORE,
+        problem_type="classification_binary",
+        metrics=list(METRICS),
+        chunk_number=1,
+        calibrator=NoopCalibrator(),
+    )
+    result = estimator.fit(there.iloc[match.repeated()].reset_index(drop=True)).estimate(here)
+    of_batch = result.filter(period="analysis").to_df()
+    of_reference = result.filter(period="reference").to_df()
+    # NannyML knows the sampling error of the batch only; the reference is a sample too.
+    widening = math.sqrt(1 + len(batch) / match.effective_rows)
+    estimates = []
+    for theirs, ours in METRICS.items():
+        value = float(of_batch[(theirs, "value")].iloc[0])
+        half = _Z * widening * float(of_batch[(theirs, "sampling_error")].iloc[0])
+        realised = float(of_reference[(theirs, "realized")].iloc[0])
+        if math.isfinite(value) and math.isfinite(half):
+            estimates.append(Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), realised))
+    auc = next((one for one in estimates if one.metric == "auc"), None)
+    if auc is None:
+        return Estimation(tuple(estimates), None, math.inf)
+    lost = float(of_reference[("roc_auc", "value")].iloc[0]) - auc.value
+    half_width = _Z * widening * float(of_batch[("roc_auc", "sampling_error")].iloc[0])
+    loss = Loss(lost, _loss_error(there[SCORE].to_numpy(), resampled))
+    return Estimation(tuple(estimates), loss, half_width)
+
+
+def trust(estimation: Estimation, outside_support: float, shifted: bool, study: Study) -> Trust:
+    """Say whether the estimated AUC can be believed.
+
+    Args:
+        estimation: of the batch.
+        outside_support: share of rows with a code that the model never saw.
+        shifted: whether answers shifted among people of a kind.
+        study: the policy.
+    """
+    policy = study.policies.overseer
+    if outside_support > policy.max_outside_support:
+        return Trust(False, "it cannot be trusted for people whom the model does not know")
+    if not math.isfinite(estimation.half_width):
+        return Trust(False, "nothing could be estimated")
+    if estimation.half_width > policy.trusted_within:
+        return Trust(
+            False,
+            f"too few people to trust it: the true AUC may be {estimation.half_width:.3f} away, "
+            f"{policy.trusted_within:.3f} is wanted",
+        )
+    if shifted:
+        return Trust(
+            False, "it takes shifted answers to mean what they meant before, which only outcomes can tell"
+        )
+    return Trust(True)
+
+
+def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the standard error of the estimated loss, over resamples of reference and batch."""
+    order = np.argsort(probability, kind="stable")
+    band = np.empty(len(order), dtype=np.int64)
+    band[order] = np.arange(len(order)) * BANDS // len(order)
+    positive = np.zeros((len(order), BANDS), np.float32)
+    positive[np.arange(len(order)), band] = probability
+    negative = np.zeros_like(positive)
+    negative[np.arange(len(order)), band] = 1 - probability
+    there, here = resampled
+    lost = _auc(there @ positive, there @ negative) - _auc(here @ positive, here @ negative)
+    return float(lost.std())
+
+
+def _auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Return the AUC of each row of weights by band, the bands being in rising order of the score."""
+    below = np.cumsum(negative, axis=1) - negative / 2
+    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def _log_odds(score: pd.Series) -> np.ndarray:
+    # Scores of exactly 0 or 1 have no log-odds.
+    kept = np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+    return np.log(kept / (1 - kept))
