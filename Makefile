@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo dev test bench-model bench-promotion lint format constraints clean
+.PHONY: demo dev test bench-model bench-promotion bench-overseer lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	$(BIN)/poleng simulate full
@@ -20,6 +20,9 @@ bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with fi
 
 bench-model: $(STAMP)   ## the model and its promotion against their bars; DATA=folder of a real survey
 	$(BIN)/python tools/bench_model.py --data $(DATA)
+
+bench-overseer: $(STAMP)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
+	$(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))
 
 lint: $(STAMP)          ## ruff and mypy
 	$(BIN)/ruff check .

@@ -244,6 +244,37 @@ def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
 
 
 @main.command()
+@click.argument("batch")
+@click.option("--version", type=int, help="Of the model; by default the one whose scores are current.")
+@home_option
+def report(batch: str, version: int | None, home_folder: Path | None) -> None:
+    """Make the report of BATCH again from the warehouse, with the outcomes that are known by now.
+
+    Any version that scored the batch can be asked for, one that was rolled back as well. The verdict is
+    the one that was acted upon.
+    """
+    from poleng_assets.assets.monitoring import write_report
+    from poleng_assets.core.observation import recall, scoring_version
+    from poleng_assets.resources.registry import Registry
+
+    home, study = _home(home_folder), load_study()
+    if not home.warehouse.exists():
+        raise click.ClickException(f"{home.root} has no warehouse yet: no batch was scored.")
+    with _reading(home) as con:
+        number = version or scoring_version(con, batch)
+        if number is None:
+            raise click.ClickException(f"{batch} is not scored in {home.root}.")
+        try:
+            registry = Registry(home, study)
+            reference = registry.reference(registry.version(number))
+            seen = recall(con, study, batch, number, reference)
+        except LookupError as error:
+            raise click.ClickException(str(error)) from error
+    path = write_report(home, study, seen)
+    console.print(f"{batch}, version {number}: [bold]{seen.judgement.verdict}[/bold]. See {path}")
+
+
+@main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option
 def reset(yes: bool, home_folder: Path | None) -> None:
@@ -416,6 +447,7 @@ _SAYINGS: dict[str, Any] = {
     "batches": lambda m: f"{m['rows_read']:,} respondents",
     "predictions": lambda m: f"scored by version {m['model_version']}",
     "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",
+    "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
     "contact_list": lambda m: f"{m['contacts']:,} contacts{'' if m['remark'] == 'none' else ', marked'}",
     "realised_performance": lambda m: "outcomes compared with the scores",
 }

@@ -3,7 +3,16 @@
 import dagster as dg
 
 from poleng_assets import checks
-from poleng_assets.assets import batches, field_studies, monitoring, outcomes, promotion, scoring, training
+from poleng_assets.assets import (
+    batches,
+    field_studies,
+    monitoring,
+    outcomes,
+    promotion,
+    requests,
+    scoring,
+    training,
+)
 from poleng_assets.home import Home
 from poleng_assets.jobs import ASSET_JOBS
 from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
@@ -25,7 +34,7 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
     home = (home or Home.default()).create()
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [field_studies, batches, outcomes, training, promotion, scoring, monitoring]
+            [field_studies, batches, outcomes, training, promotion, scoring, monitoring, requests]
         ),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[*ASSET_JOBS, rollback, *SCENARIO_JOBS],

@@ -61,9 +61,23 @@ class Home:
         return self.root / "reports"
 
     @property
+    def requests(self) -> Path:
+        """The folder of the lists of people to interview next."""
+        return self.root / "requests"
+
+    @property
     def tuning(self) -> Path:
         """Where an interrupted search for a model is kept, so that it can go on."""
         return self.root / "tuning"
+
+    def report(self, batch: str, version: int) -> Path:
+        """Return the page that tells about a batch under a model version."""
+        return self.reports / batch / f"version_{version}.html"
+
+    @property
+    def overview(self) -> Path:
+        """The page that tells about all batches."""
+        return self.reports / "overview.html"
 
     def model_card(self, version: int) -> Path:
         """Return the page that tells about a model version."""
@@ -78,7 +92,8 @@ class Home:
         """Make the folders that are missing, readable by their owner only; return the home."""
         folders = [folder(kind) for folder in (self.landing, self.archive, self.rejected) for kind in KINDS]
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder in [*folders, self.artifacts, self.contact_lists, self.reports, self.tuning, self.dagster]:
+        own = [self.artifacts, self.contact_lists, self.requests, self.reports, self.tuning, self.dagster]
+        for folder in [*folders, *own]:
             folder.mkdir(parents=True, exist_ok=True)
             top = self.root / folder.relative_to(self.root).parts[0]
             top.chmod(0o700)

@@ -9,12 +9,12 @@ ingest_field_study = dg.define_asset_job(
 )
 process_batch = dg.define_asset_job(
     "process_batch",
-    selection=["batches", "predictions", "drift_report", "contact_list"],
+    selection=["batches", "predictions", "drift_report", "contact_list", "overview"],
     description="Take a batch in, score it, judge it, and make its list unless it is held.",
 )
 score_batch = dg.define_asset_job(
     "score_batch",
-    selection=["predictions", "drift_report", "contact_list"],
+    selection=["predictions", "drift_report", "contact_list", "overview"],
     description="Score a batch with the present champion, judge it, and make its list unless it is held.",
 )
 release_batch = dg.define_asset_job(
@@ -24,13 +24,19 @@ release_batch = dg.define_asset_job(
 )
 ingest_outcomes = dg.define_asset_job(
     "ingest_outcomes",
-    selection=["outcomes", "realised_performance"],
+    selection=["outcomes", "realised_performance", "overview"],
     description="Take labels in and measure how good the scores were.",
 )
 retrain_and_promote = dg.define_asset_job(
     RETRAIN_JOB,
     selection=["training_data", "challenger", "champion"],
     description="Train a challenger on all field studies, and let it serve if it is truly better.",
+)
+
+request_field_study = dg.define_asset_job(
+    "request_field_study",
+    selection=["field_study_request"],
+    description="Say whom to interview next, when the overseer wants labels and has none.",
 )
 
 ASSET_JOBS = [
@@ -40,4 +46,5 @@ ASSET_JOBS = [
     release_batch,
     ingest_outcomes,
     retrain_and_promote,
+    request_field_study,
 ]

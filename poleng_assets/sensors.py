@@ -5,8 +5,9 @@ What was done already is read from Dagster's own history, so that the daemon and
 a daemon that starts afresh, come to the same answer.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -109,7 +110,7 @@ outcome_arrivals = _arrival_sensor(
 
 
 @dg.sensor(
-    jobs=[jobs.retrain_and_promote, jobs.score_batch, jobs.release_batch],
+    jobs=[jobs.retrain_and_promote, jobs.score_batch, jobs.release_batch, jobs.request_field_study],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sees drifted batches, asks for one retraining, has them scored again, and lets no "
@@ -144,7 +145,7 @@ def survey(
     running = runs_in_progress(instance)
     memory = _remember(instance, memory)
     situation = _situation(instance, memory, running, arriving)
-    return memory, situation, plan(situation, load_study().policies.overseer.max_retrain_attempts)
+    return memory, situation, plan(situation, load_study().policies.overseer)
 
 
 def serving_version(instance: dg.DagsterInstance) -> int | None:
@@ -154,41 +155,96 @@ def serving_version(instance: dg.DagsterInstance) -> int | None:
 
 
 def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str, Any]:
-    """Bring the cursor's memory up to date: open batches, field studies, and how far events were read.
+    """Bring the cursor's memory up to date with the events since it was made.
 
     Each batch goes from taken in (no report) to reported, perhaps held, and leaves when it has its list.
+    An alarm stays unanswered until labels were asked for, or another version serves. Batches are counted
+    since the last contest for the champion's place.
     """
-    open_batches: dict[str, Any] = dict(memory.get("open", {}))
-    studies: dict[str, str] = dict(memory.get("studies", {}))
-    read: dict[str, int] = dict(memory.get("read", {}))
+    seen: dict[str, Any] = {
+        "open": dict(memory.get("open", {})),
+        "studies": dict(memory.get("studies", {})),
+        "read": dict(memory.get("read", {})),
+        "lost": dict(memory.get("lost", {})),
+        "unanswered": list(memory.get("unanswered", [])),
+        "serving": memory.get("serving"),
+        "since_retraining": memory.get("since_retraining"),
+    }
     events = []
-    for asset in ("batches", "drift_report", "contact_list", "field_studies", "champion"):
-        for record in _new_events(instance, dg.AssetKey(asset), read.get(asset)):
+    for asset in _LEARN:
+        for record in _new_events(instance, dg.AssetKey(asset), seen["read"].get(asset)):
             events.append((record.storage_id, asset, record))
-            read[asset] = record.storage_id
+            seen["read"][asset] = record.storage_id
     for _, asset, record in sorted(events, key=lambda event: event[0]):
-        partition = record.partition_key or ""
-        metadata = _metadata(record.event_log_entry)
-        if asset == "batches":
-            open_batches.setdefault(partition, {"version": None, "held": False})
-        elif asset == "drift_report":
-            held, version = bool(metadata["held"]), metadata["model_version"]
-            open_batches[partition] = {"version": version, "held": held}
-        elif asset == "contact_list":
-            open_batches.pop(partition, None)
-        elif asset == "field_studies":
-            studies[partition] = metadata["content_hash"]
-        else:
-            # A rollback may ask that its successor's batches be scored again.
-            for batch in metadata.get("score_again", []):
-                open_batches[batch] = {"version": None, "held": False}
+        _LEARN[asset](seen, record.partition_key or "", _metadata(record.event_log_entry))
     present = set(instance.get_dynamic_partitions(batch_partitions.name or ""))
     known = set(instance.get_dynamic_partitions(PARTITIONS["field_studies"].name or ""))
-    return {
-        "open": {batch: state for batch, state in open_batches.items() if batch in present},
-        "studies": {study: digest for study, digest in studies.items() if study in known},
-        "read": read,
+    return seen | {
+        "open": {batch: state for batch, state in seen["open"].items() if batch in present},
+        "studies": {study: digest for study, digest in seen["studies"].items() if study in known},
+        "unanswered": [batch for batch in seen["unanswered"] if batch in present],
     }
+
+
+def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
+    seen["open"].setdefault(batch, {"version": None, "held": False})
+    if seen["since_retraining"] is not None:
+        seen["since_retraining"] += 1
+
+
+def _learn_of_report(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
+    version = metadata["model_version"]
+    seen["open"][batch] = {"version": version, "held": bool(metadata["held"])}
+    if metadata["alarm"] and version == seen["serving"]:
+        _want_labels(seen, [batch])
+
+
+def _learn_of_list(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
+    seen["open"].pop(batch, None)
+
+
+def _learn_of_field_study(seen: dict[str, Any], study: str, metadata: dict[str, Any]) -> None:
+    seen["studies"][study] = metadata["content_hash"]
+
+
+def _learn_of_outcomes(seen: dict[str, Any], source: str, metadata: dict[str, Any]) -> None:
+    for version, batches in metadata["losses"].items():
+        known = seen["lost"].setdefault(version, [])
+        new = [batch for batch in batches if batch not in known]
+        known += new
+        if int(version) == seen["serving"]:
+            _want_labels(seen, new)
+
+
+def _learn_of_champion(seen: dict[str, Any], _: str, metadata: dict[str, Any]) -> None:
+    # A rollback may ask that its successor's batches be scored again.
+    for batch in metadata.get("score_again", []):
+        seen["open"][batch] = {"version": None, "held": False}
+    contest = "score_again" not in metadata
+    if contest and seen["serving"] is not None:
+        seen["since_retraining"] = 0
+    if metadata["serving_version"] != seen["serving"]:
+        seen["unanswered"] = []
+    seen["serving"] = metadata["serving_version"] or None
+
+
+def _learn_of_request(seen: dict[str, Any], _: str, metadata: dict[str, Any]) -> None:
+    seen["unanswered"] = []
+
+
+def _want_labels(seen: dict[str, Any], batches: Sequence[str]) -> None:
+    seen["unanswered"] += [batch for batch in batches if batch not in seen["unanswered"]]
+
+
+_LEARN: dict[str, Callable[[dict[str, Any], str, dict[str, Any]], None]] = {
+    "batches": _learn_of_batch,
+    "drift_report": _learn_of_report,
+    "contact_list": _learn_of_list,
+    "field_studies": _learn_of_field_study,
+    "realised_performance": _learn_of_outcomes,
+    "champion": _learn_of_champion,
+    "field_study_request": _learn_of_request,
+}
 
 
 def _new_events(
@@ -242,6 +298,11 @@ def _situation(
             for batch in memory["open"]
         },
         last_rejection="" if champion.get("promoted", True) else str(champion["reason"]),
+        lost=tuple(memory["lost"].get(str(version), ())),
+        batches_since_retraining=memory["since_retraining"],
+        unanswered=tuple(memory["unanswered"]),
+        requesting=any(run.job_name == jobs.request_field_study.name for run in running),
+        request_failures=attempts(instance, _labels_request(memory["unanswered"], version)).failed,
     )
 
 
@@ -266,6 +327,12 @@ def _requests(
             _release_request(batch, situation.champion),
             partition=batch,
             ops={"contact_list": {"config": {"release": why}}},
+        )
+    if decided.request:
+        yield _request(
+            instance,
+            jobs.request_field_study.name,
+            _labels_request(decided.request, situation.champion),
         )
 
 
@@ -300,6 +367,12 @@ def _score_request(batch: str, version: int | None) -> str:
 
 def _release_request(batch: str, version: int | None) -> str:
     return f"release/{batch}/{version}"
+
+
+def _labels_request(batches: Sequence[str], version: int | None) -> str:
+    # The name of each batch would make a tag too long for Dagster.
+    digest = hashlib.sha256("\n".join(batches).encode()).hexdigest()[:16]
+    return f"labels/{version}/{digest}"
 
 
 def _metadata(event: dg.EventLogEntry | None) -> dict[str, Any]:

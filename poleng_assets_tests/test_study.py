@@ -209,6 +209,78 @@ FAULTS = {
         "policies.training.min_child_weight",
         "greater than 0",
     ),
+    "fewer rows than anything can be said of": (
+        "min_rows: 100 ",
+        "min_rows: 9 ",
+        "policies.overseer.min_rows",
+        "greater than or equal to 10",
+    ),
+    "no false alarm at all": (
+        "false_alarms: 0.005",
+        "false_alarms: 0",
+        "policies.overseer.false_alarms",
+        "greater than 0",
+    ),
+    "too few resamples to tell": (
+        "resamples: 600 ",
+        "resamples: 99 ",
+        "policies.overseer.resamples",
+        "greater than or equal to 100",
+    ),
+    "more weak signs than batches": (
+        "weak_batches: [3, 5]",
+        "weak_batches: [6, 5]",
+        "policies.overseer",
+        "weak_batches: [k, n] with 1 <= k <= n, not [6, 5]",
+    ),
+    "no weak sign at all": (
+        "weak_batches: [3, 5]",
+        "weak_batches: [0, 5]",
+        "policies.overseer",
+        "weak_batches: [k, n] with 1 <= k <= n, not [0, 5]",
+    ),
+    "weak signs in no number of batches": (
+        "weak_batches: [3, 5]",
+        "weak_batches: [3]",
+        "policies.overseer.weak_batches.1",
+        "Field required",
+    ),
+    "an estimate that is always trusted": (
+        "trusted_within: 0.03",
+        "trusted_within: 1",
+        "policies.overseer.trusted_within",
+        "less than 1",
+    ),
+    "a cooldown that ends before it begins": (
+        "cooldown_batches: 2",
+        "cooldown_batches: -1",
+        "policies.overseer.cooldown_batches",
+        "greater than or equal to 0",
+    ),
+    "a switch that is a word": (
+        "domain_classifier: false",
+        "domain_classifier: perhaps",
+        "policies.overseer.domain_classifier",
+        "valid boolean",
+    ),
+    "more than everybody audited": (
+        "audit_share: 0.02",
+        "audit_share: 1.02",
+        "policies.outcomes.audit_share",
+        "less than or equal to 1",
+    ),
+    "a request for a certainty": (
+        "request_within: 0.03",
+        "request_within: 0",
+        "policies.outcomes.request_within",
+        "greater than 0",
+    ),
+    "a request of nobody": (
+        "min_interviews: 30",
+        "min_interviews: 0",
+        "policies.outcomes.min_interviews",
+        "greater than or equal to 1",
+    ),
     "a target of three codes": (
         "    1: Low political engagement",
         "    1: Low political engagement\n    2: None",
@@ -224,8 +296,11 @@ def test_a_fault_is_refused_with_file_line_field_and_reason(
 ):
     text = changed(old, new)
     wrong = line_of(text, new.splitlines()[-1])
-    if field == "target.codes":  # the fault is in the whole mapping
-        wrong = line_of(text, "  codes:")
+    # The fault is in the whole mapping, or in the list that is too short.
+    wrong = {
+        "target.codes": line_of(text, "  codes:"),
+        "policies.overseer": line_of(text, "  overseer:"),
+    }.get(field, wrong)
     said = refusal(tmp_path, text)
     assert said.startswith(f"{tmp_path / 'wrong.yaml'}: line {wrong}: {field}: ")
     assert reason in said
@@ -252,6 +327,7 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
         ("protected: [sex,", "protected: [shoe_size,", "protected"),
         ("masked: [country]", "masked: [shoe_size]", "policies.training.masked"),
         ("varies_by: country", "varies_by: shoe_size", "policies.training.varies_by"),
+        ("compare_within: country", "compare_within: shoe_size", "policies.overseer.compare_within"),
         (
             "withheld_reasons: [religion,",
             "withheld_reasons: [shoe_size,",
@@ -277,6 +353,28 @@ def test_effects_need_not_vary(tmp_path: Path):
     path = tmp_path / "study.yaml"
     path.write_text(changed("varies_by: country", "varies_by: null"), encoding="utf-8")
     assert load_study(path).policies.training.varies_by is None
+
+
+def test_batches_need_not_be_compared_within_a_feature(tmp_path: Path):
+    path = tmp_path / "study.yaml"
+    path.write_text(changed("compare_within: country", "compare_within: null"), encoding="utf-8")
+    assert load_study(path).policies.overseer.compare_within is None
+
+
+@pytest.mark.parametrize(("some", "last"), [(1, 1), (5, 5), (1, 9)])
+def test_any_number_of_weak_signs_among_so_many_batches_can_be_asked_for(
+    tmp_path: Path, some: int, last: int
+):
+    path = tmp_path / "study.yaml"
+    path.write_text(changed("weak_batches: [3, 5]", f"weak_batches: [{some}, {last}]"), encoding="utf-8")
+    assert load_study(path).policies.overseer.weak_batches == (some, last)
+
+
+@pytest.mark.parametrize("policy", ["harm", "any_drift"])
+def test_every_policy_of_the_overseer_can_be_asked_for(tmp_path: Path, policy: str):
+    path = tmp_path / "study.yaml"
+    path.write_text(changed("policy: harm ", f"policy: {policy} "), encoding="utf-8")
+    assert load_study(path).policies.overseer.policy == policy
 
 
 def test_each_mode_has_its_budget(study: Study):

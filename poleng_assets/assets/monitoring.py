@@ -1,26 +1,34 @@
-"""Monitoring: what a scored batch looks like beside the reference, and what the overseer makes of it."""
+"""Monitoring: what a scored batch looks like beside the reference, and all batches on one page."""
 
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
-import pandas as pd
 
 from poleng_assets.assets.scoring import predictions
-from poleng_assets.core.drift import JENSEN_SHANNON, BatchFigures, measure_batch
-from poleng_assets.core.overseer import Judgement, judge
+from poleng_assets.core.figures import JENSEN_SHANNON, BatchFigures
+from poleng_assets.core.observation import Observation, Witness, keep, observe, scoring_version
+from poleng_assets.core.overview import load_overview, render_overview
 from poleng_assets.core.plots import as_markdown, to_png
-from poleng_assets.core.report import render_report
-from poleng_assets.core.tables import now, record_decision, replace, transaction
+from poleng_assets.core.tables import now
 from poleng_assets.files import write_whole
+from poleng_assets.home import Home
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.registry import ModelVersion, Registry
+from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.study import Study
 
-NOT_DRIFTED = "batch_is_clear"
+NOT_HELD = "batch_is_not_held"
+NOTHING_SHIFTED = "answers_have_not_shifted"
+PERFORMANCE_HOLDS = "expected_performance_holds"
+ESTIMATE_TRUSTED = "estimate_can_be_trusted"
+CHECKS = {
+    NOT_HELD: "The overseer found nothing to act upon.",
+    NOTHING_SHIFTED: "People of a kind answer as those of the reference do.",
+    PERFORMANCE_HOLDS: "Neither the estimated nor the realised performance fell by more than is tolerated.",
+    ESTIMATE_TRUSTED: "The estimated performance can be believed.",
+}
 
 
 @dg.asset(
@@ -31,9 +39,7 @@ NOT_DRIFTED = "batch_is_clear"
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
     check_specs=[
-        dg.AssetCheckSpec(
-            NOT_DRIFTED, asset="drift_report", description="The overseer found the batch clear."
-        )
+        dg.AssetCheckSpec(name, asset="drift_report", description=words) for name, words in CHECKS.items()
     ],
 )
 def drift_report(
@@ -45,148 +51,139 @@ def drift_report(
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
     batch, study = context.partition_key, warehouse.study
     with warehouse.connect() as con:
-        version = _scoring_version(con, registry, batch)
-        reference = registry.reference(version)
-        rows, flagged = _size(con, batch)
-        scored = _scored_sample(con, study, batch)
-        unseen = registry.model(version).encoder.unseen(scored)
-        figures = measure_batch(reference, scored, unseen, study, rows=rows, flagged_share=flagged)
-        judgement = judge(figures, study)
-        page = render_report(study, batch, version.version, figures, judgement, reference, scored)
-        path = write_whole(landing.home.reports / batch / f"version_{version.version}.html", page)
-        _keep(con, context.run_id, batch, version.version, figures, judgement)
-    for reason in judgement.reasons:
+        # The champion may have changed since: a report belongs to the version of the scores.
+        version = scoring_version(con, batch)
+        if version is None:
+            raise dg.Failure(
+                f"{batch} is not scored: materialise its predictions first.", allow_retries=False
+            )
+        seen = observe(con, study, batch, witness(registry, version))
+        path = write_report(landing.home, study, seen)
+        keep(con, study, seen, context.run_id)
+    for reason in seen.judgement.words:
         context.log.info(f"{batch}: {reason}")
+    return dg.MaterializeResult(metadata=_metadata(study, seen, path), check_results=_checks(seen))
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("drift_report", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("contact_list", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("realised_performance", partition_mapping=dg.AllPartitionMapping()),
+        "champion",
+    ],
+    group_name="performance",
+    kinds={"python"},
+    owners=["team:ml"],
+    pool=WAREHOUSE_POOL,
+)
+def overview(
+    warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
+) -> dg.MaterializeResult:
+    """All batches on one page: verdicts, performance, champions and alarms over time."""
+    with warehouse.connect() as con:
+        story = load_overview(con, warehouse.study)
+    page = render_overview(warehouse.study, *story, made_at=now())
+    path = write_whole(landing.home.overview, page)
+    reports = story[0]
+    current = reports[reports["current"]]
     return dg.MaterializeResult(
-        metadata=_metadata(study, version.version, figures, judgement, path),
-        check_results=[
-            dg.AssetCheckResult(
-                passed=not judgement.held,
-                check_name=NOT_DRIFTED,
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={"verdict": judgement.verdict, "reason": judgement.reasons[0]},
-            )
-        ],
+        metadata={
+            "page": dg.MetadataValue.path(str(path)),
+            "batches": int(reports["batch"].nunique()),
+            "alarms": int(reports["alarm"].sum()),
+            **{
+                f"batches_{verdict}": int((current["verdict"] == verdict).sum())
+                for verdict in ("clear", "drifted", "untrusted", "insufficient")
+            },
+        }
     )
 
 
-def _scoring_version(con: duckdb.DuckDBPyConnection, registry: Registry, batch: str) -> ModelVersion:
-    """Return the version of the current scores: the champion may have changed since."""
-    found = con.execute(
-        "SELECT any_value(model_version) FROM current_predictions WHERE batch = ?", [batch]
-    ).fetchone()
-    if found is None or found[0] is None:
-        raise dg.Failure(f"{batch} is not scored: materialise its predictions first.", allow_retries=False)
-    return registry.version(found[0])
+def witness(registry: Registry, number: int) -> Witness:
+    """Return what a version's verdicts rest on; raises ``LookupError`` when it is not registered."""
+    version = registry.version(number)
+    return Witness(number, registry.model(version), registry.reference(version), registry.importance(version))
 
 
-def _size(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[int, float]:
-    found = con.execute(
-        "SELECT count(*), avg(contact::INTEGER) FROM current_predictions WHERE batch = ?", [batch]
-    ).fetchone()
-    return (int(found[0]), float(found[1] or 0.0)) if found else (0, 0.0)
+def write_report(home: Home, study: Study, seen: Observation) -> Path:
+    """Write the page of an observation to its place; return it."""
+    return write_whole(home.report(seen.batch, seen.version), seen.page(study))
 
 
-def _scored_sample(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
-    """Return the scored rows, or a sample of them that is always the same: NannyML holds whole frames."""
-    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
-    return con.execute(
-        f"""SELECT {columns}, p.score, p.contact::INTEGER AS contact
-        FROM current_predictions p JOIN batch_rows b USING (batch, "{study.id}")
-        WHERE p.batch = ? ORDER BY md5("{study.id}") LIMIT ?""",  # noqa: S608
-        [batch, study.policies.overseer.report_sample],
-    ).df()
+def _checks(seen: Observation) -> list[dg.AssetCheckResult]:
+    """Return what the checks found: warnings, because the overseer acts by itself on what matters."""
+    figures, judgement = seen.figures, seen.judgement
+    losses = [reason.words for reason in judgement.reasons if reason.cause.endswith("_loss")]
+    shifts = [reason.words for reason in judgement.reasons if reason.cause.startswith("shift:")]
+    small = judgement.verdict == "insufficient"
+    found = {
+        NOT_HELD: [reason.words for reason in judgement.reasons if reason.acts],
+        NOTHING_SHIFTED: shifts,
+        PERFORMANCE_HOLDS: losses,
+        ESTIMATE_TRUSTED: [] if figures.trust.trusted or small else [figures.trust.why_not],
+    }
+    return [
+        dg.AssetCheckResult(
+            passed=not words,
+            check_name=name,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"verdict": judgement.verdict, "found": words[0] if words else "nothing"},
+        )
+        for name, words in found.items()
+    ]
 
 
-def _keep(
-    con: duckdb.DuckDBPyConnection,
-    run_id: str,
-    batch: str,
-    version: int,
-    figures: BatchFigures,
-    judgement: Judgement,
-) -> None:
-    auc = figures.estimate("auc")
-    key = {"batch": batch, "model_version": version}
-    report = pd.DataFrame(
-        [
-            {
-                "verdict": judgement.verdict,
-                "rows": figures.rows,
-                "drifted_columns": len(judgement.drifted_columns),
-                "reported_at": now(),
-                "outside_support": figures.outside_support,
-                "flagged_share": figures.flagged_share,
-                "estimated_auc": auc.value if auc else None,
-                "reference_auc": auc.reference if auc else None,
-                "rows_measured": figures.rows_measured,
-                "reasons": "\n".join(judgement.reasons),
-            }
-        ]
-    )
-    measured = pd.DataFrame([vars(figure) for figure in figures.figures])
-    estimates = pd.DataFrame(
-        [
-            {"metric": e.metric, "value": e.value, "lower": e.lower, "upper": e.upper}
-            for e in figures.estimates
-        ]
-    )
-    with transaction(con):
-        replace(con, "drift_reports", key, report)
-        replace(con, "drift_metrics", key, measured)
-        replace(con, "performance", {**key, "kind": "estimated"}, estimates)
-        if judgement.held:
-            record_decision(
-                con,
-                "hold",
-                f"{batch} is {judgement.verdict}: {judgement.reasons[0]}",
-                evidence={"reasons": judgement.reasons, "drifted_columns": judgement.drifted_columns},
-                champion_version=version,
-                batch=batch,
-                dagster_run_id=run_id,
-            )
-
-
-def _metadata(
-    study: Study, version: int, figures: BatchFigures, judgement: Judgement, path: Path
-) -> dict[str, Any]:
-    auc = figures.estimate("auc")
+def _metadata(study: Study, seen: Observation, path: Path) -> dict[str, Any]:
+    figures, judgement = seen.figures, seen.judgement
+    lines = [f"- {'**acted upon:** ' if one.acts else ''}{one.words}" for one in judgement.reasons]
     metadata: dict[str, Any] = {
         "verdict": judgement.verdict,
         "held": judgement.held,
-        "model_version": version,
-        "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in judgement.reasons)),
+        "alarm": judgement.alarm,
+        "model_version": seen.version,
+        "reasons": dg.MetadataValue.md("\n".join(lines)),
         "report": dg.MetadataValue.path(str(path)),
         "dagster/row_count": figures.rows,
         "rows_measured": figures.rows_measured,
         "share_outside_support": round(figures.outside_support, 4),
         "share_flagged": round(figures.flagged_share, 4),
         "drifted_columns": len(judgement.drifted_columns),
+        "estimate_trusted": figures.trust.trusted,
     }
-    if auc:
-        metadata |= {"estimated_auc": round(auc.value, 4), "reference_auc": round(auc.reference, 4)}
+    for one in figures.estimates:
+        metadata[f"estimated_{one.metric}"] = round(one.value, 4)
+    auc = figures.estimate("auc")
+    if auc is not None and auc.reference is not None:
+        metadata |= {
+            "estimated_auc_lower": round(auc.lower, 4),
+            "estimated_auc_upper": round(auc.upper, 4),
+            "reference_auc": round(auc.reference, 4),
+        }
+    if figures.loss:
+        metadata["estimated_auc_loss"] = round(figures.loss.value, 4)
+    for one in seen.realised.estimates if seen.realised else ():
+        metadata[f"realised_{one.metric}"] = round(one.value, 4)
     if figures.estimates:
         metadata["distances"] = dg.MetadataValue.md(_distance_plot(study, figures))
     return metadata
 
 
 def _distance_plot(study: Study, figures: BatchFigures) -> str:
-    """Draw how far each column moved, as markdown with the picture inside: the UI shows it."""
+    """Draw how far each column moved against its limit, as markdown with the picture inside."""
     from matplotlib.figure import Figure as Canvas
 
     titles = {f.name: f.title for f in study.features}
     shown = sorted(
         (f for f in figures.figures if f.method == JENSEN_SHANNON and f.value is not None),
-        key=lambda f: f.value or 0.0,
+        key=lambda f: (f.value or 0.0) / (f.upper_threshold or 1.0),
     )[-12:]
     canvas = Canvas(figsize=(7, 4), layout="constrained")
     axes = canvas.add_subplot()
+    names = [titles.get(f.column_name, f"{f.column_name} of the model") for f in shown]
     axes.barh(
-        [titles.get(f.column_name, "Score of the model") for f in shown],
-        [f.value or 0.0 for f in shown],
-        color=["#c2410c" if f.alert else "#64748b" for f in shown],
+        names, [f.value or 0.0 for f in shown], color=["#c2410c" if f.alert else "#64748b" for f in shown]
     )
-    if shown and shown[0].upper_threshold is not None:
-        axes.axvline(shown[0].upper_threshold, color="#334155", linestyle="--", linewidth=1)
-    axes.set_xlabel("Jensen-Shannon distance from the reference (dashed: limit)")
+    axes.scatter([f.upper_threshold or 0.0 for f in shown], names, marker="|", s=260, color="#334155")
+    axes.set_xlabel("Jensen-Shannon distance from people of their kind in the reference (bar: limit)")
     return as_markdown("distances", to_png(canvas))

@@ -10,7 +10,6 @@ from pydantic import Field
 from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
 from poleng_assets.core.contact_list import contact_list as make_list
-from poleng_assets.core.overseer import HELD_VERDICTS
 from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import now, record_decision, replace, transaction
@@ -99,14 +98,14 @@ def contact_list(
     """The people of a batch worth an intervention, in words, strongest first; not made while it is held."""
     batch = context.partition_key
     with warehouse.connect() as con:
-        verdict, version = _newest_report(con, batch)
-        if verdict in HELD_VERDICTS and not config.release:
+        verdict, held, version = _newest_report(con, batch)
+        if held and not config.release:
             context.log.info(
                 f"{batch} is {verdict}: its list is held back until the overseer has "
                 "tried to get a better model"
             )
             return
-        remark = _remark(verdict, config.release)
+        remark = _remark(verdict, held)
         scored = _scored(con, warehouse.study, batch)
         model = registry.model(registry.version(version))
         flagged = scored["contact"]
@@ -151,15 +150,16 @@ def _unscored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, int]:
-    """Return the verdict of the newest report, and the model version it speaks about."""
+def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, bool, int]:
+    """Return verdict and hold of the newest report, and the model version it speaks about."""
     found = con.execute(
-        "SELECT verdict, model_version FROM drift_reports WHERE batch = ? ORDER BY reported_at DESC LIMIT 1",
+        """SELECT verdict, coalesce(held, verdict IN ('drifted', 'untrusted')), model_version
+        FROM drift_reports WHERE batch = ? ORDER BY reported_at DESC LIMIT 1""",
         [batch],
-    ).fetchone()
-    if found is None:
+    ).fetchall()
+    if not found:
         raise dg.Failure(f"{batch} has no drift report yet: materialise it first.", allow_retries=False)
-    return found[0], found[1]
+    return found[0]
 
 
 def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
@@ -172,8 +172,8 @@ def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.Data
     ).df()
 
 
-def _remark(verdict: str, release: str) -> str:
-    if release and verdict in HELD_VERDICTS:
+def _remark(verdict: str, held: bool) -> str:
+    if held:
         return f"Made with a model that may not fit these people ({verdict}): take the order with caution"
     return "Too few people to check the model on this batch" if verdict == "insufficient" else ""
 

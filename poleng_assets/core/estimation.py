@@ -19,6 +19,7 @@ import pandas as pd
 from poleng_assets.core.calibration import fit
 from poleng_assets.core.figures import CONTACT, SCORE, Estimate, Loss, Trust
 from poleng_assets.core.matching import Match
+from poleng_assets.core.performance import hanley_mcneil_error
 from poleng_assets.study import Study
 
 # NannyML's names of the metrics, and ours.
@@ -101,15 +102,23 @@ def estimate(
     estimates = []
     for theirs, ours in METRICS.items():
         value = float(of_batch[(theirs, "value")].iloc[0])
-        half = _Z * widening * float(of_batch[(theirs, "sampling_error")].iloc[0])
+        if ours == "auc":
+            # NannyML's error of the AUC is too small by a seventh: .0124 on 1,000 people of the real
+            # survey, where resampling their outcomes gives .0145.
+            yes = float(here[SCORE].sum())
+            error = hanley_mcneil_error(value, yes, len(here) - yes)
+        else:
+            error = float(of_batch[(theirs, "sampling_error")].iloc[0])
+        half = _Z * widening * error
         realised = float(of_reference[(theirs, "realized")].iloc[0])
         if math.isfinite(value) and math.isfinite(half):
             estimates.append(Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), realised))
+    estimates += _of_each_person(here[SCORE], batch[SCORE], there, reference[SCORE], match, widening, study)
     auc = next((one for one in estimates if one.metric == "auc"), None)
     if auc is None:
         return Estimation(tuple(estimates), None, math.inf)
     lost = float(of_reference[("roc_auc", "value")].iloc[0]) - auc.value
-    half_width = _Z * widening * float(of_batch[("roc_auc", "sampling_error")].iloc[0])
+    half_width = (auc.upper - auc.lower) / 2
     loss = Loss(lost, _loss_error(there[SCORE].to_numpy(), resampled))
     return Estimation(tuple(estimates), loss, half_width)
 
@@ -139,6 +148,36 @@ def trust(estimation: Estimation, outside_support: float, shifted: bool, study: 
             False, "it takes shifted answers to mean what they meant before, which only outcomes can tell"
         )
     return Trust(True)
+
+
+def _of_each_person(
+    probability: pd.Series,
+    score: pd.Series,
+    there: pd.DataFrame,
+    reference_score: pd.Series,
+    match: Match,
+    widening: float,
+    study: Study,
+) -> list[Estimate]:
+    """Estimate the figures that are a mean over people, which NannyML does not: log-loss and Brier score.
+
+    Each is expected over both outcomes of a person, in the proportion that the calibrated probability
+    says; its error holds the chance of the outcome and of who was drawn.
+    """
+    found = []
+    for metric, cost in (("log_loss", lambda s: -np.log(s)), ("brier", lambda s: (1 - s) ** 2)):
+        p, s = probability.to_numpy(), np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+        if_yes, if_no = cost(s), cost(1 - s)
+        expected = p * if_yes + (1 - p) * if_no
+        variance = (p * if_yes**2 + (1 - p) * if_no**2).mean() - expected.mean() ** 2
+        half = _Z * widening * math.sqrt(max(variance, 0.0) / len(p))
+        r = np.clip(reference_score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+        realised = np.where(there[study.target.name].to_numpy() == 1, cost(r), cost(1 - r))
+        value = float(expected.mean())
+        found.append(
+            Estimate(metric, value, max(value - half, 0.0), value + half, float(realised @ match.weights))
+        )
+    return found
 
 
 def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray]) -> float:

@@ -186,13 +186,23 @@ def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: 
 
 
 def _find_batches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
-    """Say for each outcome in which batch its respondent stands, whatever the file is called."""
+    """Say for each outcome in which batch its respondent stands, whatever the file is called.
+
+    That is the batch which the file is named after when it has the respondent, else the newest one that
+    has. An outcome that comes before every batch of its respondent keeps the name of its file. Nothing
+    is measured by this column: outcomes meet scores by id alone (``core/performance.py``).
+    """
     con.execute(
-        f"""UPDATE outcomes SET batch = b.batch FROM batch_rows b
-        WHERE outcomes.source = ? AND outcomes."{study.id}" = b."{study.id}"
-        AND NOT EXISTS (SELECT 1 FROM batch_rows same WHERE same.batch = outcomes.source
-            AND same."{study.id}" = outcomes."{study.id}")""",  # noqa: S608
-        [name],
+        f"""UPDATE outcomes SET batch = found.batch FROM (
+            SELECT b."{study.id}" AS _person, b.batch FROM batch_rows b
+            LEFT JOIN ingested_files f ON f.kind = 'batches' AND f.name = b.batch
+            WHERE b."{study.id}" IN (SELECT "{study.id}" FROM outcomes WHERE source = $name)
+            QUALIFY row_number() OVER (
+                PARTITION BY b."{study.id}"
+                ORDER BY b.batch = $name DESC, f.ingested_at DESC NULLS LAST, b.batch DESC) = 1
+        ) found
+        WHERE outcomes.source = $name AND outcomes."{study.id}" = found._person""",  # noqa: S608
+        {"name": name},
     )
 
 

@@ -19,7 +19,7 @@ from poleng_assets.core.codes import to_codes, to_table
 BORROWED = 3.0
 # Below this share of comparable people the batch is compared with the whole reference.
 MIN_COMPARABLE = 0.5
-MAX_REPEATED_ROWS = 20_000
+MAX_REPEATED_ROWS = 10_000
 _NO_ANSWER = -(10**9)
 
 
@@ -54,6 +54,10 @@ class Match:
         if not self.within:
             return np.arange(len(self.weights))
         return systematic(self.weights, rows)
+
+    def distinct(self) -> np.ndarray:
+        """Return positions in the reference, nobody twice, that have the batch's mix: as many as it has."""
+        return systematic(self.weights, int(1 / self.weights.max()))
 
     def resampled(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return weights of the reference's rows in resamples of the reference, and of an unchanged batch.

@@ -1,111 +1,14 @@
-"""The overseer: from figures to a verdict, and from verdicts to what is to be done.
+"""The overseer's plan: from the verdicts on all open batches to what is to be done now.
 
-:func:`judge` speaks about one batch, :func:`plan` about all open batches at once. Both are pure: who
-measures, who remembers and who launches runs stands elsewhere.
+:func:`plan` is pure: who measures, who remembers and who launches runs stands elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from poleng_assets.core.drift import JENSEN_SHANNON, MISSING, SCORE, UNSEEN, BatchFigures
-from poleng_assets.study import OverseerPolicy, Study
-
-Verdict = Literal["clear", "drifted", "untrusted", "insufficient"]
-HELD_VERDICTS: tuple[Verdict, ...] = ("drifted", "untrusted")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict and its reasons in words, the weightiest first."""
-
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    drifted_columns: tuple[str, ...]
-
-    @property
-    def held(self) -> bool:
-        """Whether the batch waits for a better model before its list is made."""
-        return self.verdict in HELD_VERDICTS
-
-
-def judge(figures: BatchFigures, study: Study) -> Judgement:
-    """Turn the figures of one batch into a verdict under the study's policy.
-
-    Codes outside the model's support always make a batch untrusted. Beside that, ``harm`` acts on what
-    makes the model worse: a lower estimated AUC, answers gone missing; ``any_drift`` acts on any shift,
-    of the score or of enough columns. Shifts that do no harm are named, and not acted upon.
-    """
-    policy = study.policies.overseer
-    titles = {f.name: f.title for f in study.features}
-    shifted = figures.alerts(JENSEN_SHANNON)
-    drifted = tuple(f.column_name for f in shifted if f.column_name != SCORE)
-    if figures.rows < policy.min_rows:
-        reason = f"{figures.rows} respondents are too few to judge: {policy.min_rows} are needed"
-        return Judgement("insufficient", (reason,), drifted)
-    support = _support_reasons(figures, policy, titles)
-    harm = [*_performance_reasons(figures, policy), *_missing_reasons(figures, titles)]
-    moved_scores = _score_reasons(figures)
-    shifts = [*moved_scores, *_column_reasons(figures, titles)]
-    if support:
-        return Judgement("untrusted", (*support, *harm, *shifts), drifted)
-    many = len(drifted) > policy.max_drifted_columns * len(study.features)
-    if harm or (policy.policy == "any_drift" and (moved_scores or many)):
-        return Judgement("drifted", (*harm, *shifts), drifted)
-    quiet = "nothing was found that would make the model worse"
-    return Judgement("clear", (quiet, *shifts), drifted)
-
-
-def _support_reasons(figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[str]:
-    if figures.outside_support <= policy.max_outside_support:
-        return []
-    columns = figures.alerts(UNSEEN) or [f for f in figures.figures if f.method == UNSEEN and f.value]
-    names = ", ".join(f"{titles[f.column_name]} ({f.value:.0%})" for f in columns)
-    return [
-        f"{figures.outside_support:.0%} of the respondents gave an answer that the model never saw "
-        f"in training: {names}. No estimate about them can be believed"
-    ]
-
-
-def _performance_reasons(figures: BatchFigures, policy: OverseerPolicy) -> list[str]:
-    auc = figures.estimate("auc")
-    if auc is None or auc.value >= auc.reference - policy.max_auc_drop:
-        return []
-    return [
-        f"the model is expected to rank people worse: estimated AUC {auc.value:.3f}, "
-        f"against {auc.reference:.3f} on the reference"
-    ]
-
-
-def _missing_reasons(figures: BatchFigures, titles: Mapping[str, str]) -> list[str]:
-    return [
-        f"{titles[f.column_name]}: {f.value:.0%} of the answers are missing"
-        if f.value is not None
-        else f"{titles[f.column_name]}: no answers at all"
-        for f in figures.alerts(MISSING)
-    ]
-
-
-def _score_reasons(figures: BatchFigures) -> list[str]:
-    return [
-        f"the scores moved: Jensen-Shannon distance {_number(f.value)} (limit {_number(f.upper_threshold)})"
-        for f in figures.alerts(JENSEN_SHANNON)
-        if f.column_name == SCORE
-    ]
-
-
-def _column_reasons(figures: BatchFigures, titles: Mapping[str, str]) -> list[str]:
-    return [
-        f"{titles[f.column_name]} shifted: distance {_number(f.value)} (limit {_number(f.upper_threshold)})"
-        for f in figures.alerts(JENSEN_SHANNON)
-        if f.column_name != SCORE
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
+from poleng_assets.study import OverseerPolicy
 
 
 @dataclass(frozen=True)
@@ -137,6 +40,12 @@ class Situation:
         busy: batches with a run queued or running.
         failures: for each batch, how often its scoring or its release under this champion died.
         last_rejection: why the newest challenger was not promoted, empty when it was.
+        lost: batches whose outcomes show that this champion does worse than it should.
+        batches_since_retraining: batches taken in since a challenger was last judged against a champion;
+            None when there was no such contest.
+        unanswered: batches with an alarm under this champion, of which no request for labels knows.
+        requesting: a request for labels is queued or running.
+        request_failures: how often the request for exactly these died.
     """
 
     champion: int | None
@@ -148,6 +57,11 @@ class Situation:
     busy: frozenset[str] = frozenset()
     failures: Mapping[str, int] = field(default_factory=dict)
     last_rejection: str = ""
+    lost: tuple[str, ...] = ()
+    batches_since_retraining: int | None = None
+    unanswered: tuple[str, ...] = ()
+    requesting: bool = False
+    request_failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,59 +72,85 @@ class Plan:
         retrain: why to train a challenger, None when not to.
         score: batches to score with the present champion.
         release: held batches whose list is to be made with the present champion, and why.
+        request: batches for which labels are wanted, because there is nothing to learn from.
         messages: in words, one for each thing that is waiting or was decided.
     """
 
     retrain: str | None = None
     score: tuple[str, ...] = ()
     release: tuple[tuple[str, str], ...] = ()
+    request: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to launch."""
-        return self.retrain is None and not self.score and not self.release
+        return self.retrain is None and not self.score and not self.release and not self.request
 
 
-def plan(situation: Situation, max_attempts: int) -> Plan:
+def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
     """Decide what to launch: at most one retraining, and never the same one twice.
 
     A held batch waits while there is something to learn from, or on its way, or a retraining runs. When
-    nothing can be learned it is released: contact centres never wait for ever.
+    nothing can be learned, or a retraining has only just been tried, it is released: contact centres
+    never wait for ever.
     """
     if situation.champion is None:
-        return _first_model(situation, max_attempts)
+        return _first_model(situation, policy.max_retrain_attempts)
     score: list[str] = []
     release: list[tuple[str, str]] = []
     waiting: list[str] = []
     messages: list[str] = []
-    learnable = bool(situation.pending) and situation.retrain_failures < max_attempts
+    data = bool(situation.pending) and situation.retrain_failures < policy.max_retrain_attempts
+    learnable = data and not _cooling(situation, policy)
     for one in situation.open_batches:
         if one.batch in situation.busy:
             continue
         held = one.held and one.version == situation.champion
         if held and (situation.retraining or situation.arriving or learnable):
             waiting.append(one.batch)
-        elif situation.failures.get(one.batch, 0) >= max_attempts:
+        elif situation.failures.get(one.batch, 0) >= policy.max_retrain_attempts:
             messages.append(
-                f"Batch {one.batch} failed {max_attempts} times with model version {situation.champion}: "
-                "look at its newest run, then materialise its predictions and what follows again"
+                f"Batch {one.batch} failed {policy.max_retrain_attempts} times with model version "
+                f"{situation.champion}: look at its newest run, then materialise its predictions and what "
+                "follows again"
             )
         elif held:
-            release.append((one.batch, _why_released(situation, max_attempts)))
+            release.append((one.batch, _why_released(situation, policy)))
         else:
             score.append(one.batch)
     retrain = None
+    wanted = [*(f"drift in {batch}" for batch in waiting), *(f"loss in {batch}" for batch in situation.lost)]
     if waiting and situation.retraining:
         messages.append(f"Held until the retraining ends: {', '.join(waiting)}")
     elif waiting and situation.arriving:
         studies = ", ".join(situation.arriving)
         messages.append(f"Held until {studies} is taken in: {', '.join(waiting)}")
-    elif waiting:
-        retrain = f"drift in {', '.join(waiting)}; new field data: {', '.join(situation.pending)}"
+    elif wanted and learnable and not situation.retraining and not situation.arriving:
+        retrain = f"{', '.join(wanted)}; new field data: {', '.join(situation.pending)}"
         messages.append(f"Retraining: {retrain}")
+    request: tuple[str, ...] = ()
+    if situation.unanswered and not (data or situation.arriving or situation.retraining):
+        request = _request(situation, policy, messages)
     messages += [f"List of {batch} is made with the present champion: {why}" for batch, why in release]
-    return Plan(retrain, tuple(score), tuple(release), tuple(messages))
+    return Plan(retrain, tuple(score), tuple(release), request, tuple(messages))
+
+
+def _cooling(situation: Situation, policy: OverseerPolicy) -> bool:
+    since = situation.batches_since_retraining
+    return since is not None and since < policy.cooldown_batches
+
+
+def _request(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> tuple[str, ...]:
+    """Return the batches whose alarm nobody has answered, once for all of them."""
+    batches = ", ".join(situation.unanswered)
+    if situation.requesting:
+        return ()
+    if situation.request_failures >= policy.max_retrain_attempts:
+        messages.append(f"The request for labels of {batches} failed: look at its newest run")
+        return ()
+    messages.append(f"No field data to learn from: asking for labels of people like those of {batches}")
+    return situation.unanswered
 
 
 def _first_model(situation: Situation, max_attempts: int) -> Plan:
@@ -228,9 +168,15 @@ def _first_model(situation: Situation, max_attempts: int) -> Plan:
     return Plan(retrain=reason, messages=(f"Training the {reason}",))
 
 
-def _why_released(situation: Situation, max_attempts: int) -> str:
-    if situation.pending:
-        return f"the retraining on {', '.join(situation.pending)} failed {max_attempts} times"
+def _why_released(situation: Situation, policy: OverseerPolicy) -> str:
+    if situation.pending and situation.retrain_failures >= policy.max_retrain_attempts:
+        studies = ", ".join(situation.pending)
+        return f"the retraining on {studies} failed {policy.max_retrain_attempts} times"
     rejected = situation.last_rejection
     newest = f"; the newest challenger was not promoted: {rejected}" if rejected else ""
+    if situation.pending:
+        return (
+            f"a retraining ended {situation.batches_since_retraining} new batches ago, "
+            f"{policy.cooldown_batches} are waited for before the next{newest}"
+        )
     return f"no pending field study to learn from{newest}"

@@ -1,28 +1,72 @@
-"""The drift report: one self-contained page, verdict and reasons in words first."""
+"""The drift report: one self-contained page about one batch, verdict and reasons in words first.
+
+What belongs here puts into words and tables what was measured and judged elsewhere. The page tells
+shares and counts; it takes rows of people to count them, and none of them gets into it.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from poleng_assets.core.codes import to_codes, to_table
-from poleng_assets.core.drift import JENSEN_SHANNON, MISSING, SCORE, BatchFigures
-from poleng_assets.core.overseer import Judgement
-from poleng_assets.study import Feature, Study
+from poleng_assets.core.drift_plots import (
+    Sides,
+    answers,
+    columns_to_plot,
+    drift_plots,
+    performance_plot,
+    plotly_js,
+)
+from poleng_assets.core.figures import (
+    ALL_COLUMNS,
+    COMPOSITION,
+    CONTACT,
+    DISTANCES,
+    DOMAIN_CLASSIFIER,
+    MISSING,
+    OUT_OF_RANGE,
+    QUARANTINED,
+    RECONSTRUCTION,
+    SCORE,
+    UNSEEN,
+    BatchFigures,
+    Estimate,
+    Figure,
+)
+from poleng_assets.core.model_card import FIGURES
+from poleng_assets.core.verdict import QUIET, Judgement
+from poleng_assets.study import Study
 
+# What a verdict says about the batch; whether its list is made is told after it.
 MEANINGS = {
-    "clear": "The model fits this batch. Its contact list is made at once.",
-    "drifted": "The batch is not like the data the model knows, and the model is expected to do worse on "
-    "it. The contact list is held until a better model has been tried.",
+    "clear": "Nothing was found that would make the model worse.",
+    "drifted": "The answers of these people have shifted; nothing says that the model does worse on them. "
+    "Only outcomes would tell.",
     "untrusted": "The batch lies outside what the model has ever seen, so no estimate about it can be "
-    "believed. The contact list is held until a better model has been tried.",
-    "insufficient": "The batch is too small to be judged. It is scored, and its contact list made, like "
-    "a clear one.",
+    "believed.",
+    "insufficient": "The batch is too small to be judged. It is scored like a clear one.",
 }
+DRIFTED_AND_HELD = "The batch is not as the model knows it, in a way that makes the model worse or may do so."
+HELD = "The contact list is held until a better model has been tried."
+LISTED = "The contact list is made at once."
 DISTRIBUTIONS_SHOWN = 6
+REASONS_SHOWN = 6
+BARS_SHOWN = 10
+PSEUDO_COLUMNS = {
+    SCORE: "Score of the model",
+    CONTACT: "Whether to contact",
+    ALL_COLUMNS: "All questions together",
+}
+QUALITY = {
+    MISSING: "no answer was given",
+    UNSEEN: "an answer that the model never saw in training",
+    OUT_OF_RANGE: "an answer beyond the lowest or highest of the reference",
+    QUARANTINED: "rows of the file that broke the contract and were left out",
+}
+METRICS = {name: (title, words) for name, title, _, words in FIGURES}
 
 
 @dataclass(frozen=True)
@@ -39,8 +83,44 @@ class Distribution:
     """The answers to one question side by side."""
 
     title: str
-    distance: float | None
+    alert: bool
     bars: list[Bar]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One metric without labels and with outcomes, each with its interval, and on the reference.
+
+    What is not known is empty.
+    """
+
+    title: str
+    estimated: tuple[str, str]
+    realised: tuple[str, str]
+    reference: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One fault of the data: in which question, what, in which share of the people, and the limit."""
+
+    title: str
+    what: str
+    share: str
+    limit: str
+    alert: bool
+
+
+@dataclass(frozen=True)
+class Move:
+    """How far one column moved, by two distances, and what that is worth to the model."""
+
+    title: str
+    distances: tuple[tuple[str, str, bool], ...]
+    importance: str
+    worth: str
+    alert: bool
 
 
 def render_report(
@@ -51,67 +131,213 @@ def render_report(
     judgement: Judgement,
     reference: pd.DataFrame,
     scored: pd.DataFrame,
+    *,
+    realised: Sequence[Estimate] = (),
+    realised_respondents: int = 0,
+    champion_since: datetime | None = None,
+    made_at: datetime | None = None,
 ) -> str:
-    """Return the report as HTML that opens offline: no script, no font, no picture from elsewhere.
+    """Return the report as HTML that opens offline: nothing on it comes from elsewhere.
 
     Args:
-        study: titles and labels.
+        study: titles, labels and policies.
         batch: id of the batch.
         version: of the model that scored it.
         figures: what was measured.
         judgement: what the overseer made of it.
         reference: held-out rows with features and ``score``.
         scored: the measured rows of the batch, with features and ``score``.
+        realised: performance with the outcomes that have arrived.
+        realised_respondents: people whose outcome is known.
+        champion_since: when this version began to serve.
+        made_at: now, when None.
     """
     import jinja2
 
-    titles = {f.name: f.title for f in study.features} | {SCORE: "Score of the model"}
-    distances = sorted(
-        (f for f in figures.figures if f.method == JENSEN_SHANNON),
-        key=lambda f: -(2.0 if f.value is None else f.value),
+    titles = column_titles(study)
+    sides = Sides.of(study, reference, scored)
+    measured = any(f.method in DISTANCES for f in figures.figures)
+    plots = drift_plots(study, figures, sides) if measured else []
+    drawn = performance_plot(
+        figures.estimates, realised, figures.trust.trusted, {name: METRICS[name][0] for name in _DRAWN}
     )
-    templates = jinja2.Environment(loader=jinja2.PackageLoader("poleng_assets"), autoescape=True)
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("poleng_assets"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
     return templates.get_template("drift_report.html").render(
         study=study,
         batch=batch,
         version=version,
         figures=figures,
         judgement=judgement,
-        meaning=MEANINGS[judgement.verdict],
-        titles=titles,
-        distances=distances,
-        missing=[f for f in figures.figures if f.method == MISSING and (f.alert or f.value)],
-        distributions=[
-            _distribution(study.feature(f.column_name), f.value, reference, scored)
-            for f in distances
-            if f.column_name != SCORE
-        ][:DISTRIBUTIONS_SHOWN],
-        scores=_score_distribution(reference, scored),
-        made_at=datetime.now(UTC),
+        meaning=meaning(judgement),
+        acted_upon=[reason.words for reason in judgement.reasons if reason.acts],
+        reasons_shown=REASONS_SHOWN,
+        named=[reason.words for reason in judgement.reasons if not reason.acts and reason.cause != QUIET],
+        auc=figures.estimate("auc"),
+        realised_auc=next((e for e in realised if e.metric == "auc"), None),
+        realised_respondents=realised_respondents,
+        sought=study.target.codes[study.target.positive],
+        performance=_performance(figures.estimates, realised),
+        performance_plot=drawn,
+        measured=measured,
+        qualities=_qualities(figures, titles),
+        moves=_moves(figures, judgement, titles),
+        structure=_structure(figures),
+        composition=_composition(figures, titles),
+        within=sides.within,
+        left_out=len(sides.batch) - len(sides.comparable),
+        plots=plots,
+        drifted=bool(figures.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
+        distributions=_distributions(study, figures, sides) if measured else [],
+        scores=_score_distribution(sides.like, sides.comparable),
+        plotly_js=plotly_js() if plots or drawn else "",
+        champion_since=champion_since.astimezone(UTC) if champion_since else None,
+        made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
 
 
-def _distribution(
-    feature: Feature, distance: float | None, reference: pd.DataFrame, scored: pd.DataFrame
-) -> Distribution:
-    """Count the answers to one question; the codes most different between the two come first."""
-    there, here = (_shares(rows, feature.name) for rows in (reference, scored))
-    bars = [
-        Bar(
-            feature.label(code) or "no answer",
-            float(there.get(code, 0.0)),
-            float(here.get(code, 0.0)),
+_DRAWN = ("auc", "accuracy", "precision", "recall")
+
+
+def meaning(judgement: Judgement) -> str:
+    """Say what a verdict means, and what happens to the contact list."""
+    if judgement.verdict == "drifted" and judgement.held:
+        return f"{DRIFTED_AND_HELD} {HELD}"
+    return f"{MEANINGS[judgement.verdict]} {HELD if judgement.held else LISTED}"
+
+
+def column_titles(study: Study) -> dict[str, str]:
+    """Return the words for every column that a figure can be about."""
+    return {feature.name: feature.title for feature in study.features} | PSEUDO_COLUMNS
+
+
+def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) -> list[Performance]:
+    lines = []
+    for metric in dict.fromkeys(e.metric for e in (*estimates, *realised)):
+        one, other = (next((e for e in found if e.metric == metric), None) for found in (estimates, realised))
+        references = [e.reference for e in (one, other) if e is not None and e.reference is not None]
+        title, says = METRICS.get(metric, (metric, ""))
+        reference = f"{references[0]:.3f}" if references else ""
+        lines.append(Performance(title, _interval(one), _interval(other), reference, says))
+    return lines
+
+
+def _interval(estimate: Estimate | None) -> tuple[str, str]:
+    if estimate is None:
+        return "", ""
+    return f"{estimate.value:.3f}", f"{estimate.lower:.3f} to {estimate.upper:.3f}"
+
+
+def _qualities(figures: BatchFigures, titles: dict[str, str]) -> list[Quality]:
+    """Return what is wrong with the data, alerts first; nothing for what is as it should be."""
+    found = [f for f in figures.figures if f.method in QUALITY and (f.alert or f.value)]
+    found.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
+    # A column without any answer has no share of missing ones.
+    unknown = {MISSING: "all"}
+    return [
+        Quality(
+            titles[f.column_name],
+            QUALITY[f.method],
+            unknown.get(f.method, "unknown") if f.value is None else _share(f.value),
+            "" if f.upper_threshold is None else _share(f.upper_threshold),
+            f.alert,
         )
-        for code in sorted(set(there) | set(here), key=lambda code: (code is None, code))
+        for f in found
+    ]
+
+
+def _moves(figures: BatchFigures, judgement: Judgement, titles: dict[str, str]) -> list[Move]:
+    """Return every column that was compared: what shifted first, by its worth, then by distance."""
+    worth = {reason.cause: reason.worth for reason in judgement.reasons}
+    keyed = []
+    for name in dict.fromkeys(f.column_name for f in figures.figures if f.method in DISTANCES):
+        found = [figures.figure(name, method) for method in DISTANCES]
+        alert = any(f is not None and f.alert for f in found)
+        share = figures.importance.get(name)
+        value = worth.get(f"shift:{name}", 0.0)
+        distance = max((2.0 if f.value is None else f.value for f in found if f is not None), default=0.0)
+        move = Move(
+            titles[name],
+            tuple(_distance(f) for f in found),
+            "" if share is None else f"{share:.1%}",
+            f"{value:.3f}" if alert and share is not None else "",
+            alert,
+        )
+        keyed.append(((not alert, -value, -distance), move))
+    return [move for _, move in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _distance(figure: Figure | None) -> tuple[str, str, bool]:
+    if figure is None:
+        return "", "", False
+    value = "unknown" if figure.value is None else f"{figure.value:.3f}"
+    limit = "" if figure.upper_threshold is None else f"{figure.upper_threshold:.3f}"
+    return value, limit, figure.alert
+
+
+def _structure(figures: BatchFigures) -> list[str]:
+    sentences = []
+    error = figures.figure(ALL_COLUMNS, RECONSTRUCTION)
+    if error is not None:
+        found = "do not go together as they used to" if error.alert else "go together as they used to"
+        value = "unknown" if error.value is None else f"{error.value:.3f}"
+        low, high = (
+            "unknown" if limit is None else f"{limit:.3f}"
+            for limit in (error.lower_threshold, error.upper_threshold)
+        )
+        sentences.append(
+            f"The answers {found}: when each person's answers are boiled down to a summary and guessed back "
+            f"from it, the error is {value}; by chance alone it would lie between {low} and {high}."
+        )
+    classifier = figures.figure(ALL_COLUMNS, DOMAIN_CLASSIFIER)
+    if classifier is not None and classifier.value is not None:
+        sentences.append(
+            f"A second model that tries to tell these people from those of the reference ranks them right in "
+            f"{classifier.value:.0%} of all pairs; 50% would be by lot."
+        )
+    return sentences
+
+
+def _composition(figures: BatchFigures, titles: dict[str, str]) -> list[str]:
+    sentences = []
+    for figure in figures.figures:
+        if figure.method != COMPOSITION:
+            continue
+        limit = "" if figure.upper_threshold is None else f" (limit {figure.upper_threshold:.3f})"
+        value = "unknown" if figure.value is None else f"{figure.value:.3f}"
+        what = "is another mix of people than" if figure.alert else "is about the same mix of people as"
+        sentences.append(
+            f"By {titles[figure.column_name]}, this batch {what} the reference: distance {value}{limit}. "
+            "That is no shift: everybody is compared with people of the same answer."
+        )
+    return sentences
+
+
+def _distributions(study: Study, figures: BatchFigures, sides: Sides) -> list[Distribution]:
+    """Count the answers to what drifted, and to what is farthest away when there is room."""
+    names = columns_to_plot(figures, study, DISTRIBUTIONS_SHOWN)
+    distances = sorted(
+        (f for f in figures.figures if f.method in DISTANCES and f.column_name in study.feature_names),
+        key=lambda f: -(2.0 if f.value is None else f.value),
+    )
+    names = list(dict.fromkeys([*names, *(f.column_name for f in distances)]))[:DISTRIBUTIONS_SHOWN]
+    return [_distribution(study, name, figures, sides) for name in names]
+
+
+def _distribution(study: Study, name: str, figures: BatchFigures, sides: Sides) -> Distribution:
+    """Count the answers to one question; those most different between the two come first."""
+    feature = study.feature(name)
+    there, here = (
+        answers(feature, rows).value_counts(normalize=True) for rows in sides.compared_in(name, figures)
+    )
+    bars = [
+        Bar(str(label), float(there.get(label, 0.0)), float(here.get(label, 0.0)))
+        for label in sorted({*there.index, *here.index})
     ]
     bars.sort(key=lambda bar: -abs(bar.reference - bar.batch))
-    return Distribution(feature.title, distance, bars[:10])
-
-
-def _shares(rows: pd.DataFrame, name: str) -> dict[int | None, float]:
-    codes, _ = to_codes(to_table(rows[[name]])[name])
-    counted = Counter(codes.to_pylist())
-    return {code: count / len(rows) for code, count in counted.items()}
+    alert = any(f.alert for f in figures.figures if f.column_name == name)
+    return Distribution(feature.title, alert, bars[:BARS_SHOWN])
 
 
 def _score_distribution(reference: pd.DataFrame, scored: pd.DataFrame) -> list[Bar]:
@@ -124,3 +350,8 @@ def _score_distribution(reference: pd.DataFrame, scored: pd.DataFrame) -> list[B
         Bar(f"{low:.1f} to {low + 0.1:.1f}", float(a), float(b))
         for low, a, b in zip(edges, there.fillna(0), here.fillna(0), strict=False)
     ]
+
+
+def _share(value: float) -> str:
+    """Return a share in percent; a small one is not rounded to nothing."""
+    return "under 0.1%" if 0 < value < 0.0005 else f"{value:.1%}"

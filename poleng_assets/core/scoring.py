@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from poleng_assets.core.audit import in_audit
 from poleng_assets.core.model import Model
 from poleng_assets.core.tables import now, transaction
 from poleng_assets.study import Study
@@ -19,6 +20,7 @@ def score_batch(
 ) -> tuple[int, int]:
     """Score every respondent of a batch and keep all scores; return (respondents, contacts).
 
+    Who is in the audit sample (``core/audit.py``) is marked, contacts and others alike.
     One transaction: the batch is scored whole by this version, or not at all. Earlier versions'
     scores stay; the newest scoring is current.
     """
@@ -38,7 +40,8 @@ def score_batch(
             con.register("incoming", pa.table({"id": chunk[study.id], "score": score, "contact": contact}))
             con.execute(
                 f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
-                ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at FROM incoming""",  # noqa: S608
+                ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
+                {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
                 [batch, version, scored_at],
             )
             con.unregister("incoming")

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS training_sets (
     content_hash VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS predictions (
     batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL, model_version INTEGER NOT NULL,
-    score DOUBLE NOT NULL, contact BOOLEAN NOT NULL, scored_at TIMESTAMPTZ NOT NULL);
+    score DOUBLE NOT NULL, contact BOOLEAN NOT NULL, scored_at TIMESTAMPTZ NOT NULL,
+    audit BOOLEAN NOT NULL DEFAULT false);
 CREATE TABLE IF NOT EXISTS contact_lists (
     batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL, model_version INTEGER NOT NULL,
     score DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL, remark VARCHAR NOT NULL,
@@ -41,7 +42,8 @@ CREATE TABLE IF NOT EXISTS drift_reports (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, verdict VARCHAR NOT NULL,
     rows BIGINT NOT NULL, drifted_columns INTEGER NOT NULL, reported_at TIMESTAMPTZ NOT NULL,
     outside_support DOUBLE, flagged_share DOUBLE, estimated_auc DOUBLE, reference_auc DOUBLE,
-    rows_measured BIGINT, reasons VARCHAR);
+    rows_measured BIGINT, reasons VARCHAR, held BOOLEAN, alarm BOOLEAN, weak BOOLEAN, trusted BOOLEAN,
+    causes VARCHAR, estimated_loss DOUBLE, figures JSON, judgement JSON);
 CREATE TABLE IF NOT EXISTS drift_metrics (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, column_name VARCHAR NOT NULL,
     method VARCHAR NOT NULL, value DOUBLE, lower_threshold DOUBLE, upper_threshold DOUBLE,
@@ -49,10 +51,26 @@ CREATE TABLE IF NOT EXISTS drift_metrics (
 CREATE TABLE IF NOT EXISTS performance (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, kind VARCHAR NOT NULL,
     metric VARCHAR NOT NULL, value DOUBLE, lower DOUBLE, upper DOUBLE);
+CREATE TABLE IF NOT EXISTS field_study_requests (
+    requested_at TIMESTAMPTZ NOT NULL, batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL,
+    stratum VARCHAR NOT NULL, why VARCHAR NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (
     decided_at TIMESTAMPTZ NOT NULL, kind VARCHAR NOT NULL, champion_version INTEGER,
     challenger_version INTEGER, reason VARCHAR NOT NULL, evidence JSON NOT NULL,
     training_data_hash VARCHAR, batch VARCHAR, dagster_run_id VARCHAR, mlflow_run_id VARCHAR);
+"""
+
+# Columns that warehouses of earlier releases lack. DuckDB adds a column with a default, not with NOT NULL.
+_NEW_COLUMNS = """
+ALTER TABLE predictions ADD COLUMN IF NOT EXISTS audit BOOLEAN DEFAULT false;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS held BOOLEAN;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS alarm BOOLEAN;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS weak BOOLEAN;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS trusted BOOLEAN;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS causes VARCHAR;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS estimated_loss DOUBLE;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS figures JSON;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS judgement JSON;
 """
 
 # The newest scoring of a batch is the current one: a rescoring adds a version and takes nothing away.
@@ -65,7 +83,7 @@ USING (batch, scored_at);
 
 
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
-    """Make the tables that are missing; the row tables get the study's columns."""
+    """Make the tables and columns that are missing; the row tables get the study's columns."""
     row_tables = {
         "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
         "field_study_rows": (
@@ -83,6 +101,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             listed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
             con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {listed})")
         con.execute(_FIXED_TABLES.format(id=study.id))
+        con.execute(_NEW_COLUMNS)
         con.execute(CURRENT_PREDICTIONS)
 
 

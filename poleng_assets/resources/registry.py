@@ -28,6 +28,7 @@ CHALLENGER = "challenger"
 RUN_TAG = "dagster_run_id"
 SEARCH_TAG = "search"
 MODE_TAG = "mode"
+EXPLAINED_ROWS = 300
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
 
@@ -133,7 +134,15 @@ class Registry:
 
     def reference(self, version: ModelVersion) -> pd.DataFrame:
         """Return the version's reference: held-out rows with its out-of-sample scores."""
-        return pd.read_parquet(self._download(f"runs:/{version.run_id}/reference") / "reference.parquet")
+        return pd.read_parquet(self._reference_file(version))
+
+    def importance(self, version: ModelVersion) -> Mapping[str, float]:
+        """Return how much each feature moves the version's scores, in log-odds."""
+        served = self._download(f"models:/{self.model_name}/{version.version}")
+        return _importance(served / "artifacts" / "model", self._reference_file(version))
+
+    def _reference_file(self, version: ModelVersion) -> Path:
+        return self._download(f"runs:/{version.run_id}/reference") / "reference.parquet"
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
@@ -256,6 +265,13 @@ class Registry:
 def _load(folder: Path) -> Model:
     """Read a model once for all assets of a run; MLflow never uses the name of a folder again."""
     return Model.load(folder)
+
+
+@lru_cache(maxsize=2)
+def _importance(folder: Path, reference: Path) -> Mapping[str, float]:
+    """Explain some rows of the reference; the mean settles long before all of them."""
+    rows = pd.read_parquet(reference)
+    return _load(folder).importance(rows.sample(min(EXPLAINED_ROWS, len(rows)), random_state=1))
 
 
 def _client(uri: str, experiment: str, artifacts: str) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from poleng_assets.core.calibration import Calibration, calibrate
+from poleng_assets.core.calibration import Calibration, calibrate, fit
 
 ROWS = 6_000
 FOLD = np.arange(ROWS) % 3
@@ -46,6 +46,37 @@ def test_the_line_is_the_one_with_the_lowest_log_loss(true: np.ndarray, target: 
     found, _ = calibrate(raw, target, FOLD, min_gain=0.0)
     best = minimize(lambda line: loss(line[0] * raw + line[1], target), [1.0, 0.0], tol=1e-10)
     assert loss(found.log_odds(raw), target) == pytest.approx(best.fun, abs=1e-7)
+
+
+def test_a_fit_is_the_line_with_the_lowest_log_loss(true: np.ndarray, target: np.ndarray):
+    raw = 0.3 * true - 2
+    best = minimize(lambda line: loss(line[0] * raw + line[1], target), [1.0, 0.0], tol=1e-10)
+    assert loss(fit(raw, target).log_odds(raw), target) == pytest.approx(best.fun, abs=1e-7)
+
+
+def test_a_fit_of_true_scores_changes_next_to_nothing(true: np.ndarray, target: np.ndarray):
+    found = fit(true, target)
+    assert (found.slope, found.intercept) == pytest.approx((1, 0), abs=0.1)
+
+
+def test_people_who_weigh_more_count_as_more_people(true: np.ndarray, target: np.ndarray):
+    times = np.random.default_rng(3).integers(0, 4, ROWS)
+    weighed, repeated = fit(true, target, times), fit(np.repeat(true, times), np.repeat(target, times))
+    assert weighed.slope == pytest.approx(repeated.slope, abs=1e-3)
+    assert weighed.intercept == pytest.approx(repeated.intercept, abs=1e-3)
+
+
+def test_people_without_weight_have_no_say(true: np.ndarray, target: np.ndarray):
+    half = np.arange(ROWS) % 2
+    turned = np.where(half == 0, 1 - target, target)
+    found, own = fit(true, turned, half.astype(float)), fit(true[half == 1], target[half == 1])
+    assert found.slope == pytest.approx(own.slope, abs=1e-3)
+    assert found.intercept == pytest.approx(own.intercept, abs=1e-3)
+
+
+def test_equal_weights_are_none(true: np.ndarray, target: np.ndarray):
+    weighed, plain = fit(true, target, np.full(ROWS, 1.0)), fit(true, target)
+    assert (weighed.slope, weighed.intercept) == pytest.approx((plain.slope, plain.intercept), abs=1e-4)
 
 
 def test_true_scores_are_left_as_they_are(true: np.ndarray, target: np.ndarray):

@@ -650,6 +650,21 @@ def test_outcomes_named_like_a_batch_belong_to_it_even_if_another_batch_has_the_
     assert set(stored(con, "outcomes")["batch"]) == {"autumn"}
 
 
+def test_outcomes_of_people_in_several_batches_belong_to_the_newest(
+    tmp_path: Path,
+    con: Connection,
+    take_in: TakeIn,
+    labelled: pd.DataFrame,
+    batch: pd.DataFrame,
+    study: Study,
+):
+    take_in("batches", parquet(tmp_path, batch, "winter"))
+    take_in("batches", parquet(tmp_path, batch.iloc[::-1], "autumn"))
+    take_in("batches", parquet(tmp_path, batch.iloc[:30], "spring"))
+    take_in("outcomes", parquet(tmp_path, labelled[[study.id, study.target.name]], "answers"))
+    assert stored(con, "outcomes")["batch"].tolist() == ["spring"] * 30 + ["autumn"] * 70
+
+
 def test_outcomes_of_people_in_no_batch_are_kept_under_their_file_name(
     tmp_path: Path, con: Connection, take_in: TakeIn, labelled: pd.DataFrame, study: Study
 ):

@@ -6,8 +6,6 @@ import base64
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from html.parser import HTMLParser
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,42 +21,9 @@ from poleng_assets.core.model_card import (
 )
 from poleng_assets.core.plots import CAPTIONS, holdout_plots
 from poleng_assets.study import Study
+from poleng_assets_tests.core.pages import Page, row_of
 
 FIGURES = {"recall": 0.6, "auc": 0.75}
-
-
-class Page(HTMLParser):
-    """Collects what a reader sees, and every tag with its attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.tags: list[tuple[str, dict[str, Any]]] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and "style" not in self.open:
-            self.words.append(" ".join(data.split()))
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
-
-
-def row_of(page: str, head: str) -> list[str]:
-    """Return the cells of the table row with this head."""
-    found = re.search(rf'<tr><th scope="row"[^>]*>{re.escape(head)}</th>(.*?)</tr>', page, re.DOTALL)
-    assert found is not None, head
-    return re.findall(r"<td[^>]*>(.*?)</td>", found[1], re.DOTALL)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from poleng_assets.core.model import Model
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import insert
 from poleng_assets.study import Study
-from poleng_assets_tests.conftest import as_table
+from poleng_assets_tests.conftest import as_table, with_policies
 
 Connection = duckdb.DuckDBPyConnection
 ROWS = 300
@@ -244,3 +244,36 @@ def test_a_capacity_is_of_the_batch_and_not_of_each_chunk(
 
 def test_a_batch_of_nobody_fills_no_places(con: Connection, model: Model, study: Study):
     assert score_batch(con, with_places(model, 5), study, "unheard_of", 1) == (0, 0)
+
+
+# The audit sample
+
+
+def audited(con: Connection, study: Study) -> pd.DataFrame:
+    return predictions(con).groupby(study.id)["audit"].agg(["nunique", "first"])
+
+
+def test_the_audit_sample_is_marked_among_contacts_and_others_alike(
+    con: Connection, model: Model, study: Study, people: pd.DataFrame
+):
+    insert(con, "batch_rows", check_rows(as_table(people), study, "batches").rows.assign(batch="large"))
+    often = with_policies(study, outcomes={"audit_share": 0.3})
+    score_batch(con, model, often, "large", 1)
+    for contact, one in predictions(con).groupby("contact"):
+        error = (0.3 * 0.7 / len(one)) ** 0.5
+        assert one["audit"].mean() == pytest.approx(0.3, abs=4 * error), contact
+
+
+def test_the_same_people_are_audited_under_every_version_and_in_every_batch(
+    stocked: Connection, model: Model, study: Study, batch: pd.DataFrame
+):
+    rows = check_rows(as_table(batch), study, "batches").rows
+    insert(stocked, "batch_rows", rows.iloc[::-1].assign(batch="again"))
+    often = with_policies(study, outcomes={"audit_share": 0.3})
+    score_batch(stocked, model, often, "spring", 1)
+    score_batch(stocked, stricter(model), often, "spring", 2)
+    score_batch(stocked, model, often, "again", 2)
+    found = audited(stocked, study)
+    assert len(found) == ROWS
+    assert set(found["nunique"]) == {1}
+    assert set(found["first"]) == {True, False}

@@ -52,7 +52,7 @@ def filled(con: Connection) -> Connection:
 # The tables
 
 CONTRACT = {
-    "predictions": ["batch", "subject_id", "model_version", "score", "contact", "scored_at"],
+    "predictions": ["batch", "subject_id", "model_version", "score", "contact", "scored_at", "audit"],
     "contact_lists": ["batch", "subject_id", "model_version", "score", "created_at"],
     "drift_reports": ["batch", "model_version", "verdict", "rows", "drifted_columns", "reported_at"],
     "drift_metrics": [
@@ -116,10 +116,21 @@ def test_a_study_with_another_id_column_has_it_in_every_table(study: Study):
         "batch_rows",
         "contact_lists",
         "current_predictions",
+        "field_study_requests",
         "field_study_rows",
         "outcomes",
         "predictions",
     ]
+
+
+def test_a_warehouse_of_an_earlier_release_gets_the_columns_that_it_lacks(con: Connection, study: Study):
+    con.execute("DROP VIEW current_predictions; ALTER TABLE predictions DROP COLUMN audit")
+    con.execute("INSERT INTO predictions VALUES ('b1', '7', 1, 0.4, false, now())")
+    for _ in range(2):
+        create_tables(con, study)
+    found = con.execute("SELECT subject_id, audit FROM current_predictions").fetchall()
+    assert found == [("7", False)]
+    con.execute("INSERT INTO predictions VALUES ('b1', '8', 1, 0.6, true, now(), true)")
 
 
 # Transactions

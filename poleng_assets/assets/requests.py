@@ -1,0 +1,152 @@
+"""Requests: whom to interview next, when labels are wanted and nobody has brought them."""
+
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pandas as pd
+
+from poleng_assets.core.contact_list import FORMULA_SIGNS
+from poleng_assets.core.field_study_request import FieldStudyRequest, plan_request
+from poleng_assets.core.figures import DISTANCES, UNSEEN
+from poleng_assets.core.tables import insert, now, record_decision, transaction
+from poleng_assets.files import write_whole
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.registry import Registry
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.study import Study
+
+FILE = "field_study_request.csv"
+# People of batches long gone are hard to find, and are not what the model will meet next.
+NEWEST_BATCHES = 5
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("drift_report", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("realised_performance", partition_mapping=dg.AllPartitionMapping()),
+    ],
+    group_name="performance",
+    kinds={"csv"},
+    owners=["team:survey"],
+    pool=WAREHOUSE_POOL,
+)
+def field_study_request(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+    landing: dg.ResourceParam[Landing],
+) -> dg.MaterializeResult:
+    """Whom to interview next: people of the newest batches that the champion may not know, by kind."""
+    study, version = warehouse.study, registry.champion().version
+    with warehouse.connect() as con:
+        batches = _batches(con, study, version)
+        drifted = _drifted(con, study, version, batches)
+        scored = _scored(con, study, version, batches, drifted)
+        request = plan_request(scored, drifted, study, _auc(con, version, batches))
+        path = write_whole(landing.home.requests / FILE, _as_csv(request, study))
+        if request.size:
+            with transaction(con):
+                # Who was drawn by lot tells of more people than oneself (core/performance.py).
+                insert(con, "field_study_requests", request.people.assign(requested_at=now()))
+                record_decision(
+                    con,
+                    "request",
+                    request.words,
+                    evidence={
+                        "batches": batches,
+                        "drifted": drifted,
+                        "interviews": request.size,
+                        "within": round(request.within, 4),
+                    },
+                    champion_version=version,
+                    dagster_run_id=context.run_id,
+                )
+    context.log.info(request.words)
+    return dg.MaterializeResult(metadata=_metadata(study, version, batches, drifted, request, str(path)))
+
+
+def _batches(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> list[str]:
+    """Return the newest batches about which the champion is in doubt, or was found to do worse."""
+    found = con.execute(
+        """SELECT r.batch FROM drift_reports r LEFT JOIN performance p ON p.batch = r.batch
+            AND p.model_version = r.model_version AND p.kind = 'realised' AND p.metric = 'auc'
+        WHERE r.model_version = $version AND (r.verdict IN ('drifted', 'untrusted')
+            OR p.upper < r.reference_auc - $tolerated)
+        ORDER BY r.reported_at DESC, r.batch LIMIT $newest""",
+        {
+            "version": version,
+            "tolerated": study.policies.overseer.max_auc_drop,
+            "newest": NEWEST_BATCHES,
+        },
+    ).fetchall()
+    return [batch for (batch,) in found]
+
+
+def _drifted(con: duckdb.DuckDBPyConnection, study: Study, version: int, batches: list[str]) -> list[str]:
+    """Return the features that shifted in any of the batches: unseen codes first, then the farthest."""
+    found = con.execute(
+        """SELECT column_name FROM drift_metrics WHERE model_version = $version AND alert
+            AND list_contains($batches::VARCHAR[], batch) AND list_contains($methods, method)
+            AND list_contains($features, column_name)
+        GROUP BY column_name
+        ORDER BY bool_or(method = $unseen) DESC,
+            max(coalesce(value / nullif(upper_threshold, 0), 'inf'::DOUBLE)) DESC, column_name""",
+        {
+            "version": version,
+            "batches": batches,
+            "methods": [UNSEEN, *DISTANCES],
+            "features": study.feature_names,
+            "unseen": UNSEEN,
+        },
+    ).fetchall()
+    return [name for (name,) in found]
+
+
+def _scored(
+    con: duckdb.DuckDBPyConnection, study: Study, version: int, batches: list[str], drifted: list[str]
+) -> pd.DataFrame:
+    """Return everybody whom the champion scored in these batches, the newest batch first."""
+    answers = "".join(f', b."{name}"' for name in drifted)
+    return con.execute(
+        f"""SELECT p."{study.id}", p.batch, p.score, coalesce(p.audit, false) AS audit,
+            p."{study.id}" IN (SELECT "{study.id}" FROM outcomes) AS known{answers}
+        FROM predictions p JOIN batch_rows b USING (batch, "{study.id}")
+        WHERE p.model_version = $version AND list_contains($batches::VARCHAR[], p.batch)
+        ORDER BY list_position($batches::VARCHAR[], p.batch), p."{study.id}" """,  # noqa: S608
+        {"version": version, "batches": batches},
+    ).df()
+
+
+def _auc(con: duckdb.DuckDBPyConnection, version: int, batches: list[str]) -> float | None:
+    """Return the lowest AUC known of these batches, realised rather than estimated: it needs most people."""
+    found = con.execute(
+        """SELECT min(value) FROM (
+            SELECT coalesce(max(value) FILTER (kind = 'realised'), max(value)) AS value FROM performance
+            WHERE model_version = $version AND metric = 'auc' AND list_contains($batches::VARCHAR[], batch)
+            GROUP BY batch)""",
+        {"version": version, "batches": batches},
+    ).fetchall()
+    return found[0][0] if found else None
+
+
+def _as_csv(request: FieldStudyRequest, study: Study) -> str:
+    ids = request.people[study.id].astype(str)
+    # A spreadsheet would run such an id as a formula (OWASP, CSV injection).
+    risky = ids.str.startswith(FORMULA_SIGNS)
+    return request.people.assign(**{study.id: ids.mask(risky, "'" + ids)}).to_csv(index=False)
+
+
+def _metadata(
+    study: Study, version: int, batches: list[str], drifted: list[str], request: FieldStudyRequest, path: str
+) -> dict[str, Any]:
+    return {
+        "request": request.words,
+        "interviews": request.size,
+        "strata": dg.MetadataValue.md(str(request.strata.to_markdown(index=False))),
+        "batches": ", ".join(batches) or "none",
+        "drifted": ", ".join(study.feature(name).title for name in drifted) or "none",
+        "model_version": version,
+        "list": dg.MetadataValue.path(path),
+        **({"auc_within": round(request.within, 4)} if request.size else {}),
+    }
