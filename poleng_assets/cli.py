@@ -255,6 +255,7 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     """
     from poleng_assets.assets.monitoring import write_report
     from poleng_assets.core.observation import recall, scoring_version
+    from poleng_assets.core.performance import realised
     from poleng_assets.resources.registry import Registry
 
     home, study = _home(home_folder), load_study()
@@ -267,7 +268,8 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         try:
             registry = Registry(home, study)
             reference = registry.reference(registry.version(number))
-            seen = recall(con, study, batch, number, reference)
+            outcomes = realised(con, study, batch, number, reference)
+            seen = recall(con, study, batch, number, reference, outcomes)
         except LookupError as error:
             raise click.ClickException(str(error)) from error
     path = write_report(home, study, seen)

@@ -264,10 +264,7 @@ HARM: dict[str, Callable[[Ground, np.random.Generator, int], pd.DataFrame]] = {
     "interview mode changed for half": _mode_changed,
 }
 HARMLESS = {"60 % of one sex": _more_of_one_sex, "an old country twice as often": _one_country_twice}
-LASTING = {
-    "education shifted by a level for 25 %": _education_shifted,
-    "a fifth answers at random": _careless,
-}
+LASTING = {"education a level lower for 25 %": _education_lowered, "a fifth answers at random": _careless}
 KINDS = {CLEAN: _clean, NEW: _new_countries, **HARM, **HARMLESS, **LASTING}
 
 

@@ -7,6 +7,8 @@ import duckdb
 import pandas as pd
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
+from poleng_assets.assets.monitoring import write_report
+from poleng_assets.core.observation import recall, was_kept
 from poleng_assets.core.performance import (
     Realised,
     contradictory_respondents,
@@ -63,8 +65,9 @@ def realised_performance(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],
     registry: dg.ResourceParam[Registry],
+    landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
-    """How good the scores were, now that the labels are known, for every version that scored."""
+    """How good the scores were, now that the labels are known; the reports say so from now on."""
     study, source = warehouse.study, context.partition_key
     versions = {one.version: one for one in registry.versions()}
     measured: dict[tuple[str, int], Realised] = {}
@@ -75,9 +78,13 @@ def realised_performance(
                 context.log.warning(f"version {version} is not registered: {batch} has no reference")
             reference = registry.reference(known) if known else None
             found = realised(con, study, batch, version, reference)
-            if found is not None:
-                record_realised_performance(con, study, batch, version, found)
-                measured[(batch, version)] = found
+            if found is None:
+                continue
+            record_realised_performance(con, study, batch, version, found)
+            measured[(batch, version)] = found
+            if reference is not None and was_kept(con, batch, version):
+                seen = recall(con, study, batch, version, reference, found)
+                write_report(landing.home, study, seen)
         strangers = unknown_respondents(con, study, source)
         contradicted = contradictory_respondents(con, study, source)
         estimated = _estimated_auc(con)

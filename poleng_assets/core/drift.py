@@ -103,12 +103,12 @@ def measure_batch(
         policy.min_stratum,
     )  # fmt: skip
     drawn = matched.resampled(policy.resamples, policy.seed)
-    with _quiet():
+    with quiet():
         distances = [
             *_distances(there, here, matched, drawn, study),
             *_composition(there, here, matched, study),
         ]
-        estimated = estimation.estimate(reference, batch, matched, drawn, study)
+        estimated = estimation.estimate(reference, batch[matched.comparable], matched, drawn, study)
         measured = (
             *distances,
             *_data_quality(there, here, study),
@@ -263,7 +263,7 @@ def _answered(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what NannyML warns of where one batch is one chunk, and perhaps nobody is contacted.
 
     It takes means of nothing and roots of -1e-17; what is no number in its results is dealt with here.

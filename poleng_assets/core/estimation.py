@@ -25,7 +25,6 @@ from poleng_assets.study import Study
 # NannyML's names of the metrics, and ours.
 METRICS = {
     "roc_auc": "auc",
-    "average_precision": "average_precision",
     "precision": "precision",
     "recall": "recall",
     "accuracy": "accuracy",
@@ -111,8 +110,10 @@ def estimate(
             error = float(of_batch[(theirs, "sampling_error")].iloc[0])
         half = _Z * widening * error
         realised = float(of_reference[(theirs, "realized")].iloc[0])
-        if math.isfinite(value) and math.isfinite(half):
-            estimates.append(Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), realised))
+        # Where nobody is contacted, there is no precision, and an error of nothing.
+        if math.isfinite(value) and math.isfinite(half) and half > 0:
+            known = realised if math.isfinite(realised) else None
+            estimates.append(Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), known))
     estimates += _of_each_person(here[SCORE], batch[SCORE], there, reference[SCORE], match, widening, study)
     auc = next((one for one in estimates if one.metric == "auc"), None)
     if auc is None:

@@ -50,14 +50,18 @@ class Match:
         NannyML knows no weights. Every row is taken as often as its weight asks, to the nearest place
         of a systematic draw; the length is at most :data:`MAX_REPEATED_ROWS`.
         """
-        rows = min(MAX_REPEATED_ROWS, 4 * len(self.weights))
         if not self.within:
             return np.arange(len(self.weights))
-        return systematic(self.weights, rows)
+        return self._drawn(min(MAX_REPEATED_ROWS, 4 * len(self.weights)))
 
     def distinct(self) -> np.ndarray:
         """Return positions in the reference, nobody twice, that have the batch's mix: as many as it has."""
-        return systematic(self.weights, int(1 / self.weights.max()))
+        return self._drawn(int(1 / self.weights.max()))
+
+    def _drawn(self, rows: int) -> np.ndarray:
+        """Draw stratum by stratum: along the rows as they stand, a stratum may be left out by bad luck."""
+        order = np.concatenate([there for there, _ in self.strata])
+        return order[systematic(self.weights[order], rows)]
 
     def resampled(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return weights of the reference's rows in resamples of the reference, and of an unchanged batch.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 import pandas as pd
@@ -107,10 +108,20 @@ def observe(con: duckdb.DuckDBPyConnection, study: Study, batch: str, witness: W
     return Observation(batch, version, witness.reference, scored, figures, judgement, outcomes)
 
 
+def was_kept(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> bool:
+    """Return whether :func:`recall` can tell of this batch under this version."""
+    return _kept(con, batch, version) is not None
+
+
 def recall(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, reference: pd.DataFrame
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    batch: str,
+    version: int,
+    reference: pd.DataFrame,
+    outcomes: Realised | None = None,
 ) -> Observation:
-    """Return what was found when the batch was observed, with the outcomes that are known by now.
+    """Return what was found when the batch was observed, with what outcomes say by now.
 
     Args:
         con: of the warehouse.
@@ -118,18 +129,15 @@ def recall(
         batch: its id.
         version: of the model, perhaps one that was rolled back since.
         reference: of that version.
+        outcomes: what they say by now, see :func:`poleng_assets.core.performance.realised`.
 
     Raises:
-        LookupError: this version did not score the batch, or the batch was not observed under it.
+        LookupError: the batch was not observed under this version.
     """
-    _size(con, batch, version)
-    found = con.execute(
-        "SELECT figures, judgement FROM drift_reports WHERE batch = ? AND model_version = ?",
-        [batch, version],
-    ).fetchall()
-    if not found or found[0][0] is None:
+    found = _kept(con, batch, version)
+    if found is None:
         raise LookupError(f"{batch} has no report under version {version}: materialise its drift_report")
-    figures, judgement = found[0]
+    figures, judgement = found
     return Observation(
         batch,
         version,
@@ -137,7 +145,7 @@ def recall(
         _scored_sample(con, study, batch, version),
         _FIGURES.validate_json(figures),
         _JUDGEMENT.validate_json(judgement),
-        realised(con, study, batch, version, reference),
+        outcomes,
     )
 
 
@@ -151,6 +159,7 @@ def keep(con: duckdb.DuckDBPyConnection, study: Study, seen: Observation, run_id
         "rows": figures.rows,
         "drifted_columns": len(judgement.drifted_columns),
         "reported_at": now(),
+        "first_reported_at": _first_time(con, seen.batch, seen.version),
         "outside_support": figures.outside_support,
         "flagged_share": figures.flagged_share,
         "estimated_auc": auc.value if auc else None,
@@ -199,6 +208,14 @@ def scoring_version(con: duckdb.DuckDBPyConnection, batch: str) -> int | None:
     return found[0][0] if found else None
 
 
+def _kept(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[str, str] | None:
+    found = con.execute(
+        "SELECT figures, judgement FROM drift_reports WHERE batch = ? AND model_version = ?",
+        [batch, version],
+    ).fetchall()
+    return found[0] if found and found[0][0] is not None else None
+
+
 def _size(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[int, int]:
     """Return respondents and contacts of a batch as a version scored it."""
     found = con.execute(
@@ -229,14 +246,22 @@ def _quarantined(con: duckdb.DuckDBPyConnection, batch: str) -> int:
     return int(found[0][0]) if found else 0
 
 
+def _first_time(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> datetime:
+    """Return when the batch was first reported under this version: a report made again keeps its place."""
+    found = con.execute(
+        "SELECT first_reported_at FROM drift_reports WHERE batch = ? AND model_version = ?", [batch, version]
+    ).fetchall()
+    return (found[0][0] if found else None) or now()
+
+
 def _past(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> list[Past]:
     """Return what was found in the batches before, under the same version, newest first."""
     found = con.execute(
         """SELECT batch, causes, coalesce(weak, false) FROM drift_reports
         WHERE model_version = $version AND batch <> $batch AND verdict <> 'insufficient'
-        AND reported_at < coalesce((SELECT reported_at FROM drift_reports
+        AND first_reported_at < coalesce((SELECT first_reported_at FROM drift_reports
             WHERE batch = $batch AND model_version = $version), 'infinity'::TIMESTAMPTZ)
-        ORDER BY reported_at DESC""",
+        ORDER BY first_reported_at DESC""",
         {"batch": batch, "version": version},
     ).fetchall()
     return [Past(name, frozenset(json.loads(causes or "[]")), weak) for name, causes, weak in found]

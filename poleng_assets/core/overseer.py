@@ -175,8 +175,9 @@ def _why_released(situation: Situation, policy: OverseerPolicy) -> str:
     rejected = situation.last_rejection
     newest = f"; the newest challenger was not promoted: {rejected}" if rejected else ""
     if situation.pending:
+        since = situation.batches_since_retraining
         return (
-            f"a retraining ended {situation.batches_since_retraining} new batches ago, "
-            f"{policy.cooldown_batches} are waited for before the next{newest}"
+            f"since the last retraining {since} new batch{'' if since == 1 else 'es'} came, "
+            f"{policy.cooldown_batches} are waited for before the next one{newest}"
         )
     return f"no pending field study to learn from{newest}"

@@ -43,7 +43,8 @@ CREATE TABLE IF NOT EXISTS drift_reports (
     rows BIGINT NOT NULL, drifted_columns INTEGER NOT NULL, reported_at TIMESTAMPTZ NOT NULL,
     outside_support DOUBLE, flagged_share DOUBLE, estimated_auc DOUBLE, reference_auc DOUBLE,
     rows_measured BIGINT, reasons VARCHAR, held BOOLEAN, alarm BOOLEAN, weak BOOLEAN, trusted BOOLEAN,
-    causes VARCHAR, estimated_loss DOUBLE, figures JSON, judgement JSON);
+    causes VARCHAR, estimated_loss DOUBLE, figures JSON, judgement JSON,
+    first_reported_at TIMESTAMPTZ);
 CREATE TABLE IF NOT EXISTS drift_metrics (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, column_name VARCHAR NOT NULL,
     method VARCHAR NOT NULL, value DOUBLE, lower_threshold DOUBLE, upper_threshold DOUBLE,
@@ -71,6 +72,8 @@ ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS causes VARCHAR;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS estimated_loss DOUBLE;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS figures JSON;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS judgement JSON;
+ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS first_reported_at TIMESTAMPTZ;
+UPDATE drift_reports SET first_reported_at = reported_at WHERE first_reported_at IS NULL;
 """
 
 # The newest scoring of a batch is the current one: a rescoring adds a version and takes nothing away.

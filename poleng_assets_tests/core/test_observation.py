@@ -17,6 +17,7 @@ from poleng_assets.core import observation
 from poleng_assets.core.figures import BatchFigures, Loss, Trust
 from poleng_assets.core.model import Model
 from poleng_assets.core.observation import Observation, Witness, keep, observe, recall, scoring_version
+from poleng_assets.core.performance import realised
 from poleng_assets.core.tables import insert
 from poleng_assets.core.verdict import ESTIMATED_LOSS, REALISED_LOSS
 from poleng_assets.study import Study
@@ -196,7 +197,8 @@ def test_a_report_found_again_knows_outcomes_that_arrived_since_and_keeps_its_ve
     keep(con, policed, seen, "run-1")
     target = policed.target.name
     told(con, clean.assign(**{target: 1 - clean[target]}), policed)
-    again = recall(con, policed, "spring", VERSION, witness.reference)
+    outcomes = realised(con, policed, "spring", VERSION, witness.reference)
+    again = recall(con, policed, "spring", VERSION, witness.reference, outcomes)
     assert again.judgement == seen.judgement
     assert again.realised is not None
     assert again.realised.respondents == 400
@@ -206,8 +208,8 @@ def test_a_report_found_again_knows_outcomes_that_arrived_since_and_keeps_its_ve
 @pytest.mark.parametrize(
     ("batch", "version", "said"),
     [
-        ("spring", VERSION + 1, "version 4 did not score spring"),
-        ("autumn", VERSION, "version 3 did not score autumn"),
+        ("spring", VERSION + 1, "spring has no report under version 4"),
+        ("autumn", VERSION, "autumn has no report under version 3"),
         ("spring", VERSION, "spring has no report under version 3"),
     ],
 )

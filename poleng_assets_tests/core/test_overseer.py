@@ -191,7 +191,7 @@ def test_a_failure_of_one_batch_does_not_stop_another(policy: OverseerPolicy):
         ),
         (
             Situation(CHAMPION, held("b1"), pending=("later",), batches_since_retraining=1),
-            "a retraining ended 1 new batches ago, 2 are waited for before the next",
+            "since the last retraining 1 new batch came, 2 are waited for before the next one",
         ),
         (
             Situation(
@@ -201,7 +201,7 @@ def test_a_failure_of_one_batch_does_not_stop_another(policy: OverseerPolicy):
                 batches_since_retraining=0,
                 last_rejection="it ranks worse",
             ),
-            "a retraining ended 0 new batches ago, 2 are waited for before the next; "
+            "since the last retraining 0 new batches came, 2 are waited for before the next one; "
             "the newest challenger was not promoted: it ranks worse",
         ),
     ],

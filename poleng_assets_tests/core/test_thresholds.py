@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binom
 
-from poleng_assets.core.drift import _quiet, _univariate
+from poleng_assets.core.drift import _univariate, quiet
 from poleng_assets.core.figures import DISTANCES, JENSEN_SHANNON, L_INFINITY
 from poleng_assets.core.matching import Match, match
 from poleng_assets.core.thresholds import distance_limits, jensen_shannon
@@ -85,7 +85,7 @@ def test_the_distance_goes_from_nothing_to_one():
 def test_limits_are_of_the_distances_that_nannyml_measures():
     random = np.random.default_rng(5)
     reference, batch = people(random, 700), people(random, 400)
-    with _quiet():
+    with quiet():
         measured = _univariate(reference, batch, COLUMNS)
     for name in COLUMNS:
         categories = sorted(set(reference[name]) | set(batch[name]))

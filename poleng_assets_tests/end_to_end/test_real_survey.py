@@ -66,6 +66,15 @@ def test_clean_batches_are_clear_and_the_first_drifted_one_is_not(played: Played
     assert verdicts[3][2] in ("drifted", "untrusted")
 
 
+def test_the_batches_after_the_promotion_are_clear_and_none_is_held(played: Played):
+    later = played.query(
+        "SELECT batch, verdict, held FROM drift_reports WHERE model_version = 2 ORDER BY reported_at"
+    )
+    print(later)
+    assert later[1:] == [("drift_batch_2", "clear", False), ("drift_batch_3", "clear", False)]
+    assert not later[0][2]
+
+
 def test_there_is_exactly_one_retraining_and_it_is_promoted(played: Played):
     decisions = played.query("SELECT kind, champion_version FROM decisions ORDER BY decided_at")
     print(decisions)

@@ -7,8 +7,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from poleng_assets.checks import list_differences
+from poleng_assets.cli import main
 from poleng_assets.core.history import history_of
 from poleng_assets.rollback import ROLLBACK_JOB
 from poleng_assets.simulation.conductor import RunReport
@@ -53,6 +55,29 @@ def test_what_the_bad_version_scored_is_scored_again(taken_back: Workshop):
         "SELECT DISTINCT model_version FROM current_predictions WHERE batch = 'drift_batch_1'"
     )
     assert current == [(1,)]
+
+
+def test_the_report_of_the_version_taken_back_can_be_made_again(taken_back: Workshop):
+    page = taken_back.home.report("drift_batch_1", 2)
+    before = page.read_text(encoding="utf-8")
+    page.unlink()
+    told = CliRunner().invoke(
+        main, ["report", "drift_batch_1", "--version", "2", "--home", str(taken_back.home.root)]
+    )
+    assert told.exit_code == 0, told.output
+    verdict = {version: word for word, version in taken_back.verdicts("drift_batch_1")}[2]
+    assert f"version 2: {verdict}" in told.output
+    again = page.read_text(encoding="utf-8")
+    assert len(again) == pytest.approx(len(before), rel=0.01)
+    assert verdict in again.lower()
+
+
+def test_a_report_of_a_version_that_never_scored_the_batch_is_refused_in_words(taken_back: Workshop):
+    told = CliRunner().invoke(
+        main, ["report", "clean_batch_1", "--version", "2", "--home", str(taken_back.home.root)]
+    )
+    assert told.exit_code != 0
+    assert "clean_batch_1 has no report under version 2" in told.output
 
 
 def test_what_the_earlier_version_scored_is_left_alone(taken_back: Workshop):
