@@ -59,7 +59,7 @@ def drift_report(
             )
         seen = observe(con, study, batch, witness(registry, version))
         path = write_report(landing.home, study, seen)
-        keep(con, study, seen, context.run_id)
+        keep(con, study, seen, context.run.run_id)
     for reason in seen.judgement.words:
         context.log.info(f"{batch}: {reason}")
     return dg.MaterializeResult(metadata=_metadata(study, seen, path), check_results=_checks(seen))

@@ -68,7 +68,7 @@ def champion(
                 champion_version=contender.version if won else (serving.version if serving else None),
                 challenger_version=contender.version,
                 training_data_hash=contender.training_data_hash,
-                dagster_run_id=context.run_id,
+                dagster_run_id=context.run.run_id,
                 mlflow_run_id=contender.run_id,
             )
         if won:

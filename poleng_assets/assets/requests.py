@@ -60,7 +60,7 @@ def field_study_request(
                         "within": round(request.within, 4),
                     },
                     champion_version=version,
-                    dagster_run_id=context.run_id,
+                    dagster_run_id=context.run.run_id,
                 )
     context.log.info(request.words)
     return dg.MaterializeResult(metadata=_metadata(study, version, batches, drifted, request, str(path)))

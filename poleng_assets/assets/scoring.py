@@ -123,7 +123,7 @@ def contact_list(
                     evidence={"batch": batch, "verdict": verdict, "contacts": len(listed)},
                     champion_version=version,
                     batch=batch,
-                    dagster_run_id=context.run_id,
+                    dagster_run_id=context.run.run_id,
                 )
     preview = listed.head(5).drop(columns=[warehouse.study.id])
     yield dg.MaterializeResult(

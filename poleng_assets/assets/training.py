@@ -73,7 +73,7 @@ def training_data(
                 evidence={"field_studies": sorted(studies), "pending": pending},
                 champion_version=champion.version if champion else None,
                 training_data_hash=digest,
-                dagster_run_id=context.run_id,
+                dagster_run_id=context.run.run_id,
             )
         counts = con.execute(
             f"""SELECT field_study, count(*) FILTER (part = 'train') AS training_rows,
@@ -161,10 +161,10 @@ def challenger(
                 "field_study_hashes": json.dumps(chosen.studies),
                 "training_data_hash": chosen.hash,
                 "recipe": json.dumps(tuned.recipe.to_dict()),
-                "dagster_run_id": context.run_id,
+                "dagster_run_id": context.run.run_id,
             },
         )
-        card = appraisal.card(study, chosen, tuned, version.version, now(), context.run_id, version.run_id)
+        card = appraisal.card(study, chosen, tuned, version.version, now(), context.run.run_id, version.run_id)
         path = write_whole(registry.home.model_card(version.version), render_model_card(card))
         registry.log_page(mlflow, path, "model_card")
         # Last: a challenger is one only when all that belongs to it is kept.
@@ -220,7 +220,7 @@ def _trial_logger(
             f"trial {trial.number}: {trial.ingredient.kind}",
             parameters={"candidate": trial.ingredient.kind, **trial.ingredient.parameters},
             metrics={"cv_log_loss": trial.log_loss, "seconds": trial.seconds},
-            tags={"dagster_run_id": context.run_id, "pruned": str(trial.pruned).lower()},
+            tags={"dagster_run_id": context.run.run_id, "pruned": str(trial.pruned).lower()},
         )
 
     return log

@@ -129,8 +129,7 @@ class Registry:
 
     def model(self, version: ModelVersion) -> Model:
         """Load the model of a version: the very files that MLflow serves."""
-        served = self._download(f"models:/{self.model_name}/{version.version}")
-        return _load(served / "artifacts" / "model")
+        return _load(self._model_folder(version))
 
     def reference(self, version: ModelVersion) -> pd.DataFrame:
         """Return the version's reference: held-out rows with its out-of-sample scores."""
@@ -138,11 +137,15 @@ class Registry:
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
         """Return how much each feature moves the version's scores, in log-odds."""
-        served = self._download(f"models:/{self.model_name}/{version.version}")
-        return _importance(served / "artifacts" / "model", self._reference_file(version))
+        return _importance(self._model_folder(version), self._reference_file(version))
+
+    def _model_folder(self, version: ModelVersion) -> Path:
+        served = f"models:/{self.model_name}/{version.version}"
+        return _artifacts(served, self.home.mlflow_uri, version.run_id) / "artifacts" / "model"
 
     def _reference_file(self, version: ModelVersion) -> Path:
-        return self._download(f"runs:/{version.run_id}/reference") / "reference.parquet"
+        uri = f"runs:/{version.run_id}/reference"
+        return _artifacts(uri, self.home.mlflow_uri, version.run_id) / "reference.parquet"
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
@@ -252,13 +255,16 @@ class Registry:
             client.set_terminated(run.info.run_id, "KILLED")
         return len(abandoned)
 
-    def _download(self, uri: str) -> Path:
-        from mlflow.artifacts import download_artifacts
-
-        return Path(download_artifacts(uri, tracking_uri=self.home.mlflow_uri))
-
     def _client(self) -> Any:
         return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())
+
+
+@lru_cache(maxsize=16)
+def _artifacts(uri: str, store: str, run_id: str) -> Path:
+    """Return where artifacts lie: what a run has logged never changes, a version's number may come again."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(uri, tracking_uri=store))
 
 
 @lru_cache(maxsize=2)
