@@ -195,7 +195,8 @@ def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) 
 def _learn_of_report(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
     version = metadata["model_version"]
     seen["open"][batch] = {"version": version, "held": bool(metadata["held"])}
-    if metadata["alarm"] and version == seen["serving"]:
+    # Reports of earlier releases knew no alarms, and their outcomes no losses.
+    if metadata.get("alarm") and version == seen["serving"]:
         _want_labels(seen, [batch])
 
 
@@ -208,7 +209,7 @@ def _learn_of_field_study(seen: dict[str, Any], study: str, metadata: dict[str, 
 
 
 def _learn_of_outcomes(seen: dict[str, Any], source: str, metadata: dict[str, Any]) -> None:
-    for version, batches in metadata["losses"].items():
+    for version, batches in metadata.get("losses", {}).items():
         known = seen["lost"].setdefault(version, [])
         new = [batch for batch in batches if batch not in known]
         known += new
