@@ -164,7 +164,9 @@ def challenger(
                 "dagster_run_id": context.run.run_id,
             },
         )
-        card = appraisal.card(study, chosen, tuned, version.version, now(), context.run.run_id, version.run_id)
+        card = appraisal.card(
+            study, chosen, tuned, version.version, now(), context.run.run_id, version.run_id
+        )
         path = write_whole(registry.home.model_card(version.version), render_model_card(card))
         registry.log_page(mlflow, path, "model_card")
         # Last: a challenger is one only when all that belongs to it is kept.
