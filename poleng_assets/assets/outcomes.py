@@ -80,7 +80,7 @@ def realised_performance(
             found = realised(con, study, batch, version, reference)
             if found is None:
                 continue
-            record_realised_performance(con, study, batch, version, found)
+            record_realised_performance(con, batch, version, found)
             measured[(batch, version)] = found
             if reference is not None and was_kept(con, batch, version):
                 seen = recall(con, study, batch, version, reference, found)
@@ -134,10 +134,7 @@ def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
 
 
 def _in_words(found: Realised) -> str:
-    return "; ".join(
-        f"{what} by {loss.value:.3f} (tolerated {tolerated:.3f}, give or take {2 * loss.error:.3f})"
-        for what, loss, tolerated in found.surely_lost
-    )
+    return "; ".join(loss.in_words(what, tolerated) for what, loss, tolerated in found.surely_lost)
 
 
 def _plotted(current: dict[str, Realised]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dagster as dg
 import duckdb
 import pandas as pd
 
-from poleng_assets.core.contact_list import FORMULA_SIGNS
+from poleng_assets.core.contact_list import harmless
 from poleng_assets.core.field_study_request import FieldStudyRequest, plan_request
 from poleng_assets.core.figures import DISTANCES, UNSEEN
 from poleng_assets.core.tables import insert, now, record_decision, transaction
@@ -131,10 +131,8 @@ def _auc(con: duckdb.DuckDBPyConnection, version: int, batches: list[str]) -> fl
 
 
 def _as_csv(request: FieldStudyRequest, study: Study) -> str:
-    ids = request.people[study.id].astype(str)
-    # A spreadsheet would run such an id as a formula (OWASP, CSV injection).
-    risky = ids.str.startswith(FORMULA_SIGNS)
-    return request.people.assign(**{study.id: ids.mask(risky, "'" + ids)}).to_csv(index=False)
+    ids = request.people[study.id].astype(str).map(harmless)
+    return request.people.assign(**{study.id: ids}).to_csv(index=False)
 
 
 def _metadata(

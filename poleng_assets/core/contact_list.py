@@ -25,7 +25,7 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
     """
     chosen = scored[scored["contact"]].sort_values(["score", study.id], ascending=[False, True])
     columns = {
-        study.id: chosen[study.id].map(_harmless),
+        study.id: chosen[study.id].map(harmless),
         "prediction": chosen["score"].round(4),
     }
     for name in study.contact_list:
@@ -35,6 +35,6 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Keep a spreadsheet from running an id as a formula (OWASP, CSV injection)."""
     return f"'{text}" if text.startswith(FORMULA_SIGNS) else text

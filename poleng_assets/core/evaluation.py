@@ -11,7 +11,7 @@ Sources:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -158,7 +158,7 @@ def bootstrap_intervals(
         rows = random.integers(0, len(target), len(target))
         for name, value in evaluate(target[rows], score[rows], contact[rows]).items():
             drawn.setdefault(name, []).append(value)
-    intervals = {name: _central(values) for name, values in drawn.items()}
+    intervals = {name: central(values) for name, values in drawn.items()}
     excess = float(np.mean(drawn["calibration_error"])) - score_metrics(target, score)["calibration_error"]
     low, high = intervals["calibration_error"]
     intervals["calibration_error"] = (max(0.0, low - excess), high - excess)
@@ -261,7 +261,8 @@ def _in_words(values: np.ndarray) -> np.ndarray:
     return np.where(column.isna() | (column == ""), NO_ANSWER, column.astype(str)).astype(str)
 
 
-def _central(values: list[float]) -> Interval:
+def central(values: Sequence[float] | np.ndarray) -> Interval:
+    """Return the central 95 % of the values, at least one."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -22,6 +22,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.performance import hanley_mcneil_error
 from poleng_assets.study import Study
 
@@ -35,7 +36,6 @@ BANDS = (
     ("any score", "any score", "any score"),
 )
 OTHER_ANSWERS = "other answers"
-NO_ANSWER = "no answer"
 # Features whose answers are told apart; more of them would leave a handful of people to each kind.
 MAX_FEATURES = 2
 AUDIT, DRAWN = "audit sample", "drawn by lot"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 # Pseudo-columns: what the model said, and what was decided from it.
 SCORE = "score"
@@ -91,9 +92,11 @@ class Loss:
 
     def surely_above(self, tolerance: float, confidence: float) -> bool:
         """Whether the loss is beyond the tolerance, and no accident of who was drawn."""
-        from statistics import NormalDist
-
         return self.value > tolerance and self.value > NormalDist().inv_cdf(confidence) * self.error
+
+    def in_words(self, what: str, tolerated: float) -> str:
+        """Say what was lost, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
+        return f"{what} by {self.value:.3f} (tolerated {tolerated:.3f}, give or take {2 * self.error:.3f})"
 
 
 @dataclass(frozen=True)

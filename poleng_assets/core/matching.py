@@ -41,8 +41,8 @@ class Match:
 
     @property
     def effective_rows(self) -> float:
-        """Rows of an unweighted reference that would tell as much (L. Kish, Survey Sampling, 1965)."""
-        return float(1 / np.square(self.weights).sum())
+        """Rows of an unweighted reference that would tell as much."""
+        return effective_rows(self.weights)
 
     def repeated(self) -> np.ndarray:
         """Return positions in the reference, repeated so that plain shares are the weighted ones.
@@ -126,6 +126,15 @@ def match(
     if comparable.mean() < MIN_COMPARABLE:
         return everybody
     return Match(strata, comparable, weights / weights.sum(), within=True)
+
+
+def effective_rows(weights: np.ndarray) -> float:
+    """Return how many unweighted rows tell as much (L. Kish, Survey Sampling, 1965).
+
+    Args:
+        weights: not negative, any sum above 0, shape (n,).
+    """
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def systematic(weights: np.ndarray, rows: int) -> np.ndarray:

@@ -197,7 +197,7 @@ def keep(con: duckdb.DuckDBPyConnection, study: Study, seen: Observation, run_id
                 dagster_run_id=run_id,
             )
     if seen.realised is not None:
-        record_realised_performance(con, study, seen.batch, seen.version, seen.realised)
+        record_realised_performance(con, seen.batch, seen.version, seen.realised)
 
 
 def scoring_version(con: duckdb.DuckDBPyConnection, batch: str) -> int | None:

@@ -26,12 +26,10 @@ from functools import cached_property
 import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from poleng_assets.core.codes import to_codes, to_table
-from poleng_assets.core.evaluation import wilson_interval
+from poleng_assets.core.evaluation import central, wilson_interval
 from poleng_assets.core.figures import Estimate, Loss
-from poleng_assets.core.matching import match, systematic
+from poleng_assets.core.matching import effective_rows, match, systematic
 from poleng_assets.core.promotion import row_log_loss
 from poleng_assets.core.tables import replace, transaction
 from poleng_assets.core.verdict import SURE
@@ -166,7 +164,7 @@ def realised(
 
 
 def record_realised_performance(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, measured: Realised
+    con: duckdb.DuckDBPyConnection, batch: str, version: int, measured: Realised
 ) -> None:
     """Keep the figures of one batch and version in the place of earlier ones, in one transaction."""
     rows = pd.DataFrame(
@@ -348,7 +346,7 @@ def _sample(people: pd.DataFrame, study: Study) -> tuple[_Sample | None, str]:
     )
     rows = pd.concat([known for known, _ in chosen], ignore_index=True)
     weights = np.concatenate([np.full(len(places), size / len(places)) for places, size in strata])
-    within = _codes(rows, "within") if study.policies.overseer.compare_within else None
+    within = rows["within"] if study.policies.overseer.compare_within else None
     return _as_sample(rows, "target", weights, strata, within), missing
 
 
@@ -388,18 +386,13 @@ def _as_sample(
     )
 
 
-def _codes(rows: pd.DataFrame, name: str) -> pd.Series:
-    """Return answers as the warehouse and the reference alike have them: 3.0 and "3" are one code."""
-    return to_codes(to_table(rows[[name]])[name])[0].cast(pa.string()).to_pandas()
-
-
 def _comparable(reference: pd.DataFrame, sample: _Sample, study: Study) -> _Sample:
     """Weigh the reference to the mix of the people whose outcomes are known."""
     policy, rows = study.policies.overseer, len(reference)
     there = here = None
     if sample.within is not None:
         here = sample.within.iloc[sample.positions].reset_index(drop=True)
-        there = _codes(reference, str(policy.compare_within))
+        there = reference[str(policy.compare_within)]
     weights = match(there, here, (rows, len(sample.positions)), policy.min_stratum).weights
     # Those whom nobody in the batch is like have no say.
     kept = np.flatnonzero(weights > 0)
@@ -415,7 +408,7 @@ def _measure(
     usual = {} if there is None else there.figures(there.weights)
     drawn = sample.resampled()
     estimates = tuple(
-        Estimate(metric, values[metric], *_central(drawn[metric]), usual.get(metric))
+        Estimate(metric, values[metric], *central(drawn[metric]), usual.get(metric))
         for metric in REALISED_METRICS
         if metric in values and metric in drawn
     )
@@ -453,12 +446,7 @@ def _losses(
 def _effective(sample: _Sample) -> tuple[float, float]:
     """Return how many unweighted positives and negatives tell as much."""
     positive = sample.target == 1
-    return _kish(sample.weights[positive]), _kish(sample.weights[~positive])
-
-
-def _kish(weights: np.ndarray) -> float:
-    """Return how many unweighted rows tell as much (L. Kish, Survey Sampling, 1965)."""
-    return float(weights.sum() ** 2 / np.square(weights).sum())
+    return effective_rows(sample.weights[positive]), effective_rows(sample.weights[~positive])
 
 
 def _values(sample: _Sample) -> dict[str, float]:
@@ -511,7 +499,7 @@ def _precision(contacts: _Sample) -> tuple[Estimate, ...]:
     if not contacts.contact.any():
         return ()
     precision = contacts.figures(contacts.weights)["precision"]
-    rows = round(_kish(contacts.weights))
+    rows = round(effective_rows(contacts.weights))
     return (Estimate("precision", precision, *wilson_interval(precision * rows, rows)),)
 
 
@@ -520,8 +508,3 @@ def _unsaid(estimates: Sequence[Estimate]) -> str:
     if "auc" in said:
         return ""
     return "the known outcomes are all alike: there is no ranking to speak of"
-
-
-def _central(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)

@@ -178,8 +178,7 @@ def _realised_loss(realised: Sequence[tuple[str, Loss, float]]) -> list[Reason]:
     return [
         Reason(
             REALISED_LOSS,
-            f"outcomes show that the model does worse: {what} by {loss.value:.3f} "
-            f"(tolerated {tolerated:.3f}, give or take {2 * loss.error:.3f})",
+            f"outcomes show that the model does worse: {loss.in_words(what, tolerated)}",
             acts=True,
         )
         for what, loss, tolerated in realised

@@ -83,7 +83,7 @@ def measure(con: Connection, study: Study, source: str = "answers") -> dict[tupl
     for batch, version in touched(con, study, source):
         measured = realised(con, study, batch, version, None)
         assert measured is not None
-        record_realised_performance(con, study, batch, version, measured)
+        record_realised_performance(con, batch, version, measured)
         found[(batch, version)] = measured
     return found
 
@@ -410,7 +410,7 @@ def test_without_outcomes_of_contacts_nothing_is_said(con: Connection, study: St
     assert found is not None
     assert found.estimates == ()
     assert f"0 of {people['contact'].sum()} contacts are known" in found.missing_because
-    record_realised_performance(con, study, "b1", 1, found)
+    record_realised_performance(con, "b1", 1, found)
     assert kept(con) == {}
 
 
