@@ -8,36 +8,29 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from poleng_assets.home import CHECKOUT, Home, Kind
 from poleng_assets.study import StudyError, load_study
+from poleng_assets.terminal import (
+    console,
+    home_option,
+    instance_without_daemon,
+    open_conductor,
+    open_home,
+    open_warehouse,
+    reading,
+)
 
 if TYPE_CHECKING:
-    import dagster as dg
-
-    from poleng_assets.resources.warehouse import Warehouse
-    from poleng_assets.simulation.conductor import RunReport
     from poleng_assets.simulation.play import Ending
     from poleng_assets.simulation.scenarios import BatchRow
 
 KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcomes": "outcomes"}
-# A pipe has no width of its own: rich would fold its tables at 80 columns.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-
-home_option = click.option(
-    "--home",
-    "home_folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Home folder; by default $POLENG_HOME, or data/ of the checkout.",
-)
 
 
 class _Boundary(click.Group):
@@ -71,10 +64,10 @@ def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None
     from poleng_assets.simulation.play import play, scenario_data
 
     started = time.monotonic()
-    home = _home(home_folder)
-    with _conductor(home) as conductor:
+    home = open_home(home_folder)
+    with open_conductor(home) as conductor:
         folder = scenario_data(home, load_study(), data)
-        landing, warehouse = _landing(home), _warehouse(home)
+        landing, warehouse = _landing(home), open_warehouse(home)
         console.print(f"Scenario [bold]{scenario}[/bold] with {folder}, home {home.root}\n")
 
         def settle(drop: Any) -> None:
@@ -99,7 +92,7 @@ def submit(kind: str, file: Path, home_folder: Path | None) -> None:
     """Drop a file into landing. The daemon (`make dev`) takes it in; without one it waits there."""
     from poleng_assets.instance import daemon_is_running, open_instance
 
-    home = _home(home_folder)
+    home = open_home(home_folder)
     try:
         target = _landing(home).submit(KINDS[kind], file)
     except FileExistsError as error:
@@ -117,7 +110,7 @@ def submit(kind: str, file: Path, home_folder: Path | None) -> None:
 @home_option
 def status(as_json: bool, home_folder: Path | None) -> None:
     """Show the champion, what waits, and how each batch fared."""
-    home = _home(home_folder)
+    home = open_home(home_folder)
     facts = _status(home)
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
@@ -143,7 +136,7 @@ def status(as_json: bool, home_folder: Path | None) -> None:
 def decisions(as_json: bool, home_folder: Path | None) -> None:
     """Show the ledger: every retraining, promotion, hold, rejection and skip, oldest first."""
     columns = ["decided_at", "kind", "champion_version", "challenger_version", "batch", "reason", "evidence"]
-    rows = _query(_home(home_folder), f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at")  # noqa: S608
+    rows = _query(open_home(home_folder), f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at")  # noqa: S608
     if as_json:
         listed = [dict(zip(columns, row, strict=True)) for row in rows]
         for one in listed:
@@ -162,7 +155,7 @@ def decisions(as_json: bool, home_folder: Path | None) -> None:
 @home_option
 def settle(home_folder: Path | None) -> None:
     """Do all that waits to be done, without a daemon: take files in, score, retrain, make lists."""
-    with _conductor(_home(home_folder)) as conductor:
+    with open_conductor(open_home(home_folder)) as conductor:
         reports = conductor.settle()
         for name, words in conductor.skips.items():
             console.print(f"[dim]{name}: {words}[/dim]")
@@ -183,7 +176,7 @@ def retrain(mode: str | None, reason: str, home_folder: Path | None) -> None:
     from poleng_assets.jobs import RETRAIN_JOB
     from poleng_assets.runs import bury_dead_runs
 
-    with _conductor(_home(home_folder)) as conductor:
+    with open_conductor(open_home(home_folder)) as conductor:
         bury_dead_runs(conductor.instance)
         ops = {
             "training_data": {"config": {"reason": reason}},
@@ -208,9 +201,9 @@ def rollback(version: int, reason: str, score_again: bool, home_folder: Path | N
     from poleng_assets.rollback import ROLLBACK_JOB
     from poleng_assets.simulation.conductor import Conductor
 
-    home = _home(home_folder)
+    home = open_home(home_folder)
     with open_instance(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, _show_run)
+        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
         settings = {"to": version, "reason": reason, "score_again": score_again}
         report = conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
         if not report.success:
@@ -229,10 +222,10 @@ def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
     """Tell how SUBJECT was scored, on which lists they stood, and how that model came to decide."""
     from poleng_assets.core.history import history_of
 
-    home = _home(home_folder)
+    home = open_home(home_folder)
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: nobody was scored.")
-    with _reading(home) as con:
+    with reading(home) as con:
         history = history_of(con, load_study(), subject)
     if not history:
         raise click.ClickException(f"{subject} stands in no batch of {home.root}.")
@@ -258,10 +251,10 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     from poleng_assets.core.performance import realised
     from poleng_assets.resources.registry import Registry
 
-    home, study = _home(home_folder), load_study()
+    home, study = open_home(home_folder), load_study()
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: no batch was scored.")
-    with _reading(home) as con:
+    with reading(home) as con:
         number = version or scoring_version(con, batch)
         if number is None:
             raise click.ClickException(f"{batch} is not scored in {home.root}.")
@@ -283,8 +276,8 @@ def reset(yes: bool, home_folder: Path | None) -> None:
     """Empty the home folder: files, warehouse, models, lists, reports and history."""
     from poleng_assets.simulation.reset import reset_data, reset_history
 
-    home = _home(home_folder)
-    with _instance_without_daemon(home):
+    home = open_home(home_folder)
+    with instance_without_daemon(home):
         pass
     if not yes:
         click.confirm(f"Remove everything that the project keeps in {home.root}?", abort=True)
@@ -302,7 +295,7 @@ def dev(host: str, port: int, home_folder: Path | None) -> None:
     """Open the Dagster UI with its daemon on this home folder."""
     from poleng_assets.instance import dagster_home
 
-    home = _home(home_folder)
+    home = open_home(home_folder)
     environment = {
         **os.environ,
         "POLENG_HOME": str(home.root),
@@ -315,63 +308,18 @@ def dev(host: str, port: int, home_folder: Path | None) -> None:
     os.execve(command[0], command, environment)  # noqa: S606
 
 
-@contextmanager
-def _conductor(home: Home) -> Iterator[Any]:
-    from poleng_assets.definitions import build_defs
-    from poleng_assets.simulation.conductor import Conductor
-
-    with _instance_without_daemon(home) as instance:
-        # What the command line drops is whole when it appears: there is nothing to wait for.
-        yield Conductor(build_defs(home=home, settle_seconds=0.0), instance, _show_run)
-
-
-@contextmanager
-def _instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
-    from poleng_assets.instance import daemon_is_running, open_instance
-
-    with open_instance(home) as instance:
-        if daemon_is_running(instance):
-            raise click.ClickException(
-                f"A Dagster daemon runs on {home.root}: it would do the same work twice. Stop it "
-                "(and wait a minute), use the simulate jobs in its UI, or choose another --home."
-            )
-        yield instance
-
-
-def _home(folder: Path | None) -> Home:
-    return (Home(folder.expanduser().resolve()) if folder else Home.default()).create()
-
-
 def _landing(home: Home) -> Any:
     from poleng_assets.resources.landing import Landing
 
     return Landing(home, settle_seconds=0.0)
 
 
-def _warehouse(home: Home) -> Warehouse:
-    from poleng_assets.resources.warehouse import Warehouse
-
-    return Warehouse(home.warehouse, load_study())
-
-
 def _query(home: Home, sql: str) -> list[tuple[Any, ...]]:
     """Read from the warehouse; nothing when there is none yet."""
     if not home.warehouse.exists():
         return []
-    with _reading(home) as con:
+    with reading(home) as con:
         return con.execute(sql).fetchall()
-
-
-@contextmanager
-def _reading(home: Home) -> Iterator[Any]:
-    """Open the warehouse for reading; say in words who holds it when it cannot be opened."""
-    from poleng_assets.resources.warehouse import WarehouseBusy
-
-    try:
-        with _warehouse(home).read() as con:
-            yield con
-    except WarehouseBusy as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _status(home: Home) -> dict[str, Any]:
@@ -394,7 +342,7 @@ def _all_batch_rows(home: Home) -> list[BatchRow]:
 
     if not home.warehouse.exists():
         return []
-    with _reading(home) as con:
+    with reading(home) as con:
         return batch_rows(con)
 
 
@@ -415,44 +363,6 @@ def _names(folder: Path, hide: str = ".part") -> list[str]:
     return sorted(
         p.name for p in folder.iterdir() if not p.name.startswith(".") and not p.name.endswith(hide)
     )
-
-
-def _show_run(report: RunReport) -> None:
-    told = f"{report.job} {report.partition}".strip()
-    if not report.success:
-        console.print(f"  [red]{told} failed[/red]: {report.message}")
-        return
-    words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
-    console.print(f"  {told}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]")
-
-
-def _about_champion(metadata: dict[str, Any]) -> str:
-    if "score_again" in metadata:
-        return str(metadata["reason"])
-    outcome = "promoted" if metadata["promoted"] else "not promoted"
-    if not metadata["figures"]:
-        outcome = f"was {outcome} before"
-    return f"version {metadata['challenger_version']} {outcome}: {metadata['reason']}"
-
-
-def _about_challenger(metadata: dict[str, Any]) -> str:
-    if "taken_over" in metadata:
-        return f"version {metadata['version']} was {metadata['taken_over']}"
-    return f"version {metadata['version']} trained"
-
-
-_SAYINGS: dict[str, Any] = {
-    "field_studies": lambda m: f"{m['rows_read']:,} labelled rows taken in",
-    "training_data": lambda m: m["reason"],
-    "challenger": _about_challenger,
-    "champion": _about_champion,
-    "batches": lambda m: f"{m['rows_read']:,} respondents",
-    "predictions": lambda m: f"scored by version {m['model_version']}",
-    "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",
-    "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
-    "contact_list": lambda m: f"{m['contacts']:,} contacts{'' if m['remark'] == 'none' else ', marked'}",
-    "realised_performance": lambda m: "outcomes compared with the scores",
-}
 
 
 def _show_ending(ending: Ending, waiting: list[str]) -> None:

@@ -6,6 +6,7 @@ module is the shape of that file and how a wrong one is refused; what is done wi
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -126,6 +127,12 @@ class TrainingPolicy(_Strict):
     subsample: float = Field(gt=0, le=1)
     colsample: float = Field(gt=0, le=1)
 
+    @model_validator(mode="after")
+    def _candidates_differ(self) -> Self:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"a candidate stands twice in {list(self.candidates)}")
+        return self
+
     def budget(self, mode: Literal["quick", "full"]) -> Budget:
         """Return how long tuning may go on in a mode."""
         return {"quick": self.quick, "full": self.full}[mode]
@@ -223,6 +230,9 @@ class Study(_Strict):
         repeated = [n for n, count in Counter([self.id, self.target.name, *names]).items() if count > 1]
         if repeated:
             raise ValueError(f"features: names must differ, {', '.join(repeated)} stands twice")
+        titles = [title for title, count in Counter(f.title for f in self.features).items() if count > 1]
+        if titles:
+            raise ValueError(f"features: titles must differ, {', '.join(titles)} stands twice")
         fields = {
             "contact_list": self.contact_list,
             "protected": self.protected,
@@ -253,11 +263,14 @@ class Study(_Strict):
 def load_study(path: Path | None = None) -> Study:
     """Read a study file and validate it.
 
+    Args:
+        path: of the file; by default the one that ``POLENG_STUDY`` names, or the one that ships.
+
     Raises:
         StudyError: the file is missing, is no YAML, or breaks the model above. The message has one
             line for each fault: the file, the line, the field and the reason.
     """
-    path = path or STUDIES / "political_engagement.yaml"
+    path = path or Path(os.environ.get("POLENG_STUDY") or STUDIES / "political_engagement.yaml")
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -1,0 +1,120 @@
+"""What all commands of ``poleng`` share: the console, the home that was asked for, and how it is opened."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from poleng_assets.home import Home
+from poleng_assets.study import load_study
+
+if TYPE_CHECKING:
+    import dagster as dg
+    import duckdb
+
+    from poleng_assets.resources.warehouse import Warehouse
+    from poleng_assets.simulation.conductor import Conductor, RunReport
+
+# A pipe has no width of its own: rich would fold its tables at 80 columns.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+home_option = click.option(
+    "--home",
+    "home_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Home folder; by default $POLENG_HOME, or data/ of the checkout.",
+)
+
+
+def open_home(folder: Path | None) -> Home:
+    """Return the home that ``--home`` names, or the default one, with all its folders."""
+    return (Home(folder.expanduser().resolve()) if folder else Home.default()).create()
+
+
+@contextmanager
+def open_conductor(home: Home) -> Iterator[Conductor]:
+    """Drive the home from this process; refused while a daemon does."""
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.simulation.conductor import Conductor
+
+    with instance_without_daemon(home) as instance:
+        # What the command line drops is whole when it appears: there is nothing to wait for.
+        yield Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+
+
+@contextmanager
+def instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
+    """Open the Dagster instance of a home that no daemon works on."""
+    from poleng_assets.instance import daemon_is_running, open_instance
+
+    with open_instance(home) as instance:
+        if daemon_is_running(instance):
+            raise click.ClickException(
+                f"A Dagster daemon runs on {home.root}: it would do the same work twice. Stop it "
+                "(and wait a minute), use the simulate jobs in its UI, or choose another --home."
+            )
+        yield instance
+
+
+def open_warehouse(home: Home) -> Warehouse:
+    """Return the warehouse of a home, with the study that is in force."""
+    from poleng_assets.resources.warehouse import Warehouse
+
+    return Warehouse(home.warehouse, load_study())
+
+
+@contextmanager
+def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the warehouse for reading; say in words who holds it when it cannot be opened."""
+    from poleng_assets.resources.warehouse import WarehouseBusy
+
+    try:
+        with open_warehouse(home).read() as con:
+            yield con
+    except WarehouseBusy as error:
+        raise click.ClickException(str(error)) from error
+
+
+def show_run(report: RunReport) -> None:
+    """Tell in one line how a run went."""
+    told = f"{report.job} {report.partition}".strip()
+    if not report.success:
+        console.print(f"  [red]{told} failed[/red]: {report.message}")
+        return
+    words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
+    console.print(f"  {told}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]")
+
+
+def _about_champion(metadata: dict[str, Any]) -> str:
+    if "score_again" in metadata:
+        return str(metadata["reason"])
+    outcome = "promoted" if metadata["promoted"] else "not promoted"
+    if not metadata["figures"]:
+        outcome = f"was {outcome} before"
+    return f"version {metadata['challenger_version']} {outcome}: {metadata['reason']}"
+
+
+def _about_challenger(metadata: dict[str, Any]) -> str:
+    if "taken_over" in metadata:
+        return f"version {metadata['version']} was {metadata['taken_over']}"
+    return f"version {metadata['version']} trained"
+
+
+_SAYINGS: dict[str, Any] = {
+    "field_studies": lambda m: f"{m['rows_read']:,} labelled rows taken in",
+    "training_data": lambda m: m["reason"],
+    "challenger": _about_challenger,
+    "champion": _about_champion,
+    "batches": lambda m: f"{m['rows_read']:,} respondents",
+    "predictions": lambda m: f"scored by version {m['model_version']}",
+    "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",
+    "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
+    "contact_list": lambda m: f"{m['contacts']:,} contacts{'' if m['remark'] == 'none' else ', marked'}",
+    "realised_performance": lambda m: "outcomes compared with the scores",
+}
