@@ -24,6 +24,7 @@ from poleng_assets.terminal import (
     open_home,
     open_warehouse,
     reading,
+    show_run,
 )
 
 if TYPE_CHECKING:
