@@ -1,0 +1,46 @@
+"""The shipped study with policies that take seconds: faults are injected into the same code, many times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from poleng_assets.study import STUDIES
+
+
+def write_quick_study(path: Path) -> Path:
+    """Write the study to ``path``, which ``POLENG_STUDY`` may name; return the path.
+
+    One candidate, few trees, few resamples; gates so wide that a model of a few hundred people passes
+    them. Columns, codes and labels are the shipped ones.
+    """
+    content = yaml.safe_load((STUDIES / "political_engagement.yaml").read_text(encoding="utf-8"))
+    policies = content["policies"]
+    policies["training"] |= {
+        "candidates": ["xgboost"],
+        "max_blended": 1,
+        "folds": 2,
+        "quick": {"trials": 1, "minutes": 1},
+        "rounds": 15,
+        "learning_rate": 0.3,
+        "max_depth": 3,
+    }
+    policies["promotion"] |= {
+        "min_auc": 0.5,
+        "flagged_share": [0.0, 1.0],
+        "min_score_spread": 0.0,
+        "max_calibration_error": 1.0,
+        "min_log_loss_gain": 0.0,
+        "max_auc_loss": 1.0,
+        "max_population_log_loss_loss": 10.0,
+        "max_group_log_loss_loss": 10.0,
+        "max_calibration_loss": 1.0,
+        "fine_calibration_error": 1.0,
+        "confidence": 0.51,
+        "resamples": 100,
+        "shadow_batches": 1,
+    }
+    policies["overseer"] |= {"resamples": 100, "min_rows": 50}
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
