@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 
 import dagster as dg
 import psutil
@@ -14,6 +16,11 @@ REQUEST_TAG = "poleng/request"
 PROCESS_TAG = "poleng/process"
 PARTITION_TAG = "dagster/partition"
 NAMED_WITHIN_SECONDS = 180
+# After so many failures in a row a request is left alone for a while: each further one doubles the pause.
+FAILURES_BEFORE_A_PAUSE = 3
+FIRST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 3600.0
+FORGIVEN = "poleng/forgiven_up_to"
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -26,11 +33,19 @@ DEAD = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 @dataclass(frozen=True)
 class Attempts:
-    """What the history says about one request: how many runs, how many died since the last success."""
+    """What the history says about one request.
+
+    Attributes:
+        total: how many runs there were.
+        failed: how many died since the last success, or since it was said that the cause is mended.
+        in_progress: whether one is queued or running.
+        resting: seconds until it is to be tried again; 0 when it may be tried now.
+    """
 
     total: int
     failed: int
     in_progress: bool
+    resting: float = 0.0
 
     @property
     def number(self) -> int:
@@ -40,16 +55,40 @@ class Attempts:
 
 def attempts(instance: dg.DagsterInstance, request: str) -> Attempts:
     """Count the runs of one request; a run key alone is used up for ever, by runs that died too."""
-    records = instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}), limit=100)
+    records = instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}))
     statuses = [record.dagster_run.status for record in records]  # newest first
-    since_success = statuses
-    if dg.DagsterRunStatus.SUCCESS in statuses:
-        since_success = statuses[: statuses.index(dg.DagsterRunStatus.SUCCESS)]
+    since_success = takewhile(lambda r: r.dagster_run.status is not dg.DagsterRunStatus.SUCCESS, records)
+    forgiven = _forgiven(instance)
+    dead = [r for r in since_success if r.dagster_run.status in DEAD and r.storage_id > forgiven]
     return Attempts(
         total=len(statuses),
-        failed=sum(status in DEAD for status in since_success),
+        failed=len(dead),
         in_progress=any(status in IN_PROGRESS for status in statuses),
+        resting=_pause(dead),
     )
+
+
+def forgive(instance: dg.DagsterInstance) -> None:
+    """Let no failure up to now count any more: somebody says that the cause is mended."""
+    newest = instance.get_run_records(limit=1)
+    if newest:
+        instance.daemon_cursor_storage.set_cursor_values({FORGIVEN: str(newest[0].storage_id)})
+
+
+def _forgiven(instance: dg.DagsterInstance) -> int:
+    kept = instance.daemon_cursor_storage.get_cursor_values({FORGIVEN})
+    return int(kept.get(FORGIVEN, 0))
+
+
+def _pause(dead: Sequence[dg.RunRecord]) -> float:
+    """Return how long a request rests after these failures, newest first."""
+    beyond = len(dead) - FAILURES_BEFORE_A_PAUSE
+    ended = dead[0].end_time if dead else None
+    if beyond < 0 or ended is None:
+        return 0.0
+    pause = min(FIRST_PAUSE_SECONDS * 2**beyond, LONGEST_PAUSE_SECONDS)
+    # A failure that lies in the future was one before the clock was put back.
+    return max(0.0, pause - abs(time.time() - ended))
 
 
 def runs_in_progress(instance: dg.DagsterInstance, job: str | None = None) -> list[dg.DagsterRun]:

@@ -13,12 +13,16 @@ from typing import Any
 import dagster as dg
 
 from poleng_assets import jobs
+from poleng_assets.core.ingestion import content_hash
 from poleng_assets.core.overseer import OpenBatch, Plan, Situation, plan
+from poleng_assets.core.reading import file_id
 from poleng_assets.core.training_set import training_data_hash
+from poleng_assets.core.versions import name_and_number, newest, place
 from poleng_assets.home import Kind
 from poleng_assets.partitions import PARTITIONS, batch_partitions
 from poleng_assets.resources.landing import Dropped, Landing
 from poleng_assets.runs import (
+    FAILURES_BEFORE_A_PAUSE,
     PARTITION_TAG,
     REQUEST_TAG,
     attempts,
@@ -29,7 +33,6 @@ from poleng_assets.runs import (
 from poleng_assets.study import load_study
 
 TICK_SECONDS = 5
-MAX_INGEST_ATTEMPTS = 3
 EVENTS_AT_ONCE = 1000
 
 CHAMPION_ASSET = dg.AssetKey("champion")
@@ -47,8 +50,9 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]
     ) -> dg.SensorResult | dg.SkipReason:
         instance = context.instance
-        busy = busy_partitions(runs_in_progress(instance))
+        busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
         dropped = list(landing.dropped(kind))
+        partitions = instance.get_dynamic_partitions(PARTITIONS[kind].name or "") if dropped else []
         if kind == "batches" and dropped and serving_version(instance) is None:
             names = ", ".join(one.path.name for one in dropped)
             return dg.SkipReason(f"Waiting for the first model: {names}")
@@ -58,8 +62,12 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
             if one.problem:
                 rejected = landing.reject(kind, one.path, one.problem)
                 messages.append(f"Refused {one.path.name}: {one.problem}; it is now {rejected}")
-            elif one.name not in busy and one.name not in {r.partition_key for r in requests}:
-                request, message = _ingest_request(instance, one, job)
+            elif one.name not in busy:
+                # One version of a name at a time: which is the next is known when the last is taken in.
+                busy.add(one.name)
+                request, message = _ingest_request(
+                    instance, one, _partition_of(instance, one, partitions), job
+                )
                 requests += [request] if request else []
                 messages += [message] if message else []
         for message in messages:
@@ -75,20 +83,38 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
     return arrivals
 
 
+def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, partitions: Sequence[str]) -> str:
+    """Return the partition that a file belongs to: the next version of its name when its content is new."""
+    versions = [id_ for id_ in partitions if name_and_number(id_)[0] == dropped.name]
+    hashes = {id_: _content_hash(instance, dropped.kind, id_) for id_ in versions}
+    known = {id_: digest for id_, digest in hashes.items() if digest is not None}
+    # Only a name that is taken needs the hash: it reads the whole file.
+    return place(dropped.name, content_hash(dropped.path), known) if known else dropped.name
+
+
+def _content_hash(instance: dg.DagsterInstance, kind: Kind, partition: str) -> str | None:
+    """Return the hash of the file that a partition was made of, None when none was taken in."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(kind), asset_partitions=[partition]), limit=1
+    )
+    return _metadata(found.records[0].event_log_entry)["content_hash"] if found.records else None
+
+
 def _ingest_request(
-    instance: dg.DagsterInstance, dropped: Dropped, job: str
+    instance: dg.DagsterInstance, dropped: Dropped, partition: str, job: str
 ) -> tuple[dg.RunRequest | None, str]:
     """Ask for the run that takes a file in, or say why it is not tried again."""
     request = _ingest_tag(dropped)
     past = attempts(instance, request)
-    if past.failed >= MAX_INGEST_ATTEMPTS:
+    if past.resting:
         return None, (
             f"{dropped.path.name} could not be taken in, {past.failed} runs failed: look at the newest run "
-            f"of {job}, mend the cause, and drop the file again"
+            f"of {job} and mend the cause. It is tried again in {past.resting:.0f} s, "
+            "or when you say poleng retry"
         )
     return dg.RunRequest(
         run_key=f"{request}/{past.number}",
-        partition_key=dropped.name,
+        partition_key=partition,
         run_config=dg.RunConfig(ops={dropped.kind: {"config": {"file": dropped.path.name}}}),
         tags={REQUEST_TAG: request},
     ), ""
@@ -263,13 +289,13 @@ def _new_events(
 
 
 def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[str]:
-    """Return the field studies in landing that may still be taken in: those given up do not count."""
+    """Return the field studies in landing that may soon be taken in: those that fail do not count."""
     given_up = {
         one.path
         for one in landing.dropped("field_studies")
-        if attempts(instance, _ingest_tag(one)).failed >= MAX_INGEST_ATTEMPTS
+        if attempts(instance, _ingest_tag(one)).failed >= FAILURES_BEFORE_A_PAUSE
     }
-    return [path.stem for path in landing.waiting("field_studies") if path not in given_up]
+    return [file_id(path.name) for path in landing.waiting("field_studies") if path not in given_up]
 
 
 def _situation(
@@ -288,14 +314,14 @@ def _situation(
         open_batches=tuple(
             OpenBatch(batch, state["version"], state["held"]) for batch, state in memory["open"].items()
         ),
-        pending=tuple(sorted(name for name, digest in studies.items() if judged.get(name) != digest)),
+        pending=tuple(name for name in newest(studies) if judged.get(name) != studies[name]),
         arriving=tuple(arriving),
-        retrain_failures=attempts(instance, _retrain_request(studies)).failed,
+        retrain_failures=_failures(instance, _retrain_request(studies)),
         retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
         busy=busy_partitions(running),
         failures={
-            batch: attempts(instance, _score_request(batch, version)).failed
-            + attempts(instance, _release_request(batch, version)).failed
+            batch: _failures(instance, _score_request(batch, version))
+            + _failures(instance, _release_request(batch, version))
             for batch in memory["open"]
         },
         last_rejection="" if champion.get("promoted", True) else str(champion["reason"]),
@@ -303,8 +329,14 @@ def _situation(
         batches_since_retraining=memory["since_retraining"],
         unanswered=tuple(memory["unanswered"]),
         requesting=any(run.job_name == jobs.request_field_study.name for run in running),
-        request_failures=attempts(instance, _labels_request(memory["unanswered"], version)).failed,
+        request_failures=_failures(instance, _labels_request(memory["unanswered"], version)),
     )
+
+
+def _failures(instance: dg.DagsterInstance, request: str) -> int:
+    """Return how often a request failed in a row; once it has rested long enough, as if it failed less."""
+    past = attempts(instance, request)
+    return past.failed if past.resting else min(past.failed, FAILURES_BEFORE_A_PAUSE - 1)
 
 
 def _requests(
@@ -355,7 +387,7 @@ def _request(
 
 
 def _retrain_request(studies: Mapping[str, str]) -> str:
-    return f"retrain/{training_data_hash(studies)}"
+    return f"retrain/{training_data_hash({name: studies[name] for name in newest(studies)})}"
 
 
 def _ingest_tag(dropped: Dropped) -> str:

@@ -80,6 +80,7 @@ class IngestionPolicy(_Strict):
     """How much of a file may break the contract before the file is refused."""
 
     max_quarantined_share: Share
+    max_expanded_megabytes: int = Field(ge=1)
 
 
 class ContactPolicy(_Strict):

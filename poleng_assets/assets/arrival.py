@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import dagster as dg
+import duckdb
 from pydantic import Field
 
+from poleng_assets.core.accounting import Account, account, rows_in
 from poleng_assets.core.contract import FileRefused
-from poleng_assets.core.ingestion import SUFFIXES, Ingested, count_rows, ingest
+from poleng_assets.core.ingestion import Ingested, id_of, ingest, record_refusal
+from poleng_assets.core.reading import SUFFIXES, file_id
+from poleng_assets.core.versions import name_and_number
 from poleng_assets.home import Kind
 from poleng_assets.partitions import PARTITIONS
 from poleng_assets.resources.landing import Landing
@@ -48,37 +52,57 @@ def take_in(
     Raises:
         dagster.Failure: the file was refused and stands in ``rejected`` with its reason.
     """
+    study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
     with warehouse.connect() as con:
+        name = _id_in_archive(landing, kind, path) or _id_in_landing(con, kind, path, context.partition_key)
         try:
-            result = ingest(con, warehouse.study, kind, path)
+            result = ingest(con, study, kind, path, name)
         except FileRefused as refusal:
             reason = str(refusal)
+            record_refusal(con, kind, path, rows_in(path, study, kind), reason)
         else:
-            counted = count_rows(con, kind, result.name)
-            return _taken_in(context, kind, result, counted, landing.archive(kind, path))
+            archived = landing.archive(kind, path, result.name)
+            counted = account(con, study, kind, result.name, rows_in(archived, study, kind))
+            return _taken_in(context, result, counted, archived)
     _refuse(context, kind, path, reason, landing)
 
 
 def _landing_file(landing: Landing, kind: Kind, file: str, partition: str) -> Path:
-    folder = landing.home.landing(kind)
-    names = [file] if file else [f"{partition}{suffix}" for suffix in SUFFIXES]
-    for place in (folder, landing.home.archive(kind)):
-        for name in names:
-            path = place / Path(name).name
-            if path.is_file() and path.stem == partition:
-                return path
+    """Return the file in landing that the partition is of, or the archived one when it was moved already."""
+    folder, name = landing.home.landing(kind), name_and_number(partition)[0]
+    names = [Path(file).name] if file else [f"{name}{suffix}" for suffix in SUFFIXES]
+    dropped = [folder / one for one in names if file_id(one) == name]
+    archived = [landing.home.archive(kind) / f"{partition}{one.removeprefix(name)}" for one in names]
+    for path in (*dropped, *archived):
+        if path.is_file() and not path.is_symlink():
+            return path
     raise dg.Failure(
         f"There is no file {' or '.join(names)} in {folder}: nothing to take in.", allow_retries=False
     )
 
 
+def _id_in_archive(landing: Landing, kind: Kind, path: Path) -> str | None:
+    return file_id(path.name) if path.parent == landing.home.archive(kind) else None
+
+
+def _id_in_landing(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, partition: str) -> str:
+    """Return the id of a dropped file; no new version is taken in under the id of an earlier one."""
+    belongs = id_of(con, kind, path)
+    if belongs != partition:
+        raise dg.Failure(
+            f"{path.name} has other content than {partition}: it belongs to the partition {belongs}. Leave "
+            "it in landing, the sensor takes it in there; or add that partition and materialise it.",
+            allow_retries=False,
+        )
+    return belongs
+
+
 def _taken_in(
     context: dg.AssetExecutionContext,
-    kind: Kind,
     result: Ingested,
-    counted: tuple[int, int],
-    archived: Path | None,
+    counted: Account,
+    archived: Path,
 ) -> dg.MaterializeResult:
     if result.ignored_columns:
         context.log.warning(
@@ -88,7 +112,7 @@ def _taken_in(
     if result.rows_quarantined:
         context.log.warning(
             f"{result.name}: {result.rows_quarantined} of {result.rows_read} rows break the contract and "
-            f"are in quarantine (table quarantine, source {kind}/{result.name})"
+            f"are in quarantine: poleng quarantine list --source {context.asset_key.path[-1]}/{result.name}"
         )
     if result.already:
         context.log.info(f"{result.name} was taken in before; nothing was written again")
@@ -100,13 +124,20 @@ def _taken_in(
             "rows_quarantined": result.rows_quarantined,
             "ignored_columns": ", ".join(result.ignored_columns) or "none",
             "content_hash": result.content_hash,
-            "file": dg.MetadataValue.path(str(archived or "archived earlier")),
+            "file": dg.MetadataValue.path(str(archived)),
         },
         check_results=[
             dg.AssetCheckResult(
-                passed=sum(counted) == result.rows_read,
+                passed=counted.kept + counted.quarantined + counted.erased == counted.read
+                and counted.file_agrees,
                 check_name=ROWS_ACCOUNTED_FOR,
-                metadata={"kept": counted[0], "in_quarantine": counted[1], "read": result.rows_read},
+                metadata={
+                    "read": counted.read,
+                    "in_file": counted.in_file if counted.in_file is not None else "not kept any more",
+                    "kept": counted.kept,
+                    "in_quarantine": counted.quarantined,
+                    "erased": counted.erased,
+                },
             )
         ],
     )

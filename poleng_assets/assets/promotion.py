@@ -12,6 +12,7 @@ from poleng_assets.core.model import Model
 from poleng_assets.core.promotion import Gate, Holdout, contest, promoted, reason
 from poleng_assets.core.shadow import Scored, Shadow, compare, contacts, table
 from poleng_assets.core.tables import record_decision
+from poleng_assets.core.versions import newest
 from poleng_assets.core.words import groups_in_words
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -149,7 +150,8 @@ def _shadow_words(study: Study, shadows: list[Shadow], serving: ModelVersion | N
 def _holdout_rows(con: duckdb.DuckDBPyConnection, study: Study, contestants: list[ModelVersion]) -> pa.Table:
     """Return the holdout rows of every field study that a contestant knows: nobody trained on them."""
     columns = ", ".join(f'"{name}"' for name in [*study.feature_names, study.target.name])
-    known = sorted({name for one in contestants for name in one.field_studies})
+    # Who stands in a study and in its correction is judged by the corrected answers, once.
+    known = newest({name for one in contestants for name in one.field_studies})
     return con.sql(
         f"""SELECT field_study, {columns} FROM field_study_rows
         WHERE part = 'holdout' AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
+from poleng_assets.core.accounting import account, balance, rows_in
 from poleng_assets.core.contact_list import contact_list as make_list
 from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.scoring import score_batch
@@ -21,6 +22,7 @@ from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.study import Study
 
 EVERYONE_SCORED = "every_respondent_has_a_score"
+NO_ROW_LOST = "no_row_is_lost"
 
 
 @dg.asset(
@@ -33,13 +35,20 @@ EVERYONE_SCORED = "every_respondent_has_a_score"
     check_specs=[
         dg.AssetCheckSpec(
             EVERYONE_SCORED, asset="predictions", description="No respondent of the batch is left unscored."
-        )
+        ),
+        dg.AssetCheckSpec(
+            NO_ROW_LOST,
+            asset="predictions",
+            description="Rows in the file, counted anew = rows scored + rows in quarantine + rows erased "
+            "on request; and over all batches, refused files included, none is missing.",
+        ),
     ],
 )
 def predictions(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],
     registry: dg.ResourceParam[Registry],
+    landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The champion's score of every respondent of a batch; earlier versions' scores are kept."""
     batch = context.partition_key
@@ -48,6 +57,9 @@ def predictions(
     with warehouse.connect() as con:
         respondents, contacts = score_batch(con, model, warehouse.study, batch, version.version)
         unscored = _unscored(con, warehouse.study, batch)
+        in_file = rows_in(landing.archived("batches", batch), warehouse.study, "batches")
+        counted = account(con, warehouse.study, "batches", batch, in_file)
+        everything = balance(con, warehouse.study)
         histogram = con.execute(
             """SELECT floor(score * 10) / 10 AS "score from", count(*) AS respondents
             FROM current_predictions WHERE batch = ? GROUP BY 1 ORDER BY 1""",
@@ -64,7 +76,16 @@ def predictions(
         check_results=[
             dg.AssetCheckResult(
                 passed=unscored == 0, check_name=EVERYONE_SCORED, metadata={"unscored": unscored}
-            )
+            ),
+            dg.AssetCheckResult(
+                passed=counted.balanced and everything.lost == 0,
+                check_name=NO_ROW_LOST,
+                metadata={
+                    "this_batch": counted.in_words(),
+                    "all_batches": everything.in_words(),
+                    "lost": everything.lost,
+                },
+            ),
         ],
     )
 

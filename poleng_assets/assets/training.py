@@ -18,6 +18,7 @@ from poleng_assets.core.plots import as_markdown
 from poleng_assets.core.tables import now, record_decision, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
 from poleng_assets.core.tuning import Trial, Tuned, search_name, tune
+from poleng_assets.core.versions import newest
 from poleng_assets.files import write_whole
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -59,6 +60,8 @@ def training_data(
                 "There is no field study to learn from: drop one into landing/field_studies.",
                 allow_retries=False,
             )
+        # A corrected field study replaces the one that it corrects.
+        studies = {name: studies[name] for name in newest(studies)}
         digest = training_data_hash(studies)
         pending = sorted(set(studies) - set(champion.field_studies if champion else []))
         with transaction(con):

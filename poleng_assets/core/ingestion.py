@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from poleng_assets.core.contract import FileRefused, check_columns, check_rows
 from poleng_assets.core.holdout import draw_holdout, keep_duplicates_together
-from poleng_assets.core.tables import insert, now, transaction
+from poleng_assets.core.tables import insert, now, replace, transaction
+from poleng_assets.core.versions import place
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
 
@@ -30,7 +31,11 @@ CHUNK = 100_000
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of one file: every row read is kept or in quarantine."""
+    """What became of one file: every row read is kept or in quarantine.
+
+    ``name`` is the id that the file was taken in under (``core/versions.py``). ``already``: its content
+    stood in the warehouse before, and nothing was written.
+    """
 
     name: str
     content_hash: str
@@ -47,18 +52,29 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path) -> Ingested:
+def ingest(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path, name: str | None = None
+) -> Ingested:
     """Take one file into the warehouse, whole or not at all.
 
-    A file whose content was taken in before under the same name is left as it is and said to be
-    there already, so that a run that died after its commit can simply run again. The rows of a field
-    study get their part (``core/holdout.py``) in the same transaction, and keep it.
+    The same name with other content is a new version of the file, taken in beside the earlier one. A
+    file whose content was taken in before under the same name is left as it is and said to be there
+    already, so that a run that died after its commit can simply run again. The rows of a field study
+    get their part (``core/holdout.py``) in the same transaction, and keep it.
+
+    Args:
+        con: of the warehouse.
+        study: what the file must be like.
+        kind: of the file.
+        path: of the file.
+        name: the id of a file from the archive; of one in landing it follows from its name and content.
 
     Raises:
-        FileRefused: the file cannot be read, breaks the contract, has no rows, or repeats another
-            file's content or name. Nothing was written.
+        FileRefused: the file cannot be read, breaks the contract, has no rows, or repeats the content
+            of a file of another name. Nothing was written.
     """
-    name, digest = path.stem, content_hash(path)
+    digest = content_hash(path)
+    name = name or id_of(con, kind, path, digest)
     known = _known(con, kind, name, digest)
     if known is not None:
         return known
@@ -93,36 +109,53 @@ def ingest(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path)
     return result
 
 
-def count_rows(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> tuple[int, int]:
-    """Return how many rows of a file stand in the warehouse and how many in quarantine."""
-    table, key = ROW_TABLES[kind]
-    found = con.execute(
-        f"SELECT (SELECT count(*) FROM {table} WHERE {key} = ?), "  # noqa: S608
-        "(SELECT count(DISTINCT row_number) FROM quarantine WHERE source = ?)",
-        [name, _source(kind, name)],
-    ).fetchall()[0]
-    return int(found[0]), int(found[1])
+def record_refusal(
+    con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, rows: int | None, reason: str
+) -> None:
+    """Write down that a file was refused, once for each content.
+
+    Args:
+        con: of the warehouse.
+        kind: of the file.
+        path: of the file, still in landing.
+        rows: in the file, None when it cannot be read.
+        reason: for the person who dropped it.
+    """
+    digest = content_hash(path)
+    file = {"kind": kind, "file": path.name, "content_hash": digest}
+    refusal = pd.DataFrame([{"rows": rows, "reason": reason, "refused_at": now()}])
+    with transaction(con):
+        replace(con, "refused_files", file, refusal)
+
+
+def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | None = None) -> str:
+    """Return the id under which a file belongs: its name, or a version of it.
+
+    Args:
+        con: of the warehouse.
+        kind: of the file.
+        path: of the file; its name is the one that it was dropped under.
+        digest: hash of its content, when it is known already.
+    """
+    files = con.execute("SELECT name, content_hash FROM ingested_files WHERE kind = ?", [kind]).fetchall()
+    return place(path.stem, digest or content_hash(path), dict(files))
 
 
 def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -> Ingested | None:
-    """Return what is known of this very file; refuse a copy and a name that is taken."""
+    """Return what is known of this very file; refuse the content of a file of another name."""
     found = con.execute(
         """SELECT name, content_hash, rows_read, rows_kept, rows_quarantined, ignored_columns, ingested_at
-        FROM ingested_files WHERE kind = ? AND (name = ? OR content_hash = ?)""",
-        [kind, name, digest],
+        FROM ingested_files WHERE kind = $kind AND (name = $name OR content_hash = $digest)
+        ORDER BY name <> $name""",
+        {"kind": kind, "name": name, "digest": digest},
     ).fetchall()
-    for other, other_digest, read, kept, quarantined, ignored, when in found:
-        if other == name and other_digest == digest:
+    for other, taken_in, read, kept, quarantined, ignored, when in found:
+        if other == name:
             columns = tuple(ignored.split(", ")) if ignored else ()
-            return Ingested(name, digest, read, kept, quarantined, columns, already=True)
-        if other_digest == digest:
-            raise FileRefused(
-                f"the same content was taken in as {other!r} on {when:%Y-%m-%d %H:%M} UTC; "
-                "it is not taken in twice"
-            )
+            return Ingested(name, taken_in, read, kept, quarantined, columns, already=True)
         raise FileRefused(
-            f"the name {name!r} was given to other content on {when:%Y-%m-%d %H:%M} UTC; "
-            "drop this file under another name"
+            f"the same content was taken in as {other!r} on {when:%Y-%m-%d %H:%M} UTC; "
+            "it is not taken in twice"
         )
     return None
 

@@ -112,8 +112,8 @@ def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
         elif situation.failures.get(one.batch, 0) >= policy.max_retrain_attempts:
             messages.append(
                 f"Batch {one.batch} failed {policy.max_retrain_attempts} times with model version "
-                f"{situation.champion}: look at its newest run, then materialise its predictions and what "
-                "follows again"
+                f"{situation.champion}: look at its newest run and mend the cause. It is tried again after "
+                "a while, or when you say poleng retry"
             )
         elif held:
             release.append((one.batch, _why_released(situation, policy)))

@@ -22,8 +22,11 @@ _FIXED_TABLES = """
 CREATE TABLE IF NOT EXISTS ingested_files (
     kind VARCHAR NOT NULL, name VARCHAR NOT NULL, content_hash VARCHAR NOT NULL,
     rows_read BIGINT NOT NULL, rows_kept BIGINT NOT NULL, rows_quarantined BIGINT NOT NULL,
-    ignored_columns VARCHAR NOT NULL, ingested_at TIMESTAMPTZ NOT NULL,
+    ignored_columns VARCHAR NOT NULL, ingested_at TIMESTAMPTZ NOT NULL, rows_erased BIGINT DEFAULT 0,
     PRIMARY KEY (kind, name));
+CREATE TABLE IF NOT EXISTS refused_files (
+    kind VARCHAR NOT NULL, file VARCHAR NOT NULL, content_hash VARCHAR NOT NULL, rows BIGINT,
+    reason VARCHAR NOT NULL, refused_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (
     source VARCHAR NOT NULL, row_number BIGINT NOT NULL, column_name VARCHAR NOT NULL,
     reason VARCHAR NOT NULL, payload VARCHAR NOT NULL);
@@ -63,6 +66,7 @@ CREATE TABLE IF NOT EXISTS decisions (
 
 # Columns that warehouses of earlier releases lack. DuckDB adds a column with a default, not with NOT NULL.
 _NEW_COLUMNS = """
+ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_erased BIGINT DEFAULT 0;
 ALTER TABLE predictions ADD COLUMN IF NOT EXISTS audit BOOLEAN DEFAULT false;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS held BOOLEAN;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS alarm BOOLEAN;

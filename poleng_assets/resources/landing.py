@@ -17,7 +17,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from poleng_assets.core.ingestion import SUFFIXES, content_hash
+from poleng_assets.core.reading import SUFFIXES, file_id
 from poleng_assets.home import Home, Kind
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -83,14 +83,24 @@ class Landing:
         part.replace(target)
         return target
 
-    def archive(self, kind: Kind, path: Path) -> Path | None:
-        """Move a file that was taken in out of landing; None when an earlier run moved it already."""
-        if not path.exists():
-            return None
-        target = self.home.archive(kind) / path.name
-        if target.exists() and content_hash(target) != content_hash(path):
-            target = target.with_name(f"{path.stem}.{content_hash(path)[:12]}{path.suffix}")
-        return _move(path, target)
+    def archive(self, kind: Kind, path: Path, name: str) -> Path:
+        """Move a file that was taken in out of landing, and call it by its id; return its place.
+
+        A second copy of what the archive holds is removed: the first one may have been rewritten since,
+        without a person who asked to be forgotten.
+        """
+        target = self.home.archive(kind) / f"{name}{path.name.removeprefix(file_id(path.name))}"
+        if path != target and path.exists():
+            if target.exists():
+                path.unlink()
+            else:
+                _move(path, target)
+        return target
+
+    def archived(self, kind: Kind, name: str) -> Path | None:
+        """Return the archived file of an id, None when it is not kept."""
+        places = (self.home.archive(kind) / f"{name}{suffix}" for suffix in SUFFIXES)
+        return next((place for place in places if place.exists()), None)
 
     def reject(self, kind: Kind, path: Path, reason: str) -> Path:
         """Move a refused file to ``rejected`` with its reason beside it; return its new place."""
