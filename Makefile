@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: demo dev test bench-model bench-promotion bench-overseer lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
-	$(BIN)/poleng simulate full
+	POLENG_NOTIFY= $(BIN)/poleng simulate full
 
 dev: $(STAMP)           ## open the Dagster UI and its daemon
 	$(BIN)/poleng dev

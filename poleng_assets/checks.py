@@ -7,6 +7,7 @@ import csv
 
 import dagster as dg
 
+from poleng_assets.core.contact_list import harmless
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -40,6 +41,6 @@ def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tupl
             [batch],
         ).fetchall()
     with (landing.home.contact_lists / f"{batch}.csv").open(newline="", encoding="utf-8") as file:
-        listed = {row[study.id].removeprefix("'") for row in csv.DictReader(file)}
-    wanted = {one.removeprefix("'") for (one,) in flagged}
+        listed = {row[study.id] for row in csv.DictReader(file)}
+    wanted = {harmless(one) for (one,) in flagged}
     return wanted - listed, listed - wanted

@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.table import Table
 
+from poleng_assets.commands.backup import backup, restore
+from poleng_assets.commands.forget import forget
+from poleng_assets.commands.notify import notify
+from poleng_assets.commands.quarantine import quarantine
+from poleng_assets.commands.retention import retention
 from poleng_assets.home import CHECKOUT, Home, Kind
 from poleng_assets.study import StudyError, load_study
 from poleng_assets.terminal import (
     console,
+    fault_in_words,
     home_option,
+    instance_beside_daemon,
     instance_without_daemon,
     open_conductor,
     open_home,
@@ -35,18 +42,26 @@ KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcome
 
 
 class _Boundary(click.Group):
-    """Says what is wrong with a study file instead of showing where in the code it was noticed."""
+    """Says what is wrong with a study file or the machine, not where in the code it was noticed."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            words = fault_in_words(error)
+            if not words:
+                raise
+            raise click.ClickException(words) from error
 
 
 @click.group(cls=_Boundary, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Find politically disengaged people, and watch over the model that finds them."""
+    os.umask(0o077)  # whatever is written from here on is its owner's alone
     warnings.simplefilter("ignore")
     for name in ("alembic", "mlflow", "dagster"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -119,6 +134,8 @@ def status(as_json: bool, home_folder: Path | None) -> None:
     console.print(f"Home {home.root}")
     champion = facts["champion_version"]
     console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
+    if facts["champion_in_doubt"]:
+        console.print(f"[red]Not as it should be:[/red] {facts['champion_in_doubt']}")
     for kind, names in facts["landing"].items():
         if names:
             console.print(f"Waiting in landing/{kind}: {', '.join(names)}")
@@ -156,12 +173,32 @@ def decisions(as_json: bool, home_folder: Path | None) -> None:
 @home_option
 def settle(home_folder: Path | None) -> None:
     """Do all that waits to be done, without a daemon: take files in, score, retrain, make lists."""
+    from poleng_assets.runs import forgive
+
     with open_conductor(open_home(home_folder)) as conductor:
+        # Who asks by hand has mended what was wrong, or wants to see it.
+        forgive(conductor.instance)
         reports = conductor.settle()
         for name, words in conductor.skips.items():
             console.print(f"[dim]{name}: {words}[/dim]")
     if not all(report.success for report in reports):
         sys.exit(1)
+
+
+@main.command()
+@home_option
+def retry(home_folder: Path | None) -> None:
+    """Say that what was wrong is mended: what failed again and again is tried anew, without the pause."""
+    from poleng_assets.instance import daemon_is_running, open_instance
+    from poleng_assets.runs import forgive
+
+    home = open_home(home_folder)
+    with open_instance(home) as instance:
+        forgive(instance)
+        watched = daemon_is_running(instance)
+    console.print(
+        "The daemon tries it again." if watched else f"No daemon runs. Start it: {_dev_hint(home)}"
+    )
 
 
 @main.command()
@@ -198,12 +235,12 @@ def retrain(mode: str | None, reason: str, home_folder: Path | None) -> None:
 def rollback(version: int, reason: str, score_again: bool, home_folder: Path | None) -> None:
     """Let an earlier version serve again, with its own reference."""
     from poleng_assets.definitions import build_defs
-    from poleng_assets.instance import daemon_is_running, open_instance
+    from poleng_assets.instance import daemon_is_running
     from poleng_assets.rollback import ROLLBACK_JOB
     from poleng_assets.simulation.conductor import Conductor
 
     home = open_home(home_folder)
-    with open_instance(home) as instance:
+    with instance_beside_daemon(home) as instance:
         conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
         settings = {"to": version, "reason": reason, "score_again": score_again}
         report = conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
@@ -279,12 +316,11 @@ def reset(yes: bool, home_folder: Path | None) -> None:
 
     home = open_home(home_folder)
     with instance_without_daemon(home):
-        pass
-    if not yes:
-        click.confirm(f"Remove everything that the project keeps in {home.root}?", abort=True)
-    reset_data(home)
-    reset_history(home)
-    home.create()
+        if not yes:
+            click.confirm(f"Remove everything that the project keeps in {home.root}?", abort=True)
+        reset_data(home)
+        reset_history(home)
+        home.create()
     console.print(f"{home.root} is empty again.")
 
 
@@ -295,8 +331,21 @@ def reset(yes: bool, home_folder: Path | None) -> None:
 def dev(host: str, port: int, home_folder: Path | None) -> None:
     """Open the Dagster UI with its daemon on this home folder."""
     from poleng_assets.instance import dagster_home
+    from poleng_assets.locks import DAEMON, HomeTaken, daemons, end_orphans, take
 
     home = open_home(home_folder)
+    try:
+        # Kept by the process that this one becomes, to its end.
+        take(home, DAEMON, inherited=True)
+    except HomeTaken as error:
+        raise click.ClickException(f"{error} Stop it first, or choose another --home.") from error
+    for process in end_orphans(home):
+        console.print(f"Process {process} was left by a `poleng dev` that was killed. It is ended now.")
+    if others := daemons(home):
+        raise click.ClickException(
+            f"A Dagster daemon runs on {home.root} already (process {', '.join(map(str, others))}). "
+            "Stop it first, or choose another --home."
+        )
     environment = {
         **os.environ,
         "POLENG_HOME": str(home.root),
@@ -331,11 +380,28 @@ def _status(home: Home) -> dict[str, Any]:
     return {
         "home": str(home.root),
         "champion_version": champion.version if champion else None,
+        "champion_in_doubt": _champion_in_doubt(home, champion.version if champion else None),
         "landing": {kind: _names(home.landing(kind)) for kind in get_args(Kind)},
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
         "quarantined_rows": quarantined[0][0] if quarantined else 0,
         "batches": [_batch_facts(row) for row in _all_batch_rows(home)],
     }
+
+
+def _champion_in_doubt(home: Home, alias: int | None) -> str:
+    """Return how the registry contradicts the ledger; empty when it does not."""
+    from poleng_assets.core.serving import appointed, disagreement
+
+    if not home.warehouse.exists():
+        return ""
+    with reading(home) as con:
+        told = appointed(con)
+    if told is not None and not (home.root / "mlflow.db").exists():
+        return (
+            f"the ledger says that version {told.version} serves, but the model registry "
+            f"{home.root / 'mlflow.db'} is gone. Put it back from a backup (`poleng restore`)"
+        )
+    return disagreement(told, alias)
 
 
 def _all_batch_rows(home: Home) -> list[BatchRow]:
@@ -403,6 +469,10 @@ def _cell(value: object) -> str:
 
 def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {home.root}"
+
+
+for command in (backup, forget, notify, quarantine, restore, retention):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ from poleng_assets.assets import (
 )
 from poleng_assets.home import Home
 from poleng_assets.jobs import ASSET_JOBS
+from poleng_assets.notifications import NOTIFICATIONS
+from poleng_assets.release import release_rows
 from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
 from poleng_assets.resources.registry import RegistryResource, mlflow_run
 from poleng_assets.resources.warehouse import WarehouseResource
+from poleng_assets.retention import apply_retention, retention_schedule
 from poleng_assets.rollback import rollback
 from poleng_assets.sensors import SENSORS
 from poleng_assets.simulation.scenario_jobs import SCENARIO_JOBS
@@ -37,8 +40,10 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
             [field_studies, batches, outcomes, training, promotion, scoring, monitoring, requests]
         ),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
-        jobs=[*ASSET_JOBS, rollback, *SCENARIO_JOBS],
-        sensors=SENSORS,
+        jobs=[*ASSET_JOBS, rollback, release_rows, apply_retention, *SCENARIO_JOBS],
+        # Last: what the others have just had done is told in the same round.
+        sensors=[*SENSORS, *NOTIFICATIONS],
+        schedules=[retention_schedule],
         # One process for a run: NannyML alone costs seconds to import, in each process anew.
         executor=dg.in_process_executor,
         resources={

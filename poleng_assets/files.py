@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,6 +20,10 @@ def write_whole(path: Path, text: str) -> Path:
         part.chmod(0o600)
         part.write_text(text, encoding="utf-8")
         return part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a disk that fills up while it is written to says no name
+        # On a disk that may not be written this fails too: what happened first is what is told.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise

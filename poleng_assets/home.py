@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,22 @@ from typing import Literal
 Kind = Literal["batches", "field_studies", "outcomes"]
 KINDS: tuple[Kind, ...] = ("field_studies", "batches", "outcomes")
 CHECKOUT = Path(__file__).resolve().parent.parent
+# What the project keeps in a home; files that libraries put beside it (a WAL, a journal) begin likewise.
+OWN = (
+    "landing",
+    "archive",
+    "rejected",
+    "warehouse.duckdb",
+    "mlflow.db",
+    "mlartifacts",
+    "contact_lists",
+    "reports",
+    "requests",
+    "tuning",
+    "outbox",
+    "simulation",
+    "dagster",
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,11 @@ class Home:
         """Where an interrupted search for a model is kept, so that it can go on."""
         return self.root / "tuning"
 
+    @property
+    def outbox(self) -> Path:
+        """Messages that wait to be delivered, and what was delivered to whom."""
+        return self.root / "outbox"
+
     def report(self, batch: str, version: int) -> Path:
         """Return the page that tells about a batch under a model version."""
         return self.reports / batch / f"version_{version}.html"
@@ -88,13 +110,50 @@ class Home:
         """Dagster's own history."""
         return self.root / "dagster"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that drives this home (``locks.py``)."""
+        return self.root / ".lock"
+
     def create(self) -> Home:
-        """Make the folders that are missing, readable by their owner only; return the home."""
+        """Make the folders that are missing, readable by their owner only; return the home.
+
+        From here on, whatever this process writes is its owner's alone: databases and models are written
+        by libraries, which ask the process and not us. Files of earlier releases are mended once.
+        """
+        os.umask(0o077)
         folders = [folder(kind) for folder in (self.landing, self.archive, self.rejected) for kind in KINDS]
         self.root.mkdir(parents=True, exist_ok=True)
         own = [self.artifacts, self.contact_lists, self.requests, self.reports, self.tuning, self.dagster]
         for folder in [*folders, *own]:
             folder.mkdir(parents=True, exist_ok=True)
-            top = self.root / folder.relative_to(self.root).parts[0]
-            top.chmod(0o700)
+            # By itself too: it may be that the root has to stay open.
+            (self.root / folder.relative_to(self.root).parts[0]).chmod(0o700)
+        self._close()
         return self
+
+    def _close(self) -> None:
+        """Take the rights of group and others away; the root comes last, and says that it was done.
+
+        Only the root can be somebody else's: a container's volume, or by mistake a folder that all use.
+        """
+        status = self.root.stat()
+        if not status.st_mode & 0o077 or status.st_mode & stat.S_ISVTX or status.st_uid != os.geteuid():
+            return
+        if self.root in (Path("/"), Path.home()):
+            return
+        for name in OWN:
+            for top in self.root.glob(f"{name}*"):
+                for path in (top, *top.rglob("*")):
+                    _make_private(path)
+        self.root.chmod(0o700)
+
+
+def _make_private(path: Path) -> None:
+    """Take the rights of group and others away from a file or folder; links are left alone."""
+    try:
+        mode = path.lstat().st_mode
+        if mode & 0o077 and not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode) & ~0o077)
+    except FileNotFoundError:
+        return  # moved on meanwhile, into a folder that is closed

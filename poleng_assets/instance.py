@@ -34,6 +34,10 @@ def open_instance(home: Home) -> dg.DagsterInstance:
 
 
 def daemon_is_running(instance: dg.DagsterInstance) -> bool:
-    """Whether a daemon drives the sensors of this home now: its heartbeat is fresh."""
+    """Whether a daemon drives the sensors of this home now: its heartbeat is fresh.
+
+    It beats every 30 s. A heartbeat from the future was written before the clock went back: a daemon that
+    lives writes over it.
+    """
     heartbeat = instance.get_daemon_heartbeats().get("SENSOR")
-    return heartbeat is not None and time.time() - heartbeat.timestamp < HEARTBEAT_SECONDS
+    return heartbeat is not None and abs(time.time() - heartbeat.timestamp) < HEARTBEAT_SECONDS

@@ -3,6 +3,7 @@
 import dagster as dg
 
 RETRAIN_JOB = "retrain_and_promote"
+LINE_TAG = "poleng/line"  # dagster.yaml lets one run of a line go at a time, first come, first served
 
 ingest_field_study = dg.define_asset_job(
     "ingest_field_study", selection=["field_studies"], description="Take a field study in."
@@ -11,6 +12,7 @@ process_batch = dg.define_asset_job(
     "process_batch",
     selection=["batches", "predictions", "drift_report", "contact_list", "overview"],
     description="Take a batch in, score it, judge it, and make its list unless it is held.",
+    tags={LINE_TAG: "batches"},
 )
 score_batch = dg.define_asset_job(
     "score_batch",

@@ -13,6 +13,7 @@ from poleng_assets.core.rollback import (
     promoted_versions,
     rollback_target,
 )
+from poleng_assets.core.serving import appointed
 from poleng_assets.core.tables import record_decision
 from poleng_assets.resources.registry import CHAMPION, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -41,15 +42,20 @@ def put_back(
     registry: dg.ResourceParam[Registry],
 ) -> None:
     """Move the alias back, and record it."""
-    serving = registry.alias(CHAMPION)
+    alias = registry.alias(CHAMPION)
     with warehouse.connect() as con:
+        told = appointed(con)
+        serving = told.version if told else (alias.version if alias else None)
+        pointed = alias.version if alias else None
         try:
-            target = rollback_target(
-                serving.version if serving else None, promoted_versions(con), config.to or None
-            )
+            if told is not None and config.to == told.version != pointed:
+                # The alias was moved by hand: it is put back.
+                target, serving = told.version, pointed
+            else:
+                target = rollback_target(serving, promoted_versions(con), config.to or None)
         except RollbackRefused as refusal:
             raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
-        taken_back = serving.version if serving else 0
+        taken_back = serving or 0
         again = batches_scored_by(con, taken_back) if config.score_again else []
         reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
         record_decision(

@@ -83,12 +83,29 @@ def _forgiven(instance: dg.DagsterInstance) -> int:
 def _pause(dead: Sequence[dg.RunRecord]) -> float:
     """Return how long a request rests after these failures, newest first."""
     beyond = len(dead) - FAILURES_BEFORE_A_PAUSE
-    ended = dead[0].end_time if dead else None
-    if beyond < 0 or ended is None:
+    if beyond < 0:
         return 0.0
     pause = min(FIRST_PAUSE_SECONDS * 2**beyond, LONGEST_PAUSE_SECONDS)
     # A failure that lies in the future was one before the clock was put back.
-    return max(0.0, pause - abs(time.time() - ended))
+    return max(0.0, pause - abs(time.time() - _changed(dead[0]).timestamp()))
+
+
+def earlier_attempts(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """Return the runs of the same request that died since its last success: this run goes on with their work.
+
+    A run that nobody requested (by hand) has none.
+    """
+    request = run.tags.get(REQUEST_TAG)
+    if request is None:
+        return []
+    died = []
+    for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}), limit=100):
+        other = record.dagster_run
+        if other.status == dg.DagsterRunStatus.SUCCESS:
+            break
+        if other.status in DEAD:
+            died.append(other.run_id)
+    return died
 
 
 def runs_in_progress(instance: dg.DagsterInstance, job: str | None = None) -> list[dg.DagsterRun]:
@@ -144,8 +161,12 @@ def _never_named_itself(record: dg.RunRecord) -> bool:
     """Whether a run began long ago and has not said which process executes it, which it does at once."""
     if record.dagster_run.status not in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
         return False
-    changed = record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
-    return (datetime.now(UTC) - changed).total_seconds() > NAMED_WITHIN_SECONDS
+    return (datetime.now(UTC) - _changed(record)).total_seconds() > NAMED_WITHIN_SECONDS
+
+
+def _changed(record: dg.RunRecord) -> datetime:
+    """Return when the state of a run changed last; Dagster stores it without its zone."""
+    return record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
 
 
 def _process_is_gone(name: str) -> bool:

@@ -19,7 +19,8 @@ from poleng_assets.core.reading import file_id
 from poleng_assets.core.training_set import training_data_hash
 from poleng_assets.core.versions import name_and_number, newest, place
 from poleng_assets.home import Kind
-from poleng_assets.partitions import PARTITIONS, batch_partitions
+from poleng_assets.partitions import PARTITIONS, batch_partitions, outcomes_partitions
+from poleng_assets.release import MEASURE_JOB, measure_outcomes
 from poleng_assets.resources.landing import Dropped, Landing
 from poleng_assets.runs import (
     FAILURES_BEFORE_A_PAUSE,
@@ -136,7 +137,13 @@ outcome_arrivals = _arrival_sensor(
 
 
 @dg.sensor(
-    jobs=[jobs.retrain_and_promote, jobs.score_batch, jobs.release_batch, jobs.request_field_study],
+    jobs=[
+        jobs.retrain_and_promote,
+        jobs.score_batch,
+        jobs.release_batch,
+        jobs.request_field_study,
+        measure_outcomes,
+    ],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sees drifted batches, asks for one retraining, has them scored again, and lets no "
@@ -151,7 +158,10 @@ def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Land
     )
     for message in decided.messages:
         context.log.info(message)
-    requests = list(_requests(instance, decided, situation, memory["studies"]))
+    requests = [
+        *_requests(instance, decided, situation, memory["studies"]),
+        *_measurements(instance, memory["unmeasured"], situation),
+    ]
     return dg.SensorResult(
         run_requests=requests,
         cursor=json.dumps(memory),
@@ -192,9 +202,11 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str,
         "studies": dict(memory.get("studies", {})),
         "read": dict(memory.get("read", {})),
         "lost": dict(memory.get("lost", {})),
+        "unmeasured": list(memory.get("unmeasured", [])),
         "unanswered": list(memory.get("unanswered", [])),
         "serving": memory.get("serving"),
         "since_retraining": memory.get("since_retraining"),
+        "newest": memory.get("newest"),
     }
     events = []
     for asset in _LEARN:
@@ -205,17 +217,25 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str,
         _LEARN[asset](seen, record.partition_key or "", _metadata(record.event_log_entry))
     present = set(instance.get_dynamic_partitions(batch_partitions.name or ""))
     known = set(instance.get_dynamic_partitions(PARTITIONS["field_studies"].name or ""))
+    sources = set(instance.get_dynamic_partitions(outcomes_partitions.name or ""))
     return seen | {
         "open": {batch: state for batch, state in seen["open"].items() if batch in present},
         "studies": {study: digest for study, digest in seen["studies"].items() if study in known},
         "unanswered": [batch for batch in seen["unanswered"] if batch in present],
+        "unmeasured": [source for source in seen["unmeasured"] if source in sources],
     }
 
 
 def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
+    if metadata.get("released"):
+        # It has rows without a score, whatever was found of the others; it is no new batch.
+        seen["open"][batch] = {"version": None, "held": False}
+        return
     seen["open"].setdefault(batch, {"version": None, "held": False})
-    if seen["since_retraining"] is not None:
+    # A run that died behind this event is run again, and tells of the same batch once more.
+    if seen["since_retraining"] is not None and batch != seen["newest"]:
         seen["since_retraining"] += 1
+    seen["newest"] = batch
 
 
 def _learn_of_report(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
@@ -231,10 +251,18 @@ def _learn_of_list(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -
 
 
 def _learn_of_field_study(seen: dict[str, Any], study: str, metadata: dict[str, Any]) -> None:
-    seen["studies"][study] = metadata["content_hash"]
+    # Rows that were put back make other data of the same file.
+    seen["studies"][study] = metadata.get("data_hash") or metadata["content_hash"]
+
+
+def _learn_of_arrived_outcomes(seen: dict[str, Any], source: str, metadata: dict[str, Any]) -> None:
+    # Others are measured in the run that takes them in.
+    if metadata.get("released") and source not in seen["unmeasured"]:
+        seen["unmeasured"].append(source)
 
 
 def _learn_of_outcomes(seen: dict[str, Any], source: str, metadata: dict[str, Any]) -> None:
+    seen["unmeasured"] = [other for other in seen["unmeasured"] if other != source]
     for version, batches in metadata.get("losses", {}).items():
         known = seen["lost"].setdefault(version, [])
         new = [batch for batch in batches if batch not in known]
@@ -268,6 +296,7 @@ _LEARN: dict[str, Callable[[dict[str, Any], str, dict[str, Any]], None]] = {
     "drift_report": _learn_of_report,
     "contact_list": _learn_of_list,
     "field_studies": _learn_of_field_study,
+    "outcomes": _learn_of_arrived_outcomes,
     "realised_performance": _learn_of_outcomes,
     "champion": _learn_of_champion,
     "field_study_request": _learn_of_request,
@@ -367,6 +396,17 @@ def _requests(
             jobs.request_field_study.name,
             _labels_request(decided.request, situation.champion),
         )
+
+
+def _measurements(
+    instance: dg.DagsterInstance, sources: Sequence[str], situation: Situation
+) -> Iterator[dg.RunRequest]:
+    """Ask for the runs that measure outcomes of which rows were put back."""
+    for source in sources:
+        request = f"measure/{source}"
+        # One that failed too often rests, as all requests do.
+        if source not in situation.busy and not attempts(instance, request).resting:
+            yield _request(instance, MEASURE_JOB, request, partition=source)
 
 
 def _request(

@@ -6,6 +6,7 @@ module is the shape of that file and how a wrong one is refused; what is done wi
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -202,6 +203,48 @@ class OutcomesPolicy(_Strict):
     min_interviews: int = Field(ge=1)
 
 
+class NotificationsPolicy(_Strict):
+    """What is told to the addresses of ``POLENG_NOTIFY``, and how often; ``digest_hour`` is in UTC."""
+
+    max_per_hour: int = Field(default=20, ge=1)
+    repeat_after_hours: float = Field(default=24.0, ge=0)
+    digest_hour: int = Field(default=7, ge=0, le=23)
+    told_within_hours: float = Field(default=24.0, gt=0)
+    give_up_after_days: float = Field(default=3.0, gt=0)
+
+
+class RetentionPolicy(_Strict):
+    """How many days each table and folder keeps what it holds about people; None: for ever.
+
+    Tables by their names; the others are folders of the home (``core/retention.py`` says from when on).
+    ``max_gap`` is about the clock: after so many days without a sign of life nothing is erased unasked.
+    """
+
+    batch_rows: int | None = Field(default=None, ge=1)
+    field_study_rows: int | None = Field(default=None, ge=1)
+    outcomes: int | None = Field(default=None, ge=1)
+    predictions: int | None = Field(default=None, ge=1)
+    contact_lists: int | None = Field(default=None, ge=1)
+    drift_reports: int | None = Field(default=None, ge=1)
+    drift_metrics: int | None = Field(default=None, ge=1)
+    performance: int | None = Field(default=None, ge=1)
+    quarantine: int | None = Field(default=None, ge=1)
+    field_study_requests: int | None = Field(default=None, ge=1)
+    archive: int | None = Field(default=None, ge=1)
+    rejected: int | None = Field(default=None, ge=1)
+    contact_list_files: int | None = Field(default=None, ge=1)
+    reports: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=1)
+    max_gap: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _scores_last_as_long_as_answers(self) -> Self:
+        rows, scores = self.batch_rows or math.inf, self.predictions or math.inf
+        if scores < rows:
+            raise ValueError("predictions must be kept as long as batch_rows: everybody kept has a score")
+        return self
+
+
 class Policies(_Strict):
     """Every decision that is the organisation's to take, in one place."""
 
@@ -211,6 +254,9 @@ class Policies(_Strict):
     promotion: PromotionPolicy
     overseer: OverseerPolicy
     outcomes: OutcomesPolicy
+    # Studies of earlier releases do not have it, and none of it changes a result.
+    notifications: NotificationsPolicy = NotificationsPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
 
 
 class Study(_Strict):
@@ -261,6 +307,11 @@ class Study(_Strict):
         raise KeyError(name)
 
 
+def study_file() -> Path:
+    """Return the study file that ``POLENG_STUDY`` names, or the one that ships."""
+    return Path(os.environ.get("POLENG_STUDY") or STUDIES / "political_engagement.yaml")
+
+
 def load_study(path: Path | None = None) -> Study:
     """Read a study file and validate it.
 
@@ -271,7 +322,7 @@ def load_study(path: Path | None = None) -> Study:
         StudyError: the file is missing, is no YAML, or breaks the model above. The message has one
             line for each fault: the file, the line, the field and the reason.
     """
-    path = path or Path(os.environ.get("POLENG_STUDY") or STUDIES / "political_engagement.yaml")
+    path = path or study_file()
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def open_home(folder: Path | None) -> Home:
 
 @contextmanager
 def open_conductor(home: Home) -> Iterator[Conductor]:
-    """Drive the home from this process; refused while a daemon does."""
+    """Drive the home from this process; refused while another process does."""
     from poleng_assets.definitions import build_defs
     from poleng_assets.simulation.conductor import Conductor
 
@@ -50,35 +51,103 @@ def open_conductor(home: Home) -> Iterator[Conductor]:
 
 @contextmanager
 def instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
-    """Open the Dagster instance of a home that no daemon works on."""
+    """Open the Dagster instance of a home that nobody else drives, and be the one that does."""
     from poleng_assets.instance import daemon_is_running, open_instance
+    from poleng_assets.locks import HomeTaken, daemons, driving
 
-    with open_instance(home) as instance:
-        if daemon_is_running(instance):
-            raise click.ClickException(
-                f"A Dagster daemon runs on {home.root}: it would do the same work twice. Stop it "
-                "(and wait a minute), use the simulate jobs in its UI, or choose another --home."
-            )
-        yield instance
+    try:
+        with driving(home), open_instance(home) as instance:
+            processes = daemons(home)
+            if processes or daemon_is_running(instance):
+                raise click.ClickException(_daemon_words(home, processes))
+            yield instance
+    except HomeTaken as error:
+        if error.driver is not None and error.driver.is_daemon:
+            raise click.ClickException(_daemon_words(home, [error.driver.pid])) from error
+        raise click.ClickException(f"{error} Wait until it ends, or choose another --home.") from error
+
+
+@contextmanager
+def instance_beside_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
+    """Open the Dagster instance of a home on which a daemon may work, but no other command line."""
+    from poleng_assets.instance import open_instance
+    from poleng_assets.locks import HomeTaken, driving
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(driving(home))
+        except HomeTaken as error:
+            if error.driver is None or not error.driver.is_daemon:
+                raise click.ClickException(f"{error} Wait until it ends.") from error
+        yield stack.enter_context(open_instance(home))
+
+
+def _daemon_words(home: Home, processes: list[int]) -> str:
+    who = f" (process {', '.join(map(str, processes))})" if processes else ""
+    stop = "Stop it" if processes else "Stop it (and wait a minute)"
+    return (
+        f"A Dagster daemon runs on {home.root}{who}: it would do the same work twice. {stop}, use the "
+        "simulate jobs in its UI, or choose another --home."
+    )
 
 
 def open_warehouse(home: Home) -> Warehouse:
     """Return the warehouse of a home, with the study that is in force."""
     from poleng_assets.resources.warehouse import Warehouse
 
-    return Warehouse(home.warehouse, load_study())
+    return Warehouse(home.warehouse, load_study(), say=_say_on_stderr)
+
+
+def _say_on_stderr(words: str) -> None:
+    click.echo(words, err=True)
 
 
 @contextmanager
 def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse for reading; say in words who holds it when it cannot be opened."""
-    from poleng_assets.resources.warehouse import WarehouseBusy
+    from poleng_assets.resources.warehouse import WarehouseBusy, WarehouseUnusable
 
     try:
         with open_warehouse(home).read() as con:
             yield con
-    except WarehouseBusy as error:
+    except (WarehouseBusy, WarehouseUnusable) as error:
         raise click.ClickException(str(error)) from error
+
+
+def fault_in_words(error: Exception) -> str:
+    """Return what a fault of the machine means and what to do; empty for any other error.
+
+    Disks, permissions and locks fail inside of DuckDB, SQLite and the file system alike: each says it in
+    its own words, and Dagster's history has no other boundary than the command line.
+    """
+    from poleng_assets.resources.registry import ModelUnusable, RegistryUnusable
+    from poleng_assets.resources.warehouse import WarehouseBusy, WarehouseUnusable
+
+    if isinstance(error, WarehouseBusy | WarehouseUnusable | RegistryUnusable | ModelUnusable):
+        return str(error)
+    told = str(error).splitlines()[0] if str(error) else ""
+    way_out = next((words for pattern, words in _FAULTS if re.search(pattern, told)), "")
+    return f"{way_out} Nothing that was finished before is lost. The machine says: {told}" if way_out else ""
+
+
+_FAULTS = (
+    (
+        r"No space left on device|database or disk is full|Disk quota exceeded",
+        "The disk is full. Free some space and run this again.",
+    ),
+    (
+        r"Read-only file system|readonly database|Permission denied|Operation not permitted",
+        "The home folder may not be written. See that you own it, and that its disk allows it.",
+    ),
+    (
+        r"database is locked",
+        "A database of the home folder is locked. Close what has it open and run this again.",
+    ),
+    (
+        r"database disk image is malformed|file is not a database|disk I/O error",
+        "A database of the home folder is damaged. Restore the newest backup (`poleng restore`).",
+    ),
+)
 
 
 def show_run(report: RunReport) -> None:

@@ -5,6 +5,7 @@ Session fixtures are shared: a test that wants to change a frame takes ``.copy()
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,12 @@ def table_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Count the rows of every table there is."""
     tables = con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
     return {name: con.table(name).count("*").fetchall()[0][0] for (name,) in tables}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_is_told() -> None:
+    """Tests play stories; who is told of real ones must not hear of them."""
+    os.environ.pop("POLENG_NOTIFY", None)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from poleng_assets.files import write_whole
+from poleng_assets_tests.faults.disks import mounted, read_only
 
 
 def mode_of(path: Path) -> int:
@@ -98,3 +99,22 @@ def test_a_move_that_fails_leaves_what_is_there_and_nothing_beside_it(tmp_path: 
         write_whole(taken, "text")
     assert (taken / "somebody's").is_dir()
     assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_disk_that_is_full_is_named_with_the_file_and_keeps_the_old_one(tmp_path: Path):
+    with mounted(tmp_path / "disk", megabytes=1) as disk:
+        path = write_whole(disk / "list.csv", "old")
+        with pytest.raises(OSError, match=r"No space left on device: '.*/list\.csv'"):
+            write_whole(path, "x" * 3_000_000)
+        assert path.read_text() == "old"
+        assert list(disk.iterdir()) == [path]
+
+
+def test_a_disk_that_may_not_be_written_is_named_with_the_file(tmp_path: Path):
+    path = write_whole(tmp_path / "lists" / "list.csv", "old")
+    with (
+        read_only(path.parent),
+        pytest.raises(OSError, match=r"Read-only file system: '.*/\.list\.csv\.part'"),
+    ):
+        write_whole(path, "new")
+    assert path.read_text() == "old"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ from pydantic import Field
 from poleng_assets.core.accounting import Account, account, rows_in
 from poleng_assets.core.contract import FileRefused
 from poleng_assets.core.ingestion import Ingested, id_of, ingest, record_refusal
+from poleng_assets.core.quarantine import data_hash
 from poleng_assets.core.reading import SUFFIXES, file_id
 from poleng_assets.core.versions import name_and_number
 from poleng_assets.home import Kind
@@ -46,8 +48,10 @@ def take_in(
     config: ArrivalConfig,
     landing: Landing,
     warehouse: Warehouse,
-) -> dg.MaterializeResult:
-    """Ingest a landing file into the warehouse, then archive it; or refuse it, with the reason.
+) -> Iterator[dg.MaterializeResult]:
+    """Ingest a landing file into the warehouse, tell of it, then archive it; or refuse it, with the reason.
+
+    The file leaves landing last: a run that is killed before Dagster has its event is run again.
 
     Raises:
         dagster.Failure: the file was refused and stands in ``rejected`` with its reason.
@@ -62,10 +66,14 @@ def take_in(
             reason = str(refusal)
             record_refusal(con, kind, path, rows_in(path, study, kind), reason)
         else:
-            archived = landing.archive(kind, path, result.name)
-            counted = account(con, study, kind, result.name, rows_in(archived, study, kind))
-            return _taken_in(context, result, counted, archived)
-    _refuse(context, kind, path, reason, landing)
+            reason = ""
+            counted = account(con, study, kind, result.name, rows_in(path, study, kind))
+            learned_from = data_hash(con, kind, result.name)
+    if reason:
+        _refuse(context, kind, path, reason, landing)
+    kept = landing.place_in_archive(kind, path, result.name)
+    yield _taken_in(context, result, counted, kept, learned_from)
+    landing.archive(kind, path, result.name, result.content_hash)
 
 
 def _landing_file(landing: Landing, kind: Kind, file: str, partition: str) -> Path:
@@ -103,6 +111,7 @@ def _taken_in(
     result: Ingested,
     counted: Account,
     archived: Path,
+    data: str,
 ) -> dg.MaterializeResult:
     if result.ignored_columns:
         context.log.warning(
@@ -117,13 +126,14 @@ def _taken_in(
     if result.already:
         context.log.info(f"{result.name} was taken in before; nothing was written again")
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(result.content_hash),
+        data_version=dg.DataVersion(data),
         metadata={
             "dagster/row_count": result.rows_kept,
             "rows_read": result.rows_read,
             "rows_quarantined": result.rows_quarantined,
             "ignored_columns": ", ".join(result.ignored_columns) or "none",
             "content_hash": result.content_hash,
+            "data_hash": data,
             "file": dg.MetadataValue.path(str(archived)),
         },
         check_results=[

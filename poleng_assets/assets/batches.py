@@ -1,5 +1,7 @@
 """Batches: unlabelled respondents to score, one partition for each file."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
@@ -21,6 +23,6 @@ def batches(
     config: ArrivalConfig,
     landing: dg.ResourceParam[Landing],
     warehouse: dg.ResourceParam[Warehouse],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     """Respondents of one batch, checked against the study and kept in the warehouse."""
-    return take_in(context, "batches", config, landing, warehouse)
+    yield from take_in(context, "batches", config, landing, warehouse)

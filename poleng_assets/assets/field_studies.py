@@ -1,5 +1,7 @@
 """Field studies: labelled respondents to learn from, one partition for each file."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
@@ -21,6 +23,6 @@ def field_studies(
     config: ArrivalConfig,
     landing: dg.ResourceParam[Landing],
     warehouse: dg.ResourceParam[Warehouse],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     """Labelled respondents of one field study, each in the training part or in the frozen holdout."""
-    return take_in(context, "field_studies", config, landing, warehouse)
+    yield from take_in(context, "field_studies", config, landing, warehouse)

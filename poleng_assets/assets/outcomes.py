@@ -1,5 +1,6 @@
 """Outcomes: labels that arrive later, and what they say about the scores that were given."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -38,9 +39,9 @@ def outcomes(
     config: ArrivalConfig,
     landing: dg.ResourceParam[Landing],
     warehouse: dg.ResourceParam[Warehouse],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     """What respondents of earlier batches turned out to be, joined to them by id."""
-    return take_in(context, "outcomes", config, landing, warehouse)
+    yield from take_in(context, "outcomes", config, landing, warehouse)
 
 
 @dg.asset(

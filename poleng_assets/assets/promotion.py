@@ -39,22 +39,27 @@ def champion(
     contender = registry.alias(CHALLENGER)
     if contender is None:
         raise dg.Failure("There is no challenger to judge: materialise it first.", allow_retries=False)
-    serving = registry.alias(CHAMPION)
     with warehouse.connect() as con:
+        serving = registry.serving(con, context.log.warning)
         earlier = _earlier_decision(con, contender, serving)
         if earlier is not None:
             # A run that died after its decision runs again; a version that was taken back stays so.
             verdict, (won, why) = [], earlier
             shadow_words = "Nothing was scored: this version is not judged again."
         else:
-            mine, theirs = registry.model(contender), registry.model(serving) if serving else None
+            # Who cannot score cannot be compared with: the challenger is judged like a first champion.
+            fault = registry.fault(serving) if serving else ""
+            rival = None if fault else serving
+            mine, theirs = registry.model(contender), registry.model(rival) if rival else None
             shadows = _shadows(con, study, mine, theirs) if theirs else []
-            shadow_words = _shadow_words(study, shadows, serving)
+            shadow_words = _shadow_words(study, shadows, rival)
             for words in [one.in_words() for one in shadows] or [shadow_words]:
                 context.log.info(words)
-            contestants = [contender, serving] if serving else [contender]
+            contestants = [contender, rival] if rival else [contender]
             verdict = _gates(con, study, contestants, mine, theirs)
             won, why = promoted(verdict), reason(verdict)
+            if fault:
+                why = f"{why}; judged like a first champion, because {fault}"
             record_decision(
                 con,
                 "promote" if won else "reject",

@@ -6,7 +6,7 @@ import dagster as dg
 import duckdb
 import pandas as pd
 
-from poleng_assets.core.contact_list import harmless
+from poleng_assets.core.contact_list import as_csv, harmless
 from poleng_assets.core.field_study_request import FieldStudyRequest, plan_request
 from poleng_assets.core.figures import DISTANCES, UNSEEN
 from poleng_assets.core.tables import insert, now, record_decision, transaction
@@ -131,8 +131,11 @@ def _auc(con: duckdb.DuckDBPyConnection, version: int, batches: list[str]) -> fl
 
 
 def _as_csv(request: FieldStudyRequest, study: Study) -> str:
-    ids = request.people[study.id].astype(str).map(harmless)
-    return request.people.assign(**{study.id: ids}).to_csv(index=False)
+    return as_csv(request.people.astype({study.id: str}).map(_harmless_text))
+
+
+def _harmless_text(cell: Any) -> Any:
+    return harmless(cell) if isinstance(cell, str) else cell
 
 
 def _metadata(

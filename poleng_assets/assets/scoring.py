@@ -10,7 +10,9 @@ from pydantic import Field
 from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
 from poleng_assets.core.accounting import account, balance, rows_in
+from poleng_assets.core.contact_list import as_csv
 from poleng_assets.core.contact_list import contact_list as make_list
+from poleng_assets.core.ledger import is_decided
 from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import now, record_decision, replace, transaction
@@ -52,9 +54,9 @@ def predictions(
 ) -> dg.MaterializeResult:
     """The champion's score of every respondent of a batch; earlier versions' scores are kept."""
     batch = context.partition_key
-    version = registry.champion()
-    model = registry.model(version)
     with warehouse.connect() as con:
+        version = registry.serving(con, context.log.warning) or registry.champion()
+        model = registry.model(version)
         respondents, contacts = score_batch(con, model, warehouse.study, batch, version.version)
         unscored = _unscored(con, warehouse.study, batch)
         in_file = rows_in(landing.archived("batches", batch), warehouse.study, "batches")
@@ -133,14 +135,15 @@ def contact_list(
         scored["reasons"] = ""
         scored.loc[flagged, "reasons"] = strongest_reasons(model, scored[flagged], warehouse.study)
         listed = make_list(scored, warehouse.study, remark)
-        path = write_whole(landing.home.contact_lists / f"{batch}.csv", listed.to_csv(index=False))
+        path = write_whole(landing.home.contact_lists / f"{batch}.csv", as_csv(listed))
         with transaction(con):
             _keep(con, warehouse.study, batch, version, scored, remark)
-            if config.release:
+            why = f"the list of {batch} is made with the present champion: {config.release}"
+            if config.release and not is_decided(con, "skip", batch, version, why):
                 record_decision(
                     con,
                     "skip",
-                    f"the list of {batch} is made with the present champion: {config.release}",
+                    why,
                     evidence={"batch": batch, "verdict": verdict, "contacts": len(listed)},
                     champion_version=version,
                     batch=batch,

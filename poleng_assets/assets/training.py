@@ -1,5 +1,6 @@
 """Training: which data a challenger learns from, and the challenger itself."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,17 +13,18 @@ from pydantic import Field
 
 from poleng_assets.assets.field_studies import field_studies
 from poleng_assets.core.appraisal import appraise
+from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.model import train
 from poleng_assets.core.model_card import render_model_card
 from poleng_assets.core.plots import as_markdown
-from poleng_assets.core.tables import now, record_decision, transaction
+from poleng_assets.core.tables import now, record_decision, replace, stamp, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
 from poleng_assets.core.tuning import Trial, Tuned, search_name, tune
 from poleng_assets.core.versions import newest
 from poleng_assets.files import write_whole
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
-from poleng_assets.runs import live_run_ids
+from poleng_assets.runs import earlier_attempts, live_run_ids
 from poleng_assets.study import Study
 
 
@@ -52,7 +54,8 @@ def training_data(
     with warehouse.connect() as con:
         studies = dict(
             con.execute(
-                "SELECT name, content_hash FROM ingested_files WHERE kind = 'field_studies'"
+                """SELECT name, coalesce(data_hash, content_hash) FROM ingested_files
+                WHERE kind = 'field_studies'"""
             ).fetchall()
         )
         if not studies:
@@ -65,19 +68,21 @@ def training_data(
         digest = training_data_hash(studies)
         pending = sorted(set(studies) - set(champion.field_studies if champion else []))
         with transaction(con):
-            for name, content_hash in sorted(studies.items()):
-                con.execute(
-                    "INSERT INTO training_sets VALUES (?, ?, ?, ?)", [digest, name, content_hash, now()]
+            named_at = stamp(con, "training_sets", "created_at")
+            named = pd.DataFrame(sorted(studies.items()), columns=["field_study", "content_hash"])
+            # In its place: the same studies are the same set, and the one named last is learned from.
+            replace(con, "training_sets", {"training_data_hash": digest}, named.assign(created_at=named_at))
+            # A run that died after this runs again: that is the same retraining.
+            if not was_decided_by(con, "retrain", earlier_attempts(context.instance, context.run)):
+                record_decision(
+                    con,
+                    "retrain",
+                    config.reason,
+                    evidence={"field_studies": sorted(studies), "pending": pending},
+                    champion_version=champion.version if champion else None,
+                    training_data_hash=digest,
+                    dagster_run_id=context.run.run_id,
                 )
-            record_decision(
-                con,
-                "retrain",
-                config.reason,
-                evidence={"field_studies": sorted(studies), "pending": pending},
-                champion_version=champion.version if champion else None,
-                training_data_hash=digest,
-                dagster_run_id=context.run.run_id,
-            )
         counts = con.execute(
             f"""SELECT field_study, count(*) FILTER (part = 'train') AS training_rows,
             count(*) FILTER (part = 'holdout') AS holdout_rows,
@@ -138,7 +143,11 @@ def challenger(
             holdout = _rows(con, study, chosen, "holdout")
         search = search_name(chosen.hash, study)
         made = None if config.again else registry.made_by(search, mode)
-        if made is not None:
+        fault = registry.fault(made) if made else ""
+        if fault:
+            context.log.warning(f"A model of these very data is trained again: {fault}")
+        if made is not None and not fault:
+            registry.finish_run(made)
             registry.set_alias(CHALLENGER, made.version)
             registry.forget_searches(but=search)
             context.log.info(f"Version {made.version} was trained on the same data, by the same study")
@@ -153,10 +162,11 @@ def challenger(
         )
         model = train(training, study, tuned.recipe)
         appraisal = appraise(model, study, training, holdout)
-        version = registry.log_version(
+        logged = registry.log_model(
             mlflow,
             model,
             appraisal.reference,
+            registry.home.tuning / search / "model",
             parameters=_parameters(study, tuned, training, holdout, mode),
             metrics=appraisal.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
             tags={
@@ -167,13 +177,17 @@ def challenger(
                 "dagster_run_id": context.run.run_id,
             },
         )
-        card = appraisal.card(
-            study, chosen, tuned, version.version, now(), context.run.run_id, version.run_id
-        )
-        path = write_whole(registry.home.model_card(version.version), render_model_card(card))
+        number = registry.next_version()
+        card = appraisal.card(study, chosen, tuned, number, now(), context.run.run_id, logged.run_id)
+        path = write_whole(registry.home.model_card(number), render_model_card(card))
         registry.log_page(mlflow, path, "model_card")
-        # Last: a challenger is one only when all that belongs to it is kept.
-        registry.complete(version, search, mode)
+        # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
+        version = registry.register(logged, search, mode)
+        if version.version != number:
+            # The newest version was deleted by hand: its number is not given again.
+            path.unlink()
+            card = dataclasses.replace(card, version=version.version)
+            path = write_whole(registry.home.model_card(version.version), render_model_card(card))
         registry.set_alias(CHALLENGER, version.version)
     # A full search may go on where a quick one, or an interrupted one, has stopped.
     registry.forget_searches(but="" if mode == "full" else search)

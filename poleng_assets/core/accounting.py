@@ -136,12 +136,16 @@ class Balance:
 
 
 def balance(con: duckdb.DuckDBPyConnection, study: Study) -> Balance:
-    """Return the account of all batches together; ``waiting`` are rows of batches that have no scores yet."""
+    """Return the account of all batches together.
+
+    ``waiting`` are rows that have no score yet: of batches that are to be scored, and of people who were
+    just released from quarantine. That a batch is scored whole is seen by its own account.
+    """
     ((read, erased, waiting, scored, quarantined, refused),) = con.execute(
         f"""SELECT
             (SELECT coalesce(sum(rows_read), 0) FROM ingested_files WHERE kind = 'batches'),
             (SELECT coalesce(sum(rows_erased), 0) FROM ingested_files WHERE kind = 'batches'),
-            (SELECT count(*) FROM batch_rows WHERE batch NOT IN (SELECT batch FROM current_predictions)),
+            (SELECT count(*) FROM batch_rows ANTI JOIN current_predictions USING (batch, "{study.id}")),
             (SELECT count(*) FROM batch_rows SEMI JOIN current_predictions USING (batch, "{study.id}")),
             (SELECT count(DISTINCT (source, row_number)) FROM quarantine WHERE source LIKE 'batches/%'),
             (SELECT coalesce(sum(rows), 0) FROM refused_files WHERE kind = 'batches')"""  # noqa: S608

@@ -1,12 +1,21 @@
-"""The contact list as a contact centre gets it: words beside the ids, strongest first."""
+"""The contact list as a contact centre gets it: words beside the ids, strongest first.
+
+What belongs here too is how a cell is kept from being run by the spreadsheet that opens it.
+"""
 
 from __future__ import annotations
+
+import csv
+import unicodedata
 
 import pandas as pd
 
 from poleng_assets.study import Study
 
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+# https://owasp.org/www-community/attacks/CSV_Injection; spreadsheets of the Far East take the wide forms
+# for the narrow ones.
+FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+CELL_BREAKS = "\t\r\n\0"
 
 
 def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.DataFrame:
@@ -21,20 +30,47 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
 
     Returns:
         One row for each contact, strongest first (ties by id, so that the list is always the same):
-        the id, ``prediction`` (the score, 4 decimals), the features in words, ``reasons``, ``remark``.
+        the id, ``prediction`` (the score, 4 decimals), the features in words, ``reasons``, ``remark``:
+        exactly these columns, whatever else is known of the people. Every text is harmless.
     """
     chosen = scored[scored["contact"]].sort_values(["score", study.id], ascending=[False, True])
-    columns = {
-        study.id: chosen[study.id].map(harmless),
-        "prediction": chosen["score"].round(4),
-    }
+    texts = {study.id: chosen[study.id]}
     for name in study.contact_list:
-        columns[name] = chosen[name].map(study.feature(name).label, na_action=None)
-    columns["reasons"] = chosen["reasons"]
-    columns["remark"] = pd.Series(remark, index=chosen.index, dtype=object)
+        texts[name] = chosen[name].map(study.feature(name).label, na_action=None)
+    texts["reasons"] = chosen["reasons"].fillna("")
+    texts["remark"] = pd.Series(remark, index=chosen.index, dtype=object)
+    safe = {name: text.astype(object).map(harmless) for name, text in texts.items()}
+    columns = {study.id: safe.pop(study.id), "prediction": chosen["score"].round(4), **safe}
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
+def as_csv(listed: pd.DataFrame) -> str:
+    """Return a list as CSV, with every text in quotes.
+
+    Without them, a spreadsheet that takes semicolons for separators would cut a text at its semicolon, and
+    run what follows.
+    """
+    return listed.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
 def harmless(text: str) -> str:
-    """Keep a spreadsheet from running an id as a formula (OWASP, CSV injection)."""
-    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
+    """Keep a spreadsheet from running a cell as a formula (OWASP, CSV injection).
+
+    A cell that begins with a sign of a formula, blanks and invisible characters aside, gets an apostrophe
+    before it. So does one that has an apostrophe there already: :func:`as_it_was` takes off just one.
+    """
+    if text[:1].isalnum():
+        return text
+    begins = text.lstrip(_unseen(text))
+    risky = text.startswith((*CELL_BREAKS, "'")) or begins.startswith(tuple(FORMULA_SIGNS))
+    return f"'{text}" if risky else text
+
+
+def as_it_was(cell: str) -> str:
+    """Return the text that :func:`harmless` made a cell of."""
+    return cell.removeprefix("'")
+
+
+def _unseen(text: str) -> str:
+    """Return the blanks, controls and formatting characters of a text (Unicode categories Z and C)."""
+    return "".join({sign for sign in text if unicodedata.category(sign)[0] in "ZC"})

@@ -56,7 +56,7 @@ class Encoder:
         Raises:
             EncodingError: a feature is absent, or holds a value that is no survey code.
         """
-        table = to_table(rows)
+        table = _table(rows)
         matrix = np.empty((table.num_rows, len(self.features)), dtype=np.float32)
         for position, name in enumerate(self.features):
             codes = self._codes(table, name)
@@ -68,7 +68,7 @@ class Encoder:
 
     def unseen(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> dict[str, np.ndarray]:
         """Return, for each categorical feature, a mask of the rows whose code training never saw."""
-        table = to_table(rows)
+        table = _table(rows)
         masks = {}
         for name in self.vocabularies:
             codes = self._codes(table, name)
@@ -95,8 +95,9 @@ class Encoder:
         return pa.array(self.vocabularies[name], pa.int64())
 
     def _codes(self, table: pa.Table, name: str) -> pa.Array:
-        if name not in table.column_names:
-            raise EncodingError(f"column {name!r} is missing")
+        there = table.column_names.count(name)
+        if there != 1:
+            raise EncodingError(f"column {name!r} {'stands twice' if there else 'is missing'}")
         try:
             codes, broken = to_codes(table[name])
         except pa.ArrowException as error:
@@ -107,6 +108,13 @@ class Encoder:
             example = table[name].filter(broken)[0].as_py()
             raise EncodingError(f"column {name!r} holds {example!r}, which is no survey code")
         return codes
+
+
+def _table(rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> pa.Table:
+    try:
+        return to_table(rows)
+    except pa.ArrowInvalid as error:
+        raise EncodingError(str(error)) from error
 
 
 def outside_support(unseen: dict[str, np.ndarray]) -> np.ndarray:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pandas as pd
-import pyarrow as pa
 
-from poleng_assets.core.contract import FileRefused, check_columns, check_rows
+from poleng_assets.core.contract import (
+    QUARANTINE_COLUMNS,
+    FileRefused,
+    as_payload,
+    check_columns,
+    check_rows,
+    required_columns,
+)
 from poleng_assets.core.holdout import draw_holdout, keep_duplicates_together
-from poleng_assets.core.tables import insert, now, replace, transaction
+from poleng_assets.core.reading import Malformed, OpenFile, file_id, open_file
+from poleng_assets.core.tables import insert, now, replace, stamp, transaction
 from poleng_assets.core.versions import place
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
@@ -25,8 +31,6 @@ ROW_TABLES: dict[Kind, tuple[str, str]] = {
     "field_studies": ("field_study_rows", "field_study"),
     "outcomes": ("outcomes", "source"),
 }
-SUFFIXES = (".parquet", ".csv")
-CHUNK = 100_000
 
 
 @dataclass(frozen=True)
@@ -80,24 +84,26 @@ def ingest(
         return known
     table, key = ROW_TABLES[kind]
     read = quarantined = 0
-    ignored: list[str] = []
-    with transaction(con), _reader(path) as chunks:
-        for chunk in chunks:
-            ignored = check_columns(chunk.column_names, study, kind)
-            checked = check_rows(chunk, study, kind, first_row=read + 1)
+    limit = study.policies.ingestion.max_expanded_megabytes * 2**20
+    with transaction(con), open_file(path, required_columns(study, kind), max_bytes=limit) as file:
+        ignored = check_columns(file.columns, study, kind)
+        for chunk in file.chunks():
+            checked = check_rows(chunk.rows, study, kind, chunk.row_numbers, ascii_only=file.ascii_only)
             rows = checked.rows.assign(**{key: name})
             if kind == "field_studies":
                 rows["part"] = "train"  # until the draw
             if kind == "outcomes":
                 rows["batch"] = name
             insert(con, table, rows)
-            if len(checked.broken):
-                insert(con, "quarantine", checked.broken.assign(source=_source(kind, name)))
-            read += chunk.num_rows
-            quarantined += checked.broken_rows
+            for broken in (checked.broken, _as_broken(chunk.malformed)):
+                if len(broken):
+                    insert(con, "quarantine", broken.assign(source=_source(kind, name)))
+            read += chunk.rows.num_rows + len(chunk.malformed)
+            quarantined += checked.broken_rows + len(chunk.malformed)
+            _refuse_if_hopeless(con, study, kind, name, file, read, quarantined)
         quarantined += _set_repeated_ids_apart(con, study, kind, name)
         if kind == "outcomes":
-            _find_batches(con, study, name)
+            find_batches(con, study, name)
         _refuse_if_too_broken(con, study, kind, name, read, quarantined)
         if kind == "field_studies":
             # Of the rows that are kept, after the last chunk: a stratum, and people with the same answers,
@@ -105,7 +111,7 @@ def ingest(
             draw_holdout(con, study, name)
             keep_duplicates_together(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
-        insert(con, "ingested_files", _file_row(kind, result))
+        insert(con, "ingested_files", _file_row(kind, result, stamp(con, "ingested_files", "ingested_at")))
     return result
 
 
@@ -138,7 +144,7 @@ def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | 
         digest: hash of its content, when it is known already.
     """
     files = con.execute("SELECT name, content_hash FROM ingested_files WHERE kind = ?", [kind]).fetchall()
-    return place(path.stem, digest or content_hash(path), dict(files))
+    return place(file_id(path.name), digest or content_hash(path), dict(files))
 
 
 def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -> Ingested | None:
@@ -160,40 +166,10 @@ def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -
     return None
 
 
-@contextmanager
-def _reader(path: Path) -> Iterator[Iterator[pa.Table]]:
-    """Read the file in chunks with bounded memory; its own connection, so that ours can write."""
-    with duckdb.connect() as con:
-        try:
-            if path.suffix == ".parquet":
-                query = "SELECT * FROM read_parquet(?)"
-            elif path.suffix == ".csv":
-                # Text only: a sniffed type would turn an id such as 007 into 7. No comments: a sniffed
-                # comment sign would drop the people whose id begins with it, and say nothing.
-                query = "SELECT * FROM read_csv(?, header = true, all_varchar = true, comment = '')"
-            else:
-                raise FileRefused(f"{path.name} is neither {' nor '.join(SUFFIXES)}")
-            reader = con.sql(query, params=[str(path)]).to_arrow_reader(CHUNK)
-        except duckdb.Error as error:
-            raise _unreadable(path, error) from error
-        yield _chunks(path, reader)
-
-
-def _chunks(path: Path, reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    try:
-        empty = True
-        for batch in reader:
-            empty = False
-            yield pa.Table.from_batches([batch])
-        if empty:
-            yield pa.table({field.name: pa.array([], field.type) for field in reader.schema})
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> FileRefused:
-    first_line = str(error).splitlines()[0]
-    return FileRefused(f"{path.name} cannot be read as {path.suffix.removeprefix('.')}: {first_line}")
+def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
+    """Return records that are no rows as quarantine has them: no column can be told, the text is kept."""
+    rows = [(row.row_number, "*", row.reason, as_payload({"line": row.line})) for row in malformed]
+    return pd.DataFrame(rows, columns=QUARANTINE_COLUMNS)
 
 
 def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
@@ -218,7 +194,7 @@ def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: 
     return len(removed)
 
 
-def _find_batches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+def find_batches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
     """Say for each outcome in which batch its respondent stands, whatever the file is called.
 
     That is the batch which the file is named after when it has the respondent, else the newest one that
@@ -239,29 +215,48 @@ def _find_batches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> No
     )
 
 
+def _refuse_if_hopeless(
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    kind: Kind,
+    name: str,
+    file: OpenFile,
+    read: int,
+    quarantined: int,
+) -> None:
+    """Stop as soon as more rows are broken than could be tolerated if all that may follow were sound."""
+    limit = study.policies.ingestion.max_quarantined_share
+    if read < file.rows_at_most and quarantined > limit * file.rows_at_most:
+        raise _too_broken(con, study, kind, name, f"{quarantined} of the first {read} rows")
+
+
 def _refuse_if_too_broken(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, read: int, quarantined: int
 ) -> None:
     if read == 0:
         raise FileRefused("the file has no rows")
+    if quarantined / read > study.policies.ingestion.max_quarantined_share:
+        raise _too_broken(con, study, kind, name, f"{quarantined} of {read} rows")
+
+
+def _too_broken(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, how_many: str
+) -> FileRefused:
+    worst = con.execute(
+        """SELECT column_name, reason, count(*) AS n, min(row_number) FROM quarantine
+        WHERE source = ? GROUP BY ALL ORDER BY n DESC, 4, 1 LIMIT 3""",
+        [_source(kind, name)],
+    ).fetchall()
+    examples = "; ".join(f"{column}: {why} ({n} rows, first {row})" for column, why, n, row in worst)
     limit = study.policies.ingestion.max_quarantined_share
-    if quarantined / read > limit:
-        worst = con.execute(
-            """SELECT column_name, reason, count(*) AS n, min(row_number) FROM quarantine
-            WHERE source = ? GROUP BY ALL ORDER BY n DESC, 1 LIMIT 3""",
-            [_source(kind, name)],
-        ).fetchall()
-        examples = "; ".join(f"{column}: {why} ({n} rows, first {row})" for column, why, n, row in worst)
-        raise FileRefused(
-            f"{quarantined} of {read} rows break the contract, {limit:.0%} are tolerated: {examples}"
-        )
+    return FileRefused(f"{how_many} break the contract, {limit:.0%} are tolerated: {examples}")
 
 
 def _source(kind: Kind, name: str) -> str:
     return f"{kind}/{name}"
 
 
-def _file_row(kind: Kind, result: Ingested) -> pd.DataFrame:
+def _file_row(kind: Kind, result: Ingested, ingested_at: datetime) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -272,7 +267,7 @@ def _file_row(kind: Kind, result: Ingested) -> pd.DataFrame:
                 "rows_kept": result.rows_kept,
                 "rows_quarantined": result.rows_quarantined,
                 "ignored_columns": ", ".join(result.ignored_columns),
-                "ingested_at": now(),
+                "ingested_at": ingested_at,
             }
         ]
     )

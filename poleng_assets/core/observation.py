@@ -20,7 +20,7 @@ from poleng_assets.core.figures import BatchFigures
 from poleng_assets.core.model import Model
 from poleng_assets.core.performance import Realised, realised, record_realised_performance
 from poleng_assets.core.report import render_report
-from poleng_assets.core.tables import now, record_decision, replace, transaction
+from poleng_assets.core.tables import record_decision, replace, stamp, transaction
 from poleng_assets.core.verdict import Judgement, Past, judge
 from poleng_assets.study import Study
 
@@ -158,7 +158,7 @@ def keep(con: duckdb.DuckDBPyConnection, study: Study, seen: Observation, run_id
         "verdict": judgement.verdict,
         "rows": figures.rows,
         "drifted_columns": len(judgement.drifted_columns),
-        "reported_at": now(),
+        "reported_at": stamp(con, "drift_reports", "reported_at"),
         "first_reported_at": _first_time(con, seen.batch, seen.version),
         "outside_support": figures.outside_support,
         "flagged_share": figures.flagged_share,
@@ -251,7 +251,7 @@ def _first_time(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> dat
     found = con.execute(
         "SELECT first_reported_at FROM drift_reports WHERE batch = ? AND model_version = ?", [batch, version]
     ).fetchall()
-    return (found[0][0] if found else None) or now()
+    return (found[0][0] if found else None) or stamp(con, "drift_reports", "first_reported_at")
 
 
 def _past(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> list[Past]:

@@ -45,8 +45,10 @@ def promoted_versions(con: duckdb.DuckDBPyConnection) -> set[int]:
 
 
 def batches_scored_by(con: duckdb.DuckDBPyConnection, version: int) -> list[str]:
-    """Return the batches whose current scores come from a version."""
+    """Return the batches whose current scores come from a version, and whose rows are still kept."""
     found = con.execute(
-        "SELECT DISTINCT batch FROM current_predictions WHERE model_version = ? ORDER BY 1", [version]
+        """SELECT DISTINCT batch FROM current_predictions SEMI JOIN batch_rows USING (batch)
+        WHERE model_version = ? ORDER BY 1""",
+        [version],
     ).fetchall()
     return [batch for (batch,) in found]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from poleng_assets.core.audit import in_audit
 from poleng_assets.core.model import Model
-from poleng_assets.core.tables import now, transaction
+from poleng_assets.core.tables import stamp, transaction
 from poleng_assets.study import Study
 
 CHUNK = 100_000
@@ -30,7 +30,7 @@ def score_batch(
         params=[batch],
     )
     chunks: Any = rows.to_arrow_reader(CHUNK)
-    scored_at = now()
+    scored_at = stamp(con, "predictions", "scored_at")
     respondents = 0
     with transaction(con):
         con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])

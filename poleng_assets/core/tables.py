@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
 import pandas as pd
 
 from poleng_assets.core.contract import storage_types
-from poleng_assets.study import Study
+from poleng_assets.study import Study, StudyError
 
 _FIXED_TABLES = """
 CREATE TABLE IF NOT EXISTS ingested_files (
     kind VARCHAR NOT NULL, name VARCHAR NOT NULL, content_hash VARCHAR NOT NULL,
     rows_read BIGINT NOT NULL, rows_kept BIGINT NOT NULL, rows_quarantined BIGINT NOT NULL,
     ignored_columns VARCHAR NOT NULL, ingested_at TIMESTAMPTZ NOT NULL, rows_erased BIGINT DEFAULT 0,
+    data_hash VARCHAR, -- of the data since rows were released; before, they are what the file is
     PRIMARY KEY (kind, name));
 CREATE TABLE IF NOT EXISTS refused_files (
     kind VARCHAR NOT NULL, file VARCHAR NOT NULL, content_hash VARCHAR NOT NULL, rows BIGINT,
@@ -67,6 +68,7 @@ CREATE TABLE IF NOT EXISTS decisions (
 # Columns that warehouses of earlier releases lack. DuckDB adds a column with a default, not with NOT NULL.
 _NEW_COLUMNS = """
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_erased BIGINT DEFAULT 0;
+ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS data_hash VARCHAR;
 ALTER TABLE predictions ADD COLUMN IF NOT EXISTS audit BOOLEAN DEFAULT false;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS held BOOLEAN;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS alarm BOOLEAN;
@@ -90,7 +92,14 @@ USING (batch, scored_at);
 
 
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
-    """Make the tables and columns that are missing; the row tables get the study's columns."""
+    """Make the tables and columns that are missing; the row tables get the study's columns.
+
+    A question that the study asks anew is empty for the people of before; one that it asks no more is
+    kept for them.
+
+    Raises:
+        StudyError: the id or the target has another name than when the warehouse was made.
+    """
     row_tables = {
         "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
         "field_study_rows": (
@@ -107,9 +116,26 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             columns = storage_types(study, kind)  # type: ignore[arg-type]
             listed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
             con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {listed})")
+            _follow_the_study(con, study, table, columns)
         con.execute(_FIXED_TABLES.format(id=study.id))
         con.execute(_NEW_COLUMNS)
         con.execute(CURRENT_PREDICTIONS)
+
+
+def _follow_the_study(
+    con: duckdb.DuckDBPyConnection, study: Study, table: str, columns: Mapping[str, str]
+) -> None:
+    """Add the columns that the study has and the table lacks."""
+    found = con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()
+    there = {name for (name,) in found}
+    for name in [one for one in columns if one not in there]:
+        if name in (study.id, study.target.name):
+            raise StudyError(
+                f"the study calls its {'id' if name == study.id else 'target'} {name}, and the warehouse was "
+                f"made by a study that called it otherwise (table {table}: {', '.join(sorted(there))}). Name "
+                "it as before, or begin another home (POLENG_HOME)"
+            )
+        con.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {columns[name]}')
 
 
 @contextmanager
@@ -162,7 +188,7 @@ def record_decision(
             evidence, training_data_hash, batch, dagster_run_id, mlflow_run_id)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [
-            now(),
+            stamp(con, "decisions", "decided_at"),
             kind,
             champion_version,
             challenger_version,
@@ -174,6 +200,16 @@ def record_decision(
             mlflow_run_id,
         ],
     )
+
+
+def stamp(con: duckdb.DuckDBPyConnection, table: str, column: str) -> datetime:
+    """Return the time of day, or a moment after the newest row of a table when the clock went back.
+
+    What is written later counts as later, whatever the clock says: the newest scores of a batch are the
+    current ones, and the newest decision counts.
+    """
+    ((newest,),) = con.execute(f'SELECT max("{column}") FROM {table}').fetchall()  # noqa: S608
+    return now() if newest is None else max(now(), newest + timedelta(microseconds=1))
 
 
 def now() -> datetime:

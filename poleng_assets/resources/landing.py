@@ -17,10 +17,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from poleng_assets.core.reading import SUFFIXES, file_id
+from poleng_assets.core.ingestion import content_hash
+from poleng_assets.core.reading import SUFFIXES, file_id, has_known_suffix
+from poleng_assets.files import write_whole
 from poleng_assets.home import Home, Kind
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# Windows takes these for devices, whatever suffix they have: a list of that name cannot be opened there.
+DEVICE = re.compile(r"(CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9])(\..*)?", re.IGNORECASE)
 SETTLE_SECONDS = 2.0
 
 
@@ -39,7 +43,7 @@ class Dropped:
     @property
     def name(self) -> str:
         """The id that the file name gives to the batch or study."""
-        return self.path.stem
+        return file_id(self.path.name)
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,41 @@ class Landing:
         if target.exists():
             raise FileExistsError(f"{target} waits to be taken in already")
         part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(file, part)
-        part.replace(target)
-        return target
+        try:
+            part.touch(mode=0o600)
+            part.chmod(0o600)  # its owner's alone before anything stands in it
+            shutil.copyfile(file, part)
+            return part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
-    def archive(self, kind: Kind, path: Path, name: str) -> Path:
+    def archive(self, kind: Kind, path: Path, name: str, digest: str | None = None) -> Path:
         """Move a file that was taken in out of landing, and call it by its id; return its place.
 
         A second copy of what the archive holds is removed: the first one may have been rewritten since,
-        without a person who asked to be forgotten.
+        without a person who asked to be forgotten. A file of another content than was taken in, dropped
+        meanwhile under the same name, stays in landing: it is a new version.
+
+        Args:
+            kind: of the file.
+            path: of the file, in landing or already in the archive.
+            name: the id that it was taken in under.
+            digest: hash of the content that was taken in, as ``content_hash`` gives it.
         """
-        target = self.home.archive(kind) / f"{name}{path.name.removeprefix(file_id(path.name))}"
+        target = self.place_in_archive(kind, path, name)
         if path != target and path.exists():
+            if digest is not None and content_hash(path) != digest:
+                return target
             if target.exists():
                 path.unlink()
             else:
                 _move(path, target)
         return target
+
+    def place_in_archive(self, kind: Kind, path: Path, name: str) -> Path:
+        """Return where a file is kept that was taken in under an id."""
+        return self.home.archive(kind) / f"{name}{path.name.removeprefix(file_id(path.name))}"
 
     def archived(self, kind: Kind, name: str) -> Path | None:
         """Return the archived file of an id, None when it is not kept."""
@@ -106,18 +128,19 @@ class Landing:
         """Move a refused file to ``rejected`` with its reason beside it; return its new place."""
         # A file system allows 255 bytes: a number and ".reason.txt" must still fit behind the name.
         target = self.home.rejected(kind) / os.fsdecode(os.fsencode(path.name)[:200])
-        stem, suffix, number = target.stem, target.suffix, 1
+        name, number = target.name, 1
+        stem = file_id(name) if has_known_suffix(name) else target.stem
         while target.exists() or target.is_symlink():
             number += 1
-            target = target.with_name(f"{stem}.{number}{suffix}")
-        note = target.with_name(f"{target.name}.reason.txt")
-        note.write_text(
+            target = target.with_name(f"{stem}.{number}{name.removeprefix(stem)}")
+        text = (
             f"{path.name} was refused.\n\nWhy: {reason}\n\n"
             f"What to do: mend the file and drop it into landing/{kind} again. "
-            "Nothing of it was taken in.\n",
-            encoding="utf-8",
-            errors="backslashreplace",  # a file name may be no text
+            "Nothing of it was taken in.\n"
         )
+        # A file name may be no text.
+        readable = text.encode("utf-8", "backslashreplace").decode()
+        write_whole(target.with_name(f"{target.name}.reason.txt"), readable)
         return _move(path, target)
 
 
@@ -133,14 +156,26 @@ def _problem(path: Path, status: os.stat_result) -> str:
     """Say why an entry can never be taken in, or nothing."""
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
-    if not NAME.fullmatch(path.name) or ".." in path.name:
-        return "its name may hold letters, digits, '.', '-' and '_' only, 100 at most"
-    if path.suffix not in SUFFIXES:
-        return f"it is neither {' nor '.join(SUFFIXES)}"
+    if not NAME.fullmatch(path.name) or ".." in path.name or path.name.endswith("."):
+        return (
+            "its name may hold letters, digits, '.', '-' and '_' only, 100 at most; it must begin with a "
+            "letter or digit, must not end in '.', and must not hold '..'"
+        )
+    if DEVICE.fullmatch(path.name):
+        return f"{path.name.split('.')[0]} is the name of a device on Windows; give the file another name"
+    if not has_known_suffix(path.name):
+        return f"its name ends in none of {', '.join(SUFFIXES)}"
     return ""
 
 
 def _move(path: Path, target: Path) -> Path:
+    """Move a file to where it is kept, readable by its owner only; a link or folder as it is.
+
+    The mode of a file that somebody else owns cannot be changed; its folder keeps others out.
+    """
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode) and os.geteuid() in (0, status.st_uid):
+        path.chmod(0o600)
     path.replace(target)
     return target
 

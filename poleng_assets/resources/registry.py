@@ -6,20 +6,25 @@ ends, stands here. MLflow is imported when it is first needed: it costs seconds.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
+import psutil
 
 from poleng_assets.core.model import Model
+from poleng_assets.core.serving import appointed, disagreement
 from poleng_assets.home import Home
 from poleng_assets.study import Study, load_study
 
@@ -28,9 +33,18 @@ CHALLENGER = "challenger"
 RUN_TAG = "dagster_run_id"
 SEARCH_TAG = "search"
 MODE_TAG = "mode"
+HASHES_TAG = "model_files_sha256"
 EXPLAINED_ROWS = 300
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
+
+
+class ModelUnusable(RuntimeError):
+    """A registered version cannot be used; the message says which, why, and what to do."""
+
+
+class RegistryUnusable(RuntimeError):
+    """MLflow's store cannot be read or written; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,16 @@ class ModelVersion:
         return self.tags.get("training_data_hash", "")
 
 
+@dataclass(frozen=True)
+class LoggedModel:
+    """What was logged and is to become a version: MLflow's address, model and run, and the tags."""
+
+    uri: str
+    model_id: str
+    run_id: str
+    tags: Mapping[str, str]
+
+
 def _invented_person(study: Study) -> pd.DataFrame:
     """Return one row that is nobody's: the first code of every feature."""
     codes = {feature.name: min(feature.codes) for feature in study.features}
@@ -71,21 +95,59 @@ class Registry:
         return self.study.name
 
     def alias(self, alias: str) -> ModelVersion | None:
-        """Return the version that an alias points to, None when there is no such alias."""
+        """Return the version that an alias points to, None when there is no such alias.
+
+        Raises:
+            RegistryUnusable: another process keeps the store locked.
+        """
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
         try:
             found = self._client().get_model_version_by_alias(self.model_name, alias)
         except MlflowException as error:
+            if _is_locked(error):
+                raise RegistryUnusable(self._locked_words()) from error
             absent = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
             if error.error_code not in absent:
                 raise
             return None
         return ModelVersion(int(found.version), found.run_id, found.tags)
 
+    def serving(self, con: duckdb.DuckDBPyConnection, say: Callable[[str], None]) -> ModelVersion | None:
+        """Return the version that serves by registry and ledger, None when there is none yet.
+
+        An alias that is gone, or that still points to the version before, is put where the ledger says: a
+        run may have died between its decision and the move.
+
+        Args:
+            con: of the warehouse.
+            say: told when the alias was put back.
+
+        Raises:
+            dagster.Failure: the alias points to a version that the ledger did not appoint, or the version
+                that it appointed is not registered.
+        """
+        version, told = self.alias(CHAMPION), appointed(con)
+        words = disagreement(told, version.version if version else None)
+        if told is None or not words:
+            return version
+        if version is not None and version.version != told.before:
+            raise dg.Failure(f"Not done: {words}.", allow_retries=False)
+        try:
+            meant = self.version(told.version)
+        except LookupError as error:
+            raise dg.Failure(
+                f"The ledger says that version {told.version} serves, but the registry has no such version. "
+                f"Was {self.home.root / 'mlflow.db'} removed? Put it back from a backup (`poleng restore`).",
+                allow_retries=False,
+            ) from error
+        say(f"The alias 'champion' is put back to version {told.version}: {words}")
+        self.set_alias(CHAMPION, told.version)
+        return meant
+
     def champion(self) -> ModelVersion:
-        """Return the version that serves.
+        """Return the version that serves by the registry.
 
         Raises:
             dagster.Failure: there is none yet.
@@ -114,29 +176,59 @@ class Registry:
         return found
 
     def made_by(self, search: str, mode: str) -> ModelVersion | None:
-        """Return the newest complete version that this search ended in, None when there is none."""
+        """Return the newest version that this search ended in, None when there is none."""
         wanted = {SEARCH_TAG: search, MODE_TAG: mode}
         return next((one for one in self.versions()[::-1] if wanted.items() <= one.tags.items()), None)
 
-    def complete(self, version: ModelVersion, search: str, mode: str) -> None:
-        """Mark a version as whole: all that belongs to it is kept."""
-        for tag, value in ((MODE_TAG, mode), (SEARCH_TAG, search)):
-            self._client().set_model_version_tag(self.model_name, str(version.version), tag, value)
+    def next_version(self) -> int:
+        """Return the number that the next version will get, unless somebody deleted the newest by hand."""
+        return max((one.version for one in self.versions()), default=0) + 1
 
     def set_alias(self, alias: str, version: int) -> None:
         """Point an alias to a version: one row of the store, so it moves whole or not at all."""
         self._client().set_registered_model_alias(self.model_name, alias, str(version))
 
     def model(self, version: ModelVersion) -> Model:
-        """Load the model of a version: the very files that MLflow serves."""
-        return _load(self._model_folder(version))
+        """Load the model of a version: the very files that MLflow serves.
+
+        Raises:
+            ModelUnusable: a file of it is missing, changed or broken, or it needs answers that the study
+                does not ask for any more.
+        """
+        with _told_of(version):
+            folder = self._model_folder(version)
+            _compare_hashes(folder, version)
+            model = _load(folder)
+        unknown = sorted(set(model.encoder.features) - set(self.study.feature_names))
+        if unknown:
+            raise ModelUnusable(
+                f"version {version.version} was trained with {', '.join(unknown)}, which the study does not "
+                "have any more. Train a model by the study of now (`poleng retrain`), or put the column "
+                "back into the study"
+            )
+        return model
+
+    def fault(self, version: ModelVersion) -> str:
+        """Return why a version cannot be used, empty when it can."""
+        try:
+            self.model(version)
+            self.reference(version)
+        except ModelUnusable as error:
+            return str(error)
+        return ""
 
     def reference(self, version: ModelVersion) -> pd.DataFrame:
-        """Return the version's reference: held-out rows with its out-of-sample scores."""
-        return pd.read_parquet(self._reference_file(version))
+        """Return the version's reference: held-out rows with its out-of-sample scores.
+
+        Raises:
+            ModelUnusable: it is missing or broken.
+        """
+        with _told_of(version):
+            return pd.read_parquet(self._reference_file(version))
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
-        """Return how much each feature moves the version's scores, in log-odds."""
+        """Return how much each feature moves the version's scores, in log-odds; raises as :meth:`model`."""
+        self.model(version)
         return _importance(self._model_folder(version), self._reference_file(version))
 
     def _model_folder(self, version: ModelVersion) -> Path:
@@ -144,8 +236,9 @@ class Registry:
         return _artifacts(served, self.home.mlflow_uri, version.run_id) / "artifacts" / "model"
 
     def _reference_file(self, version: ModelVersion) -> Path:
-        uri = f"runs:/{version.run_id}/reference"
-        return _artifacts(uri, self.home.mlflow_uri, version.run_id) / "reference.parquet"
+        # Not by runs:/, of which MLflow leaves a copy in the folder of temporary files: rows of people.
+        place = self._client().get_run(version.run_id).info.artifact_uri
+        return _artifacts(f"{place}/reference", self.home.mlflow_uri, version.run_id) / "reference.parquet"
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
@@ -160,25 +253,28 @@ class Registry:
             raise
         mlflow.end_run("FINISHED")
 
-    def log_version(
+    def log_model(
         self,
         mlflow: Any,
         model: Model,
         reference: pd.DataFrame,
+        folder: Path,
         *,
         parameters: Mapping[str, Any],
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
-    ) -> ModelVersion:
-        """Log a model with its reference in the active run, and register it.
+    ) -> LoggedModel:
+        """Log a model with its reference in the active run; it is no version yet, see :meth:`register`.
 
         Args:
             mlflow: dagster-mlflow's resource, with its run active.
             model: what was trained.
             reference: held-out rows with features, target, ``score`` and ``contact``.
+            folder: of the home, emptied before and removed afterwards: what is logged is written there
+                first. It holds rows of people, and a killed process would leave them behind elsewhere.
             parameters: of the training.
             metrics: of the model.
-            tags: kept with the version; ``field_studies`` and ``training_data_hash`` among them.
+            tags: kept with run and version; ``field_studies`` and ``training_data_hash`` among them.
         """
         from mlflow.models import ModelSignature
         from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
@@ -192,19 +288,51 @@ class Registry:
         mlflow.log_params(dict(parameters))
         mlflow.log_metrics(dict(metrics))
         mlflow.set_tags(dict(tags))
-        with TemporaryDirectory() as folder:
-            model.save(Path(folder) / "model")
-            reference.to_parquet(Path(folder) / "reference.parquet", index=False)
-            mlflow.log_artifact(str(Path(folder) / "reference.parquet"), "reference")
+        with _emptied(folder):
+            model.save(folder / "model")
+            # MLflow copies files with their rights; those of the checkout are others' too.
+            script = Path(shutil.copyfile(SERVED_MODEL, folder / SERVED_MODEL.name))
+            hashes = json.dumps(_hashes(folder / "model"), sort_keys=True)
+            reference.to_parquet(folder / "reference.parquet", index=False)
+            mlflow.log_artifact(str(folder / "reference.parquet"), "reference")
             logged = mlflow.pyfunc.log_model(
                 name="served_model",
-                python_model=str(SERVED_MODEL),
-                artifacts={"model": str(Path(folder) / "model")},
+                python_model=str(script),
+                artifacts={"model": str(folder / "model")},
                 signature=signature,
                 input_example=_invented_person(self.study),
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
             )
-        return self._register(logged.model_uri, logged.model_id, run.info.run_id, tags)
+        kept = {**tags, HASHES_TAG: hashes}
+        return LoggedModel(logged.model_uri, logged.model_id, run.info.run_id, kept)
+
+    def register(self, logged: LoggedModel, search: str, mode: str) -> ModelVersion:
+        """Make a version of a logged model, in one transaction of the store with all of its tags.
+
+        To be called last: a version that exists is whole, and a killed training leaves none behind.
+
+        Args:
+            logged: by :meth:`log_model`.
+            search: that the model came from, for :meth:`made_by`.
+            mode: of that search.
+        """
+        client = self._client()
+        if not client.search_registered_models(f"name = '{self.model_name}'"):
+            client.create_registered_model(self.model_name, description=self.study.title)
+        made = client.create_model_version(
+            self.model_name,
+            logged.uri,
+            run_id=logged.run_id,
+            tags={**logged.tags, SEARCH_TAG: search, MODE_TAG: mode},
+            model_id=logged.model_id,
+        )
+        return ModelVersion(int(made.version), logged.run_id, made.tags)
+
+    def finish_run(self, version: ModelVersion) -> None:
+        """Mark the run of a version as finished, if it was killed after the registration."""
+        client = self._client()
+        if client.get_run(version.run_id).info.status != "FINISHED":
+            client.set_terminated(version.run_id, "FINISHED")
 
     def log_trial(
         self,
@@ -230,15 +358,6 @@ class Registry:
             if folder.is_dir() and folder.name != but:
                 shutil.rmtree(folder)
 
-    def _register(self, source: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
-        client = self._client()
-        if not client.search_registered_models(f"name = '{self.model_name}'"):
-            client.create_registered_model(self.model_name, description=self.study.title)
-        made = client.create_model_version(
-            self.model_name, source, run_id=run_id, tags=dict(tags), model_id=model_id
-        )
-        return ModelVersion(int(made.version), run_id, made.tags)
-
     def end_abandoned_runs(self, alive: Callable[[], set[str]]) -> int:
         """Mark as KILLED the MLflow runs whose Dagster run is not alive; return how many.
 
@@ -255,8 +374,65 @@ class Registry:
             client.set_terminated(run.info.run_id, "KILLED")
         return len(abandoned)
 
+    def _locked_words(self) -> str:
+        return (
+            f"the model registry {self.home.root / 'mlflow.db'} is locked by another process. Close what has "
+            "it open (an SQLite shell, MLflow's UI) and run this again; nothing was lost"
+        )
+
     def _client(self) -> Any:
         return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())
+
+
+def _is_locked(error: Exception) -> bool:
+    return "database is locked" in str(error)
+
+
+@contextmanager
+def _told_of(version: ModelVersion) -> Iterator[None]:
+    """Say of which version a file is missing or broken, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        # MLflow, Arrow, XGBoost, skops and JSON: each has its own way to say that a file is no good.
+        if _is_locked(error):
+            raise
+        raise ModelUnusable(
+            f"the files of version {version.version} cannot be used: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}. Let an earlier version serve "
+            "(`poleng rollback`), train anew (`poleng retrain`), or restore a backup (`poleng restore`)"
+        ) from error
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder, by its place in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _compare_hashes(folder: Path, version: ModelVersion) -> None:
+    """Raise ``ValueError`` when the files are not those that were registered.
+
+    Versions of earlier releases have no hashes: of them only what cannot be read is noticed.
+    """
+    registered: dict[str, str] = json.loads(version.tags.get(HASHES_TAG, "{}"))
+    there = _hashes(folder)
+    for name, digest in registered.items():
+        if name not in there:
+            raise ValueError(f"{folder / name} is missing")
+        if there[name] != digest:
+            raise ValueError(f"{folder / name} is not what was registered: it was changed or cut off")
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Make a folder that is empty, whatever a killed process left in it, and remove it in the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
 
 
 @lru_cache(maxsize=16)
@@ -287,12 +463,36 @@ def _client(uri: str, experiment: str, artifacts: str) -> Any:
     """
     import mlflow
 
+    _create_store(Path(uri.removeprefix("sqlite:///")))
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(uri, uri)
     if client.get_experiment_by_name(experiment) is None:
         client.create_experiment(experiment, artifact_location=artifacts)
     return client
+
+
+def _create_store(path: Path) -> None:
+    """Make MLflow's database whole or not at all, when there is none.
+
+    MLflow makes its tables in some forty steps. A process that is killed between two of them would leave a
+    database that no later one can open.
+    """
+    if path.exists():
+        return
+    import mlflow
+
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        if not psutil.pid_exists(int(left.name.split(".")[-2])):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    mlflow.MlflowClient(f"sqlite:///{part}", f"sqlite:///{part}").search_experiments()
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        pass  # another process was first; its tables are the same
+    finally:
+        part.unlink()
 
 
 class RegistryResource(dg.ConfigurableResource[Registry]):

@@ -138,8 +138,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
             if data.user_failure_data and data.user_failure_data.description:
                 return data.user_failure_data.description
             error = data.error
-            # Dagster wraps what an asset raised; the innermost says what happened.
-            while error is not None and error.cause is not None:
+            # Dagster wraps what an asset raised: that one says what happened, in words for people.
+            while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
                 error = error.cause
             return error.message.strip() if error else "unknown"
     return "" if result.success else "the run failed before its first step"

@@ -6,17 +6,20 @@ import shutil
 
 import dagster as dg
 
-from poleng_assets.home import Home
+from poleng_assets.home import OWN, Home
 from poleng_assets.partitions import PARTITIONS
 
 
 def reset_data(home: Home) -> None:
-    """Remove files, warehouse, models, lists and reports of a home; Dagster's history stays."""
-    folders = ["landing", "archive", "rejected", "contact_lists", "reports", "mlartifacts", "simulation"]
-    for name in folders:
-        shutil.rmtree(home.root / name, ignore_errors=True)
-    for name in ("warehouse.duckdb", "warehouse.duckdb.wal", "mlflow.db"):
-        (home.root / name).unlink(missing_ok=True)
+    """Remove all that the project keeps in a home but Dagster's history, and what others put there."""
+    kept = tuple(name for name in OWN if not home.dagster.name.startswith(name))
+    for path in home.root.iterdir():
+        if not path.name.startswith(kept):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     home.create()
 
 

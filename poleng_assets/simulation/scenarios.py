@@ -13,7 +13,7 @@ from typing import Literal
 
 import duckdb
 
-from poleng_assets.core.ingestion import SUFFIXES
+from poleng_assets.core.reading import file_id, has_known_suffix
 from poleng_assets.home import Kind
 
 Scenario = Literal["clean", "drift", "full"]
@@ -33,7 +33,7 @@ class Drop:
     @property
     def name(self) -> str:
         """The id that the file name gives."""
-        return self.path.stem
+        return file_id(self.path.name)
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ def drops(data: Path, scenario: Scenario) -> list[Drop]:
         FileNotFoundError: the folder has no founding study, or no batch for the scenario.
     """
     studies = _files(data / "field_studies")
-    founding = [path for path in studies if path.stem == FOUNDING_STUDY]
+    founding = [path for path in studies if file_id(path.name) == FOUNDING_STUDY]
     if not founding:
         raise FileNotFoundError(f"{data / 'field_studies'} has no {FOUNDING_STUDY}.parquet or .csv")
     batches = _files(data / "batches")
-    drifted = [path for path in batches if path.stem.startswith("drift_")]
+    drifted = [path for path in batches if file_id(path.name).startswith("drift_")]
     clean = [path for path in batches if path not in drifted]
     quiet = [] if scenario == "drift" else clean
     loud = [] if scenario == "clean" else drifted
     if not quiet and not loud:
         raise FileNotFoundError(f"{data / 'batches'} has no batch for the scenario {scenario!r}")
     later = [path for path in studies if path not in founding] if loud else []
-    wanted = {path.stem for path in [*quiet, *loud]}
-    outcomes = [path for path in _files(data / "outcomes") if path.stem in wanted]
+    wanted = {file_id(path.name) for path in [*quiet, *loud]}
+    outcomes = [path for path in _files(data / "outcomes") if file_id(path.name) in wanted]
     return [
         *(Drop("field_studies", path) for path in founding),
         *(Drop("batches", path) for path in quiet),
@@ -149,4 +149,4 @@ def shortfalls(
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    return sorted(path for path in folder.iterdir() if has_known_suffix(path.name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +27,8 @@ SPELLINGS = {
     "float": (20.0, pa.float64()),
     "short float": (20.0, pa.float32()),
     "decimal": (Decimal("20.00"), pa.decimal128(6, 2)),
+    "finer decimal": (Decimal("20"), pa.decimal128(38, 5)),
+    "very fine decimal": (Decimal("20"), pa.decimal256(60, 30)),
     "text of a float": ("20.0", pa.string()),
     "text of a long float": ("20.000", pa.string()),
     "text with blanks": (" 20 ", pa.string()),
@@ -67,15 +69,58 @@ def test_a_missing_answer_is_missing_and_not_broken(values: list[Any], kind: pa.
 
 @pytest.mark.parametrize(
     "value",
-    ["yes", "3.5", "1e3", "1,5", "20 30", "0x14", "+-5", "nan", "²", "1234567890", 3.5, float("inf"), 1e12],
+    ["yes", "3.5", "1e3", "1,5", "20 30", "0x14", "+-5", "nan", "²", "2147483648", 3.5, float("inf"), 1e12],
     ids=repr,
 )
 def test_what_is_no_code_is_broken_and_has_no_code(value: object):
     assert read([value]) == ([None], [True])
 
 
-def test_a_date_is_no_code():
-    assert read([date(2020, 1, 1)]) == ([None], [True])
+@pytest.mark.parametrize("number", [2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("write", [int, float, str, Decimal], ids=lambda write: write.__name__)
+def test_the_largest_code_is_what_32_bits_hold_in_every_spelling(number: int, write: type):
+    beyond = number + (1 if number > 0 else -1)
+    assert read([write(number), write(beyond)]) == ([number, None], [False, True])
+
+
+def test_a_number_of_64_bits_without_a_sign_does_not_become_a_negative_code():
+    assert read([2**64 - 1, 5, None], pa.uint64()) == ([None, 5, None], [True, False, False])
+
+
+def test_any_number_of_leading_zeros_changes_nothing():
+    assert read(["0" * 400 + "7"]) == ([7], [False])
+
+
+def test_decimals_that_are_no_whole_numbers_are_broken():
+    assert read([Decimal("3.00000"), Decimal("3.00001"), None]) == ([3, None, None], [False, True, False])
+
+
+@pytest.mark.parametrize(
+    "value", [date(2020, 1, 1), datetime(2020, 1, 1), timedelta(seconds=1), time(1), [1], {"x": 1}], ids=repr
+)
+def test_what_is_neither_number_nor_text_is_no_code(value: object):
+    assert read([value, None]) == ([None, None], [True, False])
+
+
+def test_a_period_is_no_code():
+    periods = pd.Series(pd.period_range("2020", periods=2, freq="Y"))
+    codes, broken = to_codes(to_table(periods.to_frame("x"))["x"])
+    assert (codes.to_pylist(), broken.to_pylist()) == ([None, None], [True, True])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pd.Series([1 + 2j]), pd.Series([1.0, 0.0], dtype="Sparse[float]"), pd.Series(["\ud800"], dtype=object)],
+    ids=["complex numbers", "sparse", "half a character"],
+)
+def test_a_frame_column_that_cannot_be_read_is_named(column: pd.Series):
+    with pytest.raises(ValueError, match="the column 'education' of"):
+        to_table(column.to_frame("education"))
+
+
+def test_a_frame_column_that_stands_twice_is_named():
+    with pytest.raises(ValueError, match="the column 'sex' stands twice"):
+        to_table(pd.DataFrame([[1, 2]], columns=["sex", "sex"]))
 
 
 def test_good_and_broken_values_keep_their_places():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from poleng_assets.core.contact_list import contact_list
+from poleng_assets.core.contact_list import as_csv, as_it_was, contact_list, harmless
 from poleng_assets.study import Study
 
 
@@ -78,18 +80,89 @@ def test_a_scale_with_holes_is_still_words(study: Study):
     ]
 
 
-@pytest.mark.parametrize(
-    "hostile", ["=1+1", "+49", "-2", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")'], ids=repr
-)
+HOSTILE = [
+    "=1+1",
+    "+49",
+    "-2",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\t1",
+    "\x001",
+    '=HYPERLINK("http://x")',
+    "  =1+1",
+    "\u00a0=1",
+    "\u3000=1",
+    "\ufeff=1",
+    "\u200b=1",
+    "\u202e=1",
+    "\uff1d1+1",
+    "\uff0b49",
+    "\uff0d2",
+    "\uff20SUM",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
 def test_an_id_that_a_spreadsheet_would_run_is_neutralised(study: Study, hostile: str):
     people = respondents(study, **{study.id: ["a", hostile, "c", "d"]})
     assert contact_list(people, study)[study.id].tolist()[0] == f"'{hostile}"
 
 
-@pytest.mark.parametrize("harmless", ["007", "a=b", "x-1", "3fa85f64-5717", "a@b.c"])
-def test_a_harmless_id_is_left_as_it_is(study: Study, harmless: str):
-    people = respondents(study, **{study.id: ["a", harmless, "c", "d"]})
-    assert contact_list(people, study)[study.id].tolist()[0] == harmless
+@pytest.mark.parametrize(
+    "plain", ["007", "a=b", "x-1", "3fa85f64-5717", "a@b.c", " a", "\u00e9=1", "\u00ad1"]
+)
+def test_a_harmless_id_is_left_as_it_is(study: Study, plain: str):
+    people = respondents(study, **{study.id: ["a", plain, "c", "d"]})
+    assert contact_list(people, study)[study.id].tolist()[0] == plain
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "007", "'", "'=1", "''x", "x'", ""], ids=repr)
+def test_every_id_can_be_read_back_from_its_cell(text: str):
+    assert as_it_was(harmless(text)) == text
+
+
+def test_two_ids_never_look_the_same_in_a_list():
+    ids = ["=1", "'=1", "''=1", "1", "'1"]
+    assert len({harmless(one) for one in ids}) == len(ids)
+
+
+@pytest.mark.parametrize("column", ["country", "reasons", "remark"])
+@pytest.mark.parametrize("hostile", ["=1+1", " @SUM(A1)"])
+def test_every_text_of_the_list_is_neutralised(study: Study, column: str, hostile: str):
+    people, remark = respondents(study), ""
+    if column == "country":
+        labels = study.feature("country").model_copy(update={"codes": {32: hostile, 276: "x", 20: "y"}})
+        others = tuple(labels if one.name == "country" else one for one in study.features)
+        study = study.model_copy(update={"features": others})
+    elif column == "reasons":
+        people = respondents(study, reasons=[hostile] * 4)
+    else:
+        remark = hostile
+    assert contact_list(people, study, remark)[column].tolist()[0] == f"'{hostile}"
+
+
+def test_what_else_is_known_of_the_people_does_not_leak(study: Study):
+    known = {name: "secret" for name in study.feature_names if name not in study.contact_list}
+    people = respondents(study, **known, model_version=1, audit=True, name="secret", **{study.target.name: 1})
+    listed = contact_list(people, study)
+    assert list(listed.columns) == [study.id, "prediction", *study.contact_list, "reasons", "remark"]
+    assert "secret" not in as_csv(listed)
+
+
+def test_in_the_file_every_text_is_quoted_so_that_no_separator_cuts_it(study: Study):
+    hostile = "a;=cmd|' /C calc'!A0"
+    listed = contact_list(respondents(study, **{study.id: ["x", hostile, "c", "d"]}), study)
+    text = as_csv(listed)
+    assert f'"{hostile}",0.9,' in text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row[study.id] for row in rows] == listed[study.id].tolist()
+    assert [float(row["prediction"]) for row in rows] == listed["prediction"].tolist()
+
+
+def test_a_contact_without_reasons_has_an_empty_cell(study: Study):
+    assert contact_list(respondents(study, reasons=None), study)["reasons"].tolist() == ["", "", ""]
 
 
 def test_a_remark_stands_in_every_row(study: Study):

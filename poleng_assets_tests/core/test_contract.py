@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -101,6 +104,21 @@ def test_a_column_that_stands_twice_refuses_the_file(study: Study):
         check_columns([*required_columns(study, "batches"), "sex"], study, "batches")
 
 
+def test_a_first_row_that_is_no_header_is_told_so_though_its_values_repeat(study: Study):
+    with pytest.raises(FileRefused, match="does the file have a header row"):
+        check_columns(["p1", "1", "1", "2", "2"], study, "batches")
+
+
+def test_columns_without_a_name_may_stand_often_and_are_not_named(study: Study):
+    columns = [*required_columns(study, "batches"), "", "weight", ""]
+    assert check_columns(columns, study, "batches") == ["weight"]
+
+
+def test_a_column_that_is_not_needed_must_not_stand_twice_either(study: Study):
+    with pytest.raises(FileRefused, match="the column weight stands twice"):
+        check_columns([*required_columns(study, "batches"), "weight", "weight"], study, "batches")
+
+
 # Rows
 
 
@@ -162,6 +180,96 @@ def test_a_respondent_without_an_id_goes_to_quarantine(few: pd.DataFrame, study:
     assert faults(checked) == [(5, study.id, "is empty")]
 
 
+BAD_IDS = {
+    "a newline": ("7\n8", "holds a control character"),
+    "a newline at its end": ("7\n", "holds a control character"),
+    "a tab": ("7\t8", "holds a control character"),
+    "a NUL": ("7\x008", "holds a control character"),
+    "an escape": ("\x1b[31m7", "holds a control character"),
+    "a control character of Latin-1": ("7\x858", "holds a control character"),
+    "a line separator": ("7\u20288", "holds a control character"),
+    "201 characters": ("ü" * 201, "is longer than 200 characters"),
+    "nothing but newlines": ("\r\n", "is empty"),
+}
+
+
+@pytest.mark.parametrize(("bad", "why"), BAD_IDS.values(), ids=BAD_IDS.keys())
+def test_an_id_that_would_spoil_a_list_goes_to_quarantine(
+    few: pd.DataFrame, study: Study, bad: str, why: str
+):
+    checked = check_rows(with_answers(few, {(4, study.id): bad}), study, "batches")
+    assert faults(checked) == [(5, study.id, why)]
+    assert json.loads(checked.broken["payload"].iloc[0])[study.id] == bad
+
+
+@pytest.mark.parametrize(
+    "sound", ["ü" * 200, "a b", "=cmd|' /C calc'!A0", "../../etc/passwd", "007"], ids=repr
+)
+def test_other_ids_are_kept_without_blanks_around_them(few: pd.DataFrame, study: Study, sound: str):
+    checked = check_rows(with_answers(few, {(4, study.id): f"  {sound} "}), study, "batches")
+    assert faults(checked) == []
+    assert checked.rows[study.id].tolist()[4] == sound
+
+
+def with_ids(few: pd.DataFrame, study: Study, ids: list[Any], kind: pa.DataType) -> pa.Table:
+    table = as_table(few.iloc[: len(ids)])
+    return table.set_column(table.column_names.index(study.id), study.id, pa.array(ids, kind))
+
+
+NUMBERS = {
+    "integers": ([7, -8, 2**63 - 1, None], pa.int64(), ["7", "-8", str(2**63 - 1)], [(4, "is empty")]),
+    "unsigned": ([7, 2**64 - 1], pa.uint64(), ["7", str(2**64 - 1)], []),
+    "floats": (
+        [7.0, 1.5, 2.0**53, 2.0**53 - 1, float("nan"), float("inf"), None, -0.0],
+        pa.float64(),
+        ["7", str(2**53 - 1), "0"],
+        [(2, "no whole"), (3, "no whole"), (5, "is empty"), (6, "no whole"), (7, "is empty")],
+    ),
+    "decimals": (
+        [Decimal("7.00"), Decimal("1.50"), Decimal(10**30), None],
+        pa.decimal128(36, 2),
+        ["7", str(10**30)],
+        [(2, "no whole"), (4, "is empty")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("ids", "kind", "kept", "broken"), NUMBERS.values(), ids=NUMBERS.keys())
+def test_ids_that_are_numbers_are_kept_when_they_are_exact(
+    few: pd.DataFrame,
+    study: Study,
+    ids: list[Any],
+    kind: pa.DataType,
+    kept: list[str],
+    broken: list[tuple[int, str]],
+):
+    checked = check_rows(with_ids(few, study, ids, kind), study, "batches")
+    assert checked.rows[study.id].tolist() == kept
+    found = faults(checked)
+    assert [row for row, _, _ in found] == [row for row, _ in broken]
+    assert all(why in said for (_, _, said), (_, why) in zip(found, broken, strict=True))
+
+
+def test_ids_in_a_dictionary_are_kept(few: pd.DataFrame, study: Study):
+    ids = pa.array(["x", "y", "z"]).dictionary_encode()
+    table = with_ids(few, study, ["x", "y", "z"], pa.string())
+    table = table.set_column(table.column_names.index(study.id), study.id, ids)
+    assert check_rows(table, study, "batches").rows[study.id].tolist() == ["x", "y", "z"]
+
+
+def test_ids_that_are_true_or_false_refuse_the_file(few: pd.DataFrame, study: Study):
+    with pytest.raises(FileRefused, match="tells nobody apart"):
+        check_rows(with_ids(few, study, [True, False], pa.bool_()), study, "batches")
+
+
+def test_where_the_encoding_was_guessed_only_ascii_can_be_trusted(few: pd.DataFrame, study: Study):
+    table = with_answers(few, {(1, study.id): "Jürgen", (2, "sex"): "1\xa0", (3, study.id): "Jurgen"})
+    checked = check_rows(table, study, "batches", ascii_only=True)
+    assert [(row, column) for row, column, _ in faults(checked)] == [(2, study.id), (3, "sex")]
+    assert "save the file as UTF-8" in faults(checked)[0][2]
+    assert "Jürgen" in check_rows(table, study, "batches").rows[study.id].tolist()
+
+
 def test_ids_that_are_all_missing_break_every_row(few: pd.DataFrame, study: Study):
     table = as_table(few.assign(**{study.id: None}))
     assert check_rows(table, study, "batches").broken_rows == len(few)
@@ -185,7 +293,7 @@ def test_a_row_with_several_faults_is_one_broken_row(few: pd.DataFrame, study: S
 
 
 def test_rows_are_numbered_as_in_the_file(few: pd.DataFrame, study: Study):
-    checked = check_rows(with_answers(few, {(1, "sex"): "77"}), study, "batches", first_row=101)
+    checked = check_rows(with_answers(few, {(1, "sex"): "77"}), study, "batches", np.arange(101, 109))
     assert checked.rows["row_number"].tolist() == [101, *range(103, 109)]
     assert checked.broken["row_number"].tolist() == [102]
 
@@ -207,7 +315,9 @@ def test_a_file_whose_rows_are_all_broken_has_no_sound_rows(few: pd.DataFrame, s
 
 
 @pytest.mark.parametrize("column", ["country", "education", "subject_id"])
-@pytest.mark.parametrize("value", [[1], b"\xff"], ids=["lists", "bytes that are no text"])
+@pytest.mark.parametrize(
+    "value", [[1], {"x": 1}, b"\xff", b"1", date(2024, 1, 1), datetime(2024, 1, 1)], ids=repr
+)
 def test_a_column_of_a_kind_that_holds_no_answers_refuses_the_file(
     few: pd.DataFrame, study: Study, column: str, value: object
 ):
@@ -215,6 +325,51 @@ def test_a_column_of_a_kind_that_holds_no_answers_refuses_the_file(
     table = table.set_column(table.column_names.index(column), column, pa.array([value] * len(few)))
     with pytest.raises(FileRefused, match=column):
         check_rows(table, study, "batches")
+
+
+def test_a_code_beyond_32_bits_goes_to_quarantine_in_every_spelling(few: pd.DataFrame, study: Study):
+    table = with_answers(few, {(1, "country"): str(2**31), (2, "country"): str(2**31 - 1)})
+    for kind in (pa.string(), pa.int64(), pa.float64()):
+        place = table.column_names.index("country")
+        checked = check_rows(
+            table.set_column(place, "country", table["country"].cast(kind)), study, "batches"
+        )
+        assert [(row, column) for row, column, _ in faults(checked)] == [(2, "country")]
+        assert str(2**31 - 1) in checked.rows["country"].tolist()
+
+
+CODINGS = [pa.int8(), pa.uint64(), pa.float32(), pa.float64(), pa.decimal128(30, 3), pa.large_string()]
+
+
+@pytest.mark.parametrize("kind", CODINGS, ids=str)
+def test_every_type_of_column_gives_the_same_rows(few: pd.DataFrame, study: Study, kind: pa.DataType):
+    plain = with_answers(few, {(1, name): None for name in study.feature_names})
+    other = plain
+    for name in [n for n in study.feature_names if n != "country"]:
+        column = plain[name].cast(pa.int64()).cast(kind)
+        for array in (column, column.dictionary_encode()):
+            other = other.set_column(other.column_names.index(name), name, array)
+            expected = check_rows(plain, study, "batches")
+            checked = check_rows(other, study, "batches")
+            assert checked.broken_rows == expected.broken_rows == 0
+            pd.testing.assert_frame_equal(checked.rows, expected.rows)
+
+
+def test_an_absent_number_stands_as_null_in_a_payload(few: pd.DataFrame, study: Study):
+    table = with_answers(few, {(1, "sex"): "77", (1, "religion"): None})
+    for name, value in (("religion", float("nan")), ("education", float("inf"))):
+        column = pa.array([value] * len(few), pa.float64())
+        table = table.set_column(table.column_names.index(name), name, column)
+    payload = check_rows(table, study, "batches").broken["payload"].iloc[0]
+    assert "NaN" not in payload
+    assert json.loads(payload)["religion"] is None
+    assert json.loads(payload)["education"] == "inf"
+
+
+def test_a_reason_shows_the_beginning_of_a_long_value(few: pd.DataFrame, study: Study):
+    checked = check_rows(with_answers(few, {(1, "sex"): "x" * 5_000}), study, "batches")
+    assert len(faults(checked)[0][2]) < 150
+    assert json.loads(checked.broken["payload"].iloc[0])["sex"] == "x" * 5_000
 
 
 # Storage

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from poleng_assets.core import ingestion
+from poleng_assets.core import ingestion, reading
+from poleng_assets.core.accounting import account
 from poleng_assets.core.contract import FileRefused
-from poleng_assets.core.ingestion import Ingested, content_hash, count_rows, ingest
+from poleng_assets.core.ingestion import Ingested, content_hash, ingest, record_refusal
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
-from poleng_assets_tests.conftest import as_table, table_counts
+from poleng_assets_tests.conftest import as_table, table_counts, with_policies
 
 Connection = duckdb.DuckDBPyConnection
 TakeIn = Callable[[Kind, Path], Ingested]
@@ -40,7 +41,8 @@ def take_in(con: Connection, study: Study) -> TakeIn:
     def and_count(kind: Kind, path: Path) -> Ingested:
         result = ingest(con, study, kind, path)
         assert result.rows_read == result.rows_kept + result.rows_quarantined
-        assert count_rows(con, kind, result.name) == (result.rows_kept, result.rows_quarantined)
+        counted = account(con, study, kind, result.name, None)
+        assert (counted.kept, counted.quarantined) == (result.rows_kept, result.rows_quarantined)
         return result
 
     return and_count
@@ -199,7 +201,7 @@ def test_a_file_larger_than_one_chunk_is_taken_in_whole(
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(ingestion, "CHUNK", 2_048)  # DuckDB's own unit of work
+    monkeypatch.setattr(reading, "CHUNK", 2_048)
     broken_at = [10, 2_500, 4_400]
     batch = people.drop(columns=study.target.name)
     batch.loc[[row - 1 for row in broken_at], "education"] = 77
@@ -240,7 +242,7 @@ def test_parts_do_not_depend_on_the_order_of_rows_or_on_the_chunks_of_a_file(
     take_in("field_studies", parquet(tmp_path, people))
     first = parts_by_id(con, study)
     con.execute("DELETE FROM field_study_rows; DELETE FROM ingested_files")
-    monkeypatch.setattr(ingestion, "CHUNK", 2_048)
+    monkeypatch.setattr(reading, "CHUNK", 2_048)
     take_in("field_studies", csv(tmp_path, people.sample(frac=1, random_state=3)))
     pd.testing.assert_series_equal(parts_by_id(con, study), first)
 
@@ -306,7 +308,7 @@ def test_people_who_answer_alike_do_not_straddle_the_split_wherever_they_stand_i
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(ingestion, "CHUNK", 2_048)  # twins come in another chunk
+    monkeypatch.setattr(reading, "CHUNK", 2_048)  # twins come in another chunk
     together = pd.concat([people, twins_of(study, people.iloc[:400])], ignore_index=True)
     take_in("field_studies", parquet(tmp_path, together))
     rows = stored(con, "field_study_rows")
@@ -374,7 +376,7 @@ def test_what_was_taken_in_is_written_down(
     path = parquet(tmp_path, batch.assign(weight=1))
     take_in("batches", path)
     found = con.execute("SELECT * EXCLUDE ingested_at FROM ingested_files").fetchall()
-    assert found == [("batches", "drop", content_hash(path), 100, 100, 0, "weight")]
+    assert found == [("batches", "drop", content_hash(path), 100, 100, 0, "weight", 0, None)]
 
 
 # Quarantine
@@ -458,7 +460,77 @@ def test_as_many_broken_rows_as_are_tolerated_are_taken_in(
     assert take_in("batches", parquet(tmp_path, broken)).rows_quarantined == 5
 
 
+def test_a_record_with_a_wrong_number_of_fields_goes_to_quarantine_with_its_text(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    path = csv(tmp_path, batch)
+    lines = path.read_text().splitlines()
+    lines[8] = "so,short"  # row 8
+    path.write_text("\n\n".join(lines) + "\n")
+    result = take_in("batches", path)
+    assert (result.rows_read, result.rows_kept, result.rows_quarantined) == (100, 99, 1)
+    assert quarantine(con) == [("batches/drop", 8, "*", "has 2 fields, the header has 33")]
+    assert con.execute("SELECT payload FROM quarantine").fetchall() == [('{"line": "so,short"}',)]
+    assert stored(con, "batch_rows")["row_number"].tolist() == [n for n in range(1, 101) if n != 8]
+
+
+def test_a_delimiter_at_the_end_of_every_line_changes_nothing(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    path = csv(tmp_path, batch, sep=";")
+    path.write_text(path.read_text().replace("\n", ";;\n"))
+    result = take_in("batches", path)
+    assert (result.rows_kept, result.ignored_columns) == (100, ())
+
+
+def test_a_packed_file_is_taken_in_under_its_name_without_the_whole_suffix(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    path = tmp_path / "march.csv.gz"
+    batch.to_csv(path, index=False)
+    assert (take_in("batches", path).name, take_in("batches", csv(tmp_path, batch)).name) == ("march", "drop")
+    march, drop = (part.drop(columns="batch") for _, part in stored(con, "batch_rows").groupby("batch"))
+    pd.testing.assert_frame_equal(march.reset_index(drop=True), drop.reset_index(drop=True))
+
+
+def test_in_a_file_of_a_guessed_encoding_only_ids_of_ascii_are_kept(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
+):
+    broken = batch.assign(note="ü")
+    broken.loc[41, study.id] = "Jürgen"
+    assert take_in("batches", csv(tmp_path, broken, encoding="cp1252")).rows_kept == 99
+    ((_, row, column, why),) = quarantine(con)
+    assert (row, column) == (42, study.id)
+    assert "save the file as UTF-8" in why
+
+
 # What is refused
+
+
+def test_reading_stops_when_too_many_rows_are_broken_already(
+    tmp_path: Path, con: Connection, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reading, "CHUNK", 500)
+    batch = people.drop(columns=study.target.name)
+    batch.loc[:299, "education"] = 77
+    for write in (parquet, csv):
+        said = refusal(con, study, "batches", write(tmp_path, batch))
+        assert said.startswith("300 of the first 500 rows break the contract, 5% are tolerated: education: ")
+
+
+def test_a_file_that_holds_more_than_the_study_allows_is_refused(
+    tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
+):
+    small = with_policies(study, ingestion={"max_expanded_megabytes": 1})
+    path = tmp_path / "bomb.csv.gz"
+    batch.assign(note="x" * 20_000).to_csv(path, index=False)
+    assert path.stat().st_size < 100_000
+    assert "holds more than 1 MB when it is unpacked" in refusal(con, small, "batches", path)
+
+
+def test_a_column_of_dates_is_refused(tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame):
+    path = parquet(tmp_path, batch.assign(education=pd.Timestamp("2024-01-01")))
+    assert "the column education holds timestamp" in refusal(con, study, "batches", path)
 
 
 def test_too_many_broken_rows_refuse_the_file(
@@ -503,8 +575,7 @@ def test_a_file_without_rows_is_refused(
 def test_a_file_of_zero_bytes_is_refused(tmp_path: Path, con: Connection, study: Study, name: str):
     path = tmp_path / name
     path.touch()
-    said = refusal(con, study, "batches", path)
-    assert "cannot be read as parquet" in said or "none of the needed columns is there" in said
+    assert refusal(con, study, "batches", path).startswith(f"{name} is empty")
 
 
 def test_a_truncated_parquet_file_is_refused(
@@ -532,11 +603,12 @@ def test_text_that_calls_itself_parquet_is_refused(
     assert "text.parquet cannot be read as parquet: " in refusal(con, study, "batches", path)
 
 
-def test_a_csv_in_another_encoding_is_refused(
+def test_a_csv_whose_ids_cannot_be_decoded_is_refused(
     tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
 ):
     path = csv(tmp_path, batch.assign(**{study.id: [f"é{i}" for i in range(100)]}), encoding="latin-1")
-    assert "drop.csv cannot be read as csv: " in refusal(con, study, "batches", path)
+    said = refusal(con, study, "batches", path)
+    assert f"{study.id}: holds a character whose encoding is not known: save the file as UTF-8 (100" in said
 
 
 def test_a_csv_with_a_torn_last_line_is_refused(
@@ -544,13 +616,13 @@ def test_a_csv_with_a_torn_last_line_is_refused(
 ):
     path = csv(tmp_path, batch)
     path.write_bytes(path.read_bytes()[:-20])
-    refusal(con, study, "batches", path)
+    assert "breaks off within its last row" in refusal(con, study, "batches", path)
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path, con: Connection, study: Study):
     path = tmp_path / "people.xlsx"
     path.write_bytes(b"PK")
-    assert "neither .parquet nor .csv" in refusal(con, study, "batches", path)
+    assert "none of .parquet, .csv, .csv.gz, .csv.bz2, .csv.zst" in refusal(con, study, "batches", path)
 
 
 def test_a_parquet_column_of_lists_is_refused(
@@ -596,19 +668,69 @@ def test_the_same_content_under_another_name_is_refused(
     assert said.startswith("the same content was taken in as 'first' on ")
 
 
-def test_other_content_under_the_same_name_is_refused(
+def test_other_content_under_the_same_name_is_a_new_version_and_the_old_one_is_kept(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    take_in("batches", parquet(tmp_path, batch))
+    before = stored(con, "batch_rows")
+    second = take_in("batches", parquet(tmp_path, batch.iloc[:50]))
+    third = take_in("batches", csv(tmp_path, batch))
+    assert (second.name, second.rows_kept, third.name, third.rows_kept) == ("drop@2", 50, "drop@3", 100)
+    rows = stored(con, "batch_rows")
+    pd.testing.assert_frame_equal(rows[rows["batch"] == "drop"].reset_index(drop=True), before)
+
+
+def test_the_content_of_any_version_is_recognised_under_its_name(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame
+):
+    for rows in (100, 50):
+        take_in("batches", parquet(tmp_path, batch.iloc[:rows]))
+    before = table_counts(con)
+    again = [take_in("batches", parquet(tmp_path, batch.iloc[:rows])) for rows in (50, 100)]
+    assert [(one.name, one.already) for one in again] == [("drop@2", True), ("drop", True)]
+    assert table_counts(con) == before
+
+
+def test_a_version_of_another_file_is_refused_like_any_copy(
+    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+):
+    for rows in (100, 50):
+        take_in("batches", parquet(tmp_path, batch.iloc[:rows]))
+    copy = parquet(tmp_path, batch.iloc[:50], "copy")
+    assert "the same content was taken in as 'drop@2'" in refusal(con, study, "batches", copy)
+
+
+def test_an_archived_file_that_was_rewritten_since_is_not_taken_in_again(
     tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
 ):
     take_in("batches", parquet(tmp_path, batch))
-    said = refusal(con, study, "batches", parquet(tmp_path, batch.iloc[:50]))
-    assert said.startswith("the name 'drop' was given to other content on ")
+    rewritten = parquet(tmp_path, batch.iloc[1:])
+    before = table_counts(con)
+    again = ingest(con, study, "batches", rewritten, "drop")
+    assert again.already
+    assert table_counts(con) == before
 
 
-def test_a_csv_of_the_same_name_as_a_parquet_file_is_refused(
-    tmp_path: Path, con: Connection, study: Study, take_in: TakeIn, batch: pd.DataFrame
+def test_a_person_may_stand_in_many_batches(
+    tmp_path: Path, con: Connection, take_in: TakeIn, batch: pd.DataFrame, study: Study
 ):
-    take_in("batches", parquet(tmp_path, batch))
-    assert "the name 'drop'" in refusal(con, study, "batches", csv(tmp_path, batch))
+    take_in("batches", parquet(tmp_path, batch, "march"))
+    take_in("batches", parquet(tmp_path, batch.iloc[:10], "april"))
+    counted = con.execute(
+        f'SELECT n, count(*) FROM (SELECT count(*) AS n FROM batch_rows GROUP BY "{study.id}") GROUP BY n'
+    ).fetchall()
+    assert sorted(counted) == [(1, 90), (2, 10)]
+
+
+def test_a_refusal_is_written_down_once_for_each_content(
+    tmp_path: Path, con: Connection, batch: pd.DataFrame
+):
+    path = parquet(tmp_path, batch)
+    for reason in ("first", "again"):
+        record_refusal(con, "batches", path, 100, reason)
+    record_refusal(con, "batches", parquet(tmp_path, batch.iloc[1:]), None, "other")
+    kept = con.execute("SELECT kind, file, rows, reason FROM refused_files ORDER BY reason").fetchall()
+    assert kept == [("batches", "drop.parquet", 100, "again"), ("batches", "drop.parquet", None, "other")]
 
 
 def test_a_batch_and_a_field_study_may_share_a_name_and_content(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from poleng_assets.core.ingestion import content_hash
 from poleng_assets.home import KINDS, Home, Kind
 from poleng_assets.resources.landing import Landing
 
@@ -52,6 +53,11 @@ def test_a_file_gives_its_name_to_what_it_becomes(landing: Landing):
     drop(landing, "spring.2024.parquet")
     (dropped,) = landing.dropped("batches")
     assert (dropped.name, dropped.kind, dropped.problem) == ("spring.2024", "batches", "")
+
+
+def test_the_name_of_a_packed_file_is_without_its_whole_suffix(landing: Landing):
+    drop(landing, "march.csv.gz")
+    assert [dropped.name for dropped in landing.dropped("batches")] == ["march"]
 
 
 def test_files_come_oldest_first(landing: Landing):
@@ -142,7 +148,7 @@ def test_a_file_waits_from_the_moment_it_is_dropped_until_it_leaves(home: Home):
     drop(landing, ".hidden.csv")
     drop(landing, "copying.csv.part")
     assert (landing.waiting("batches"), seen(landing)) == ([path], [])
-    landing.archive("batches", path)
+    landing.archive("batches", path, "spring")
     assert landing.waiting("batches") == []
 
 
@@ -161,6 +167,7 @@ def test_in_a_home_without_folders_nothing_waits(tmp_path: Path):
         "ümlaut.csv",
         "semi;colon.csv",
         "two..dots.csv",
+        "ends-with-a-dot.csv.",
         "quote'.csv",
         "line\nbreak.csv",
         f"{'x' * 97}.csv",
@@ -171,16 +178,36 @@ def test_an_odd_name_is_a_problem(landing: Landing, name: str):
     assert "its name may hold letters, digits" in problems(landing)[name]
 
 
-@pytest.mark.parametrize("name", ["a.csv", "A-1_b.2024.parquet", "7.csv", f"{'x' * 96}.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.csv",
+        "A-1_b.2024.parquet",
+        "7.csv",
+        f"{'x' * 96}.csv",
+        "a.csv.gz",
+        "a.csv.bz2",
+        "a.csv.zst",
+        "console.csv",
+        "com10.csv",
+    ],
+)
 def test_a_plain_name_is_no_problem(landing: Landing, name: str):
     drop(landing, name)
     assert problems(landing) == {name: ""}
 
 
-@pytest.mark.parametrize("name", ["people.xlsx", "people", "people.csv.gz", "people.CSV"])
+@pytest.mark.parametrize("name", ["CON.csv", "nul.parquet", "Lpt9.csv.gz", "com1.march.csv", "aux.csv"])
+def test_the_name_of_a_windows_device_is_a_problem(landing: Landing, name: str):
+    drop(landing, name)
+    assert "is the name of a device on Windows" in problems(landing)[name]
+
+
+@pytest.mark.parametrize("name", ["people.xlsx", "people", "people.csv.xz", "people.CSV", "people.gz"])
 def test_another_suffix_is_a_problem(landing: Landing, name: str):
     drop(landing, name)
-    assert problems(landing) == {name: "it is neither .parquet nor .csv"}
+    said = "its name ends in none of .parquet, .csv, .csv.gz, .csv.bz2, .csv.zst"
+    assert problems(landing) == {name: said}
 
 
 def test_a_link_is_a_problem_wherever_it_leads(landing: Landing, tmp_path: Path):
@@ -251,36 +278,84 @@ def test_a_file_that_waits_is_not_overwritten(landing: Landing, tmp_path: Path):
     assert (landing.home.landing("batches") / "spring.csv").read_text() == "first"
 
 
+def mode(path: Path) -> int:
+    return path.lstat().st_mode & 0o777
+
+
+def test_a_submitted_file_is_readable_by_its_owner_only(landing: Landing, tmp_path: Path):
+    file = tmp_path / "spring.csv"
+    file.write_text("content")
+    file.chmod(0o644)
+    (landing.home.landing("batches") / ".spring.csv.part").touch(0o644)  # of a process that was killed
+    assert mode(landing.submit("batches", file)) == 0o600
+    assert mode(file) == 0o644
+
+
+def test_a_submission_that_fails_leaves_nothing_behind(landing: Landing, tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        landing.submit("batches", tmp_path / "missing.csv")
+    assert everything(landing.home) == []
+
+
 # Archiving
 
 
+def test_an_archived_and_a_rejected_file_are_readable_by_their_owner_only(landing: Landing):
+    for name in ("kept.csv", "refused.csv"):
+        drop(landing, name).chmod(0o664)
+    folder = landing.home.landing("batches")
+    assert mode(landing.archive("batches", folder / "kept.csv", "kept")) == 0o600
+    place = landing.reject("batches", folder / "refused.csv", "odd")
+    assert mode(place) == mode(place.with_name("refused.csv.reason.txt")) == 0o600
+
+
 def test_an_archived_file_leaves_landing(landing: Landing):
-    place = landing.archive("batches", drop(landing, "spring.csv", "content"))
-    assert place is not None
+    place = landing.archive("batches", drop(landing, "spring.csv", "content"), "spring")
     assert place.read_text() == "content"
     assert everything(landing.home) == ["archive/batches/spring.csv"]
 
 
 def test_archiving_again_does_nothing(landing: Landing):
     path = drop(landing, "spring.csv")
-    landing.archive("batches", path)
-    assert landing.archive("batches", path) is None
+    place = landing.archive("batches", path, "spring")
+    assert landing.archive("batches", path, "spring") == landing.archive("batches", place, "spring") == place
     assert everything(landing.home) == ["archive/batches/spring.csv"]
 
 
 def test_the_same_content_under_the_same_name_is_archived_once(landing: Landing):
     for _ in range(2):
-        landing.archive("batches", drop(landing, "spring.csv", "same"))
+        landing.archive("batches", drop(landing, "spring.csv", "same"), "spring")
     assert everything(landing.home) == ["archive/batches/spring.csv"]
 
 
-def test_other_content_under_the_same_name_is_kept_beside(landing: Landing):
-    for content in ("first", "second", "third", "second"):
-        landing.archive("batches", drop(landing, "spring.csv", content))
-    kept = {path.read_text(): path.name for path in landing.home.archive("batches").iterdir()}
-    assert set(kept) == {"first", "second", "third"}
-    assert kept["first"] == "spring.csv"
-    assert all(name.startswith("spring.") and name.endswith(".csv") for name in kept.values())
+def test_a_new_version_is_kept_beside_the_earlier_one(landing: Landing):
+    landing.archive("batches", drop(landing, "spring.csv", "first"), "spring")
+    landing.archive("batches", drop(landing, "spring.csv", "second"), "spring@2")
+    kept = {path.name: path.read_text() for path in landing.home.archive("batches").iterdir()}
+    assert kept == {"spring.csv": "first", "spring@2.csv": "second"}
+    assert landing.archived("batches", "spring@2") == landing.home.archive("batches") / "spring@2.csv"
+    assert landing.archived("batches", "summer") is None
+
+
+def test_a_copy_of_an_archived_file_does_not_replace_it(landing: Landing):
+    landing.archive("batches", drop(landing, "spring.csv", "whole"), "spring")
+    (landing.home.archive("batches") / "spring.csv").write_text("without a person who was forgotten")
+    place = landing.archive("batches", drop(landing, "spring.csv", "whole"), "spring")
+    assert place.read_text() == "without a person who was forgotten"
+    assert everything(landing.home) == ["archive/batches/spring.csv"]
+
+
+def test_other_content_that_was_dropped_meanwhile_stays_in_landing(landing: Landing):
+    path = drop(landing, "spring.csv", "taken in")
+    digest = content_hash(path)
+    drop(landing, "spring.csv", "dropped meanwhile")
+    landing.archive("batches", path, "spring", digest)
+    assert everything(landing.home) == ["landing/batches/spring.csv"]
+    drop(landing, "spring.csv", "taken in")
+    assert landing.archive("batches", path, "spring", digest).read_text() == "taken in"
+    drop(landing, "spring.csv", "dropped later")
+    landing.archive("batches", path, "spring", digest)
+    assert path.read_text() == "dropped later"
 
 
 # Rejecting
@@ -312,6 +387,22 @@ def test_two_rejections_of_one_name_keep_both_files_and_reasons(landing: Landing
         "two": True,
         "three": True,
     }
+
+
+def test_the_second_rejection_of_a_packed_file_keeps_its_whole_suffix(landing: Landing):
+    for _ in range(2):
+        place = landing.reject("batches", drop(landing, "march.csv.gz"), "odd")
+    assert place.name == "march.2.csv.gz"
+
+
+def test_rejecting_a_link_leaves_the_mode_of_what_it_leads_to(landing: Landing, tmp_path: Path):
+    target = tmp_path / "theirs.csv"
+    target.touch(0o644)
+    target.chmod(0o644)
+    link = landing.home.landing("batches") / "link.csv"
+    link.symlink_to(target)
+    landing.reject("batches", link, "not a file")
+    assert mode(target) == 0o644
 
 
 def test_a_folder_is_rejected_with_all_that_is_in_it(landing: Landing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import threading
@@ -11,10 +12,22 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 
-from poleng_assets.resources.warehouse import Warehouse, WarehouseBusy
+from poleng_assets.core.tables import transaction
+from poleng_assets.home import Home
+from poleng_assets.instance import open_instance
+from poleng_assets.resources.warehouse import (
+    WAREHOUSE_POOL,
+    Warehouse,
+    WarehouseBusy,
+    WarehouseResource,
+    WarehouseUnusable,
+)
+from poleng_assets.study import Study
+from poleng_assets_tests.faults.disks import mounted
 
 HOLD = """
 import sys, duckdb
@@ -48,6 +61,13 @@ def hold() -> Iterator[Callable[[Path], Holder]]:
     for holder in holders:
         if holder.poll() is None:
             let_go(holder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB."""
+    with mounted(tmp_path / "disk", megabytes=8) as disk:
+        yield disk
 
 
 def count_decisions(con: duckdb.DuckDBPyConnection) -> int:
@@ -138,17 +158,167 @@ def test_a_killed_holder_does_not_hold_for_ever(warehouse: Warehouse, hold: Call
         assert count_decisions(con) == 0
 
 
+def test_whoever_waits_says_for_whom_and_how_long(
+    warehouse: Warehouse, hold: Callable[[Path], Holder], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("poleng_assets.resources.warehouse.SAY_EVERY_SECONDS", 1.0)
+    holder = hold(warehouse.path)
+    said: list[str] = []
+    with pytest.raises(WarehouseBusy), replace(warehouse, patience_seconds=3.5, say=said.append).connect():
+        pass
+    assert len(said) == 3
+    assert all(f"(PID {holder.pid})" in words and str(warehouse.path) in words for words in said)
+    assert ", for 1 s by now" in said[0]
+    assert ", for 2 s by now" in said[1]
+    assert "gives up after 4 s" in said[0]
+
+
+def test_two_who_meet_for_a_moment_say_nothing(warehouse: Warehouse, hold: Callable[[Path], Holder]):
+    holder, said = hold(warehouse.path), []
+    timer = threading.Timer(0.5, let_go, [holder])
+    timer.start()
+    with replace(warehouse, patience_seconds=20.0, say=said.append).connect() as con:
+        assert count_decisions(con) == 0
+    timer.join()
+    assert said == []
+
+
+def test_a_run_waits_a_quarter_of_an_hour_a_command_a_minute(home: Home, study: Study):
+    assert WarehouseResource(path="anywhere").patience_seconds == 900.0
+    assert Warehouse(home.warehouse, study).patience_seconds == 60.0
+
+
+def test_a_run_that_waits_says_so_in_its_log_and_frees_its_place(
+    home: Home, hold: Callable[[Path], Holder], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("poleng_assets.resources.warehouse.SAY_EVERY_SECONDS", 1.0)
+    holder = hold(home.warehouse)
+
+    @dg.op(pool=WAREHOUSE_POOL)
+    def look(warehouse: dg.ResourceParam[Warehouse]) -> None:
+        with warehouse.connect() as con:
+            assert count_decisions(con) == 0
+
+    @dg.job
+    def looking():
+        look()
+
+    resource = WarehouseResource(path=str(home.warehouse), patience_seconds=3.0)
+    with open_instance(home) as instance:
+
+        def run() -> dg.ExecuteInProcessResult:
+            return looking.execute_in_process(
+                resources={"warehouse": resource}, instance=instance, raise_on_error=False
+            )
+
+        busy = run()
+        assert not busy.success
+        logged = [entry.user_message for entry in instance.all_logs(busy.run_id)]
+        assert any(f"(PID {holder.pid}), for 1 s by now" in words for words in logged)
+        assert instance.event_log_storage.get_concurrency_info(WAREHOUSE_POOL).active_slot_count == 0
+        let_go(holder)
+        assert run().success
+
+
+# Not to be used
+
+
+def small_warehouse(warehouse: Warehouse) -> bytes:
+    with warehouse.connect() as con:
+        decide(con)
+    return warehouse.path.read_bytes()
+
+
+def of_another_duckdb(content: bytes, version: int) -> bytes:
+    """Change the version in the first block, and its checksum: https://duckdb.org/docs/stable/internals/storage"""
+    block = bytearray(content[:4096])
+    block[12:20] = struct.pack("<Q", version)
+    checksum = 5381
+    for (word,) in struct.iter_unpack("<Q", block[8:]):
+        checksum ^= word * 0xBF58476D1CE4E5B9 % 2**64
+    block[:8] = struct.pack("<Q", checksum)
+    return bytes(block) + content[4096:]
+
+
+@pytest.mark.parametrize("way", ["connect", "read"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda content: of_another_duckdb(content, 2_000), "written by another version of DuckDB"),
+        (lambda content: of_another_duckdb(content, 1), "written by another version of DuckDB"),
+        (lambda content: b"this is no database " * 1_000, "damaged, or no DuckDB file at all"),
+        (lambda content: b"", "damaged, or no DuckDB file at all"),
+        (lambda content: content[: len(content) // 2], "damaged, or no DuckDB file at all"),
+        (lambda content: content[:13_000] + b"?" + content[13_001:], "damaged, or no DuckDB file at all"),
+    ],
+    ids=["newer", "older", "no database", "empty", "cut in half", "one byte changed"],
+)
+def test_a_file_that_cannot_be_used_is_named_with_a_way_out_and_left_alone(
+    warehouse: Warehouse, spoil: Callable[[bytes], bytes], words: str, way: str
+):
+    spoilt = spoil(small_warehouse(warehouse))
+    warehouse.path.write_bytes(spoilt)
+    started = time.monotonic()
+    with pytest.raises(WarehouseUnusable) as caught, getattr(warehouse, way)():
+        pass
+    assert time.monotonic() - started < 0.9
+    assert words in str(caught.value)
+    assert str(warehouse.path) in str(caught.value)
+    assert "poleng restore" in str(caught.value) or "Install the release" in str(caught.value)
+    assert warehouse.path.read_bytes() == spoilt
+
+
 def test_a_damaged_file_is_no_busy_one_whatever_its_folder_is_called(tmp_path: Path, warehouse: Warehouse):
-    damaged = tmp_path / "locksmiths" / "warehouse.duckdb"
+    damaged = tmp_path / "No space left on device, could not set lock" / "warehouse.duckdb"
     damaged.parent.mkdir()
     damaged.write_text("this is no database " * 1_000)
     started = time.monotonic()
-    with (
-        pytest.raises(duckdb.IOException, match="not a valid DuckDB"),
-        replace(warehouse, path=damaged).connect(),
-    ):
+    with pytest.raises(WarehouseUnusable, match="is damaged"), replace(warehouse, path=damaged).connect():
         pass
     assert time.monotonic() - started < 0.9
+
+
+def test_a_warehouse_whose_folder_is_gone_says_so(tmp_path: Path, warehouse: Warehouse):
+    nowhere = replace(warehouse, path=tmp_path / "gone" / "warehouse.duckdb")
+    with pytest.raises(WarehouseUnusable, match="See that its folder is there"), nowhere.connect():
+        pass
+
+
+def test_a_fault_of_a_query_is_not_blamed_on_the_file(warehouse: Warehouse):
+    with pytest.raises(duckdb.CatalogException, match="nobody"), warehouse.connect() as con:
+        con.execute("FROM nobody")
+
+
+def test_a_disk_that_fills_up_is_named_and_nothing_is_half_written(small_disk: Path, warehouse: Warehouse):
+    on_it = replace(warehouse, path=small_disk / "warehouse.duckdb")
+    with on_it.connect() as con:
+        decide(con)
+    many = """INSERT INTO decisions (decided_at, kind, reason, evidence)
+        SELECT now(), 'hold', md5(range::VARCHAR), '{}' FROM range(2_000_000)"""
+    with (
+        pytest.raises(WarehouseUnusable, match="the disk is full") as caught,
+        on_it.connect() as con,
+        transaction(con),
+    ):
+        con.execute(many)
+    assert str(on_it.path) in str(caught.value)
+    with on_it.connect() as con:
+        assert count_decisions(con) == 1
+        decide(con)
+        assert count_decisions(con) == 2
+
+
+def test_a_disk_without_writing_can_be_read_and_is_named_for_writing(small_disk: Path, warehouse: Warehouse):
+    on_it = replace(warehouse, path=small_disk / "warehouse.duckdb")
+    small_warehouse(on_it)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with on_it.read() as con:
+        assert count_decisions(con) == 1
+    with pytest.raises(WarehouseUnusable, match="is not mounted read-only"), on_it.connect():
+        pass
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    with on_it.connect() as con:
+        assert count_decisions(con) == 1
 
 
 # Reading only

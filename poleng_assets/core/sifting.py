@@ -1,0 +1,250 @@
+"""Taking one person's rows out of a dropped file or a list, and leaving everything else as it is.
+
+CSV stays the same byte for byte but for the rows that go; Parquet keeps its schema. Nothing is written
+here: what belongs in this module is which rows go. A file in which the person cannot be told from others
+(no column of ids, no table at all) is :class:`Unreadable`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from poleng_assets.core.person import Person
+
+DELIMITERS = ",;\t|"
+CHUNK = 50_000
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+class Unreadable(ValueError):
+    """A file whose rows cannot be told apart by their ids."""
+
+
+@dataclass
+class Sifted:
+    """What was found in a file: rows of the person, and rows of others that named them."""
+
+    rows: int = 0
+    mentions: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether the person stood in the file."""
+        return bool(self.rows or self.mentions)
+
+
+def sift(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+    """Copy a file without a person.
+
+    Args:
+        path: of a Parquet or CSV file, compressed or not.
+        target: where the copy goes, compressed like the file; None only to look.
+        person: whose rows go. Rows of others that name the person keep all but that word.
+        answers: columns that hold codes: a number there is no id.
+
+    Raises:
+        Unreadable: it is no such file, is damaged, or has no column of ids.
+    """
+    try:
+        if path.name.endswith(".parquet"):
+            return _sift_parquet(path, target, person, answers)
+        return _sift_csv(path, target, person, answers)
+    except (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error) as error:
+        raise Unreadable(f"{path.name} cannot be read: {error}") from error
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file for reading its bytes as they were before compression."""
+    if path.name.endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(path))
+    if path.name.endswith(".bz2"):
+        return cast("IO[bytes]", bz2.open(path))
+    if path.name.endswith(".zst"):
+        return cast("IO[bytes]", pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
+def records_without(
+    lines: Iterable[str], person: Person, answers: Collection[str], found: Sifted
+) -> Iterator[str]:
+    """Yield the records of a CSV text as they are written, but for those of a person.
+
+    A record with another number of cells than the header is the person's when any of them names them.
+
+    Args:
+        lines: with their line ends.
+        person: whose records go.
+        answers: columns that hold codes.
+        found: counts what went.
+
+    Raises:
+        Unreadable: the header has no column of ids.
+    """
+    taken: list[str] = []
+    source = iter(lines)
+    head: list[str] = []
+    for line in source:
+        head.append(line)
+        if line.strip("\ufeff \r\n"):
+            break
+
+    def remember() -> Iterator[str]:
+        for line in chain(head, source):
+            taken.append(line)
+            yield line
+
+    csv.field_size_limit(sys.maxsize)
+    names = {person.column, *answers}
+    first = head[-1] if head else ""
+    delimiter = max(DELIMITERS, key=lambda sign: len(names & set(_names(first, sign))))
+    header = _names(first, delimiter)
+    if person.column not in header:
+        raise Unreadable(f"its first line has no column {person.column}")
+    at = header.index(person.column)
+    others = [i for i, name in enumerate(header) if i != at and name not in answers]
+    for number, cells in enumerate(csv.reader(remember(), delimiter=delimiter)):
+        record = "".join(taken)
+        taken.clear()
+        whole = len(cells) == len(header)
+        looked_at = [cells[i] for i in others] if whole else cells
+        named = person.recognisable and any(map(person.stands_in, looked_at))
+        if number >= len(head) and ((len(cells) > at and person.owns(cells[at])) or (named and not whole)):
+            found.rows += 1
+            continue
+        if named:
+            found.mentions += 1
+            record = person.erased_from(record)
+        yield record
+
+
+def table_without(table: pa.Table, person: Person, answers: Collection[str], found: Sifted) -> pa.Table:
+    """Return a table without a person's rows, and without their id in the rows of others.
+
+    Raises:
+        Unreadable: there is no column of ids, and the id stands in another one.
+    """
+    names = [name.strip() for name in table.column_names]
+    if person.column in names:
+        mine = _is_persons(table.column(names.index(person.column)), person)
+        count = pc.sum(mine).as_py() or 0
+        if count:
+            found.rows += count
+            table = table.filter(pc.invert(mine))
+    for index, field in enumerate(table.schema):
+        if not person.recognisable or names[index] in (person.column, *answers):
+            continue
+        texts = table.column(index).to_pylist() if _may_hold_text(field.type) else []
+        if not any(isinstance(text, str) and person.stands_in(text) for text in texts):
+            if any(not isinstance(one, str | None) and person.stands_in(str(one)) for one in texts):
+                raise Unreadable(f"the id stands inside of {field.name}, a column of {field.type}")
+            continue
+        if person.column not in names:
+            raise Unreadable(f"it has no column {person.column}, and {field.name} holds the id")
+        found.mentions += sum(person.stands_in(text or "") for text in texts)
+        kept = [person.erased_from(text) if text else text for text in texts]
+        table = table.set_column(index, field, pa.array(kept, type=field.type))
+    return table
+
+
+def _sift_csv(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+    found = Sifted()
+    with open_plain(path) as plain:
+        source = plain if plain.seekable() else io.BytesIO(plain.read())
+        start = source.read(4)
+        source.seek(0)
+        # UTF-8 or not, every byte comes back as it was.
+        encoding = next((code for mark, code in _MARKS.items() if start.startswith(mark)), "utf-8")
+        errors = "surrogateescape" if encoding == "utf-8" else "strict"
+        lines = io.TextIOWrapper(cast("Any", source), encoding, errors, newline="")
+        with _compressed(path, target) as sink:
+            for record in records_without(lines, person, answers, found):
+                if sink is not None:
+                    sink.write(record.encode(encoding, errors))
+    return found
+
+
+def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+    found = Sifted()
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        if target is None:
+            telling = [name for name in schema.names if name.strip() not in answers]
+            for chunk in file.iter_batches(CHUNK, columns=telling):
+                table_without(pa.Table.from_batches([chunk]), person, answers, found)
+            return found
+        codec = "snappy"
+        if file.metadata.num_row_groups and file.metadata.num_columns:
+            codec = file.metadata.row_group(0).column(0).compression
+        codec = "none" if codec == "UNCOMPRESSED" else codec
+        with pq.ParquetWriter(target, schema, compression=codec) as writer:
+            for chunk in file.iter_batches(CHUNK):
+                table = pa.Table.from_batches([chunk], schema)
+                writer.write_table(table_without(table, person, answers, found))
+    return found
+
+
+def _compressed(path: Path, target: IO[bytes] | None) -> Any:
+    """Return a context with a stream that compresses like the file."""
+    if target is None:
+        return nullcontext()
+    if path.name.endswith(".gz"):
+        return gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0)
+    if path.name.endswith(".bz2"):
+        return bz2.BZ2File(target, "wb")
+    if path.name.endswith(".zst"):
+        return pa.CompressedOutputStream(cast("Any", _LeftOpen(target)), "zstd")
+    return nullcontext(target)
+
+
+class _LeftOpen(io.RawIOBase):
+    """Hands bytes on to a stream that its owner closes."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._target.write(data)
+
+
+def _names(line: str, delimiter: str) -> list[str]:
+    return [
+        name.strip().lstrip("\ufeff").strip() for name in next(csv.reader([line], delimiter=delimiter), [])
+    ]
+
+
+def _is_persons(ids: pa.ChunkedArray, person: Person) -> pa.Array:
+    if pa.types.is_floating(ids.type):
+        ids = pa.chunked_array(
+            [[str(int(x)) if x is not None and x.is_integer() else None for x in ids.to_pylist()]],
+            pa.string(),
+        )
+    trimmed = pc.utf8_trim_whitespace(ids.cast(pa.string()))
+    return pc.fill_null(pc.is_in(trimmed, pa.array(sorted(person.ids))), False)
+
+
+def _may_hold_text(kind: pa.DataType) -> bool:
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return not plain and not pa.types.is_temporal(kind) and not pa.types.is_decimal(kind)

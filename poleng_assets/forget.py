@@ -1,0 +1,522 @@
+"""Forgetting a person: out of the warehouse, the files, the lists and the models' reference rows.
+
+The warehouse tells which rows of a model's reference are the person's, so its rows go last: killed at any
+moment, the command can simply run again. Then the DuckDB file is written anew, because deleted rows stay in
+its bytes, and at the end everything is looked through once more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from poleng_assets.core.compaction import write_anew
+from poleng_assets.core.forgetting import (
+    Erased,
+    changed_studies,
+    erase,
+    known_places,
+    look,
+    raw_lines_in_quarantine,
+    reference_without,
+    studies_learned_from,
+)
+from poleng_assets.core.ingestion import content_hash
+from poleng_assets.core.person import Person
+from poleng_assets.core.reading import SUFFIXES, file_id
+from poleng_assets.core.sifting import Sifted, Unreadable, open_plain, sift
+from poleng_assets.core.tables import record_decision, transaction
+from poleng_assets.files import write_whole
+from poleng_assets.home import KINDS, Home
+from poleng_assets.resources.registry import ModelVersion, Registry
+from poleng_assets.resources.warehouse import Warehouse
+from poleng_assets.study import Study
+
+# Folders of files that people dropped or open: there a file that cannot be read is removed.
+OF_PEOPLE = ("landing", "archive", "rejected", "simulation", "contact_lists", "requests")
+# Of these, the ones in which ids are made harmless for spreadsheets.
+LISTS = ("contact_lists", "requests")
+TEXTS = (".txt", ".json", ".html", ".md", ".log", ".out", ".err", ".yaml")
+REFERENCE = "reference.parquet"
+CHUNK = 1 << 22
+_SQLITE = b"SQLite format 3\0"
+
+
+class NotNow(RuntimeError):
+    """Nobody can be forgotten in the present state of the home; the message says what to do first."""
+
+
+@dataclass
+class Changed:
+    """What became of a file: rows that went, and words in the rest; ``removed``: the whole file did."""
+
+    path: Path
+    rows: int = 0
+    mentions: int = 0
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was looked through at the end, and every place where the person still stands."""
+
+    tables: int
+    columns: int
+    files: int
+    bytes: int
+    traces: tuple[str, ...]
+
+
+@dataclass
+class Forgotten:
+    """What was done to forget a person.
+
+    Attributes:
+        warehouse: rows and mentions by table.
+        files: that were changed or removed.
+        references: model versions whose reference rows lost one of the person.
+        learned: model versions that learned from the person: that cannot be undone.
+        notes: what could not be told.
+        proof: of the end.
+    """
+
+    warehouse: Erased = field(default_factory=Erased)
+    files: list[Changed] = field(default_factory=list)
+    references: list[int] = field(default_factory=list)
+    learned: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    proof: Proof = Proof(0, 0, 0, 0, ())
+
+    @property
+    def any(self) -> bool:
+        """Whether the person stood anywhere."""
+        return bool(self.warehouse.any or self.files or self.references)
+
+
+def whereabouts(home: Home, study: Study, warehouse: Warehouse, subject: str) -> dict[str, int]:
+    """Return how many rows of each table and file are a person's; nothing is changed."""
+    person = Person.of(subject, study)
+    found: dict[str, int] = {}
+    if home.warehouse.exists():
+        with warehouse.connect() as con:
+            found = {f"table {table}": rows for table, rows in known_places(con, person).items()}
+    for path in _files(home):
+        if _is_of_people(home, path) and (rows := _rows_in(home, study, path, person)):
+            found[str(path.relative_to(home.root))] = rows
+    return found
+
+
+def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, subject: str) -> Forgotten:
+    """Erase a person from a home, and look for traces; nobody else may work on the home meanwhile.
+
+    Args:
+        home: whose files are changed.
+        study: names the columns.
+        warehouse: of the home.
+        registry: of the home.
+        subject: the person's id.
+
+    Raises:
+        NotNow: a dropped file that holds the person is still being taken in, or still being copied.
+        WarehouseBusy: another process has the warehouse open.
+    """
+    person = Person.of(subject, study)
+    result = Forgotten()
+    if home.warehouse.exists():
+        with warehouse.connect() as con:
+            _refuse_unfinished(home, study, con, person)
+            _clean_files(home, study, person, result)
+            _clean_references(home, study, con, person, registry, result)
+            if not person.recognisable and (lines := raw_lines_in_quarantine(con)):
+                result.notes.append(
+                    f"{lines} quarantined rows are lines that could not be split, and an id of "
+                    f"{len(person.id)} characters cannot be told from an answer there"
+                )
+            with transaction(con):
+                result.warehouse = erase(con, study, person)
+                if result.any:
+                    _record(con, result)
+        write_anew(home.warehouse, warehouse.patience_seconds)
+    else:
+        _refuse_unfinished(home, study, None, person)
+        _clean_files(home, study, person, result)
+    result.proof = prove(home, study, warehouse, person)
+    return result
+
+
+def prove(home: Home, study: Study, warehouse: Warehouse, person: Person) -> Proof:
+    """Look through every table and every file of a home for a person.
+
+    Tables and cells are compared as such, and the bytes of every file are searched for the id as a word,
+    unpacked where they are packed. Bytes cannot tell a short id from an answer: it is looked for in the
+    columns of ids only.
+    """
+    tables = columns = files = size = 0
+    traces: list[str] = []
+    if home.warehouse.exists():
+        with warehouse.connect() as con:
+            looked = look(con, person)
+        tables, columns = looked.tables, looked.columns
+        traces += looked.traces
+    for path in _files(home):
+        files += 1
+        size += path.stat().st_size
+        traces += [f"{path.relative_to(home.root)}: {where}" for where in _traces(home, study, path, person)]
+    return Proof(tables, columns, files, size, tuple(traces))
+
+
+def tell_of_changed_studies(instance: dg.DagsterInstance, warehouse: Warehouse) -> list[str]:
+    """Tell the graph of field studies whose data are others since rows were erased; return their names.
+
+    The overseer learns from it that there is something to learn anew, and a retraining is not mistaken for
+    one of the same data. Said once for each change, whatever was killed in between.
+    """
+    with warehouse.connect() as con:
+        changed = changed_studies(con)
+    told = []
+    for study in changed:
+        found = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("field_studies"), asset_partitions=[study.name]), 1
+        )
+        newest = found.records[0].asset_materialization if found.records else None
+        known = newest.metadata.get("data_hash") if newest else None
+        if known is not None and known.value == study.data_hash:
+            continue
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                "field_studies",
+                partition=study.name,
+                metadata={
+                    "dagster/row_count": study.rows,
+                    "content_hash": study.content_hash,
+                    "data_hash": study.data_hash,
+                },
+                tags={"dagster/data_version": study.data_hash},
+            )
+        )
+        told.append(study.name)
+    return told
+
+
+# Files
+
+
+def _files(home: Home) -> Iterator[Path]:
+    """Yield every file of the home, links aside: what they point to is not the home's."""
+    for path in sorted(home.root.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _is_of_people(home: Home, path: Path) -> bool:
+    return path.relative_to(home.root).parts[0] in OF_PEOPLE and path.name.endswith(SUFFIXES)
+
+
+def _sifted(home: Home, path: Path, target: IO[bytes] | None, person: Person, study: Study) -> Sifted:
+    listed = path.relative_to(home.root).parts[0] in LISTS
+    answers = {*study.feature_names, study.target.name}
+    if person.recognisable and not path.name.endswith(".parquet") and not _bytes_hold(path, person):
+        return Sifted()
+    return sift(path, target, replace(person, listed=listed), answers)
+
+
+def _refuse_unfinished(
+    home: Home, study: Study, con: duckdb.DuckDBPyConnection | None, person: Person
+) -> None:
+    """Raise when a file in landing holds the person and cannot be changed there without harm."""
+    known = set(con.execute("SELECT kind, content_hash FROM ingested_files").fetchall()) if con else set()
+    for kind in KINDS:
+        for path in sorted(home.landing(kind).iterdir()):
+            if not path.is_file() or path.is_symlink():
+                continue
+            if path.suffix == ".part" and not path.name.startswith(".") and _bytes_hold(path, person):
+                raise NotNow(f"{path} is still being copied, and holds this person: wait until it is whole.")
+            if (kind, content_hash(path)) in known and _holds(home, study, path, person):
+                raise NotNow(
+                    f"{path} was taken in and not archived yet: say `poleng settle` first, then this again."
+                )
+
+
+def _holds(home: Home, study: Study, path: Path, person: Person) -> bool:
+    try:
+        return path.name.endswith(SUFFIXES) and _sifted(home, path, None, person, study).any
+    except Unreadable:
+        return _bytes_hold(path, person)
+
+
+def _rows_in(home: Home, study: Study, path: Path, person: Person) -> int:
+    try:
+        return _sifted(home, path, None, person, study).rows
+    except Unreadable:
+        return 0
+
+
+def _clean_files(home: Home, study: Study, person: Person, result: Forgotten) -> None:
+    """Take the person out of every file of the home but the warehouse."""
+    called_so = {path.name for path in _files(home) if file_id(path.name) == person.id}
+    for path in _files(home):
+        if path.name.startswith(home.warehouse.name):
+            continue
+        try:
+            if _is_of_people(home, path):
+                changed = _clean_table(home, study, path, person)
+            elif path.suffix in TEXTS:
+                changed = _clean_text(path, person)
+            elif _is_sqlite(path):
+                # A batch called like the person is a partition of Dagster's: its name must stay.
+                changed = None if called_so else _clean_sqlite(path, person)
+            elif path.relative_to(home.root).parts[0] in OF_PEOPLE:
+                raise Unreadable(path.name)
+            else:
+                changed = None
+        except Unreadable:
+            changed = _remove_unreadable(home, path, person, result)
+        if changed:
+            result.files.append(changed)
+
+
+def _clean_table(home: Home, study: Study, path: Path, person: Person) -> Changed | None:
+    if not _sifted(home, path, None, person, study).any:
+        return None
+    found = Sifted()
+
+    def write(target: IO[bytes]) -> None:
+        nonlocal found
+        found = _sifted(home, path, target, person, study)
+
+    _rewrite(path, write)
+    return Changed(path, found.rows, found.mentions)
+
+
+def _clean_text(path: Path, person: Person) -> Changed | None:
+    if not _bytes_hold(path, person):
+        return None
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    left = person.erased_from(text)
+    if left == text:
+        return None
+    _rewrite(path, lambda target: target.write(left.encode("utf-8", "surrogateescape")))
+    return Changed(path, mentions=1)
+
+
+def _remove_unreadable(home: Home, path: Path, person: Person, result: Forgotten) -> Changed | None:
+    """Remove a file that nobody can read and that holds the id; say so where its reason stands."""
+    if not person.recognisable:
+        result.notes.append(
+            f"{path} cannot be read, and an id of {len(person.id)} characters cannot be told from an answer "
+            "there: look at it, and remove it if it holds this person"
+        )
+        return None
+    if not _bytes_hold(path, person):
+        return None
+    folder, *kind = path.relative_to(home.root).parts[:-1]
+    if folder in ("landing", "rejected") and kind and kind[0] in KINDS:
+        note = home.root / "rejected" / kind[0] / f"{path.name}.reason.txt"
+        before = note.read_text(encoding="utf-8", errors="replace") if note.exists() else ""
+        write_whole(
+            note,
+            f"{before}\n{path.name} was removed: it held a person who is forgotten, and its rows could not "
+            "be told apart. Drop a file without that person if the others are needed.\n",
+        )
+    path.unlink()
+    return Changed(path, removed=True)
+
+
+def _rewrite(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Put other content in the place of a file, whole or not at all; its times and mode stay."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.touch(mode=0o600)
+        with part.open("wb") as target:
+            write(target)
+            target.flush()
+            os.fsync(target.fileno())
+        shutil.copystat(path, part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+# SQLite
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _clean_sqlite(path: Path, person: Person) -> Changed | None:
+    """Take the id out of the texts of a SQLite file (histories of Dagster and MLflow), and its free pages."""
+    if not person.recognisable:
+        return None
+    with closing(sqlite3.connect(path, timeout=30)) as con:
+        con.create_function("erased_from", 1, person.erased_from)
+        cells = 0
+        with con:
+            for table, column, rows in _sqlite_cells(con, person):
+                cells += rows
+                con.execute(
+                    f'UPDATE "{table}" SET "{column}" = erased_from("{column}") '  # noqa: S608
+                    f'WHERE names_person("{column}")'
+                )
+        if cells or _bytes_hold(path, person):
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            con.execute("VACUUM")
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Changed(path, mentions=cells) if cells else None
+
+
+def _sqlite_cells(con: sqlite3.Connection, person: Person) -> Iterator[tuple[str, str, int]]:
+    """Yield table, column and number of the cells that name the person."""
+    con.create_function(
+        "names_person", 1, lambda cell: isinstance(cell, str) and person.stands_in(cell), deterministic=True
+    )
+    tables = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        for _, column, *_ in con.execute(f'PRAGMA table_info("{table}")').fetchall():
+            ((rows,),) = con.execute(
+                f'SELECT count(*) FROM "{table}" WHERE names_person("{column}")'  # noqa: S608
+            ).fetchall()
+            if rows:
+                yield table, column, rows
+
+
+# Models
+
+
+def _clean_references(
+    home: Home,
+    study: Study,
+    con: duckdb.DuckDBPyConnection,
+    person: Person,
+    registry: Registry,
+    result: Forgotten,
+) -> None:
+    """Take the person's rows out of the reference of each version; say which versions learned from them."""
+    if not (home.root / "mlflow.db").exists():
+        return
+    versions = {one.run_id: one for one in registry.versions()}
+    learned_from = set(studies_learned_from(con, person))
+    result.learned = sorted(one.version for one in versions.values() if learned_from & set(one.field_studies))
+    for path in sorted(home.artifacts.rglob(REFERENCE)):
+        version = _version_of(path, versions)
+        left = reference_without(con, study, person, path, version.field_studies if version else None)
+        if left is None:
+            continue
+        _rewrite(path, partial(_write_parquet, left, pq.read_metadata(path)))
+        if version:
+            result.references.append(version.version)
+
+
+def _write_parquet(rows: pa.Table, like: pq.FileMetaData, target: IO[bytes]) -> None:
+    codec = like.row_group(0).column(0).compression
+    pq.write_table(rows, target, compression="none" if codec == "UNCOMPRESSED" else codec)
+
+
+def _version_of(path: Path, versions: dict[str, ModelVersion]) -> ModelVersion | None:
+    return next((versions[part] for part in path.parts if part in versions), None)
+
+
+def _record(con: duckdb.DuckDBPyConnection, result: Forgotten) -> None:
+    """Write down that somebody was forgotten, and not who."""
+    rows = sum(result.warehouse.rows.values())
+    record_decision(
+        con,
+        "forget",
+        f"a person was forgotten on request: {rows} rows of the warehouse, {len(result.files)} files",
+        evidence={
+            "rows": dict(result.warehouse.rows),
+            "mentions": dict(result.warehouse.mentions),
+            "files_changed": sum(not one.removed for one in result.files),
+            "files_removed": sum(one.removed for one in result.files),
+            "references_of_versions": result.references,
+            "versions_that_learned_from_the_person": result.learned,
+        },
+    )
+
+
+# Looking
+
+
+def _traces(home: Home, study: Study, path: Path, person: Person) -> Iterator[str]:
+    if file_id(path.name) == person.id:
+        yield "its name is the id"
+    if _is_of_people(home, path):
+        try:
+            found = _sifted(home, path, None, person, study)
+        except Unreadable:
+            found = Sifted()
+        if found.any:
+            yield f"{found.rows} rows, {found.mentions} mentions"
+    elif path.name.endswith(".parquet"):
+        for column in pq.read_table(path).itercolumns():
+            if any(isinstance(cell, str) and person.stands_in(cell) for cell in column.unique().to_pylist()):
+                yield "a cell"
+    elif _is_sqlite(path) and person.recognisable:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as con:
+            yield from (f"table {t}, column {c}: {rows}" for t, c, rows in _sqlite_cells(con, person))
+    if _bytes_hold(path, person):
+        yield "its bytes"
+
+
+def _bytes_hold(path: Path, person: Person) -> bool:
+    """Whether the id stands in the bytes of a file as a word; packed files are unpacked."""
+    if not person.recognisable:
+        return False
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            for name in packed.namelist():
+                with packed.open(name) as member:
+                    if _stream_holds(member, person):
+                        return True
+    try:
+        with open_plain(path) as plain:
+            if _stream_holds(plain, person):
+                return True
+    except (OSError, EOFError):
+        pass  # it is not packed as its name says, or damaged: its bytes as they are are looked at
+    with path.open("rb") as file:
+        return _stream_holds(file, person)
+
+
+def _stream_holds(stream: IO[bytes], person: Person) -> bool:
+    """Search a stream in windows; a word at the end of one is judged in the next, where it is seen whole."""
+    around = 4
+    window, cut, last = b"", False, False
+    while not last:
+        chunk = stream.read(CHUNK)
+        last = not chunk
+        window += chunk
+        # The literal is found many times faster than the pattern.
+        if any(one in window for one in person.literals):
+            for match in person.bytes_pattern.finditer(window):
+                if (match.start() >= around or not cut) and (match.end() <= len(window) - around or last):
+                    return True
+        cut = cut or len(window) > person.longest + 2 * around
+        window = window[-(person.longest + 2 * around) :]
+    return False
+
+
+def described(changed: Sequence[Changed], home: Home) -> list[str]:
+    """Return one line for each file that was changed."""
+    lines = []
+    for one in changed:
+        told = ["removed, its rows cannot be told apart"] if one.removed else []
+        told += [f"{one.rows} {'row' if one.rows == 1 else 'rows'}"] if one.rows else []
+        told += [f"{one.mentions} {'mention' if one.mentions == 1 else 'mentions'}"] if one.mentions else []
+        lines.append(f"{one.path.relative_to(home.root)}: {', '.join(told)}")
+    return lines

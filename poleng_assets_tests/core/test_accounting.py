@@ -1,0 +1,112 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from poleng_assets.core.accounting import Account, account, balance, rows_in
+from poleng_assets.core.ingestion import ingest, record_refusal
+from poleng_assets.core.model import Model
+from poleng_assets.core.scoring import score_batch
+from poleng_assets.study import Study
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@pytest.fixture
+def march(tmp_path: Path, con: Connection, study: Study, people: pd.DataFrame, model: Model) -> Path:
+    """A batch of 100 rows, two of them broken, scored by version 1."""
+    ordinal = next(feature.name for feature in study.features if feature.is_ordinal)
+    rows = people.drop(columns=study.target.name).iloc[:100].copy()
+    rows[ordinal] = rows[ordinal].astype(object)
+    rows.loc[rows.index[[3, 7]], ordinal] = 999
+    path = tmp_path / "march.parquet"
+    rows.to_parquet(path, index=False)
+    ingest(con, study, "batches", path)
+    score_batch(con, model, study, "march", 1)
+    return path
+
+
+@pytest.fixture
+def march_account(con: Connection, study: Study, march: Path) -> Callable[[], Account]:
+    return lambda: account(con, study, "batches", "march", rows_in(march, study, "batches"))
+
+
+def test_every_row_of_a_scored_batch_is_accounted_for(march_account: Callable[[], Account]):
+    counted = march_account()
+    assert counted == Account(read=100, in_file=100, kept=98, scored=98, quarantined=2, erased=0)
+    assert counted.balanced
+    assert "98 scored + 2 in quarantine + 0 erased + 0 lost" in counted.in_words()
+
+
+def test_a_row_without_a_score_is_missed(con: Connection, march_account: Callable[[], Account]):
+    con.execute("DELETE FROM predictions WHERE rowid = (SELECT min(rowid) FROM predictions)")
+    assert not march_account().balanced
+    assert "1 lost" in march_account().in_words()
+
+
+@pytest.mark.parametrize("table", ["batch_rows", "quarantine"])
+def test_a_row_that_vanished_is_missed(con: Connection, march_account: Callable[[], Account], table: str):
+    con.execute(f"DELETE FROM {table} WHERE rowid = (SELECT min(rowid) FROM {table})")
+    assert not march_account().balanced
+
+
+def test_a_file_that_holds_more_than_was_read_is_missed(
+    con: Connection, study: Study, march: Path, march_account: Callable[[], Account]
+):
+    rows = pd.read_parquet(march)
+    pd.concat([rows, rows.head(1)]).to_parquet(march, index=False)
+    assert march_account().in_file == 101
+    assert not march_account().balanced
+
+
+def test_a_person_who_was_erased_is_not_missed(
+    con: Connection, study: Study, march: Path, march_account: Callable[[], Account]
+):
+    rows = pd.read_parquet(march)
+    gone = rows[study.id].iloc[0]
+    rows.iloc[1:].to_parquet(march, index=False)
+    for table in ("batch_rows", "predictions"):
+        con.execute(f'DELETE FROM {table} WHERE "{study.id}" = ?', [gone])
+    con.execute("UPDATE ingested_files SET rows_erased = 1, rows_kept = rows_kept - 1")
+    assert march_account() == Account(read=100, in_file=99, kept=97, scored=97, quarantined=2, erased=1)
+    assert march_account().balanced
+
+
+def test_a_file_that_is_not_kept_any_more_cannot_be_counted(
+    study: Study, march: Path, march_account: Callable[[], Account]
+):
+    march.unlink()
+    assert march_account().in_file is None
+    assert march_account().balanced
+    assert rows_in(None, study, "batches") is None
+
+
+def test_an_unknown_file_has_no_account(con: Connection, study: Study):
+    with pytest.raises(LookupError, match="april"):
+        account(con, study, "batches", "april", None)
+
+
+def test_all_batches_together_are_balanced(con: Connection, study: Study, march: Path):
+    other = march.with_name("april.parquet")
+    pd.read_parquet(march).iloc[10:40].to_parquet(other, index=False)
+    ingest(con, study, "batches", other)
+    record_refusal(con, "batches", march, 25, "too broken")
+    record_refusal(con, "batches", other, None, "cannot be read")
+    whole = balance(con, study)
+    assert (whole.came_in, whole.scored, whole.waiting, whole.quarantined, whole.refused, whole.lost) == (
+        155,
+        98,
+        30,
+        2,
+        25,
+        0,
+    )
+    con.execute("DELETE FROM batch_rows WHERE batch = 'april' AND row_number = 1")
+    assert balance(con, study).lost == 1
+    assert "1 lost" in balance(con, study).in_words()
+
+
+def test_an_empty_warehouse_is_balanced(con: Connection, study: Study):
+    assert (balance(con, study).came_in, balance(con, study).lost) == (0, 0)

@@ -1,0 +1,239 @@
+"""A crowd at the door: many batches at once, while a model is trained and a person holds the warehouse open."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import yaml
+
+from poleng_assets.core.accounting import Balance, balance
+from poleng_assets.home import Home
+from poleng_assets.instance import open_instance
+from poleng_assets.jobs import RETRAIN_JOB, process_batch
+from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.warehouse import Warehouse
+from poleng_assets.runs import runs_in_progress
+from poleng_assets.simulation.population import synthesise, write_scenario_data
+from poleng_assets.study import Study, load_study
+from poleng_assets_tests.end_to_end.conftest import poleng, serve
+from poleng_assets_tests.faults.quick_study import write_quick_study
+
+ROWS = 60
+# A person's shell: it opens the file as soon as it can, says so, and keeps it until told to let go.
+HOLDER = """
+import duckdb, sys, time
+while True:
+    try:
+        con = duckdb.connect(sys.argv[1])
+        break
+    except duckdb.IOException:
+        time.sleep(0.05)
+print("held", flush=True)
+sys.stdin.readline()
+con.close()
+"""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """How it went.
+
+    Attributes:
+        dropped: names of the batches, in the order in which they were dropped.
+        taken_in: names in the order in which they were taken in.
+        listed: how many have a contact list.
+        failed: jobs whose run failed, with the partition.
+        slots: places of the pool still taken at the end.
+        waited: what a run said while the person held the warehouse; empty when it said nothing.
+        overlapped: batches that were taken in while the model was being trained.
+        balance: of the rows of all batches.
+        seconds: from the drop to the last list.
+    """
+
+    dropped: tuple[str, ...]
+    taken_in: tuple[str, ...]
+    listed: int
+    failed: tuple[str, ...]
+    slots: int
+    waited: str
+    overlapped: int
+    balance: Balance
+    seconds: float
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not as it should be."""
+        found = []
+        if self.listed < len(self.dropped):
+            found.append(f"{len(self.dropped) - self.listed} batches have no list")
+        if self.taken_in != self.dropped:
+            found.append(f"they were not taken in in the order of their dropping: {self.taken_in}")
+        if self.failed:
+            found.append(f"runs failed: {', '.join(self.failed)}")
+        if self.slots:
+            found.append(f"{self.slots} places of the pool are still taken")
+        if "held by" not in self.waited:
+            found.append("no run said that it waits for the warehouse, and for whom")
+        if not self.overlapped:
+            found.append("no batch was taken in while the model was being trained")
+        if self.balance.lost or self.balance.waiting:
+            found.append(self.balance.in_words())
+        return found
+
+    def summary(self) -> str:
+        """Tell it in a line."""
+        return (
+            f"{len(self.dropped)} batches at once: {self.listed} lists in {self.seconds:.0f} s, "
+            f"{self.overlapped} of them while a model was trained; {self.balance.lost} rows lost; "
+            f"faults: {'; '.join(self.faults) or 'none'}"
+        )
+
+
+def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: float) -> Crowd:
+    """Start a daemon, give it a held batch with a new field study, and drop the crowd at once.
+
+    Args:
+        folder: an empty one to work in.
+        batches: how many.
+        held_seconds: for which a person's shell keeps the warehouse open.
+        patience: seconds after which the missing lists are counted as missing.
+    """
+    os.environ["POLENG_STUDY"] = str(_study_with_a_long_training(folder / "study.yaml"))
+    study = load_study()
+    write_scenario_data(study, folder / "data", scale=0.05)
+    home = Home(folder / "home").create()
+    _must(
+        poleng("submit", "study", folder / "data/field_studies/founding_study.parquet", "--home", home.root)
+    )
+    _must(poleng("settle", "--home", home.root))
+    dropped = _write_batches(study, folder / "crowd", batches)
+    with serve(home) as served:
+        for kind, name in (("field_studies", "followup_study"), ("batches", "drift_batch_1")):
+            Landing(home).submit(kind, folder / f"data/{kind}/{name}.parquet")  # type: ignore[arg-type]
+        _wait(lambda: bool(served.running(RETRAIN_JOB)), 180)
+        began = time.time()
+        # One rename each: they are all there within the same second, and their times tell the order.
+        for name in dropped:
+            os.utime(folder / "crowd" / f"{name}.parquet")
+            shutil.move(folder / "crowd" / f"{name}.parquet", home.landing("batches"))
+            time.sleep(0.002)
+        waited = _hold(home, held_seconds)
+        _wait(lambda: _all_done(home, dropped), patience)
+        seconds = time.time() - began
+    return _look(home, study, dropped, waited, seconds, began)
+
+
+def _study_with_a_long_training(path: Path) -> Path:
+    content = yaml.safe_load(write_quick_study(path).read_text(encoding="utf-8"))
+    content["policies"]["training"] |= {"rounds": 6000, "learning_rate": 0.003, "max_depth": 6, "folds": 3}
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def _write_batches(study: Study, folder: Path, count: int) -> tuple[str, ...]:
+    folder.mkdir(parents=True)
+    people = synthesise(study, rows=count * ROWS, seed=91, part="clean").drop(columns=study.target.name)
+    # Names in another order than the dropping: nothing may sort by name.
+    names = [f"crowd_{(number * 37) % count:03d}" for number in range(count)]
+    for number, name in enumerate(names):
+        part: pd.DataFrame = people.iloc[number * ROWS : (number + 1) * ROWS]
+        part.to_parquet(folder / f"{name}.parquet", index=False)
+    return tuple(names)
+
+
+def _hold(home: Home, seconds: float) -> str:
+    """Keep the warehouse open as a person would; return what a run said meanwhile."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(home.warehouse)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        give_up, said = time.monotonic() + seconds, ""
+        while time.monotonic() < give_up:
+            time.sleep(2)
+            said = said or _said_to_wait(home)
+        shell.communicate("\n", timeout=30)
+    return said
+
+
+def _said_to_wait(home: Home) -> str:
+    with open_instance(home) as instance:
+        for run in runs_in_progress(instance):
+            for record in instance.all_logs(run.run_id):
+                if "held by" in record.user_message:
+                    return record.user_message
+    return ""
+
+
+def _all_done(home: Home, dropped: tuple[str, ...]) -> bool:
+    if _listed(home, dropped) < len(dropped) or Landing(home).waiting("batches"):
+        return False
+    with open_instance(home) as instance:
+        return not runs_in_progress(instance)
+
+
+def _listed(home: Home, dropped: tuple[str, ...]) -> int:
+    return sum((home.contact_lists / f"{name}.csv").exists() for name in dropped)
+
+
+def _look(
+    home: Home, study: Study, dropped: tuple[str, ...], waited: str, seconds: float, began: float
+) -> Crowd:
+    with open_instance(home) as instance:
+        failures = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        failed = tuple(f"{run.job_name} {run.tags.get('dagster/partition', '')}".strip() for run in failures)
+        storage = instance.event_log_storage
+        slots = sum(
+            storage.get_concurrency_info(key).active_slot_count for key in storage.get_concurrency_keys()
+        )
+        trainings = instance.get_run_records(dg.RunsFilter(job_name=RETRAIN_JOB))
+        during = [
+            record
+            for record in instance.get_run_records(dg.RunsFilter(job_name=process_batch.name))
+            if record.end_time
+            and any(
+                training.start_time and training.start_time < record.end_time < (training.end_time or 0)
+                for training in trainings
+            )
+            and record.end_time > began
+        ]
+    with Warehouse(home.warehouse, study).connect() as con:
+        order = con.execute(
+            "SELECT name FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at"
+        ).fetchall()
+        counted = balance(con, study)
+    taken_in = tuple(name for (name,) in order if name in dropped)
+    return Crowd(
+        dropped,
+        taken_in,
+        _listed(home, dropped),
+        failed,
+        slots,
+        waited,
+        len(during),
+        counted,
+        seconds,
+    )
+
+
+def _must(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode:
+        raise RuntimeError(f"{done.args} failed:\n{done.stdout}{done.stderr}")
+
+
+def _wait(happened: Callable[[], bool], seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while not happened() and time.monotonic() < give_up:
+        time.sleep(1)

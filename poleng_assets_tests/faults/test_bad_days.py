@@ -1,0 +1,423 @@
+"""Bad days: disks, files, stores and clocks that fail while the project works, each of them for real.
+
+Each time: a clear word (what, where, what to do), nothing lost, and when the cause is mended the next
+``settle`` ends as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from poleng_assets.jobs import RETRAIN_JOB
+from poleng_assets.resources.registry import CHAMPION, ModelUnusable, Registry
+from poleng_assets.resources.warehouse import Warehouse
+from poleng_assets.rollback import ROLLBACK_JOB
+from poleng_assets.runs import forgive
+from poleng_assets.simulation.conductor import RunReport
+from poleng_assets.simulation.population import synthesise, write_scenario_data
+from poleng_assets.study import StudyError, load_study
+from poleng_assets_tests.faults.disks import filled, mounted, read_only
+from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The study with quick policies in force; the folder of its synthetic data."""
+    folder = tmp_path_factory.mktemp("quick")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLENG_STUDY", str(write_quick_study(folder / "quick.yaml")))
+        write_scenario_data(load_study(), folder / "data", scale=0.05)
+        yield folder / "data"
+
+
+@pytest.fixture(scope="module")
+def shop(quick: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """A home on a small disk of its own, Dagster's history on another; its first champion serves.
+
+    Shared: each test injects its fault, mends it, and leaves a home that works.
+    """
+    folder = tmp_path_factory.mktemp("bad_days") / "home"
+    with mounted(folder, megabytes=100), mounted(folder / "dagster", megabytes=100):
+        before = os.umask(0)  # a shell that makes files which everybody may read
+        with open_workshop(folder, quick) as opened:
+            first = opened.drop("field_studies", "founding_study")
+            assert all(report.success for report in first), first
+            yield opened
+        os.umask(before)
+
+
+def new_batch(shop: Workshop, name: str, rows: int = 120) -> pd.DataFrame:
+    """Return people of the founding population whom nobody has seen."""
+    study = load_study()
+    people = synthesise(study, rows=rows, seed=abs(hash(name)) % 10_000, part="clean")
+    people[study.id] = [f"{name}-{number}" for number in range(rows)]
+    return people.drop(columns=study.target.name)
+
+
+def put(shop: Workshop, name: str, rows: int = 120) -> None:
+    """Drop a new batch; nothing reacts yet."""
+    file = shop.home.root / f"{name}.parquet"
+    new_batch(shop, name, rows).to_parquet(file, index=False)
+    shop.landing.submit("batches", file)
+    file.unlink()
+
+
+def settle(shop: Workshop) -> list[RunReport]:
+    """As ``poleng settle`` does: who asks by hand has mended what was wrong."""
+    forgive(shop.instance)
+    return shop.conductor.settle()
+
+
+def failures(reports: list[RunReport]) -> list[str]:
+    return [report.message for report in reports if not report.success]
+
+
+def run(shop: Workshop, job: str, **ops: dict[str, object]) -> RunReport:
+    config = {"ops": {name: {"config": values} for name, values in ops.items()}}
+    return shop.conductor.run(job, run_config=config)
+
+
+def assert_dealt_with(shop: Workshop, batch: str, rows: int = 120) -> None:
+    """The batch goes all the way, once: as if nothing had been."""
+    assert failures(settle(shop)) == []
+    key = load_study().id
+    serving = shop.registry.champion().version
+    count = 'SELECT count(*), count(DISTINCT "{}") FROM {} WHERE batch = ?'
+    assert shop.query(count.format(key, "batch_rows"), batch) == [(rows, rows)]
+    assert shop.query(count.format(key, "current_predictions"), batch) == [(rows, rows)]
+    assert [version for _, version in shop.verdicts(batch)][-1] == serving
+    ((flagged,),) = shop.query(
+        "SELECT count(*) FROM current_predictions WHERE batch = ? AND contact AND model_version = ?",
+        batch,
+        serving,
+    )
+    assert len(shop.contact_list(batch)) == flagged
+    assert shop.home.report(batch, serving).exists()
+    assert (shop.home.archive("batches") / f"{batch}.parquet").exists()
+    assert list(shop.home.landing("batches").iterdir()) == []
+    assert not list(shop.home.root.glob("**/*.part"))
+    assert shop.instance.event_log_storage.get_concurrency_info("warehouse").active_slot_count == 0
+
+
+def poleng(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name("poleng")
+    return subprocess.run(
+        [str(script), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_everything_written_is_its_owners_alone(shop: Workshop):
+    put(shop, "privacy")
+    assert_dealt_with(shop, "privacy")
+    everything = [shop.home.root, *shop.home.root.rglob("*")]
+    open_to_others = [path for path in everything if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+    assert len(everything) > 80
+    assert open_to_others == []
+
+
+# Disks
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("assets.arrival.ingest", "the disk is full. Free some space"),
+        ("assets.scoring.score_batch", "the disk is full. Free some space"),
+        ("assets.monitoring.keep", "the disk is full. Free some space"),
+        ("assets.monitoring.write_report", "No space left on device"),
+        ("assets.scoring.write_whole", "No space left on device"),
+    ],
+    ids=["ingestion", "scoring", "measuring", "report", "list"],
+)
+def test_a_disk_that_is_full(shop: Workshop, monkeypatch: pytest.MonkeyPatch, moment: str, words: str):
+    name = f"full-{moment.rsplit('.', 1)[1]}"
+    put(shop, name)
+    module, function = f"poleng_assets.{moment}".rsplit(".", 1)
+    original = getattr(importlib.import_module(module), function)
+
+    def fill_first(*args: object, **kwargs: object) -> object:
+        with filled(shop.home.root):
+            return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{function}", fill_first)
+        failed = failures(shop.conductor.settle())
+    assert failed
+    assert all(words in message for message in failed), failed
+    assert all(str(shop.home.root) in message for message in failed), failed
+    assert_dealt_with(shop, name)
+
+
+def test_a_disk_that_is_full_while_a_model_is_kept(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    before = shop.registry.versions()
+    original = Registry.log_version
+
+    def fill_first(*args: object, **kwargs: object) -> object:
+        with filled(shop.home.root):
+            return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "log_version", fill_first)
+        report = run(shop, RETRAIN_JOB, challenger={"again": True})
+    assert not report.success
+    assert re.search("No space left on device|disk is full", report.message), report.message
+    assert shop.registry.versions() == before
+    assert shop.registry.champion().version == before[-1].version
+    assert run(shop, RETRAIN_JOB, challenger={"again": True}).success
+    assert len(shop.registry.versions()) == len(before) + 1
+
+
+def test_a_disk_that_is_full_when_a_command_begins(tmp_path: Path):
+    with mounted(tmp_path / "home", megabytes=8) as disk:
+        assert poleng("settle", "--home", disk).returncode == 0
+        with filled(disk):
+            told = poleng("settle", "--home", disk)
+        assert told.returncode == 1
+        assert re.search("The disk is full|No space left", told.stderr), told.stderr
+        assert "Traceback" not in told.stderr
+        assert poleng("settle", "--home", disk).returncode == 0
+
+
+@pytest.mark.parametrize("folder", ["contact_lists", "reports", "archive"])
+def test_a_folder_that_may_not_be_written(shop: Workshop, folder: str):
+    name = f"closed-{folder}"
+    put(shop, name)
+    with read_only(shop.home.root / folder):
+        failed = failures(shop.conductor.settle())
+    assert failed
+    assert all("Read-only file system" in words and f"/{folder}/" in words for words in failed), failed
+    assert_dealt_with(shop, name)
+
+
+# The model registry
+
+
+def test_a_registry_that_is_locked(shop: Workshop):
+    put(shop, "locked")
+    other = sqlite3.connect(shop.home.root / "mlflow.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        failed = failures(shop.conductor.settle())
+    finally:
+        other.rollback()
+        other.close()
+    assert failed
+    assert all("mlflow.db is locked by another process" in words for words in failed), failed
+    assert_dealt_with(shop, "locked")
+
+
+def model_files(shop: Workshop, version: int) -> list[Path]:
+    folder = shop.registry._model_folder(shop.registry.version(version))
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def spoilt(file: Path, spoil: Callable[[bytes], bytes] | None) -> Iterator[None]:
+    """Change a file, or take it away, until the end of the block."""
+    content = file.read_bytes()
+    file.unlink()
+    if spoil is not None:
+        file.write_bytes(spoil(content))
+    yield
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda content: content[: len(content) // 2], "was changed or cut off"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "was changed or cut off"),
+        (None, "is missing"),
+    ],
+    ids=["cut in half", "one bit", "missing"],
+)
+def test_every_damaged_file_of_a_model_is_named(shop: Workshop, spoil: Callable[[bytes], bytes], words: str):
+    serving = shop.registry.champion()
+    for file in model_files(shop, serving.version):
+        with spoilt(file, spoil), pytest.raises(ModelUnusable) as caught:
+            shop.registry.model(serving)
+        assert f"version {serving.version}" in str(caught.value)
+        assert f"{file} " in str(caught.value)
+        assert words in str(caught.value)
+        assert "poleng rollback" in str(caught.value)
+        assert "poleng retrain" in str(caught.value)
+    assert shop.registry.fault(serving) == ""
+
+
+def test_a_damaged_champion_is_replaced_by_a_retraining(shop: Workshop):
+    damaged = shop.registry.champion()
+    booster = next(path for path in model_files(shop, damaged.version) if path.name == "booster.ubj")
+    put(shop, "damaged")
+    with spoilt(booster, lambda content: content[:500]):
+        failed = failures(shop.conductor.settle())
+        assert failed
+        assert all(f"version {damaged.version} cannot be used: {booster}" in one for one in failed), failed
+        # The same data, and no word that it has to be again: the damage is noticed.
+        report = run(shop, RETRAIN_JOB)
+        assert report.success, report.message
+        assert shop.registry.champion().version == damaged.version + 1
+        (why,) = shop.query("SELECT reason FROM decisions ORDER BY decided_at DESC LIMIT 1")[0]
+        assert "judged like a first champion, because the files of version" in why
+        assert_dealt_with(shop, "damaged")
+
+
+def test_an_alias_that_was_deleted_is_put_back(shop: Workshop):
+    serving = shop.registry.champion().version
+    shop.registry._client().delete_registered_model_alias(shop.registry.model_name, CHAMPION)
+    put(shop, "deleted")
+    told = json.loads(poleng("status", "--json", "--home", shop.home.root).stdout)
+    assert told["champion_version"] is None
+    assert f"version {serving} serves" in told["champion_in_doubt"]
+    assert f"`poleng rollback --to {serving}` puts it back" in told["champion_in_doubt"]
+    assert_dealt_with(shop, "deleted")
+    assert shop.registry.champion().version == serving
+    told = json.loads(poleng("status", "--json", "--home", shop.home.root).stdout)
+    assert (told["champion_version"], told["champion_in_doubt"]) == (serving, "")
+
+
+def a_version_nobody_decided_on(shop: Workshop) -> int:
+    serving = shop.registry.champion()
+    client = shop.registry._client()
+    known = client.get_model_version(shop.registry.model_name, str(serving.version))
+    made = client.create_model_version(
+        shop.registry.model_name, known.source, run_id=known.run_id, tags=known.tags, model_id=known.model_id
+    )
+    return int(made.version)
+
+
+def test_an_alias_that_was_moved_by_hand_serves_nobody(shop: Workshop):
+    serving, stranger = shop.registry.champion().version, a_version_nobody_decided_on(shop)
+    shop.registry.set_alias(CHAMPION, stranger)
+    put(shop, "moved")
+    failed = failures(shop.conductor.settle())
+    assert failed
+    for words in failed:
+        assert f"the ledger says that version {serving} serves" in words
+        assert f"'champion' points to version {stranger}, which nobody decided" in words
+        assert f"`poleng rollback --to {serving}` puts it back" in words
+    assert shop.query("SELECT count(*) FROM predictions WHERE model_version = ?", stranger) == [(0,)]
+    assert run(shop, ROLLBACK_JOB, put_back={"to": serving}).success
+    assert shop.registry.champion().version == serving
+    assert_dealt_with(shop, "moved")
+
+
+def test_a_registry_that_is_gone_is_named(shop: Workshop):
+    serving = shop.registry.champion().version
+    store = shop.home.root / "mlflow.db"
+    aside = store.rename(shop.home.root / "aside.db")
+    told = poleng("status", "--home", shop.home.root)
+    aside.replace(store)
+    assert f"version {serving} serves, but the model registry {store} is gone" in told.stdout.replace(
+        "\n", " "
+    )
+    assert "poleng restore" in told.stdout
+
+
+# The study
+
+
+def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypatch: pytest.MonkeyPatch):
+    old = shop.registry.champion().version
+    smaller = yaml.safe_load((quick.parent / "quick.yaml").read_text())
+    (dropped,) = [
+        one["name"] for one in smaller["features"] if one["name"] not in named_in_policies(smaller)
+    ][:1]
+    smaller["features"] = [one for one in smaller["features"] if one["name"] != dropped]
+    (quick.parent / "smaller.yaml").write_text(yaml.safe_dump(smaller, sort_keys=False))
+    with monkeypatch.context() as patch:
+        patch.setenv("POLENG_STUDY", str(quick.parent / "smaller.yaml"))
+        put(shop, "smaller")
+        failed = failures(shop.conductor.settle())
+        assert failed
+        assert all(f"version {old} was trained with {dropped}" in words for words in failed), failed
+        assert all("poleng retrain" in words for words in failed)
+        assert run(shop, RETRAIN_JOB).success
+        assert shop.registry.champion().version > old
+        assert_dealt_with(shop, "smaller")
+    # Asked again: what people of before said is there, and the present model needs it not.
+    ((kept,),) = shop.query(f'SELECT count("{dropped}") FROM batch_rows WHERE batch = ?', "privacy")
+    assert kept > 0
+    put(shop, "larger")
+    assert_dealt_with(shop, "larger")
+    assert failures([run(shop, RETRAIN_JOB)]) == []
+
+
+def named_in_policies(study: dict[str, Any]) -> str:
+    """Everything of a study but its questions, as text: what is named there is needed."""
+    return json.dumps({key: value for key, value in study.items() if key != "features"}, default=str)
+
+
+def test_a_question_that_is_new_is_empty_for_the_people_of_before(tmp_path: Path):
+    study = load_study()
+    new = study.features[0].model_copy(update={"name": "brand_new"})
+    larger = study.model_copy(update={"features": [*study.features, new]})
+    with Warehouse(tmp_path / "warehouse.duckdb", study).connect() as con:
+        con.execute(f"INSERT INTO batch_rows (batch, row_number, \"{study.id}\") VALUES ('march', 1, 'a')")
+    for _ in range(2):
+        with Warehouse(tmp_path / "warehouse.duckdb", larger).connect() as con:
+            assert con.execute("SELECT batch, brand_new FROM batch_rows").fetchall() == [("march", None)]
+
+
+@pytest.mark.parametrize("what", ["id", "target"])
+def test_an_id_or_a_target_with_another_name_is_refused_in_words(tmp_path: Path, what: str):
+    study = load_study()
+    renamed = study.model_copy(
+        update={"id": "person"}
+        if what == "id"
+        else {"target": study.target.model_copy(update={"name": "person"})}
+    )
+    with Warehouse(tmp_path / "warehouse.duckdb", study).connect():
+        pass
+    before = (tmp_path / "warehouse.duckdb").read_bytes()
+    with (
+        pytest.raises(StudyError, match=f"the study calls its {what} person, and the warehouse was made"),
+        Warehouse(tmp_path / "warehouse.duckdb", renamed).connect(),
+    ):
+        pass
+    assert (tmp_path / "warehouse.duckdb").read_bytes() == before
+
+
+# The clock
+
+
+def test_a_clock_that_goes_back_changes_no_order(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    put(shop, "before")
+    assert_dealt_with(shop, "before")
+    serving = shop.registry.champion().version
+    with monkeypatch.context() as patch:
+        earlier = datetime.now(UTC) - timedelta(days=400)
+        patch.setattr("poleng_assets.core.tables.now", lambda: earlier)
+        put(shop, "after")
+        assert_dealt_with(shop, "after")
+        report = run(shop, ROLLBACK_JOB, put_back={"score_again": True})
+        assert report.success, report.message
+        taken = shop.registry.champion().version
+        assert taken < serving
+        for batch in ("before", "after"):
+            assert_dealt_with(shop, batch)
+            current = shop.query(
+                "SELECT DISTINCT model_version FROM current_predictions WHERE batch = ?", batch
+            )
+            assert current == [(taken,)]
+        assert shop.decisions()[-1] == "rollback"
+    names = "SELECT name FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at DESC LIMIT 2"
+    assert shop.query(names) == [("after",), ("before",)]
+    put(shop, "corrected")
+    assert_dealt_with(shop, "corrected")

@@ -1,0 +1,115 @@
+"""The home folder: its folders are made, and are its owner's alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from poleng_assets.home import KINDS, OWN, Home
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """A shell that makes files which everybody may read and write."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def of_an_earlier_release(tmp_path: Path) -> Home:
+    """A home whose root and files others may read, as earlier releases left them."""
+    home = Home(tmp_path / "home").create()
+    deep = home.artifacts / "1" / "models"
+    deep.mkdir(parents=True)
+    files = [home.warehouse, home.root / "warehouse.duckdb.wal", home.root / "mlflow.db", deep / "model.json"]
+    for file in files:
+        file.write_text("people")
+        file.chmod(0o644)
+    for folder in (home.root, home.artifacts / "1", deep):
+        folder.chmod(0o755)
+    return home
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_whatever_the_shell_allows_only_the_owner_may_look_in(tmp_path: Path):
+    home = Home(tmp_path / "deep" / "home").create()
+    assert mode_of(home.root) == 0o700
+    assert {mode_of(path) for path in home.root.rglob("*")} == {0o700}
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_what_this_process_writes_from_then_on_is_its_owners_alone(tmp_path: Path):
+    home = Home(tmp_path / "home").create()
+    (home.root / "by a library").write_text("people")
+    assert mode_of(home.root / "by a library") == 0o600
+
+
+def test_all_folders_of_all_kinds_are_there_and_known_as_own(tmp_path: Path):
+    home = Home(tmp_path / "home").create()
+    for kind in KINDS:
+        assert all(place(kind).is_dir() for place in (home.landing, home.archive, home.rejected))
+    assert {path.name for path in home.root.iterdir()} <= set(OWN)
+
+
+def test_making_it_again_changes_nothing(home: Home):
+    (home.contact_lists / "march.csv").write_text("people")
+    before = {path: path.stat().st_mtime_ns for path in home.root.rglob("*")}
+    home.create()
+    assert {path: path.stat().st_mtime_ns for path in home.root.rglob("*")} == before
+
+
+def test_files_of_an_earlier_release_are_closed(of_an_earlier_release: Home):
+    of_an_earlier_release.create()
+    everything = [of_an_earlier_release.root, *of_an_earlier_release.root.rglob("*")]
+    assert [path for path in everything if mode_of(path) & 0o077] == []
+    assert of_an_earlier_release.warehouse.read_text() == "people"
+
+
+def test_they_are_looked_for_only_once(of_an_earlier_release: Home):
+    of_an_earlier_release.create()
+    of_an_earlier_release.warehouse.chmod(0o640)  # by somebody who means it
+    of_an_earlier_release.create()
+    assert mode_of(of_an_earlier_release.warehouse) == 0o640
+
+
+def test_what_is_not_ours_keeps_its_rights(of_an_earlier_release: Home):
+    theirs = of_an_earlier_release.root / "photographs"
+    theirs.mkdir()
+    theirs.chmod(0o755)
+    of_an_earlier_release.create()
+    assert mode_of(theirs) == 0o755
+
+
+def test_links_are_not_followed(of_an_earlier_release: Home, tmp_path: Path):
+    outside = tmp_path / "outside"
+    outside.write_text("theirs")
+    outside.chmod(0o644)
+    (of_an_earlier_release.landing("batches") / "march.csv").symlink_to(outside)
+    of_an_earlier_release.create()
+    assert mode_of(outside) == 0o644
+
+
+@pytest.mark.parametrize("mode", [0o1777])
+def test_a_folder_that_all_use_stays_open(tmp_path: Path, mode: int):
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(mode)
+    home = Home(shared).create()
+    assert mode_of(shared) == mode
+    assert mode_of(home.contact_lists) == 0o700
+
+
+def test_the_folder_of_a_user_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Home(tmp_path).create()
+    assert mode_of(tmp_path) == 0o755
