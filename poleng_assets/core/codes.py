@@ -102,6 +102,6 @@ def to_table(rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> pa.Table:
             if column.dtype == object:
                 column = column.map(str, na_action="ignore").astype("string")
             arrays[name] = pa.array(column, from_pandas=True)
-        except (pa.ArrowException, TypeError, UnicodeError) as error:
+        except (pa.ArrowException, TypeError, UnicodeError, ArithmeticError) as error:
             raise pa.ArrowInvalid(f"the column {name!r} of {column.dtype} holds no codes: {error}") from error
     return pa.table(arrays)

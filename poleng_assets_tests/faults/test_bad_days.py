@@ -167,14 +167,14 @@ def test_a_disk_that_is_full(shop: Workshop, monkeypatch: pytest.MonkeyPatch, mo
 
 def test_a_disk_that_is_full_while_a_model_is_kept(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
     before = shop.registry.versions()
-    original = Registry.log_version
+    original = Registry.log_model
 
     def fill_first(*args: object, **kwargs: object) -> object:
         with filled(shop.home.root):
             return original(*args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "log_version", fill_first)
+        patch.setattr(Registry, "log_model", fill_first)
         report = run(shop, RETRAIN_JOB, challenger={"again": True})
     assert not report.success
     assert re.search("No space left on device|disk is full", report.message), report.message
@@ -334,6 +334,8 @@ def test_a_registry_that_is_gone_is_named(shop: Workshop):
 
 
 def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypatch: pytest.MonkeyPatch):
+    put(shop, "smaller-before")
+    assert_dealt_with(shop, "smaller-before")
     old = shop.registry.champion().version
     smaller = yaml.safe_load((quick.parent / "quick.yaml").read_text())
     (dropped,) = [
@@ -352,7 +354,7 @@ def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypat
         assert shop.registry.champion().version > old
         assert_dealt_with(shop, "smaller")
     # Asked again: what people of before said is there, and the present model needs it not.
-    ((kept,),) = shop.query(f'SELECT count("{dropped}") FROM batch_rows WHERE batch = ?', "privacy")
+    ((kept,),) = shop.query(f'SELECT count("{dropped}") FROM batch_rows WHERE batch = ?', "smaller-before")
     assert kept > 0
     put(shop, "larger")
     assert_dealt_with(shop, "larger")
