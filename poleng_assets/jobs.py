@@ -29,6 +29,11 @@ ingest_outcomes = dg.define_asset_job(
     selection=["outcomes", "realised_performance", "overview"],
     description="Take labels in and measure how good the scores were.",
 )
+draw_overview = dg.define_asset_job(
+    "draw_overview",
+    selection=["overview"],
+    description="Draw the page of all batches, when the run that should have drawn it died.",
+)
 retrain_and_promote = dg.define_asset_job(
     RETRAIN_JOB,
     selection=["training_data", "challenger", "champion"],
@@ -47,6 +52,7 @@ ASSET_JOBS = [
     score_batch,
     release_batch,
     ingest_outcomes,
+    draw_overview,
     retrain_and_promote,
     request_field_study,
 ]

@@ -143,6 +143,7 @@ outcome_arrivals = _arrival_sensor(
         jobs.release_batch,
         jobs.request_field_study,
         measure_outcomes,
+        jobs.draw_overview,
     ],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -153,6 +154,7 @@ def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Land
     """Walk the new events since the last tick, and act on the plan that follows from them."""
     instance = context.instance
     bury_dead_runs(instance)
+    at_work = bool(runs_in_progress(instance))
     memory, situation, decided = survey(
         instance, landing, json.loads(context.cursor) if context.cursor else {}
     )
@@ -162,6 +164,8 @@ def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Land
         *_requests(instance, decided, situation, memory["studies"]),
         *_measurements(instance, memory["unmeasured"], situation),
     ]
+    if memory["undrawn"] and not at_work and not requests:
+        requests += _drawing(instance, memory["undrawn"])
     return dg.SensorResult(
         run_requests=requests,
         cursor=json.dumps(memory),
@@ -197,12 +201,15 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str,
     An alarm stays unanswered until labels were asked for, or another version serves. Batches are counted
     since the last contest for the champion's place.
     """
+    if "undrawn" not in memory:
+        memory = {}  # of an earlier release, or none: all is read anew
     seen: dict[str, Any] = {
         "open": dict(memory.get("open", {})),
         "studies": dict(memory.get("studies", {})),
         "read": dict(memory.get("read", {})),
         "lost": dict(memory.get("lost", {})),
         "unmeasured": list(memory.get("unmeasured", [])),
+        "undrawn": memory.get("undrawn", ""),
         "unanswered": list(memory.get("unanswered", [])),
         "serving": memory.get("serving"),
         "since_retraining": memory.get("since_retraining"),
@@ -241,6 +248,7 @@ def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) 
 def _learn_of_report(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
     version = metadata["model_version"]
     seen["open"][batch] = {"version": version, "held": bool(metadata["held"])}
+    seen["undrawn"] = f"{batch}/{version}"
     # Reports of earlier releases knew no alarms, and their outcomes no losses.
     if metadata.get("alarm") and version == seen["serving"]:
         _want_labels(seen, [batch])
@@ -256,12 +264,17 @@ def _learn_of_field_study(seen: dict[str, Any], study: str, metadata: dict[str, 
 
 
 def _learn_of_arrived_outcomes(seen: dict[str, Any], source: str, metadata: dict[str, Any]) -> None:
-    # Others are measured in the run that takes them in.
-    if metadata.get("released") and source not in seen["unmeasured"]:
+    # Most are measured in the run that takes them in, unless it dies between the two.
+    if source not in seen["unmeasured"]:
         seen["unmeasured"].append(source)
 
 
+def _learn_of_overview(seen: dict[str, Any], _: str, metadata: dict[str, Any]) -> None:
+    seen["undrawn"] = ""
+
+
 def _learn_of_outcomes(seen: dict[str, Any], source: str, metadata: dict[str, Any]) -> None:
+    seen["undrawn"] = source
     seen["unmeasured"] = [other for other in seen["unmeasured"] if other != source]
     for version, batches in metadata.get("losses", {}).items():
         known = seen["lost"].setdefault(version, [])
@@ -298,6 +311,7 @@ _LEARN: dict[str, Callable[[dict[str, Any], str, dict[str, Any]], None]] = {
     "field_studies": _learn_of_field_study,
     "outcomes": _learn_of_arrived_outcomes,
     "realised_performance": _learn_of_outcomes,
+    "overview": _learn_of_overview,
     "champion": _learn_of_champion,
     "field_study_request": _learn_of_request,
 }
@@ -401,12 +415,19 @@ def _requests(
 def _measurements(
     instance: dg.DagsterInstance, sources: Sequence[str], situation: Situation
 ) -> Iterator[dg.RunRequest]:
-    """Ask for the runs that measure outcomes of which rows were put back."""
+    """Ask for the runs that measure outcomes: of which rows were put back, or whose own run died."""
     for source in sources:
         request = f"measure/{source}"
         # One that failed too often rests, as all requests do.
         if source not in situation.busy and not attempts(instance, request).resting:
             yield _request(instance, MEASURE_JOB, request, partition=source)
+
+
+def _drawing(instance: dg.DagsterInstance, undrawn: str) -> Iterator[dg.RunRequest]:
+    """Ask for the page of all batches, when the run that should have drawn it died before."""
+    request = f"draw/{undrawn}"
+    if not attempts(instance, request).resting:
+        yield _request(instance, jobs.draw_overview.name, request)
 
 
 def _request(

@@ -41,14 +41,15 @@ def champion(
         raise dg.Failure("There is no challenger to judge: materialise it first.", allow_retries=False)
     with warehouse.connect() as con:
         serving = registry.serving(con, context.log.warning)
-        earlier = _earlier_decision(con, contender, serving)
+        # Who cannot score cannot be compared with: the challenger is judged like a first champion, and
+        # anew if it was taken back before.
+        fault = registry.fault(serving) if serving else ""
+        earlier = None if fault else _earlier_decision(con, contender, serving)
         if earlier is not None:
             # A run that died after its decision runs again; a version that was taken back stays so.
             verdict, (won, why) = [], earlier
             shadow_words = "Nothing was scored: this version is not judged again."
         else:
-            # Who cannot score cannot be compared with: the challenger is judged like a first champion.
-            fault = registry.fault(serving) if serving else ""
             rival = None if fault else serving
             mine, theirs = registry.model(contender), registry.model(rival) if rival else None
             shadows = _shadows(con, study, mine, theirs) if theirs else []

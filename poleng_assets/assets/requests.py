@@ -9,11 +9,13 @@ import pandas as pd
 from poleng_assets.core.contact_list import as_csv, harmless
 from poleng_assets.core.field_study_request import FieldStudyRequest, plan_request
 from poleng_assets.core.figures import DISTANCES, UNSEEN
+from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.tables import insert, now, record_decision, transaction
 from poleng_assets.files import write_whole
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.runs import earlier_attempts
 from poleng_assets.study import Study
 
 FILE = "field_study_request.csv"
@@ -45,7 +47,9 @@ def field_study_request(
         scored = _scored(con, study, version, batches, drifted)
         request = plan_request(scored, drifted, study, _auc(con, version, batches))
         path = write_whole(landing.home.requests / FILE, _as_csv(request, study))
-        if request.size:
+        # A run that died after this runs again, and asks the same people.
+        earlier = earlier_attempts(context.instance, context.run)
+        if request.size and not was_decided_by(con, "request", earlier):
             with transaction(con):
                 # Who was drawn by lot tells of more people than oneself (core/performance.py).
                 insert(con, "field_study_requests", request.people.assign(requested_at=now()))

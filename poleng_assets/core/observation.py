@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from poleng_assets.core.drift import measure_batch
 from poleng_assets.core.figures import BatchFigures
+from poleng_assets.core.ledger import is_decided
 from poleng_assets.core.model import Model
 from poleng_assets.core.performance import Realised, realised, record_realised_performance
 from poleng_assets.core.report import render_report
@@ -181,11 +182,12 @@ def keep(con: duckdb.DuckDBPyConnection, study: Study, seen: Observation, run_id
         replace(con, "drift_reports", key, pd.DataFrame([report]))
         replace(con, "drift_metrics", key, pd.DataFrame([vars(figure) for figure in figures.figures]))
         replace(con, "performance", {**key, "kind": "estimated"}, estimates)
-        if judgement.held:
+        why = f"{seen.batch} is {judgement.verdict}: {judgement.words[0]}"
+        if judgement.held and not is_decided(con, "hold", seen.batch, seen.version, why):
             record_decision(
                 con,
                 "hold",
-                f"{seen.batch} is {judgement.verdict}: {judgement.words[0]}",
+                why,
                 evidence={
                     "reasons": judgement.words,
                     "causes": sorted(judgement.causes),

@@ -244,10 +244,15 @@ class _Search:
         kind = trial.suggest_categorical("candidate", list(self.policy.candidates))
         parameters = KINDS[kind].suggest(trial, self.policy)
         trial.set_user_attr("ingredient", {"kind": kind, "parameters": dict(parameters)})
-        self._cross_validate(trial, kind, parameters, prunable=not start)
+        # Its place among those that were finished: one that was killed leaves no gap in a model card.
+        place = max((one.number for one in finished), default=-1) + 1
+        trial.set_user_attr("place", place)
+        self._cross_validate(trial, place, kind, parameters, prunable=not start)
         return _trial(self.optuna.trials[trial.number])
 
-    def _cross_validate(self, trial: optuna.Trial, kind: str, parameters: Parameters, prunable: bool) -> None:
+    def _cross_validate(
+        self, trial: optuna.Trial, place: int, kind: str, parameters: Parameters, prunable: bool
+    ) -> None:
         from optuna.trial import TrialState
         from sklearn.metrics import log_loss
 
@@ -275,10 +280,10 @@ class _Search:
         if len(losses) < self.policy.folds:
             self.optuna.tell(trial, state=TrialState.PRUNED)
             return
-        self.out_of_fold[trial.number] = raw
+        self.out_of_fold[place] = raw
         if self.folder is not None:
             # Before the trial counts as complete: a complete one always has its log-odds.
-            np.save(self.folder / f"{trial.number}.npy", raw)
+            np.save(self.folder / f"{place}.npy", raw)
         self.optuna.tell(trial, float(np.mean(losses)))
 
     def _score_fold(self, fold: int, kind: str, parameters: Parameters) -> np.ndarray:
@@ -407,7 +412,7 @@ def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:
 
     known: dict[str, Any] = frozen.user_attrs
     return Trial(
-        frozen.number,
+        known.get("place", frozen.number),  # searches of earlier releases know no places
         Ingredient(**known["ingredient"]),
         tuple(known["fold_losses"]),
         known["seconds"],

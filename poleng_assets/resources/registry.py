@@ -192,19 +192,20 @@ class Registry:
         """Load the model of a version: the very files that MLflow serves.
 
         Raises:
-            ModelUnusable: a file of it is missing, changed or broken, or it needs answers that the study
-                does not ask for any more.
+            ModelUnusable: a file of it is missing, changed or broken, or the study has other features
+                than the one it was trained by.
         """
         with _told_of(version):
             folder = self._model_folder(version)
             _compare_hashes(folder, version)
             model = _load(folder)
-        unknown = sorted(set(model.encoder.features) - set(self.study.feature_names))
-        if unknown:
+        learned, asked = set(model.encoder.features), set(self.study.feature_names)
+        if learned != asked:
             raise ModelUnusable(
-                f"version {version.version} was trained with {', '.join(unknown)}, which the study does not "
-                "have any more. Train a model by the study of now (`poleng retrain`), or put the column "
-                "back into the study"
+                f"version {version.version} was trained by another study: with "
+                f"{', '.join(sorted(learned - asked)) or 'nothing'} that the study does not have any more, "
+                f"without {', '.join(sorted(asked - learned)) or 'nothing'} that it has now. Train a model "
+                "by the study of now (`poleng retrain`), or undo the change of the study"
             )
         return model
 
@@ -478,13 +479,13 @@ def _create_store(path: Path) -> None:
     MLflow makes its tables in some forty steps. A process that is killed between two of them would leave a
     database that no later one can open.
     """
+    for left in path.parent.glob(f".{path.name}.*.part*"):  # SQLite's journal beside it, too
+        if not psutil.pid_exists(int(left.name.partition(".part")[0].rpartition(".")[2])):
+            left.unlink(missing_ok=True)
     if path.exists():
         return
     import mlflow
 
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        if not psutil.pid_exists(int(left.name.split(".")[-2])):
-            left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     mlflow.MlflowClient(f"sqlite:///{part}", f"sqlite:///{part}").search_experiments()
     try:

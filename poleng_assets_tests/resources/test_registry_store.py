@@ -35,6 +35,7 @@ def test_a_store_that_a_killed_process_began_is_made_anew(home: Home, registry: 
     unborn = 2**22 + 1  # above what Linux gives to a process
     begun = home.root / f".mlflow.db.{unborn}.part"
     begun.write_bytes(b"half of a database")
+    begun.with_name(f"{begun.name}-journal").write_bytes(b"half of a journal")
     assert registry.versions() == []
     assert not begun.exists()
     assert [path.name for path in home.root.glob("*mlflow*")] == ["mlflow.db"]
