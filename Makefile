@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo dev test bench-model bench-promotion bench-overseer lint format constraints clean
+.PHONY: demo dev test test-faults audit bench-model bench-promotion bench-overseer lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	POLENG_NOTIFY= $(BIN)/poleng simulate full
@@ -14,6 +14,14 @@ dev: $(STAMP)           ## open the Dagster UI and its daemon
 
 test: $(STAMP)          ## run the tests
 	$(BIN)/python -m pytest
+
+test-faults: $(STAMP)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)
+	PYTHONPATH=. $(BIN)/python tools/test_faults.py
+
+audit: $(STAMP)         ## look the pinned versions up among the known vulnerabilities
+	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with field_studies/
 	$(BIN)/python tools/bench_promotion.py --data $(DATA)

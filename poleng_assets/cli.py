@@ -196,9 +196,7 @@ def retry(home_folder: Path | None) -> None:
     with open_instance(home) as instance:
         forgive(instance)
         watched = daemon_is_running(instance)
-    console.print(
-        "The daemon tries it again." if watched else f"No daemon runs. Start it: {_dev_hint(home)}"
-    )
+    console.print("The daemon tries it again." if watched else f"No daemon runs. Start it: {_dev_hint(home)}")
 
 
 @main.command()

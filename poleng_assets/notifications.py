@@ -37,7 +37,7 @@ from poleng_assets.core.messages import (
 from poleng_assets.home import KINDS, Home
 from poleng_assets.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
 from poleng_assets.resources.landing import Landing
-from poleng_assets.runs import PARTITION_TAG
+from poleng_assets.runs import PARTITION_TAG, words_of
 from poleng_assets.study import NotificationsPolicy, load_study, study_file
 
 TICK_SECONDS = 10
@@ -222,11 +222,7 @@ def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure
         if said and said.description:
             words, meant = said.description, True
         elif data.error is not None:
-            error = data.error
-            # Dagster wraps what an asset raised; the innermost says what happened.
-            while error.cause is not None:
-                error = error.cause
-            words = error.message.strip()
+            words = words_of(data.error)
     job, tags = (run.job_name, run.tags) if run else (record.event_log_entry.job_name or "unknown", {})
     return Failure(record.run_id, job, tags.get(PARTITION_TAG, ""), words, meant, record.timestamp)
 

@@ -11,6 +11,7 @@ from itertools import takewhile
 
 import dagster as dg
 import psutil
+from dagster._utils.error import SerializableErrorInfo
 
 REQUEST_TAG = "poleng/request"
 PROCESS_TAG = "poleng/process"
@@ -106,6 +107,13 @@ def earlier_attempts(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[s
         if other.status in DEAD:
             died.append(other.run_id)
     return died
+
+
+def words_of(error: SerializableErrorInfo) -> str:
+    """Return what an asset said when it failed: Dagster wraps it, and it may have causes of its own."""
+    while error.cause is not None and str(error.cls_name).startswith("Dagster"):
+        error = error.cause
+    return error.message.strip()
 
 
 def runs_in_progress(instance: dg.DagsterInstance, job: str | None = None) -> list[dg.DagsterRun]:

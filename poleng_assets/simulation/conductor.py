@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from poleng_assets.runs import bury_dead_runs, this_process
+from poleng_assets.runs import bury_dead_runs, this_process, words_of
 
 MAX_ROUNDS = 50
 
@@ -137,11 +137,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
                 return data.user_failure_data.description
-            error = data.error
-            # Dagster wraps what an asset raised: that one says what happened, in words for people.
-            while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
-                error = error.cause
-            return error.message.strip() if error else "unknown"
+            return words_of(data.error) if data.error else "unknown"
     return "" if result.success else "the run failed before its first step"
 
 

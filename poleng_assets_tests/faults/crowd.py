@@ -1,4 +1,4 @@
-"""A crowd at the door: many batches at once, while a model is trained and a person holds the warehouse open."""
+"""A crowd at the door: many batches at once, beside a training and a person who holds the warehouse."""
 
 from __future__ import annotations
 

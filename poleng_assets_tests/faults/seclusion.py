@@ -1,9 +1,9 @@
 """Nobody is told, nothing strange is loaded: a whole scenario without a network, under watch.
 
 The scenario runs in a network namespace that has loopback and no route. The kernel counts each packet that
-found no way out (``OutNoRoutes`` of ``/proc/net/snmp`` and ``snmp6``), name look-ups included. Beside it, every
-Python process writes down what its audit hooks tell (https://docs.python.org/3/library/audit_events.html):
-connections to anywhere but this machine, and classes that a pickle asked for.
+found no way out (``OutNoRoutes`` of ``/proc/net/snmp`` and ``snmp6``), name look-ups included. Beside it,
+every Python process writes down what its audit hooks tell of connections to anywhere but this machine, and
+of classes that a pickle asked for (https://docs.python.org/3/library/audit_events.html).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ WATCHMAN = """
 import os, sys
 
 _told = os.environ["POLENG_WATCHED"]
+_here = (None, "127.0.0.1", "::1", "localhost", "0.0.0.0")
 
 def _tell(words):
     with open(_told, "a", encoding="utf-8") as file:
@@ -37,9 +38,9 @@ def _watch(event, arguments):
         _tell(f"pickle {arguments[0]}.{arguments[1]} {_from()}")
     elif event in ("socket.connect", "socket.sendto"):
         address = arguments[1]
-        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost", "0.0.0.0"):
+        if isinstance(address, tuple) and address[0] not in _here:
             _tell(f"connect {address} {_from()}")
-    elif event == "socket.getaddrinfo" and arguments[0] not in (None, "127.0.0.1", "::1", "localhost", "0.0.0.0"):
+    elif event == "socket.getaddrinfo" and arguments[0] not in _here:
         _tell(f"lookup {arguments[0]} {_from()}")
 
 sys.addaudithook(_watch)
@@ -48,7 +49,9 @@ _NAMESPACE = """
 ip link set lo up
 "$@"
 code=$?
-{ grep '^Ip:' /proc/net/snmp; grep Ip6OutNoRoutes /proc/net/snmp6; grep ':' /proc/net/dev; } > "$POLENG_COUNTED"
+grep '^Ip:' /proc/net/snmp > "$POLENG_COUNTED"
+grep Ip6OutNoRoutes /proc/net/snmp6 >> "$POLENG_COUNTED"
+grep ':' /proc/net/dev >> "$POLENG_COUNTED"
 exit $code
 """
 
@@ -72,6 +75,11 @@ class Seclusion:
     sent: int
     reached_for: tuple[str, ...]
     unpickled: tuple[str, ...]
+
+    @property
+    def secluded(self) -> bool:
+        """Whether it came to its end, sent nothing, tried nothing, and loaded no pickle."""
+        return not (self.exit_code or self.no_routes or self.sent or self.reached_for or self.unpickled)
 
     def summary(self) -> str:
         """Tell it in a line."""

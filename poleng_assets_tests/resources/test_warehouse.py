@@ -174,7 +174,8 @@ def test_whoever_waits_says_for_whom_and_how_long(
 
 
 def test_two_who_meet_for_a_moment_say_nothing(warehouse: Warehouse, hold: Callable[[Path], Holder]):
-    holder, said = hold(warehouse.path), []
+    holder = hold(warehouse.path)
+    said: list[str] = []
     timer = threading.Timer(0.5, let_go, [holder])
     timer.start()
     with replace(warehouse, patience_seconds=20.0, say=said.append).connect() as con:
