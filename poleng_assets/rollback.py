@@ -4,7 +4,11 @@ It moves the champion's alias, writes the ledger, and tells the graph by an even
 ``champion``. The version brings its own reference; the overseer scores batches again if asked to.
 """
 
+import json
+from typing import Any
+
 import dagster as dg
+import duckdb
 from pydantic import Field
 
 from poleng_assets.core.rollback import (
@@ -70,27 +74,52 @@ def put_back(
         # After the ledger: a version that serves has its reason there, at every moment.
         registry.set_alias(CHAMPION, target)
     context.log.info(reason)
-    context.log_event(
-        dg.AssetMaterialization(
-            "champion",
-            metadata={
-                "promoted": True,
-                "serving_version": target,
-                "challenger_version": taken_back,
-                "reason": reason,
-                "score_again": dg.MetadataValue.json(again),
-                # Field studies that were judged stay judged: the same data are not trained on twice.
-                "judged_field_studies": dg.MetadataValue.json(_judged(context.instance)),
-            },
-        )
+    context.log_event(_event(context.instance, target, taken_back, reason, again))
+
+
+def untold_rollback(
+    con: duckdb.DuckDBPyConnection, instance: dg.DagsterInstance
+) -> dg.AssetMaterialization | None:
+    """Return the event of a rollback that stands in the ledger and was never told of; None when all is told.
+
+    Its process was killed in between. Sensors know the champion by its events, and would take scores of
+    the version that serves for those of another.
+    """
+    found = con.execute(
+        """SELECT kind, champion_version, challenger_version, reason, evidence
+        FROM decisions WHERE kind IN ('promote', 'rollback') ORDER BY decided_at DESC LIMIT 1"""
+    ).fetchall()
+    if not found or found[0][0] != "rollback":
+        return None
+    _, target, taken_back, reason, evidence = found[0]
+    if _newest_event(instance).get("serving_version") == target:
+        return None
+    return _event(instance, target, taken_back, reason, json.loads(evidence)["score_again"])
+
+
+def _event(
+    instance: dg.DagsterInstance, target: int, taken_back: int, reason: str, again: list[str]
+) -> dg.AssetMaterialization:
+    judged = _newest_event(instance).get("judged_field_studies", {})
+    return dg.AssetMaterialization(
+        "champion",
+        metadata={
+            "promoted": True,
+            "serving_version": target,
+            "challenger_version": taken_back,
+            "reason": reason,
+            "score_again": dg.MetadataValue.json(again),
+            # Field studies that were judged stay judged: the same data are not trained on twice.
+            "judged_field_studies": dg.MetadataValue.json(judged),
+        },
     )
 
 
-def _judged(instance: dg.DagsterInstance) -> dict[str, str]:
+def _newest_event(instance: dg.DagsterInstance) -> dict[str, Any]:
+    """Return what the newest event of the champion tells."""
     event = instance.get_latest_materialization_event(dg.AssetKey("champion"))
     materialization = event.asset_materialization if event else None
-    found = materialization.metadata.get("judged_field_studies") if materialization else None
-    return dict(found.value) if found and isinstance(found.value, dict) else {}
+    return {name: found.value for name, found in materialization.metadata.items()} if materialization else {}
 
 
 @dg.job(name=ROLLBACK_JOB, description="Let an earlier version serve again, with its own reference.")

@@ -21,6 +21,7 @@ from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.rollback import untold_rollback
 from poleng_assets.study import Study
 
 EVERYONE_SCORED = "every_respondent_has_a_score"
@@ -56,6 +57,8 @@ def predictions(
     batch = context.partition_key
     with warehouse.connect() as con:
         version = registry.serving(con, context.log.warning) or registry.champion()
+        if untold := untold_rollback(con, context.instance):
+            context.log_event(untold)
         model = registry.model(version)
         respondents, contacts = score_batch(con, model, warehouse.study, batch, version.version)
         unscored = _unscored(con, warehouse.study, batch)

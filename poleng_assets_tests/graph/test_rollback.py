@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,8 +14,11 @@ from poleng_assets.checks import list_differences
 from poleng_assets.cli import main
 from poleng_assets.core.history import history_of
 from poleng_assets.rollback import ROLLBACK_JOB
+from poleng_assets.sensors import serving_version
 from poleng_assets.simulation.conductor import RunReport
+from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
+from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 STUDY = load_study()
@@ -156,3 +160,29 @@ def test_the_check_of_the_list_runs_with_every_list_that_is_made(taken_back: Wor
         and event.dagster_event.asset_check_evaluation_data.check_name == "every_contact_stands_in_the_list"
     ]
     assert set(evaluated) == {("clean_batch_1", True), ("drift_batch_1", True)}
+
+
+def test_a_rollback_that_died_before_it_was_told_is_told_by_the_next_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("POLENG_STUDY", str(write_quick_study(tmp_path / "quick.yaml")))
+    write_scenario_data(load_study(), tmp_path / "data", scale=0.05)
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with open_workshop(tmp_path / "home", tmp_path / "data") as workshop:
+        workshop.drop("field_studies", "founding_study")
+        workshop.drop("field_studies", "followup_study")
+        workshop.drop("batches", "drift_batch_1")
+        assert serving_version(workshop.instance) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr("poleng_assets.rollback._event", killed)
+            assert put_back(workshop, score_again=True).message == "RuntimeError: killed"
+        assert (workshop.registry.champion().version, serving_version(workshop.instance)) == (1, 2)
+        workshop.drop("batches", "clean_batch_1")
+        assert serving_version(workshop.instance) == 1
+        assert [version for _, version in workshop.verdicts("drift_batch_1")] == [2, 1]
+        assert [version for _, version in workshop.verdicts("clean_batch_1")] == [1]
+        assert workshop.decisions().count("rollback") == 1
+        assert workshop.conductor.settle() == []
