@@ -82,6 +82,7 @@ def test_a_home_is_driven_by_one_at_a_time_and_by_the_next_afterwards(home: Home
         assert home.lock.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.timed
 def test_another_process_is_named(home: Home, start: Start):
     other = start("simulate")
     started = time.monotonic()

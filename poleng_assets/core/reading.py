@@ -364,7 +364,8 @@ class _TextFile(OpenFile):
             quotes.look_at(data)
             line_ends += data.count(b"\n") + data.count(b"\r")
             self._has_rows = self._has_rows or bool(data.strip())
-            self._ends_with_line = block.endswith((b"\n", b"\r"))
+            if block:  # a decoder's last one may be empty
+                self._ends_with_line = block.endswith((b"\n", b"\r"))
         valid = valid and _decodes(utf8, b"", final=True)
         if not valid and self._mark:
             raise FileRefused(f"{self._path.name} says that it is UTF-8 and is not. Save it as UTF-8")

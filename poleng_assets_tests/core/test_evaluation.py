@@ -209,6 +209,7 @@ def test_resamples_that_happen_to_have_one_class_are_left_out_of_the_ranking():
     assert (low, high) == (pytest.approx(1.0), pytest.approx(1.0))
 
 
+@pytest.mark.timed
 def test_a_holdout_of_seven_thousand_is_resampled_in_seconds():
     started = time.perf_counter()
     bootstrap_intervals(*draw(7_000))

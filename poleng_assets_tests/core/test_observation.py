@@ -64,7 +64,7 @@ def take(con: Connection, study: Study) -> Take:
             names = [study.id, *study.feature_names]
             insert(con, "batch_rows", rows[names].assign(batch=batch, row_number=range(1, len(rows) + 1)))
             con.execute(
-                "INSERT INTO ingested_files VALUES ('batches', ?, ?, ?, ?, ?, '', ?)",
+                "INSERT INTO ingested_files VALUES ('batches', ?, ?, ?, ?, ?, '', ?, 0, NULL)",
                 [batch, batch, len(rows) + quarantined, len(rows), quarantined, START],
             )
         for version in versions or (VERSION,):
@@ -88,7 +88,7 @@ def told(con: Connection, rows: pd.DataFrame, study: Study, source: str = "answe
         rows[names].assign(batch=source, source=source, row_number=range(1, len(rows) + 1)),
     )
     con.execute(
-        "INSERT INTO ingested_files VALUES ('outcomes', ?, ?, ?, ?, 0, '', ?)",
+        "INSERT INTO ingested_files VALUES ('outcomes', ?, ?, ?, ?, 0, '', ?, 0, NULL)",
         [source, source, len(rows), len(rows), START],
     )
 
@@ -293,12 +293,12 @@ def test_a_held_batch_stands_in_the_ledger_with_its_causes(
     )
 
 
-def test_the_ledger_is_added_to_when_a_held_batch_is_observed_again(
+def test_a_batch_that_is_held_again_for_the_very_same_reason_stands_in_the_ledger_once(
     con: Connection, policed: Study, held: Observation
 ):
     keep(con, policed, held, "run-7")
     keep(con, policed, held, "run-8")
-    assert one(con, "SELECT count(*) FROM decisions") == 2
+    assert one(con, "SELECT count(*) FROM decisions") == 1
     assert one(con, "SELECT count(*) FROM drift_reports") == 1
 
 
@@ -350,7 +350,7 @@ def test_a_held_batch_stays_as_it_was_when_its_new_report_fails(
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(observation, "record_decision", fail)
+    monkeypatch.setattr(observation, "is_decided", fail)
     with pytest.raises(KeyboardInterrupt):
         keep(con, policed, held, "run-8")
     assert one(con, "SELECT reported_at FROM drift_reports") == before

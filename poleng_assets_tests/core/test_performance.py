@@ -72,7 +72,8 @@ def arrive(
     }
     insert(con, "outcomes", pd.DataFrame(rows))
     con.execute(
-        "INSERT INTO ingested_files VALUES ('outcomes', ?, ?, 1, 1, 0, '', ?) ON CONFLICT DO NOTHING",
+        """INSERT INTO ingested_files VALUES ('outcomes', ?, ?, 1, 1, 0, '', ?, 0, NULL)
+        ON CONFLICT DO NOTHING""",
         [source, source, START + timedelta(days=days)],
     )
 

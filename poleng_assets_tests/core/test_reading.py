@@ -570,3 +570,11 @@ def test_a_csv_reader_of_the_standard_library_finds_the_same_rows(write: Write):
     rows, malformed = everything(write(text.getvalue()))
     assert rows == [(n, a, c) for n, (a, _, c) in enumerate(table, 1)]
     assert malformed == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_a_short_last_row_is_only_a_broken_row_when_its_line_has_an_end(write: Write, encoding: str):
+    short = f"{PLAIN}anna\n"
+    _, faults = everything(write(short.encode(encoding)))
+    assert faults
+    assert "breaks off within its last row" in refusal(write(short.rstrip("\n").encode(encoding)))

@@ -20,7 +20,7 @@ from poleng_assets.home import Home
 from poleng_assets.study import load_study
 from poleng_assets_tests.end_to_end.conftest import poleng
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 STUDY = load_study()
 CLEAN = [f"clean_batch_{number}" for number in (1, 2, 3)]
 DRIFT = [f"drift_batch_{number}" for number in (1, 2, 3)]

@@ -83,6 +83,7 @@ def data_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Drawing
 
 
+@pytest.mark.timed
 def test_a_hundred_thousand_respondents_take_less_than_five_seconds(study: Study):
     start = time.perf_counter()
     synthesise(study, rows=100_000, seed=1)
