@@ -24,7 +24,7 @@ import pandas as pd
 import psutil
 
 from poleng_assets.core.model import Model
-from poleng_assets.core.serving import appointed, disagreement
+from poleng_assets.core.serving import Appointed, appointed, disagreement
 from poleng_assets.home import Home
 from poleng_assets.study import Study, load_study
 
@@ -134,17 +134,32 @@ class Registry:
             return version
         if version is not None and version.version != told.before:
             raise dg.Failure(f"Not done: {words}.", allow_retries=False)
+        meant = self._appointed_version(told)
+        say(f"The alias 'champion' is put back to version {told.version}: {words}")
+        self.set_alias(CHAMPION, told.version)
+        return meant
+
+    def see_that_it_is_whole(self, con: duckdb.DuckDBPyConnection) -> None:
+        """See that the version which the ledger appointed is registered.
+
+        In a registry that was made anew, versions would be counted from 1 again, and the ledger would speak
+        of others by the same numbers.
+
+        Raises:
+            dagster.Failure: it is not; the message says what to do.
+        """
+        if told := appointed(con):
+            self._appointed_version(told)
+
+    def _appointed_version(self, told: Appointed) -> ModelVersion:
         try:
-            meant = self.version(told.version)
+            return self.version(told.version)
         except LookupError as error:
             raise dg.Failure(
                 f"The ledger says that version {told.version} serves, but the registry has no such version. "
                 f"Was {self.home.root / 'mlflow.db'} removed? Put it back from a backup (`poleng restore`).",
                 allow_retries=False,
             ) from error
-        say(f"The alias 'champion' is put back to version {told.version}: {words}")
-        self.set_alias(CHAMPION, told.version)
-        return meant
 
     def champion(self) -> ModelVersion:
         """Return the version that serves by the registry.

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -318,16 +319,33 @@ def test_an_alias_that_was_moved_by_hand_serves_nobody(shop: Workshop):
     assert_dealt_with(shop, "moved")
 
 
-def test_a_registry_that_is_gone_is_named(shop: Workshop):
+def test_a_registry_that_is_gone_is_named_and_no_version_is_counted_anew(shop: Workshop):
     serving = shop.registry.champion().version
     store = shop.home.root / "mlflow.db"
     aside = store.rename(shop.home.root / "aside.db")
     told = poleng("status", "--home", shop.home.root)
+    trained = poleng("retrain", "--home", shop.home.root)
     aside.replace(store)
+    assert trained.returncode == 1
+    assert f"version {serving} serves, but the registry has no such version" in trained.stdout
+    assert shop.registry.champion().version == serving
     assert f"version {serving} serves, but the model registry {store} is gone" in told.stdout.replace(
         "\n", " "
     )
     assert "poleng restore" in told.stdout
+
+
+def test_artifacts_that_are_gone_are_named(shop: Workshop):
+    put(shop, "no_artifacts")
+    aside = shop.home.artifacts.rename(shop.home.root / "aside")
+    try:
+        failed = failures(shop.conductor.settle())
+    finally:
+        shutil.rmtree(shop.home.artifacts, ignore_errors=True)
+        aside.rename(shop.home.artifacts)
+    assert failed
+    assert all("cannot be used" in words and str(shop.home.artifacts) in words for words in failed), failed
+    assert_dealt_with(shop, "no_artifacts")
 
 
 # The study
