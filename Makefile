@@ -13,7 +13,7 @@ dev: $(STAMP)           ## open the Dagster UI and its daemon
 	$(BIN)/poleng dev
 
 test: $(STAMP)          ## run the tests
-	$(BIN)/python -m pytest -m 'not timed' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not timed' -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m timed
 
 test-faults: $(STAMP)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)

@@ -46,6 +46,11 @@ def table_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return {name: con.table(name).count("*").fetchall()[0][0] for (name,) in tables}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: of several workers, none is left with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nobody_is_told() -> None:
     """Tests play stories; who is told of real ones must not hear of them."""

@@ -98,7 +98,9 @@ class Crowd:
         )
 
 
-def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: float) -> Crowd:
+def run_crowd(
+    folder: Path, *, batches: int, held_seconds: float, patience: float, rounds: int = 6000
+) -> Crowd:
     """Start a daemon, give it a held batch with a new field study, and drop the crowd at once.
 
     Args:
@@ -106,8 +108,9 @@ def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: floa
         batches: how many.
         held_seconds: for which a person's shell keeps the warehouse open.
         patience: seconds after which the missing lists are counted as missing.
+        rounds: of boosting: how long the training takes that goes on meanwhile.
     """
-    os.environ["POLENG_STUDY"] = str(_study_with_a_long_training(folder / "study.yaml"))
+    os.environ["POLENG_STUDY"] = str(_study_with_a_long_training(folder / "study.yaml", rounds))
     study = load_study()
     write_scenario_data(study, folder / "data", scale=0.05)
     home = Home(folder / "home").create()
@@ -132,9 +135,9 @@ def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: floa
     return _look(home, study, dropped, waited, seconds, began)
 
 
-def _study_with_a_long_training(path: Path) -> Path:
+def _study_with_a_long_training(path: Path, rounds: int) -> Path:
     content = yaml.safe_load(write_quick_study(path).read_text(encoding="utf-8"))
-    content["policies"]["training"] |= {"rounds": 6000, "learning_rate": 0.003, "max_depth": 6, "folds": 3}
+    content["policies"]["training"] |= {"rounds": rounds, "learning_rate": 0.003, "max_depth": 6, "folds": 3}
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 

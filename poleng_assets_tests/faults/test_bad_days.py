@@ -37,6 +37,8 @@ from poleng_assets_tests.faults.disks import filled, mounted, read_only
 from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -10,6 +10,8 @@ from poleng_assets.home import Home
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.corpus import Outcome, Refused, Taken, corpus, run_corpus, summary
 
+pytestmark = pytest.mark.slow
+
 CASES = corpus(load_study())
 
 

@@ -17,6 +17,8 @@ from poleng_assets.study import Study
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.killing import FAMILIES, run_kills
 
+pytestmark = pytest.mark.slow
+
 KILLS = 6
 
 
