@@ -28,7 +28,7 @@ bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with fi
 	$(BIN)/python tools/bench_promotion.py --data $(DATA)
 
 bench-model: $(STAMP)   ## the model and its promotion against their bars; DATA=folder of a real survey
-	$(BIN)/python tools/bench_model.py --data $(DATA)
+	PYTHONPATH=. $(BIN)/python tools/bench_model.py --data $(DATA)
 
 bench-overseer: $(STAMP)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
 	$(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))

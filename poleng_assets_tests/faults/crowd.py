@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import dagster as dg
 import pandas as pd
@@ -110,7 +111,13 @@ def run_crowd(
         patience: seconds after which the missing lists are counted as missing.
         rounds: of boosting: how long the training takes that goes on meanwhile.
     """
-    os.environ["POLENG_STUDY"] = str(_study_with_a_long_training(folder / "study.yaml", rounds))
+    study_file = _study_with_a_long_training(folder / "study.yaml", rounds)
+    # Put back afterwards: whatever else this process does has another study.
+    with patch.dict(os.environ, POLENG_STUDY=str(study_file)):
+        return _play(folder, batches, held_seconds, patience)
+
+
+def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> Crowd:
     study = load_study()
     write_scenario_data(study, folder / "data", scale=0.05)
     home = Home(folder / "home").create()
