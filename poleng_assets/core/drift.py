@@ -151,8 +151,14 @@ def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study:
         return
     policy = study.policies.overseer
     name = str(policy.compare_within)
-    everybody = match(None, None, (len(there), len(here)), policy.min_stratum)
-    limits = distance_limits(there, [name], everybody.resampled(policy.resamples, policy.seed), policy)
+    # Of one column the counts are all that matters: people need not be drawn one by one.
+    counts = there[name].value_counts(dropna=False)
+    random = np.random.default_rng(policy.seed)
+    of_reference, of_batch = (
+        random.multinomial(rows, counts / len(there), size=policy.resamples).astype(np.float32)
+        for rows in (len(there), len(here))
+    )
+    limits = distance_limits(pd.DataFrame({name: counts.index}), [name], (of_reference, of_batch), policy)
     value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
     yield Figure.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
 
