@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 
 import dagster as dg
+import psutil
 
 from poleng_assets.files import write_whole
 from poleng_assets.home import CHECKOUT, Home
@@ -13,6 +16,8 @@ from poleng_assets.home import CHECKOUT, Home
 SETTINGS = CHECKOUT / "dagster.yaml"
 RELATIVE_HISTORY = "data/dagster"
 HEARTBEAT_SECONDS = 60
+# Where Dagster keeps its databases, in the order in which they are moved in.
+_HISTORY = ("schedules", "history")
 
 
 def dagster_home(home: Home) -> Path:
@@ -22,10 +27,35 @@ def dagster_home(home: Home) -> Path:
         FileNotFoundError: the checkout's ``dagster.yaml`` is gone.
     """
     home.create()
-    settings = SETTINGS.read_text(encoding="utf-8").replace(RELATIVE_HISTORY, str(home.dagster))
-    target = home.dagster / "dagster.yaml"
-    write_whole(target, settings)
-    return home.dagster
+    for left in home.root.glob(".dagster.*.part"):
+        if not psutil.pid_exists(int(left.name.split(".")[2])):
+            shutil.rmtree(left)  # its process was killed
+    if not (home.dagster / _HISTORY[-1]).exists():
+        _make_history(home)
+    return _settled(home.dagster)
+
+
+def _settled(folder: Path) -> Path:
+    """Write the settings that keep Dagster's history in a folder into that folder; return it."""
+    settings = SETTINGS.read_text(encoding="utf-8").replace(RELATIVE_HISTORY, str(folder))
+    write_whole(folder / "dagster.yaml", settings)
+    return folder
+
+
+def _make_history(home: Home) -> None:
+    """Make Dagster's databases beside their place, and move them there whole.
+
+    Dagster makes their tables one by one: killed in between, it would ask for a migration ever after.
+    """
+    made = home.root / f".dagster.{os.getpid()}.part"
+    made.mkdir()
+    with dg.DagsterInstance.from_config(str(_settled(made))):
+        pass  # opened once, it has all its tables
+    for name in _HISTORY:
+        # Not when a killed process has moved it in before.
+        if not (home.dagster / name).exists():
+            (made / name).rename(home.dagster / name)
+    shutil.rmtree(made)
 
 
 def open_instance(home: Home) -> dg.DagsterInstance:

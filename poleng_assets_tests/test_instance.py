@@ -1,0 +1,59 @@
+"""Dagster's history in a home: there whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from poleng_assets.home import Home
+from poleng_assets.instance import open_instance
+
+OPEN = """
+import sys
+from pathlib import Path
+from poleng_assets.home import Home
+from poleng_assets.instance import open_instance
+print("begin", flush=True)
+with open_instance(Home(Path(sys.argv[1]))):
+    print("made", flush=True)
+"""
+
+
+def assert_it_works(home: Home) -> None:
+    with open_instance(home) as instance:
+        assert list(home.root.glob(".dagster*")) == []
+        instance.add_dynamic_partitions("batch", ["march"])
+        assert instance.get_dynamic_partitions("batch") == ["march"]
+        assert list(instance.get_runs()) == []
+        assert instance.all_instigator_state() == []
+
+
+def test_a_history_is_made_whole_and_nothing_is_left_beside_it(home: Home):
+    assert_it_works(home)
+    assert str(home.dagster) in (home.dagster / "dagster.yaml").read_text()
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.15, 0.3])
+def test_a_history_whose_making_was_killed_is_made_again(tmp_path: Path, delay: float):
+    home = Home(tmp_path / "home").create()
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN, str(home.root)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+    assert_it_works(home)
+
+
+def test_a_history_of_which_a_part_was_moved_in_is_finished(home: Home):
+    with open_instance(home):
+        pass
+    (home.dagster / "history").rename(home.root / "aside")
+    assert_it_works(home)
