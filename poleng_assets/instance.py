@@ -27,7 +27,7 @@ def dagster_home(home: Home) -> Path:
         FileNotFoundError: the checkout's ``dagster.yaml`` is gone.
     """
     home.create()
-    for left in home.root.glob(".dagster.*.part"):
+    for left in home.dagster.glob(".history.*.part"):
         if not psutil.pid_exists(int(left.name.split(".")[2])):
             shutil.rmtree(left)  # its process was killed
     if not (home.dagster / _HISTORY[-1]).exists():
@@ -47,7 +47,8 @@ def _make_history(home: Home) -> None:
 
     Dagster makes their tables one by one: killed in between, it would ask for a migration ever after.
     """
-    made = home.root / f".dagster.{os.getpid()}.part"
+    # In the folder itself, which may be a disk of its own.
+    made = home.dagster / f".history.{os.getpid()}.part"
     made.mkdir()
     with dg.DagsterInstance.from_config(str(_settled(made))):
         pass  # opened once, it has all its tables

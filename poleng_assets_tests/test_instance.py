@@ -27,7 +27,7 @@ with open_instance(Home(Path(sys.argv[1]))):
 
 def assert_it_works(home: Home) -> None:
     with open_instance(home) as instance:
-        assert list(home.root.glob(".dagster*")) == []
+        assert list(home.dagster.glob(".*")) == []
         instance.add_dynamic_partitions("batch", ["march"])
         assert instance.get_dynamic_partitions("batch") == ["march"]
         assert list(instance.get_runs()) == []

@@ -66,6 +66,12 @@ def shop(quick: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work
         os.umask(before)
 
 
+@pytest.fixture(autouse=True)
+def _one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is left alone at once: that it is tried three times is seen in graph/test_versions.py."""
+    monkeypatch.setattr("poleng_assets.runs.FAILURES_BEFORE_A_PAUSE", 1)
+
+
 def new_batch(shop: Workshop, name: str, rows: int = 120) -> pd.DataFrame:
     """Return people of the founding population whom nobody has seen."""
     study = load_study()
