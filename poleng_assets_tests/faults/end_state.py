@@ -35,7 +35,16 @@ RUN_TAGS = {"dagster_run_id"}
 # Seconds that a fit took; keys of JSON.
 MEASURED_TIME = re.compile(r"(^|_)(seconds|at)$")
 # Read through their own libraries, not as bytes; a log tells of attempts.
-OPENED = ("warehouse.duckdb", "mlflow.db", "mlartifacts/", "tuning/", "dagster/", "outbox/", ".lock", "dev.log")
+OPENED = (
+    "warehouse.duckdb",
+    "mlflow.db",
+    "mlartifacts/",
+    "tuning/",
+    "dagster/",
+    "outbox/",
+    ".lock",
+    "dev.log",
+)
 # Their content is sealed by MLflow with times and ids.
 SEALED = {"MLmodel"}
 VARYING = re.compile(
