@@ -66,9 +66,7 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
             elif one.name not in busy:
                 # One version of a name at a time: which is the next is known when the last is taken in.
                 busy.add(one.name)
-                request, message = _ingest_request(
-                    instance, one, _partition_of(instance, one, partitions), job
-                )
+                request, message = _ingest_request(instance, one, partitions, job)
                 requests += [request] if request else []
                 messages += [message] if message else []
         for message in messages:
@@ -102,7 +100,7 @@ def _content_hash(instance: dg.DagsterInstance, kind: Kind, partition: str) -> s
 
 
 def _ingest_request(
-    instance: dg.DagsterInstance, dropped: Dropped, partition: str, job: str
+    instance: dg.DagsterInstance, dropped: Dropped, partitions: Sequence[str], job: str
 ) -> tuple[dg.RunRequest | None, str]:
     """Ask for the run that takes a file in, or say why it is not tried again."""
     request = _ingest_tag(dropped)
@@ -115,7 +113,7 @@ def _ingest_request(
         )
     return dg.RunRequest(
         run_key=f"{request}/{past.number}",
-        partition_key=partition,
+        partition_key=_partition_of(instance, dropped, partitions),
         run_config=dg.RunConfig(ops={dropped.kind: {"config": {"file": dropped.path.name}}}),
         tags={REQUEST_TAG: request},
     ), ""

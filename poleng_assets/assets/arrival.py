@@ -138,8 +138,7 @@ def _taken_in(
         },
         check_results=[
             dg.AssetCheckResult(
-                passed=counted.kept + counted.quarantined + counted.erased == counted.read
-                and counted.file_agrees,
+                passed=counted.taken_in_whole,
                 check_name=ROWS_ACCOUNTED_FOR,
                 metadata={
                     "read": counted.read,

@@ -40,16 +40,14 @@ class Account:
     @property
     def balanced(self) -> bool:
         """Whether every row that came in is somewhere."""
-        return (
-            self.file_agrees
-            and self.scored == self.kept
-            and self.kept + self.quarantined + self.erased == self.read
-        )
+        return self.taken_in_whole and self.scored == self.kept
 
     @property
-    def file_agrees(self) -> bool:
-        """Whether the archived file holds what was read; erased rows may be gone from it."""
-        return self.in_file is None or self.in_file + self.erased >= self.read >= self.in_file
+    def taken_in_whole(self) -> bool:
+        """Whether every row of the file is kept, in quarantine or erased; erased ones may be gone from it."""
+        in_file = self.read if self.in_file is None else self.in_file
+        file_agrees = in_file + self.erased >= self.read >= in_file
+        return file_agrees and self.kept + self.quarantined + self.erased == self.read
 
     def in_words(self) -> str:
         """Tell where the rows are."""

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 
-from poleng_assets.study import STUDIES
+from poleng_assets.simulation.population import write_scenario_data
+from poleng_assets.study import STUDIES, load_study
+
+
+@contextmanager
+def quick_survey(folder: Path) -> Iterator[Path]:
+    """Put the quick study in force, as ``quick.yaml`` of a folder; yield the folder of its made-up data."""
+    with patch.dict(os.environ, POLENG_STUDY=str(write_quick_study(folder / "quick.yaml"))):
+        write_scenario_data(load_study(), folder / "data", scale=0.05)
+        yield folder / "data"
 
 
 def write_quick_study(path: Path) -> Path:

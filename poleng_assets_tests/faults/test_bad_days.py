@@ -31,10 +31,10 @@ from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.rollback import ROLLBACK_JOB
 from poleng_assets.runs import forgive
 from poleng_assets.simulation.conductor import RunReport
-from poleng_assets.simulation.population import synthesise, write_scenario_data
+from poleng_assets.simulation.population import synthesise
 from poleng_assets.study import StudyError, load_study
 from poleng_assets_tests.faults.disks import filled, mounted, read_only
-from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 pytestmark = pytest.mark.slow
@@ -44,10 +44,8 @@ pytestmark = pytest.mark.slow
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The study with quick policies in force; the folder of its synthetic data."""
     folder = tmp_path_factory.mktemp("quick")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLENG_STUDY", str(write_quick_study(folder / "quick.yaml")))
-        write_scenario_data(load_study(), folder / "data", scale=0.05)
-        yield folder / "data"
+    with quick_survey(folder) as data:
+        yield data
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ import pytest
 
 from poleng_assets.notifications import collect
 from poleng_assets.outbox import Outbox, open_outbox
-from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 from poleng_assets_tests.sinks import WebSink, web_sink
 
@@ -28,10 +27,8 @@ SECRET = "hunter2-very-secret"
 def quick(tmp_path_factory) -> Iterator[Path]:
     """The quick study is in force for this module; the data folder of its survey."""
     folder = tmp_path_factory.mktemp("quick")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLENG_STUDY", str(write_quick_study(folder / "study.yaml")))
-        write_scenario_data(load_study(), folder / "data", scale=0.05)
-        yield folder / "data"
+    with quick_survey(folder) as data:
+        yield data
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,8 @@ from poleng_assets.resources.registry import CHAMPION
 from poleng_assets.runs import PARTITION_TAG
 from poleng_assets.sensors import survey
 from poleng_assets.simulation.conductor import RunReport
-from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 STUDY = load_study()
@@ -41,15 +40,12 @@ BROKEN = 4
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A home in which a small model serves, trained in seconds."""
     folder = tmp_path_factory.mktemp("release")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("POLENG_STUDY", str(write_quick_study(folder / "study.yaml")))
-        write_scenario_data(load_study(), folder / "data", scale=0.05)
-        with open_workshop(folder / "home", folder / "data") as workshop:
-            workshop.drop("field_studies", "founding_study")
-            champion = workshop.registry.alias(CHAMPION)
-            assert champion is not None
-            assert champion.version == 1
-            yield workshop
+    with quick_survey(folder) as data, open_workshop(folder / "home", data) as workshop:
+        workshop.drop("field_studies", "founding_study")
+        champion = workshop.registry.alias(CHAMPION)
+        assert champion is not None
+        assert champion.version == 1
+        yield workshop
 
 
 def drop_broken(workshop: Workshop, kind: Kind, name: str, source: str, column: str) -> pd.DataFrame:

@@ -9,9 +9,8 @@ import pytest
 
 from poleng_assets.core.versions import version_id
 from poleng_assets.runs import attempts, forgive
-from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 
@@ -19,12 +18,9 @@ from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A home whose first champion serves, by a study that trains in seconds."""
     folder = tmp_path_factory.mktemp("versions")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLENG_STUDY", str(write_quick_study(folder / "quick.yaml")))
-        write_scenario_data(load_study(), folder / "data", scale=0.05)
-        with open_workshop(folder / "home", folder / "data") as opened:
-            opened.drop("field_studies", "founding_study")
-            yield opened
+    with quick_survey(folder) as data, open_workshop(folder / "home", data) as opened:
+        opened.drop("field_studies", "founding_study")
+        yield opened
 
 
 @pytest.fixture
