@@ -19,7 +19,7 @@ import yaml
 from poleng_assets.core.accounting import Balance, balance
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
-from poleng_assets.jobs import RETRAIN_JOB, process_batch
+from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.runs import runs_in_progress
@@ -99,9 +99,7 @@ class Crowd:
         )
 
 
-def run_crowd(
-    folder: Path, *, batches: int, held_seconds: float, patience: float, rounds: int = 6000
-) -> Crowd:
+def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: float) -> Crowd:
     """Start a daemon, give it a held batch with a new field study, and drop the crowd at once.
 
     Args:
@@ -109,9 +107,8 @@ def run_crowd(
         batches: how many.
         held_seconds: for which a person's shell keeps the warehouse open.
         patience: seconds after which the missing lists are counted as missing.
-        rounds: of boosting: how long the training takes that goes on meanwhile.
     """
-    study_file = _study_with_a_long_training(folder / "study.yaml", rounds)
+    study_file = _study_with_a_long_training(folder / "study.yaml")
     # Put back afterwards: whatever else this process does has another study.
     with patch.dict(os.environ, POLENG_STUDY=str(study_file)):
         return _play(folder, batches, held_seconds, patience)
@@ -139,12 +136,17 @@ def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> C
         waited = _hold(home, held_seconds)
         _wait(lambda: _all_done(home, dropped), patience)
         seconds = time.time() - began
-    return _look(home, study, dropped, waited, seconds, began)
+    return _look(home, study, dropped, waited, seconds)
 
 
-def _study_with_a_long_training(path: Path, rounds: int) -> Path:
+def _study_with_a_long_training(path: Path) -> Path:
     content = yaml.safe_load(write_quick_study(path).read_text(encoding="utf-8"))
-    content["policies"]["training"] |= {"rounds": rounds, "learning_rate": 0.003, "max_depth": 6, "folds": 3}
+    content["policies"]["training"] |= {
+        "rounds": 6000,
+        "learning_rate": 0.003,
+        "max_depth": 6,
+        "folds": 3,
+    }
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
@@ -198,9 +200,7 @@ def _listed(home: Home, dropped: tuple[str, ...]) -> int:
     return sum((home.contact_lists / f"{name}.csv").exists() for name in dropped)
 
 
-def _look(
-    home: Home, study: Study, dropped: tuple[str, ...], waited: str, seconds: float, began: float
-) -> Crowd:
+def _look(home: Home, study: Study, dropped: tuple[str, ...], waited: str, seconds: float) -> Crowd:
     with open_instance(home) as instance:
         failures = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         failed = tuple(f"{run.job_name} {run.tags.get('dagster/partition', '')}".strip() for run in failures)
@@ -208,31 +208,25 @@ def _look(
         slots = sum(
             storage.get_concurrency_info(key).active_slot_count for key in storage.get_concurrency_keys()
         )
-        trainings = instance.get_run_records(dg.RunsFilter(job_name=RETRAIN_JOB))
-        during = [
-            record
-            for record in instance.get_run_records(dg.RunsFilter(job_name=process_batch.name))
-            if record.end_time
-            and any(
-                training.start_time and training.start_time < record.end_time < (training.end_time or 0)
-                for training in trainings
-            )
-            and record.end_time > began
+        trainings = [
+            (training.start_time, training.end_time)
+            for training in instance.get_run_records(dg.RunsFilter(job_name=RETRAIN_JOB))
+            if training.start_time and training.end_time
         ]
     with Warehouse(home.warehouse, study).connect() as con:
         order = con.execute(
-            "SELECT name FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at"
+            "SELECT name, epoch(ingested_at) FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at"
         ).fetchall()
         counted = balance(con, study)
-    taken_in = tuple(name for (name,) in order if name in dropped)
+    taken_in = {name: when for name, when in order if name in dropped}
     return Crowd(
         dropped,
-        taken_in,
+        tuple(taken_in),
         _listed(home, dropped),
         failed,
         slots,
         waited,
-        len(during),
+        sum(any(start < when < end for start, end in trainings) for when in taken_in.values()),
         counted,
         seconds,
     )
