@@ -22,6 +22,8 @@ _STATEMENT = re.compile(
     r"\s+(?:IF\s+NOT\s+EXISTS\s+)?\"?(\w+)",
     re.IGNORECASE,
 )
+# A database that is made beside its place is named after the process that makes it.
+_PROCESS = re.compile(r"\.\d+\.part$")
 _EVENT = re.compile(r"(ASSET|STEP|PIPELINE|RUN)_[A-Z_]+")
 
 
@@ -143,7 +145,9 @@ def _role(place: str) -> str:
         # MLflow writes beside the place first, under a name by lot.
         name = ".uploading" if "uploading" in parts[-1] else parts[-1]
         return f"mlartifacts/{name}" if "." in name else "mlartifacts"
-    return "/".join(parts[:2]) if parts[0] in ("landing", "archive", "rejected") else parts[0]
+    if parts[0] in ("landing", "archive", "rejected"):
+        return "/".join(parts[:2])
+    return _PROCESS.sub(".part", parts[0])
 
 
 class _Watched:
