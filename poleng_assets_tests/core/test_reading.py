@@ -356,17 +356,22 @@ def test_a_changed_byte_of_a_gzip_file_is_found(write: Write):
     assert "is damaged" in refusal(write(bytes(packed), "drop.csv.gz"))
 
 
+def zipped(content: bytes) -> bytes:
+    """Zip without the time of day: all processes that share the tests must find the same cases."""
+    return gzip.compress(content, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("drop.csv", b"PAR1....PAR1", "its content is a parquet file"),
         ("drop.csv", b"PK\x03\x04....", "a zip archive or an Excel workbook"),
         ("drop.csv", b"\xd0\xcf\x11\xe0....", "an old Excel workbook"),
-        ("drop.csv", gzip.compress(PLAIN.encode()), "its content is gzip"),
-        ("drop.csv.gz", gzip.compress(gzip.compress(PLAIN.encode())), "its content is gzip"),
-        ("drop.csv.gz", gzip.compress(b"PK\x03\x04...."), "an Excel workbook"),
+        ("drop.csv", zipped(PLAIN.encode()), "its content is gzip"),
+        ("drop.csv.gz", zipped(zipped(PLAIN.encode())), "its content is gzip"),
+        ("drop.csv.gz", zipped(b"PK\x03\x04...."), "an Excel workbook"),
         ("drop.csv.gz", PLAIN.encode(), "cannot be read as csv.gz"),
-        ("drop.csv.zst", gzip.compress(PLAIN.encode()), "cannot be read as csv.zst"),
+        ("drop.csv.zst", zipped(PLAIN.encode()), "cannot be read as csv.zst"),
         ("drop.csv", b" \n<!DOCTYPE html><html><body>a,b,c</body></html>", "HTML or XML"),
         ("drop.csv", b"\xff\xfe" + "<html>".encode("utf-16-le"), "HTML or XML"),
         ("drop.parquet", PLAIN.encode(), "its content is something else"),
