@@ -18,7 +18,8 @@ import pytest
 
 from poleng_assets.core import reading
 from poleng_assets.core.contract import FileRefused
-from poleng_assets.core.reading import Malformed, count_rows, file_id, has_known_suffix, open_file
+from poleng_assets.core.dropped_files import file_id, has_known_suffix
+from poleng_assets.core.reading import Malformed, count_rows, open_file
 
 NEEDED = ["a", "c"]
 PLAIN = "a,b,c\n1,x,2\n3,y,4\n"
@@ -362,11 +363,15 @@ def test_a_changed_byte_of_a_gzip_file_is_found(write: Write):
         ("drop.csv", b"PAR1....PAR1", "its content is a parquet file"),
         ("drop.csv", b"PK\x03\x04....", "a zip archive or an Excel workbook"),
         ("drop.csv", b"\xd0\xcf\x11\xe0....", "an old Excel workbook"),
-        ("drop.csv", gzip.compress(PLAIN.encode()), "its content is gzip"),
-        ("drop.csv.gz", gzip.compress(gzip.compress(PLAIN.encode())), "its content is gzip"),
-        ("drop.csv.gz", gzip.compress(b"PK\x03\x04...."), "an Excel workbook"),
+        ("drop.csv", gzip.compress(PLAIN.encode(), mtime=0), "its content is gzip"),
+        (
+            "drop.csv.gz",
+            gzip.compress(gzip.compress(PLAIN.encode(), mtime=0), mtime=0),
+            "its content is gzip",
+        ),
+        ("drop.csv.gz", gzip.compress(b"PK\x03\x04....", mtime=0), "an Excel workbook"),
         ("drop.csv.gz", PLAIN.encode(), "cannot be read as csv.gz"),
-        ("drop.csv.zst", gzip.compress(PLAIN.encode()), "cannot be read as csv.zst"),
+        ("drop.csv.zst", gzip.compress(PLAIN.encode(), mtime=0), "cannot be read as csv.zst"),
         ("drop.csv", b" \n<!DOCTYPE html><html><body>a,b,c</body></html>", "HTML or XML"),
         ("drop.csv", b"\xff\xfe" + "<html>".encode("utf-16-le"), "HTML or XML"),
         ("drop.parquet", PLAIN.encode(), "its content is something else"),

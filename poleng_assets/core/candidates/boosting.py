@@ -92,7 +92,6 @@ class Boosting(Candidate):
         # and folds and candidates that are fitted side by side use the cores better.
         fixed = {"objective": "binary:logistic", "tree_method": "hist", "seed": seed, "nthread": 1}
         booster = xgboost.train(settings | fixed, blank._data(matrix, target), num_boost_round=rounds)
-        booster.set_param({"nthread": 0})
         return cls(booster, columns.categorical, levels)
 
     def log_odds(self, matrix: np.ndarray) -> np.ndarray:
@@ -130,7 +129,8 @@ class Boosting(Candidate):
 
         layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
         levels = Levels(tuple(tuple(one) for one in layout["levels"])) if layout["levels"] else None
-        return cls(xgboost.Booster(model_file=folder / "booster.ubj"), tuple(layout["categorical"]), levels)
+        booster = xgboost.Booster({"nthread": 1}, model_file=folder / "booster.ubj")
+        return cls(booster, tuple(layout["categorical"]), levels)
 
     def _laid_out(self, matrix: np.ndarray) -> np.ndarray:
         return matrix if self.levels is None else self.levels.dense(matrix, self.categorical)
