@@ -19,6 +19,7 @@ from poleng_assets.commands.forget import forget
 from poleng_assets.commands.notify import notify
 from poleng_assets.commands.quarantine import quarantine
 from poleng_assets.commands.retention import retention
+from poleng_assets.commands.serve import serve
 from poleng_assets.home import CHECKOUT, Home, Kind
 from poleng_assets.study import StudyError, load_study
 from poleng_assets.terminal import (
@@ -469,7 +470,7 @@ def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {home.root}"
 
 
-for command in (backup, forget, notify, quarantine, restore, retention):
+for command in (backup, forget, notify, quarantine, restore, retention, serve):
     main.add_command(command)
 
 

@@ -217,7 +217,7 @@ def _look(home: Home, study: Study, dropped: tuple[str, ...], waited: str, secon
         order = con.execute(
             "SELECT name, epoch(ingested_at) FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at"
         ).fetchall()
-        counted = balance(con, study)
+        counted = balance(con)
     taken_in = {name: when for name, when in order if name in dropped}
     return Crowd(
         dropped,
