@@ -422,6 +422,8 @@ def _batch_facts(row: BatchRow) -> dict[str, Any]:
         "estimated_auc": row.estimated_auc,
         "realised_auc": row.realised_auc,
         "contacts": row.listed,
+        "current": row.current,
+        "flagged": row.flagged,
     }
 
 
@@ -455,9 +457,15 @@ def _batch_table(rows: list[dict[str, Any]]) -> Table:
             str(row["drifted_columns"]),
             _cell(row["estimated_auc"]),
             _cell(row["realised_auc"]),
-            f"{row['contacts']:,}" if row["contacts"] else "superseded",
+            _contacts(row),
         )
     return table
+
+
+def _contacts(row: dict[str, Any]) -> str:
+    if not row["current"]:
+        return "superseded"
+    return "no list yet" if row["flagged"] and not row["contacts"] else f"{row['contacts']:,}"
 
 
 def _cell(value: object) -> str:

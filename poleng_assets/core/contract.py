@@ -126,7 +126,7 @@ def check_rows(
     for name in names:
         values = _plain(name, table[name])
         if name == study.id:
-            columns[name], found = _ids(name, values, ascii_only)
+            columns[name], found = read_ids(name, values, ascii_only)
         else:
             columns[name], found = _codes(values, ascii_only)
         faults += [(place, name, reason) for fault in found for place, reason in fault.each()]
@@ -230,7 +230,7 @@ def _reason(check: str, value: object) -> str:
     return "is empty" if check == "not_nullable" else f"{value} is not among the codes of the study"
 
 
-def _ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
+def read_ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
     """Return the ids as text, without blanks around them, and what is wrong with them.
 
     The reasons do not name the id: they stand in logs and messages.

@@ -131,13 +131,13 @@ class Registry:
 
         Raises:
             dagster.Failure: the alias points to a version that the ledger did not appoint, or the version
-                that it appointed is not registered.
+                that it appointed is not registered; an empty ledger appointed none.
         """
         version, told = self.alias(CHAMPION), appointed(con)
         words = disagreement(told, version.version if version else None)
-        if told is None or not words:
+        if not words:
             return version
-        if version is not None and version.version != told.before:
+        if told is None or (version is not None and version.version != told.before):
             raise dg.Failure(f"Not done: {words}.", allow_retries=False)
         meant = self._appointed_version(told)
         say(f"The alias 'champion' is put back to version {told.version}: {words}")

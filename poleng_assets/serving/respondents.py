@@ -19,7 +19,7 @@ import pyarrow as pa
 from poleng_assets.core.codes import to_codes
 
 # The door's own reading of ids: what is blank, too long or unprintable there, is so here.
-from poleng_assets.core.contract import _ids as read_ids
+from poleng_assets.core.contract import read_ids
 from poleng_assets.study import Study
 
 SHAPE = (
