@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,9 @@ HEARTBEAT_SECONDS = 60
 # Where Dagster keeps its databases, in the order in which they are moved in.
 _HISTORY = ("schedules", "history")
 
+# What is made is named after its process: its threads take turns.
+_MAKING = threading.Lock()
+
 
 def dagster_home(home: Home) -> Path:
     """Write the settings into the home and return the folder that ``DAGSTER_HOME`` must name.
@@ -27,12 +31,13 @@ def dagster_home(home: Home) -> Path:
         FileNotFoundError: the checkout's ``dagster.yaml`` is gone.
     """
     home.create()
-    for left in home.dagster.glob(".history.*.part"):
-        if not psutil.pid_exists(int(left.name.split(".")[2])):
-            shutil.rmtree(left)  # its process was killed
-    if not (home.dagster / _HISTORY[-1]).exists():
-        _make_history(home)
-    return _settled(home.dagster)
+    with _MAKING:
+        for left in home.dagster.glob(".history.*.part"):
+            if not psutil.pid_exists(int(left.name.split(".")[2])):
+                shutil.rmtree(left)  # its process was killed
+        if not (home.dagster / _HISTORY[-1]).exists():
+            _make_history(home)
+        return _settled(home.dagster)
 
 
 def _settled(folder: Path) -> Path:

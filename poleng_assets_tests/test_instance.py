@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
+from poleng_assets.instance import dagster_home, open_instance
 
 OPEN = """
 import sys
 from pathlib import Path
 from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
+from poleng_assets.instance import dagster_home, open_instance
 print("begin", flush=True)
 with open_instance(Home(Path(sys.argv[1]))):
     print("made", flush=True)
@@ -50,6 +51,13 @@ def test_a_history_whose_making_was_killed_is_made_again(tmp_path: Path, delay: 
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
     assert_it_works(home)
+
+
+def test_the_threads_of_a_process_make_the_history_once(home: Home):
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: dagster_home(home), range(4)))
+    assert set(made) == {home.dagster}
+    assert not list(home.dagster.glob(".history.*"))
 
 
 def test_a_history_of_which_a_part_was_moved_in_is_finished(home: Home):

@@ -99,7 +99,9 @@ class Crowd:
         )
 
 
-def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: float) -> Crowd:
+def run_crowd(
+    folder: Path, *, batches: int, held_seconds: float, patience: float, rounds: int = 6000
+) -> Crowd:
     """Start a daemon, give it a held batch with a new field study, and drop the crowd at once.
 
     Args:
@@ -107,8 +109,9 @@ def run_crowd(folder: Path, *, batches: int, held_seconds: float, patience: floa
         batches: how many.
         held_seconds: for which a person's shell keeps the warehouse open.
         patience: seconds after which the missing lists are counted as missing.
+        rounds: of boosting, in the training that goes on meanwhile.
     """
-    study_file = _study_with_a_long_training(folder / "study.yaml")
+    study_file = _study_with_a_long_training(folder / "study.yaml", rounds)
     # Put back afterwards: whatever else this process does has another study.
     with patch.dict(os.environ, POLENG_STUDY=str(study_file)):
         return _play(folder, batches, held_seconds, patience)
@@ -139,10 +142,10 @@ def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> C
     return _look(home, study, dropped, waited, seconds)
 
 
-def _study_with_a_long_training(path: Path) -> Path:
+def _study_with_a_long_training(path: Path, rounds: int) -> Path:
     content = yaml.safe_load(write_quick_study(path).read_text(encoding="utf-8"))
     content["policies"]["training"] |= {
-        "rounds": 6000,
+        "rounds": rounds,
         "learning_rate": 0.003,
         "max_depth": 6,
         "folds": 3,
