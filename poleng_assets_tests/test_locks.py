@@ -100,12 +100,22 @@ def test_a_process_that_was_killed_drives_no_longer(home: Home, start: Start):
         assert f'"pid": {os.getpid()}' in home.lock.read_text()
 
 
+def drives_within_seconds(home: Home) -> bool:
+    """A child that was forked just then lets go when it becomes another program."""
+    give_up = time.monotonic() + 5
+    while time.monotonic() < give_up:
+        with suppress(HomeTaken), driving(home, "settle"):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_the_children_of_a_killed_process_do_not_drive_on(home: Home, start: Start):
     other = start(way="child")
     other.kill()
     other.wait()
-    with driving(home, "settle"):
-        assert f'"pid": {os.getpid()}' in home.lock.read_text()
+    assert drives_within_seconds(home)
+    assert f'"pid": {os.getpid()}' in home.lock.read_text()
 
 
 def test_the_lock_goes_on_in_what_the_process_becomes(home: Home, start: Start):

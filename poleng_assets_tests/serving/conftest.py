@@ -116,7 +116,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "candidates": ["xgboost", "logistic", "forest"],
         "max_blended": 3,
         "min_blend_gain": 0.0,
-        "quick": {"trials": 3, "minutes": 5},
+        "quick": {"trials": 4, "minutes": 5},
     }
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     with patch.dict(os.environ, POLENG_STUDY=str(path)):

@@ -23,7 +23,7 @@ def ready(member: Any, matrix: np.ndarray) -> Callable[[], np.ndarray]:
         TypeError: a kind of candidate that this does not know.
     """
     if isinstance(member, Boosting):
-        laid_out = matrix if member.levels is None else member.levels.dense(matrix, member.categorical)
+        laid_out = member.laid_out(matrix)
         return lambda: member.booster.inplace_predict(laid_out, predict_type="margin")
     if isinstance(member, Logistic):
         sparse = member.levels.sparse(matrix, member.varies_by, member.strength)

@@ -104,7 +104,7 @@ class Boosting(Candidate):
 
     def log_odds(self, matrix: np.ndarray) -> np.ndarray:
         """Return the booster's margin for each row: float64, shape (n,)."""
-        laid_out = self._laid_out(matrix)
+        laid_out = self.laid_out(matrix)
         return self.booster.inplace_predict(laid_out, predict_type="margin").astype(np.float64)
 
     def contributions(self, matrix: np.ndarray) -> np.ndarray:
@@ -145,7 +145,8 @@ class Boosting(Candidate):
         booster = xgboost.Booster({"nthread": 1}, model_file=folder / "booster.ubj")
         return cls(booster, tuple(layout["categorical"]), levels, ranks)
 
-    def _laid_out(self, matrix: np.ndarray) -> np.ndarray:
+    def laid_out(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the encoder's matrix, float32, shape (n, features), as the booster reads it."""
         if self.ranks is not None:
             return self.ranks.ranked(matrix)
         return matrix if self.levels is None else self.levels.dense(matrix, self.categorical)
@@ -154,10 +155,10 @@ class Boosting(Candidate):
         import xgboost
 
         if self.levels is not None:
-            return xgboost.DMatrix(self._laid_out(matrix), target)
+            return xgboost.DMatrix(self.laid_out(matrix), target)
         ranked = self.ranks.ranks if self.ranks else [None] * len(self.categorical)
         types = [
             "c" if one and rank is None else "q" for one, rank in zip(self.categorical, ranked, strict=True)
         ]
-        laid_out = self._laid_out(matrix)
+        laid_out = self.laid_out(matrix)
         return xgboost.DMatrix(laid_out, target, feature_types=types, enable_categorical=True)
