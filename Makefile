@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo dev test test-faults audit bench-model bench-promotion bench-overseer lint format constraints clean
+.PHONY: demo dev test test-faults audit bench bench-model bench-promotion bench-overseer bench-serve docs lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	POLENG_NOTIFY= $(BIN)/poleng simulate full
@@ -24,6 +24,9 @@ audit: $(STAMP)         ## look the pinned versions up among the known vulnerabi
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
+bench: $(STAMP)         ## speed and size beside the limit and the seed's way; DATA=folder, ARGS=--quick or --full
+	$(BIN)/python -m tools.bench $(if $(DATA),--data $(DATA)) $(ARGS)
+
 bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with field_studies/
 	$(BIN)/python tools/bench_promotion.py --data $(DATA)
 
@@ -32,6 +35,12 @@ bench-model: $(STAMP)   ## the model and its promotion against their bars; DATA=
 
 bench-overseer: $(STAMP)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
 	$(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))
+
+bench-serve: $(STAMP)   ## requests a second and how long they take; DATA=folder of a real survey, HOME_FOLDER=a home
+	$(BIN)/python tools/bench_serve.py $(if $(DATA),--data $(DATA)) $(if $(HOME_FOLDER),--home $(HOME_FOLDER))
+
+docs: $(STAMP)          ## make a web site of docs/, in site/
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(STAMP)          ## ruff and mypy
 	$(BIN)/ruff check .

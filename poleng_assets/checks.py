@@ -7,7 +7,6 @@ import csv
 
 import dagster as dg
 
-from poleng_assets.core.contact_list import harmless
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -34,6 +33,8 @@ def every_contact_stands_in_the_list(
 
 def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tuple[set[str], set[str]]:
     """Return the ids that are flagged and not in the file, and those in the file and not flagged."""
+    from poleng_assets.core.contact_list import harmless
+
     study = warehouse.study
     with warehouse.connect() as con:
         flagged = con.execute(

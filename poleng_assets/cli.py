@@ -19,6 +19,7 @@ from poleng_assets.commands.forget import forget
 from poleng_assets.commands.notify import notify
 from poleng_assets.commands.quarantine import quarantine
 from poleng_assets.commands.retention import retention
+from poleng_assets.commands.serve import serve
 from poleng_assets.home import CHECKOUT, Home, Kind
 from poleng_assets.study import StudyError, load_study
 from poleng_assets.terminal import (
@@ -421,6 +422,8 @@ def _batch_facts(row: BatchRow) -> dict[str, Any]:
         "estimated_auc": row.estimated_auc,
         "realised_auc": row.realised_auc,
         "contacts": row.listed,
+        "current": row.current,
+        "flagged": row.flagged,
     }
 
 
@@ -454,9 +457,15 @@ def _batch_table(rows: list[dict[str, Any]]) -> Table:
             str(row["drifted_columns"]),
             _cell(row["estimated_auc"]),
             _cell(row["realised_auc"]),
-            f"{row['contacts']:,}" if row["contacts"] else "superseded",
+            _contacts(row),
         )
     return table
+
+
+def _contacts(row: dict[str, Any]) -> str:
+    if not row["current"]:
+        return "superseded"
+    return "no list yet" if row["flagged"] and not row["contacts"] else f"{row['contacts']:,}"
 
 
 def _cell(value: object) -> str:
@@ -469,7 +478,7 @@ def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {home.root}"
 
 
-for command in (backup, forget, notify, quarantine, restore, retention):
+for command in (backup, forget, notify, quarantine, restore, retention, serve):
     main.add_command(command)
 
 

@@ -13,6 +13,7 @@ from poleng_assets.assets import (
     scoring,
     training,
 )
+from poleng_assets.freshness import with_freshness
 from poleng_assets.home import Home
 from poleng_assets.jobs import ASSET_JOBS
 from poleng_assets.notifications import NOTIFICATIONS
@@ -20,8 +21,9 @@ from poleng_assets.release import release_rows
 from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
 from poleng_assets.resources.registry import RegistryResource, mlflow_run
 from poleng_assets.resources.warehouse import WarehouseResource
-from poleng_assets.retention import apply_retention, retention_schedule
+from poleng_assets.retention import apply_retention
 from poleng_assets.rollback import rollback
+from poleng_assets.schedules import SCHEDULES
 from poleng_assets.sensors import SENSORS
 from poleng_assets.simulation.scenario_jobs import SCENARIO_JOBS
 from poleng_assets.study import load_study
@@ -36,14 +38,12 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
     """
     home = (home or Home.default()).create()
     return dg.Definitions(
-        assets=dg.load_assets_from_modules(
-            [field_studies, batches, outcomes, training, promotion, scoring, monitoring, requests]
-        ),
+        assets=dg.map_asset_specs(with_freshness, _assets()),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[*ASSET_JOBS, rollback, release_rows, apply_retention, *SCENARIO_JOBS],
         # Last: what the others have just had done is told in the same round.
         sensors=[*SENSORS, *NOTIFICATIONS],
-        schedules=[retention_schedule],
+        schedules=SCHEDULES,
         # One process for a run: NannyML alone costs seconds to import, in each process anew.
         executor=dg.in_process_executor,
         resources={
@@ -59,6 +59,11 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
             ),
         },
     )
+
+
+def _assets() -> list[dg.AssetsDefinition]:
+    modules = [field_studies, batches, outcomes, training, promotion, scoring, monitoring, requests]
+    return [one for one in dg.load_assets_from_modules(modules) if isinstance(one, dg.AssetsDefinition)]
 
 
 defs = build_defs()

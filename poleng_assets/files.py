@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a text file beside its place and move it there: nobody ever opens half of it.
+    """Write a text file beside its place and move it there, as :func:`in_place_of` does."""
+    with in_place_of(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """Give a file to be written to, and move it to its place at the end: nobody ever opens half of it.
 
     When it cannot be written, what stood there before still does, and nothing is left beside it. Its
     folder is made if it is missing; it must not be one that others may write to.
@@ -18,8 +27,8 @@ def write_whole(path: Path, text: str) -> Path:
         # Its owner's alone before anything stands in it; one that a killed process left is no other.
         part.touch(mode=0o600)
         part.chmod(0o600)
-        part.write_text(text, encoding="utf-8")
-        return part.replace(path)
+        yield part
+        part.replace(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a disk that fills up while it is written to says no name

@@ -24,6 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poleng_assets.core.compaction import write_anew
+from poleng_assets.core.contact_list import read_list
+from poleng_assets.core.dropped_files import SUFFIXES, content_hash, file_id
 from poleng_assets.core.forgetting import (
     Erased,
     changed_studies,
@@ -34,12 +36,10 @@ from poleng_assets.core.forgetting import (
     reference_without,
     studies_learned_from,
 )
-from poleng_assets.core.ingestion import content_hash
 from poleng_assets.core.person import Person
-from poleng_assets.core.reading import SUFFIXES, file_id
 from poleng_assets.core.sifting import Sifted, Unreadable, open_plain, sift
 from poleng_assets.core.tables import record_decision, transaction
-from poleng_assets.files import write_whole
+from poleng_assets.files import in_place_of, write_whole
 from poleng_assets.home import KINDS, Home
 from poleng_assets.resources.registry import ModelVersion, Registry
 from poleng_assets.resources.warehouse import Warehouse
@@ -114,7 +114,7 @@ def whereabouts(home: Home, study: Study, warehouse: Warehouse, subject: str) ->
         with warehouse.connect() as con:
             found = {f"table {table}": rows for table, rows in known_places(con, person).items()}
     for path in _files(home):
-        if _is_of_people(home, path) and (rows := _rows_in(home, study, path, person)):
+        if rows := _rows_in(home, study, path, person):
             found[str(path.relative_to(home.root))] = rows
     return found
 
@@ -138,7 +138,7 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
     if home.warehouse.exists():
         with warehouse.connect() as con:
             _refuse_unfinished(home, study, con, person)
-            _clean_files(home, study, person, result)
+            _clean_files(home, study, person, result, con)
             _clean_references(home, study, con, person, registry, result)
             if not person.recognisable and (lines := raw_lines_in_quarantine(con)):
                 result.notes.append(
@@ -152,7 +152,7 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
         write_anew(home.warehouse, warehouse.patience_seconds)
     else:
         _refuse_unfinished(home, study, None, person)
-        _clean_files(home, study, person, result)
+        _clean_files(home, study, person, result, None)
     result.proof = prove(home, study, warehouse, person)
     return result
 
@@ -225,6 +225,10 @@ def _is_of_people(home: Home, path: Path) -> bool:
     return path.relative_to(home.root).parts[0] in OF_PEOPLE and path.name.endswith(SUFFIXES)
 
 
+def _is_workbook(home: Home, path: Path) -> bool:
+    return path.parent == home.contact_lists and path.suffix == ".xlsx" and not path.name.startswith(".")
+
+
 def _sifted(home: Home, path: Path, target: IO[bytes] | None, person: Person, study: Study) -> Sifted:
     listed = path.relative_to(home.root).parts[0] in LISTS
     answers = {*study.feature_names, study.target.name}
@@ -259,12 +263,27 @@ def _holds(home: Home, study: Study, path: Path, person: Person) -> bool:
 
 def _rows_in(home: Home, study: Study, path: Path, person: Person) -> int:
     try:
-        return _sifted(home, path, None, person, study).rows
+        if _is_workbook(home, path):
+            return _rows_in_workbook(path, person)
+        return _sifted(home, path, None, person, study).rows if _is_of_people(home, path) else 0
     except Unreadable:
         return 0
 
 
-def _clean_files(home: Home, study: Study, person: Person, result: Forgotten) -> None:
+def _rows_in_workbook(path: Path, person: Person) -> int:
+    if person.recognisable and not _bytes_hold(path, person):
+        return 0
+    from poleng_assets.core.contact_workbook import first_cells
+
+    try:
+        return sum(person.owns(cell) for cell in first_cells(path))
+    except ValueError as error:
+        raise Unreadable(path.name) from error
+
+
+def _clean_files(
+    home: Home, study: Study, person: Person, result: Forgotten, con: duckdb.DuckDBPyConnection | None
+) -> None:
     """Take the person out of every file of the home but the warehouse."""
     called_so = {path.name for path in _files(home) if file_id(path.name) == person.id}
     for path in _files(home):
@@ -273,6 +292,8 @@ def _clean_files(home: Home, study: Study, person: Person, result: Forgotten) ->
         try:
             if _is_of_people(home, path):
                 changed = _clean_table(home, study, path, person)
+            elif _is_workbook(home, path):
+                changed = _clean_workbook(study, path, person, con)
             elif path.suffix in TEXTS:
                 changed = _clean_text(path, person)
             elif _is_sqlite(path):
@@ -299,6 +320,32 @@ def _clean_table(home: Home, study: Study, path: Path, person: Person) -> Change
 
     _rewrite(path, write)
     return Changed(path, found.rows, found.mentions)
+
+
+def _clean_workbook(
+    study: Study, path: Path, person: Person, con: duckdb.DuckDBPyConnection | None
+) -> Changed | None:
+    """Make the workbook of a contact list anew from the CSV beside it, which is clean by then.
+
+    One that somebody put there, and one whose list cannot be read any more, is removed.
+    """
+    from poleng_assets.core.contact_workbook import about_list, write_workbook
+
+    rows = _rows_in_workbook(path, person)
+    if not rows and not _bytes_hold(path, person):
+        return None
+    about = about_list(con, study, path.stem, without=person.ids) if con else None
+    try:
+        listed = read_list(path.with_suffix(".csv"))
+    except (FileNotFoundError, ValueError):
+        about = None
+    if about is None:
+        path.unlink()
+        return Changed(path, rows, removed=True)
+    with in_place_of(path) as part:
+        write_workbook(part, listed, study, about)
+        shutil.copystat(path, part)
+    return Changed(path, rows, mentions=0 if rows else 1)
 
 
 def _clean_text(path: Path, person: Person) -> Changed | None:
@@ -462,6 +509,9 @@ def _traces(home: Home, study: Study, path: Path, person: Person) -> Iterator[st
             found = Sifted()
         if found.any:
             yield f"{found.rows} rows, {found.mentions} mentions"
+    elif _is_workbook(home, path):
+        if rows := _rows_in(home, study, path, person):
+            yield f"{rows} rows"
     elif path.name.endswith(".parquet"):
         for column in pq.read_table(path).itercolumns():
             if any(isinstance(cell, str) and person.stands_in(cell) for cell in column.unique().to_pylist()):

@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from poleng_assets.home import KINDS, Home
 from poleng_assets.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
 from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import PARTITION_TAG, words_of
-from poleng_assets.study import NotificationsPolicy, load_study, study_file
+from poleng_assets.study import load_study
 
 TICK_SECONDS = 10
 TICK_BUDGET = 20.0
@@ -58,7 +57,7 @@ def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam
     addresses = read_addresses()
     if not addresses:
         return dg.SkipReason(f"Nobody is told anything: {VARIABLE} names no address")
-    home, policy = landing.home, _policy()
+    home, policy = landing.home, load_study().policies.notifications
     try:
         with open_outbox(home.outbox, policy) as outbox:
             if outbox is None:
@@ -73,18 +72,6 @@ def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam
     for words in said:
         context.log.warning(words)
     return dg.SkipReason("; ".join(said) or (f"{kept} new messages" if kept else "Nothing new to tell"))
-
-
-def _policy() -> NotificationsPolicy:
-    path = study_file()
-    status = path.stat() if path.exists() else None
-    return _policy_of(path, (status.st_mtime_ns, status.st_size) if status else None)
-
-
-@lru_cache(maxsize=1)
-def _policy_of(path: Path, stamp: object) -> NotificationsPolicy:
-    """Read a study anew only when it has changed: that alone costs more than the rest of a quiet tick."""
-    return load_study(path).policies.notifications
 
 
 def collect(

@@ -6,17 +6,18 @@ event; a field study is other data to learn from since.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from poleng_assets.core.contract import FileRefused
-from poleng_assets.core.quarantine import Released, parse_source, release
 from poleng_assets.home import Kind
 from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.runs import busy_partitions, runs_in_progress
+
+if TYPE_CHECKING:
+    from poleng_assets.core.quarantine import Released
 
 RELEASE_JOB = "release_rows"
 MEASURE_JOB = "measure_outcomes"
@@ -38,6 +39,9 @@ def put_rows_back(
     context: dg.OpExecutionContext, config: ReleaseConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:
     """Put the rows back, and tell the graph, unless it was told of these data before."""
+    from poleng_assets.core.contract import FileRefused
+    from poleng_assets.core.quarantine import parse_source, release
+
     try:
         kind, name = parse_source(config.source)
         _refuse_while_busy(context, kind, name)
@@ -65,6 +69,8 @@ def _refuse_while_busy(context: dg.OpExecutionContext, kind: Kind, name: str) ->
     A batch whose scores were made before, and whose list after, would be done without the new rows. A
     model would be trained on data that have another hash by then.
     """
+    from poleng_assets.core.contract import FileRefused
+
     others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
     if name in busy_partitions(others):
         raise FileRefused(f"a run works on {name} at this moment; try it again when it is done")
@@ -85,7 +91,7 @@ def _told(instance: dg.DagsterInstance, kind: Kind, name: str) -> str | None:
     return str(told.value) if told else None
 
 
-def _event(released: Released) -> dg.AssetMaterialization:
+def _event(released: "Released") -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "dagster/row_count": released.rows_kept,
         "rows_read": released.rows_read,

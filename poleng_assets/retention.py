@@ -14,10 +14,8 @@ import dagster as dg
 from pydantic import Field
 
 from poleng_assets.core.compaction import free_share, write_anew
-from poleng_assets.core.reading import file_id
-from poleng_assets.core.retention import doubt_about_clock, erase_expired, newest_moment
+from poleng_assets.core.dropped_files import file_id
 from poleng_assets.core.tables import now, record_decision, transaction
-from poleng_assets.forget import tell_of_changed_studies
 from poleng_assets.home import Home
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -88,6 +86,8 @@ def apply(
     Raises:
         ClockInDoubt: the clock is far ahead of everything that was ever written down.
     """
+    from poleng_assets.core.retention import doubt_about_clock, erase_expired, newest_moment
+
     if not home.warehouse.exists():
         return Expired()
     policy = warehouse.study.policies.retention
@@ -185,6 +185,8 @@ def erase_what_expired(
     landing: dg.ResourceParam[Landing],
 ) -> None:
     """Apply the study's ``policies.retention``."""
+    from poleng_assets.forget import tell_of_changed_studies
+
     try:
         expired = apply(
             landing.home,

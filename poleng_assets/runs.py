@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -17,6 +17,7 @@ REQUEST_TAG = "poleng/request"
 PROCESS_TAG = "poleng/process"
 PARTITION_TAG = "dagster/partition"
 NAMED_WITHIN_SECONDS = 180
+REQUESTS_AT_ONCE = 500  # databases limit how many values one question may hold
 # After so many failures in a row a request is left alone for a while: each further one doubles the pause.
 FAILURES_BEFORE_A_PAUSE = 3
 FIRST_PAUSE_SECONDS = 60.0
@@ -56,10 +57,24 @@ class Attempts:
 
 def attempts(instance: dg.DagsterInstance, request: str) -> Attempts:
     """Count the runs of one request; a run key alone is used up for ever, by runs that died too."""
-    records = instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}))
-    statuses = [record.dagster_run.status for record in records]  # newest first
+    return attempts_of(instance, [request])[request]
+
+
+def attempts_of(instance: dg.DagsterInstance, requests: Collection[str]) -> dict[str, Attempts]:
+    """Count the runs of many requests at once: hundreds of batches may wait for one retraining."""
+    runs: dict[str, list[dg.RunRecord]] = {request: [] for request in requests}
+    forgiven = _forgiven(instance) if runs else 0
+    for begin in range(0, len(runs), REQUESTS_AT_ONCE):
+        asked = list(runs)[begin : begin + REQUESTS_AT_ONCE]
+        for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: asked})):
+            runs[record.dagster_run.tags[REQUEST_TAG]].append(record)
+    return {request: _counted(records, forgiven) for request, records in runs.items()}
+
+
+def _counted(records: Sequence[dg.RunRecord], forgiven: int) -> Attempts:
+    """Count the runs of one request, newest first; failures up to a forgiven run do not count."""
+    statuses = [record.dagster_run.status for record in records]
     since_success = takewhile(lambda r: r.dagster_run.status is not dg.DagsterRunStatus.SUCCESS, records)
-    forgiven = _forgiven(instance)
     dead = [r for r in since_success if r.dagster_run.status in DEAD and r.storage_id > forgiven]
     return Attempts(
         total=len(statuses),

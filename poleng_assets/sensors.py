@@ -6,27 +6,35 @@ a daemon that starts afresh, come to the same answer.
 """
 
 import hashlib
+import heapq
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from poleng_assets import jobs
-from poleng_assets.core.ingestion import content_hash
+from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.overseer import OpenBatch, Plan, Situation, plan
-from poleng_assets.core.reading import file_id
 from poleng_assets.core.training_set import training_data_hash
 from poleng_assets.core.versions import name_and_number, newest, place
 from poleng_assets.home import Kind
-from poleng_assets.partitions import PARTITIONS, batch_partitions, outcomes_partitions
+from poleng_assets.partitions import (
+    PARTITIONS,
+    batch_partitions,
+    field_study_partitions,
+    outcomes_partitions,
+)
 from poleng_assets.release import MEASURE_JOB, measure_outcomes
 from poleng_assets.resources.landing import Dropped, Landing
 from poleng_assets.runs import (
     FAILURES_BEFORE_A_PAUSE,
     PARTITION_TAG,
     REQUEST_TAG,
-    attempts,
+    Attempts,
+    attempts_of,
     bury_dead_runs,
     busy_partitions,
     runs_in_progress,
@@ -34,7 +42,8 @@ from poleng_assets.runs import (
 from poleng_assets.study import load_study
 
 TICK_SECONDS = 5
-EVENTS_AT_ONCE = 1000
+EVENTS_AT_ONCE = 200
+FEW = 10
 
 CHAMPION_ASSET = dg.AssetKey("champion")
 
@@ -53,12 +62,13 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         instance = context.instance
         busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
         dropped = list(landing.dropped(kind))
-        partitions = instance.get_dynamic_partitions(PARTITIONS[kind].name or "") if dropped else []
         if kind == "batches" and dropped and serving_version(instance) is None:
             names = ", ".join(one.path.name for one in dropped)
             return dg.SkipReason(f"Waiting for the first model: {names}")
         requests: list[dg.RunRequest] = []
         messages: list[str] = []
+        settled: list[Dropped] = []
+        versions = _versions(instance, kind) if dropped else {}
         for one in dropped:
             if one.problem:
                 rejected = landing.reject(kind, one.path, one.problem)
@@ -66,9 +76,14 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
             elif one.name not in busy:
                 # One version of a name at a time: which is the next is known when the last is taken in.
                 busy.add(one.name)
-                request, message = _ingest_request(instance, one, partitions, job)
-                requests += [request] if request else []
-                messages += [message] if message else []
+                settled.append(one)
+        tried = attempts_of(instance, [_ingest_tag(one) for one in settled])
+        for one in settled:
+            past = tried[_ingest_tag(one)]
+            if past.resting:
+                messages.append(_resting_words(one, past, job))
+            else:
+                requests.append(_ingest_request(instance, one, versions[one.name], past))
         for message in messages:
             context.log.warning(message)
         if not requests:
@@ -82,9 +97,16 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
     return arrivals
 
 
-def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, partitions: Sequence[str]) -> str:
+def _versions(instance: dg.DagsterInstance, kind: Kind) -> Mapping[str, list[str]]:
+    """Return the partitions of each name that was ever dropped."""
+    versions: dict[str, list[str]] = defaultdict(list)
+    for id_ in instance.get_dynamic_partitions(PARTITIONS[kind].name or ""):
+        versions[name_and_number(id_)[0]].append(id_)
+    return versions
+
+
+def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, versions: Sequence[str]) -> str:
     """Return the partition that a file belongs to: the next version of its name when its content is new."""
-    versions = [id_ for id_ in partitions if name_and_number(id_)[0] == dropped.name]
     hashes = {id_: _content_hash(instance, dropped.kind, id_) for id_ in versions}
     known = {id_: digest for id_, digest in hashes.items() if digest is not None}
     # Only a name that is taken needs the hash: it reads the whole file.
@@ -99,24 +121,26 @@ def _content_hash(instance: dg.DagsterInstance, kind: Kind, partition: str) -> s
     return _metadata(found.records[0].event_log_entry)["content_hash"] if found.records else None
 
 
+def _resting_words(dropped: Dropped, past: Attempts, job: str) -> str:
+    """Say why a file is not tried now."""
+    return (
+        f"{dropped.path.name} could not be taken in, {past.failed} runs failed: look at the newest run "
+        f"of {job} and mend the cause. It is tried again in {past.resting:.0f} s, "
+        "or when you say poleng retry"
+    )
+
+
 def _ingest_request(
-    instance: dg.DagsterInstance, dropped: Dropped, partitions: Sequence[str], job: str
-) -> tuple[dg.RunRequest | None, str]:
-    """Ask for the run that takes a file in, or say why it is not tried again."""
+    instance: dg.DagsterInstance, dropped: Dropped, versions: Sequence[str], past: Attempts
+) -> dg.RunRequest:
+    """Ask for the run that takes a file in."""
     request = _ingest_tag(dropped)
-    past = attempts(instance, request)
-    if past.resting:
-        return None, (
-            f"{dropped.path.name} could not be taken in, {past.failed} runs failed: look at the newest run "
-            f"of {job} and mend the cause. It is tried again in {past.resting:.0f} s, "
-            "or when you say poleng retry"
-        )
     return dg.RunRequest(
         run_key=f"{request}/{past.number}",
-        partition_key=_partition_of(instance, dropped, partitions),
+        partition_key=_partition_of(instance, dropped, versions),
         run_config=dg.RunConfig(ops={dropped.kind: {"config": {"file": dropped.path.name}}}),
         tags={REQUEST_TAG: request},
-    ), ""
+    )
 
 
 field_study_arrivals = _arrival_sensor(
@@ -158,12 +182,13 @@ def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Land
     )
     for message in decided.messages:
         context.log.info(message)
-    requests = [
-        *_requests(instance, decided, situation, memory["studies"]),
-        *_measurements(instance, memory["unmeasured"], situation),
+    wanted = [
+        *_planned(decided, situation, memory["studies"]),
+        *_measurements(memory["unmeasured"], situation.busy),
     ]
+    requests = _launch(instance, wanted)
     if memory["undrawn"] and not at_work and not requests:
-        requests += _drawing(instance, memory["undrawn"])
+        requests = _launch(instance, [_drawing(memory["undrawn"])])
     return dg.SensorResult(
         run_requests=requests,
         cursor=json.dumps(memory),
@@ -181,8 +206,11 @@ def survey(
     """
     arriving = _arriving_studies(instance, landing)
     running = runs_in_progress(instance)
-    memory = _remember(instance, memory)
-    situation = _situation(instance, memory, running, arriving)
+    # What happens from here on belongs to the next tick: of two events, none is seen without the one before.
+    until = instance.event_log_storage.get_maximum_record_id() or 0
+    champion = _newest_champion(instance, until)
+    memory = _remember(instance, memory if _goes_on(memory, until, champion) else {}, until)
+    situation = _situation(instance, memory, champion, running, arriving)
     return memory, situation, plan(situation, load_study().policies.overseer)
 
 
@@ -192,19 +220,33 @@ def serving_version(instance: dg.DagsterInstance) -> int | None:
     return (_metadata(event)["serving_version"] or None) if event else None
 
 
-def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str, Any]:
-    """Bring the cursor's memory up to date with the events since it was made.
+def _newest_champion(instance: dg.DagsterInstance, until: int) -> dict[str, Any]:
+    """Return what the newest event of the champion tells, up to a storage id; nothing when there is none."""
+    within = dg.AssetRecordsFilter(CHAMPION_ASSET, before_storage_id=until + 1)
+    found = instance.fetch_materializations(within, limit=1).records
+    return _metadata(found[0].event_log_entry) if found else {}
+
+
+def _goes_on(memory: Mapping[str, Any], until: int, champion: Mapping[str, Any]) -> bool:
+    """Whether a memory is of this very history; if not, all is read anew.
+
+    It may be of an earlier release, or of a history that was put back from a backup or wiped since.
+    """
+    read = memory.get("read")
+    return isinstance(read, int) and read <= until and bool(champion or memory["serving"] is None)
+
+
+def _remember(instance: dg.DagsterInstance, memory: dict[str, Any], until: int) -> dict[str, Any]:
+    """Bring the cursor's memory up to date with the events since it was made, up to a storage id.
 
     Each batch goes from taken in (no report) to reported, perhaps held, and leaves when it has its list.
     An alarm stays unanswered until labels were asked for, or another version serves. Batches are counted
     since the last contest for the champion's place.
     """
-    if "undrawn" not in memory:
-        memory = {}  # of an earlier release, or none: all is read anew
     seen: dict[str, Any] = {
         "open": dict(memory.get("open", {})),
         "studies": dict(memory.get("studies", {})),
-        "read": dict(memory.get("read", {})),
+        "read": until,
         "lost": dict(memory.get("lost", {})),
         "unmeasured": list(memory.get("unmeasured", [])),
         "undrawn": memory.get("undrawn", ""),
@@ -213,22 +255,27 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any]) -> dict[str,
         "since_retraining": memory.get("since_retraining"),
         "newest": memory.get("newest"),
     }
-    events = []
-    for asset in _LEARN:
-        for record in _new_events(instance, dg.AssetKey(asset), seen["read"].get(asset)):
-            events.append((record.storage_id, asset, record))
-            seen["read"][asset] = record.storage_id
-    for _, asset, record in sorted(events, key=lambda event: event[0]):
+    for asset, record in _new_events(instance, memory.get("read", 0), until):
         _LEARN[asset](seen, record.partition_key or "", _metadata(record.event_log_entry))
-    present = set(instance.get_dynamic_partitions(batch_partitions.name or ""))
-    known = set(instance.get_dynamic_partitions(PARTITIONS["field_studies"].name or ""))
-    sources = set(instance.get_dynamic_partitions(outcomes_partitions.name or ""))
+    present = _present(instance, batch_partitions, {*seen["open"], *seen["unanswered"]})
+    known = _present(instance, field_study_partitions, seen["studies"])
+    sources = _present(instance, outcomes_partitions, seen["unmeasured"])
     return seen | {
         "open": {batch: state for batch, state in seen["open"].items() if batch in present},
         "studies": {study: digest for study, digest in seen["studies"].items() if study in known},
         "unanswered": [batch for batch in seen["unanswered"] if batch in present],
         "unmeasured": [source for source in seen["unmeasured"] if source in sources],
     }
+
+
+def _present(
+    instance: dg.DagsterInstance, partitions: dg.DynamicPartitionsDefinition, ids: Collection[str]
+) -> set[str]:
+    """Return those ids that are partitions still; of a few, each is asked for: years have many partitions."""
+    name = partitions.name or ""
+    if len(ids) <= FEW:
+        return {id_ for id_ in ids if instance.has_dynamic_partition(name, id_)}
+    return set(ids).intersection(instance.get_dynamic_partitions(name))
 
 
 def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
@@ -316,14 +363,27 @@ _LEARN: dict[str, Callable[[dict[str, Any], str, dict[str, Any]], None]] = {
 
 
 def _new_events(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, after: int | None
-) -> Iterator[dg.EventLogRecord]:
-    """Yield all materialisations after a storage id: several may fall between two ticks."""
+    instance: dg.DagsterInstance, after: int, until: int
+) -> Iterator[tuple[str, dg.EventLogRecord]]:
+    """Yield what happened to the assets that tell something, after one storage id and up to another.
+
+    In the order in which it happened, and page by page: reports carry pictures, and those of years would
+    not fit into memory.
+    """
+    if after < until:
+        streams = [_events_of(instance, asset, after, until) for asset in _LEARN]
+        yield from heapq.merge(*streams, key=lambda found: found[1].storage_id)
+
+
+def _events_of(
+    instance: dg.DagsterInstance, asset: str, after: int, until: int
+) -> Iterator[tuple[str, dg.EventLogRecord]]:
     while True:
-        page = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=asset, after_storage_id=after), EVENTS_AT_ONCE, ascending=True
+        within = dg.AssetRecordsFilter(
+            dg.AssetKey(asset), after_storage_id=after, before_storage_id=until + 1
         )
-        yield from page.records
+        page = instance.fetch_materializations(within, EVENTS_AT_ONCE, ascending=True)
+        yield from ((asset, record) for record in page.records)
         if not page.has_more:
             return
         after = page.records[-1].storage_id
@@ -331,25 +391,31 @@ def _new_events(
 
 def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[str]:
     """Return the field studies in landing that may soon be taken in: those that fail do not count."""
-    given_up = {
-        one.path
-        for one in landing.dropped("field_studies")
-        if attempts(instance, _ingest_tag(one)).failed >= FAILURES_BEFORE_A_PAUSE
-    }
+    tags = {one.path: _ingest_tag(one) for one in landing.dropped("field_studies")}
+    tried = attempts_of(instance, set(tags.values()))
+    given_up = {path for path, tag in tags.items() if tried[tag].failed >= FAILURES_BEFORE_A_PAUSE}
     return [file_id(path.name) for path in landing.waiting("field_studies") if path not in given_up]
 
 
 def _situation(
     instance: dg.DagsterInstance,
     memory: Mapping[str, Any],
+    champion: Mapping[str, Any],
     running: Sequence[dg.DagsterRun],
     arriving: Sequence[str],
 ) -> Situation:
-    event = instance.get_latest_materialization_event(CHAMPION_ASSET)
-    champion = _metadata(event) if event else {}
     judged: Mapping[str, str] = champion.get("judged_field_studies", {})
     studies: Mapping[str, str] = memory["studies"]
     version = champion.get("serving_version") or None
+    busy = busy_partitions(running)
+    retraining = _retrain_request(studies)
+    labels = _labels_request(memory["unanswered"], version)
+    of_batch = {
+        batch: (_score_request(batch, version), _release_request(batch, version))
+        for batch in memory["open"]
+        if batch not in busy
+    }
+    tried = attempts_of(instance, [retraining, labels, *(one for pair in of_batch.values() for one in pair)])
     return Situation(
         champion=version,
         open_batches=tuple(
@@ -357,92 +423,98 @@ def _situation(
         ),
         pending=tuple(name for name in newest(studies) if judged.get(name) != studies[name]),
         arriving=tuple(arriving),
-        retrain_failures=_failures(instance, _retrain_request(studies)),
+        retrain_failures=_failures(tried[retraining]),
         retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
-        busy=busy_partitions(running),
-        failures={
-            batch: _failures(instance, _score_request(batch, version))
-            + _failures(instance, _release_request(batch, version))
-            for batch in memory["open"]
-        },
+        busy=busy,
+        failures={batch: sum(_failures(tried[one]) for one in pair) for batch, pair in of_batch.items()},
         last_rejection="" if champion.get("promoted", True) else str(champion["reason"]),
         lost=tuple(memory["lost"].get(str(version), ())),
         batches_since_retraining=memory["since_retraining"],
         unanswered=tuple(memory["unanswered"]),
         requesting=any(run.job_name == jobs.request_field_study.name for run in running),
-        request_failures=_failures(instance, _labels_request(memory["unanswered"], version)),
+        request_failures=_failures(tried[labels]),
     )
 
 
-def _failures(instance: dg.DagsterInstance, request: str) -> int:
+def _failures(past: Attempts) -> int:
     """Return how often a request failed in a row; once it has rested long enough, as if it failed less."""
-    past = attempts(instance, request)
     return past.failed if past.resting else min(past.failed, FAILURES_BEFORE_A_PAUSE - 1)
 
 
-def _requests(
-    instance: dg.DagsterInstance, decided: Plan, situation: Situation, studies: Mapping[str, str]
-) -> Iterator[dg.RunRequest]:
+@dataclass(frozen=True)
+class _Wanted:
+    """A run that is wanted.
+
+    Attributes:
+        job: that is to run.
+        request: what the run is for; counts as one, however often it is tried.
+        partition: that it works on, empty when it works on all.
+        ops: their configuration.
+        rests: whether it is left alone for a while when it failed too often; else the plan sees to that.
+    """
+
+    job: str
+    request: str
+    partition: str = ""
+    ops: Mapping[str, Any] | None = None
+    rests: bool = False
+
+
+def _launch(instance: dg.DagsterInstance, wanted: Sequence[_Wanted]) -> list[dg.RunRequest]:
+    """Ask Dagster for the runs that are wanted, each under the number of its attempt."""
+    tried = attempts_of(instance, {one.request for one in wanted})
+    return [
+        dg.RunRequest(
+            job_name=one.job,
+            run_key=f"{one.request}/{tried[one.request].number}",
+            partition_key=one.partition or None,
+            run_config={"ops": one.ops} if one.ops else None,
+            tags={REQUEST_TAG: one.request, **({PARTITION_TAG: one.partition} if one.partition else {})},
+        )
+        for one in wanted
+        if not (one.rests and tried[one.request].resting)
+    ]
+
+
+def _planned(decided: Plan, situation: Situation, studies: Mapping[str, str]) -> Iterator[_Wanted]:
     if decided.retrain:
-        yield _request(
-            instance,
-            jobs.RETRAIN_JOB,
-            _retrain_request(studies),
-            ops={"training_data": {"config": {"reason": decided.retrain}}},
-        )
+        yield _retraining(studies, decided.retrain)
     for batch in decided.score:
-        yield _request(
-            instance, jobs.score_batch.name, _score_request(batch, situation.champion), partition=batch
-        )
+        yield _Wanted(jobs.score_batch.name, _score_request(batch, situation.champion), batch)
     for batch, why in decided.release:
-        yield _request(
-            instance,
+        yield _Wanted(
             jobs.release_batch.name,
             _release_request(batch, situation.champion),
-            partition=batch,
-            ops={"contact_list": {"config": {"release": why}}},
+            batch,
+            {"contact_list": {"config": {"release": why}}},
         )
     if decided.request:
-        yield _request(
-            instance,
-            jobs.request_field_study.name,
-            _labels_request(decided.request, situation.champion),
-        )
+        request = _labels_request(decided.request, situation.champion)
+        yield _Wanted(jobs.request_field_study.name, request)
 
 
-def _measurements(
-    instance: dg.DagsterInstance, sources: Sequence[str], situation: Situation
-) -> Iterator[dg.RunRequest]:
-    """Ask for the runs that measure outcomes: of which rows were put back, or whose own run died."""
+def retraining_requests(
+    instance: dg.DagsterInstance, studies: Mapping[str, str], reason: str
+) -> list[dg.RunRequest]:
+    """Ask for a retraining on these field studies; ``studies``: the hash of each that was taken in."""
+    return _launch(instance, [_retraining(studies, reason)])
+
+
+def _retraining(studies: Mapping[str, str], reason: str) -> _Wanted:
+    ops = {"training_data": {"config": {"reason": reason}}}
+    return _Wanted(jobs.RETRAIN_JOB, _retrain_request(studies), ops=ops)
+
+
+def _measurements(sources: Sequence[str], busy: Collection[str]) -> Iterator[_Wanted]:
+    """Want the runs that measure outcomes: of which rows were put back, or whose own run died."""
     for source in sources:
-        request = f"measure/{source}"
-        # One that failed too often rests, as all requests do.
-        if source not in situation.busy and not attempts(instance, request).resting:
-            yield _request(instance, MEASURE_JOB, request, partition=source)
+        if source not in busy:
+            yield _Wanted(MEASURE_JOB, f"measure/{source}", source, rests=True)
 
 
-def _drawing(instance: dg.DagsterInstance, undrawn: str) -> Iterator[dg.RunRequest]:
-    """Ask for the page of all batches, when the run that should have drawn it died before."""
-    request = f"draw/{undrawn}"
-    if not attempts(instance, request).resting:
-        yield _request(instance, jobs.draw_overview.name, request)
-
-
-def _request(
-    instance: dg.DagsterInstance,
-    job: str,
-    request: str,
-    *,
-    partition: str | None = None,
-    ops: dict[str, Any] | None = None,
-) -> dg.RunRequest:
-    return dg.RunRequest(
-        job_name=job,
-        run_key=f"{request}/{attempts(instance, request).number}",
-        partition_key=partition,
-        run_config={"ops": ops} if ops else None,
-        tags={REQUEST_TAG: request, **({PARTITION_TAG: partition} if partition else {})},
-    )
+def _drawing(undrawn: str) -> _Wanted:
+    """Want the page of all batches, when the run that should have drawn it died before."""
+    return _Wanted(jobs.draw_overview.name, f"draw/{undrawn}", rests=True)
 
 
 def _retrain_request(studies: Mapping[str, str]) -> str:

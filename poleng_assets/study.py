@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -313,7 +314,7 @@ def study_file() -> Path:
 
 
 def load_study(path: Path | None = None) -> Study:
-    """Read a study file and validate it.
+    """Read a study file and validate it; one that has not changed since is not read again.
 
     Args:
         path: of the file; by default the one that ``POLENG_STUDY`` names, or the one that ships.
@@ -323,6 +324,16 @@ def load_study(path: Path | None = None) -> Study:
             line for each fault: the file, the line, the field and the reason.
     """
     path = path or study_file()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror}") from error
+    return _study_in(path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=4)
+def _study_in(path: Path, stamp: object) -> Study:
+    """Read a study anew only when ``stamp`` has changed: sensors ask every few seconds."""
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets.files import write_whole
+from poleng_assets.files import in_place_of, write_whole
 from poleng_assets_tests.faults.disks import mounted, read_only
 
 
@@ -118,3 +118,13 @@ def test_a_disk_that_may_not_be_written_is_named_with_the_file(tmp_path: Path):
     ):
         write_whole(path, "new")
     assert path.read_text() == "old"
+
+
+def test_of_two_files_that_belong_together_neither_is_in_its_place_before_both_are_whole(tmp_path: Path):
+    workbook, table = write_whole(tmp_path / "list.xlsx", "old"), write_whole(tmp_path / "list.csv", "old")
+    (tmp_path / ".list.csv.part").mkdir()  # where the second one cannot be written
+    with pytest.raises(IsADirectoryError), in_place_of(workbook) as part:
+        part.write_text("new")
+        write_whole(table, "new")
+    assert (workbook.read_text(), table.read_text()) == ("old", "old")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".list.csv.part", "list.csv", "list.xlsx"]

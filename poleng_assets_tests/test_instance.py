@@ -19,7 +19,7 @@ OPEN = """
 import sys
 from pathlib import Path
 from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
+from poleng_assets.instance import dagster_home, open_instance
 print("begin", flush=True)
 with open_instance(Home(Path(sys.argv[1]))):
     print("made", flush=True)

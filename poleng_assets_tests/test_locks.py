@@ -26,12 +26,12 @@ from pathlib import Path
 from poleng_assets.home import Home
 from poleng_assets.locks import take
 take(Home(Path(sys.argv[1])), sys.argv[2], inherited=sys.argv[3] == "exec")
+if sys.argv[3] == "child":
+    import subprocess
+    subprocess.Popen(["sleep", "60"])  # returns when the child is another program
 print("driving", flush=True)
 if sys.argv[3] == "exec":
     os.execv("/bin/sleep", ["sleep", "60"])
-if sys.argv[3] == "child":
-    import subprocess
-    subprocess.Popen(["sleep", "60"])
 time.sleep(60)
 """
 Start = Callable[..., subprocess.Popen[str]]

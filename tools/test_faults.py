@@ -106,7 +106,7 @@ def _all_rows(root: Path) -> tuple[int, str]:
     found: list[Balance] = []
     for home in homes:
         with Warehouse(home, study).connect() as con:
-            found.append(balance(con, study))
+            found.append(balance(con))
     whole = Balance(*(sum(figures) for figures in zip(*(vars(one).values() for one in found), strict=True)))
     return whole.lost, f"in {len(homes)} homes: {whole.in_words()}"
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import dagster as dg
 import duckdb
 from pydantic import Field
 
-from poleng_assets.core.accounting import Account, account, rows_in
-from poleng_assets.core.contract import FileRefused
-from poleng_assets.core.ingestion import Ingested, id_of, ingest, record_refusal
-from poleng_assets.core.quarantine import data_hash
-from poleng_assets.core.reading import SUFFIXES, file_id
+from poleng_assets.core.dropped_files import SUFFIXES, file_id
 from poleng_assets.core.versions import name_and_number
 from poleng_assets.home import Kind
 from poleng_assets.partitions import PARTITIONS
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from poleng_assets.core.accounting import Account
+    from poleng_assets.core.ingestion import Ingested
 
 ROWS_ACCOUNTED_FOR = "every_row_is_kept_or_in_quarantine"
 
@@ -56,6 +56,11 @@ def take_in(
     Raises:
         dagster.Failure: the file was refused and stands in ``rejected`` with its reason.
     """
+    from poleng_assets.core.accounting import account, rows_in
+    from poleng_assets.core.contract import FileRefused
+    from poleng_assets.core.ingestion import ingest, record_refusal
+    from poleng_assets.core.quarantine import data_hash
+
     study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
     with warehouse.connect() as con:
@@ -96,6 +101,8 @@ def _id_in_archive(landing: Landing, kind: Kind, path: Path) -> str | None:
 
 def _id_in_landing(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, partition: str) -> str:
     """Return the id of a dropped file; no new version is taken in under the id of an earlier one."""
+    from poleng_assets.core.ingestion import id_of
+
     belongs = id_of(con, kind, path)
     if belongs != partition:
         raise dg.Failure(

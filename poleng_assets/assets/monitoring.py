@@ -1,15 +1,12 @@
 """Monitoring: what a scored batch looks like beside the reference, and all batches on one page."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from poleng_assets.assets.scoring import predictions
 from poleng_assets.core.figures import JENSEN_SHANNON, BatchFigures
-from poleng_assets.core.observation import Observation, Witness, keep, observe, scoring_version
-from poleng_assets.core.overview import load_overview, render_overview
-from poleng_assets.core.plots import as_markdown, to_png
 from poleng_assets.core.tables import now
 from poleng_assets.files import write_whole
 from poleng_assets.home import Home
@@ -18,6 +15,9 @@ from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.study import Study
+
+if TYPE_CHECKING:
+    from poleng_assets.core.observation import Observation, Witness
 
 NOT_HELD = "batch_is_not_held"
 NOTHING_SHIFTED = "answers_have_not_shifted"
@@ -49,6 +49,8 @@ def drift_report(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
+    from poleng_assets.core.observation import keep, observe, scoring_version
+
     batch, study = context.partition_key, warehouse.study
     with warehouse.connect() as con:
         # The champion may have changed since: a report belongs to the version of the scores.
@@ -81,6 +83,8 @@ def overview(
     warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
 ) -> dg.MaterializeResult:
     """All batches on one page: verdicts, performance, champions and alarms over time."""
+    from poleng_assets.core.overview import load_overview, render_overview
+
     with warehouse.connect() as con:
         story = load_overview(con, warehouse.study)
     page = render_overview(warehouse.study, *story, made_at=now())
@@ -100,18 +104,20 @@ def overview(
     )
 
 
-def witness(registry: Registry, number: int) -> Witness:
+def witness(registry: Registry, number: int) -> "Witness":
     """Return what a version's verdicts rest on; raises ``LookupError`` when it is not registered."""
+    from poleng_assets.core.observation import Witness
+
     version = registry.version(number)
     return Witness(number, registry.model(version), registry.reference(version), registry.importance(version))
 
 
-def write_report(home: Home, study: Study, seen: Observation) -> Path:
+def write_report(home: Home, study: Study, seen: "Observation") -> Path:
     """Write the page of an observation to its place; return it."""
     return write_whole(home.report(seen.batch, seen.version), seen.page(study))
 
 
-def _checks(seen: Observation) -> list[dg.AssetCheckResult]:
+def _checks(seen: "Observation") -> list[dg.AssetCheckResult]:
     """Return what the checks found: warnings, because the overseer acts by itself on what matters."""
     figures, judgement = seen.figures, seen.judgement
     losses = [reason.words for reason in judgement.reasons if reason.cause.endswith("_loss")]
@@ -134,7 +140,7 @@ def _checks(seen: Observation) -> list[dg.AssetCheckResult]:
     ]
 
 
-def _metadata(study: Study, seen: Observation, path: Path) -> dict[str, Any]:
+def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
     figures, judgement = seen.figures, seen.judgement
     lines = [f"- {'**acted upon:** ' if one.acts else ''}{one.words}" for one in judgement.reasons]
     metadata: dict[str, Any] = {
@@ -172,6 +178,8 @@ def _metadata(study: Study, seen: Observation, path: Path) -> dict[str, Any]:
 def _distance_plot(study: Study, figures: BatchFigures) -> str:
     """Draw how far each column moved against its limit, as markdown with the picture inside."""
     from matplotlib.figure import Figure as Canvas
+
+    from poleng_assets.core.plots import as_markdown, to_png
 
     titles = {f.name: f.title for f in study.features}
     shown = sorted(

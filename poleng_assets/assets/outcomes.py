@@ -1,27 +1,20 @@
 """Outcomes: labels that arrive later, and what they say about the scores that were given."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
-import pandas as pd
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
 from poleng_assets.assets.monitoring import write_report
-from poleng_assets.core.observation import recall, was_kept
-from poleng_assets.core.performance import (
-    Realised,
-    contradictory_respondents,
-    realised,
-    record_realised_performance,
-    touched,
-    unknown_respondents,
-)
 from poleng_assets.partitions import outcomes_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+
+if TYPE_CHECKING:
+    from poleng_assets.core.performance import Realised
 
 PERFORMANCE_HOLDS = "performance_holds"
 
@@ -69,6 +62,15 @@ def realised_performance(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """How good the scores were, now that the labels are known; the reports say so from now on."""
+    from poleng_assets.core.observation import recall, was_kept
+    from poleng_assets.core.performance import (
+        contradictory_respondents,
+        realised,
+        record_realised_performance,
+        touched,
+        unknown_respondents,
+    )
+
     study, source = warehouse.study, context.partition_key
     versions = {one.version: one for one in registry.versions()}
     measured: dict[tuple[str, int], Realised] = {}
@@ -134,11 +136,11 @@ def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
     }
 
 
-def _in_words(found: Realised) -> str:
+def _in_words(found: "Realised") -> str:
     return "; ".join(loss.in_words(what, tolerated) for what, loss, tolerated in found.surely_lost)
 
 
-def _plotted(current: dict[str, Realised]) -> dict[str, Any]:
+def _plotted(current: "dict[str, Realised]") -> dict[str, Any]:
     """Return numbers that the UI plots over files: of each batch, under the version that counts."""
     return {
         f"{batch}_{metric}": round(estimate.value, 4)
@@ -148,8 +150,10 @@ def _plotted(current: dict[str, Realised]) -> dict[str, Any]:
     } | {f"{batch}_coverage": round(found.coverage, 4) for batch, found in current.items()}
 
 
-def _table(measured: dict[tuple[str, int], Realised], estimated: dict[tuple[str, int], float]) -> str:
+def _table(measured: "dict[tuple[str, int], Realised]", estimated: dict[tuple[str, int], float]) -> str:
     """Put what was estimated beside what was realised, as markdown."""
+    import pandas as pd
+
     rows = [
         {
             "batch": batch,
@@ -167,6 +171,6 @@ def _table(measured: dict[tuple[str, int], Realised], estimated: dict[tuple[str,
     return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 
-def _cell(found: Realised, metric: str) -> str:
+def _cell(found: "Realised", metric: str) -> str:
     one = found.estimate(metric)
     return f"{one.value:.3f} ({one.lower:.3f} to {one.upper:.3f})" if one else ""

@@ -1,22 +1,24 @@
 """Promotion: the asset that decides which version serves. It records why, and moves the alias only then."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
-import pyarrow as pa
 
 from poleng_assets.assets.training import challenger
-from poleng_assets.core.model import Model
-from poleng_assets.core.promotion import Gate, Holdout, contest, promoted, reason
-from poleng_assets.core.shadow import Scored, Shadow, compare, contacts, table
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.versions import newest
-from poleng_assets.core.words import groups_in_words
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.study import Study
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from poleng_assets.core.model import Model
+    from poleng_assets.core.promotion import Gate
+    from poleng_assets.core.shadow import Scored, Shadow
 
 # Of a larger batch a sample is scored in the shadow: always the same people.
 SHADOW_ROWS = 50_000
@@ -35,6 +37,8 @@ def champion(
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
     """The version that serves: the challenger when it is truly better, else the one that served before."""
+    from poleng_assets.core.promotion import promoted, reason
+
     study = warehouse.study
     contender = registry.alias(CHALLENGER)
     if contender is None:
@@ -90,10 +94,13 @@ def _gates(
     con: duckdb.DuckDBPyConnection,
     study: Study,
     contestants: list[ModelVersion],
-    mine: Model,
-    theirs: Model | None,
-) -> list[Gate]:
+    mine: "Model",
+    theirs: "Model | None",
+) -> "list[Gate]":
     """Score both contestants afresh on the same frozen holdout, and put the scores to the gates."""
+    from poleng_assets.core.promotion import Holdout, contest
+    from poleng_assets.core.words import groups_in_words
+
     rows = _holdout_rows(con, study, contestants)
     holdout = Holdout(
         target=rows[study.target.name].to_numpy(),
@@ -110,7 +117,7 @@ def _gates(
     )
 
 
-def _shadows(con: duckdb.DuckDBPyConnection, study: Study, mine: Model, theirs: Model) -> list[Shadow]:
+def _shadows(con: duckdb.DuckDBPyConnection, study: Study, mine: "Model", theirs: "Model") -> "list[Shadow]":
     """Score the newest batches with both models, newest first; nothing of it is written down."""
     newest = con.execute(
         "SELECT name FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at DESC, name LIMIT ?",
@@ -119,8 +126,13 @@ def _shadows(con: duckdb.DuckDBPyConnection, study: Study, mine: Model, theirs: 
     return [_shadow(con, study, batch, mine, theirs) for (batch,) in newest]
 
 
-def _shadow(con: duckdb.DuckDBPyConnection, study: Study, batch: str, mine: Model, theirs: Model) -> Shadow:
-    columns = ", ".join(f'"{name}"' for name in study.feature_names)
+def _shadow(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, mine: "Model", theirs: "Model"
+) -> "Shadow":
+    from poleng_assets.core.shadow import Scored, compare, contacts
+    from poleng_assets.core.words import groups_in_words
+
+    columns = ", ".join(f'"{name}"' for name in (study.id, *study.feature_names))
     rows = con.sql(
         f"""SELECT {columns} FROM batch_rows WHERE batch = ?
         ORDER BY md5("{study.id}") LIMIT {SHADOW_ROWS}""",  # noqa: S608
@@ -128,9 +140,11 @@ def _shadow(con: duckdb.DuckDBPyConnection, study: Study, batch: str, mine: Mode
     ).to_arrow_table()
     ((batch_rows,),) = con.execute("SELECT count(*) FROM batch_rows WHERE batch = ?", [batch]).fetchall()
 
-    def scored_by(model: Model) -> Scored:
+    ids = rows[study.id].to_numpy()
+
+    def scored_by(model: "Model") -> "Scored":
         score = model.score(rows)
-        return Scored(score, contacts(model.rule, score, batch_rows))
+        return Scored(score, contacts(model.rule, score, ids, batch_rows))
 
     return compare(
         batch,
@@ -142,8 +156,10 @@ def _shadow(con: duckdb.DuckDBPyConnection, study: Study, batch: str, mine: Mode
     )
 
 
-def _shadow_words(study: Study, shadows: list[Shadow], serving: ModelVersion | None) -> str:
+def _shadow_words(study: Study, shadows: "list[Shadow]", serving: ModelVersion | None) -> str:
     """Return the table of the shadow scorings, or why there is none."""
+    from poleng_assets.core.shadow import table
+
     if shadows:
         return table(shadows)
     if serving is None:
@@ -153,7 +169,9 @@ def _shadow_words(study: Study, shadows: list[Shadow], serving: ModelVersion | N
     return "Nothing was scored in the shadow: no batch was taken in yet."
 
 
-def _holdout_rows(con: duckdb.DuckDBPyConnection, study: Study, contestants: list[ModelVersion]) -> pa.Table:
+def _holdout_rows(
+    con: duckdb.DuckDBPyConnection, study: Study, contestants: list[ModelVersion]
+) -> "pa.Table":
     """Return the holdout rows of every field study that a contestant knows: nobody trained on them."""
     columns = ", ".join(f'"{name}"' for name in [*study.feature_names, study.target.name])
     # Who stands in a study and in its correction is judged by the corrected answers, once.
@@ -191,7 +209,7 @@ def _earlier_decision(
 def _metadata(
     contender: ModelVersion,
     serves: ModelVersion | None,
-    verdict: list[Gate],
+    verdict: "list[Gate]",
     won: bool,
     why: str,
     shadow_words: str,

@@ -1,13 +1,10 @@
 """Requests: whom to interview next, when labels are wanted and nobody has brought them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
-import pandas as pd
 
-from poleng_assets.core.contact_list import as_csv, harmless
-from poleng_assets.core.field_study_request import FieldStudyRequest, plan_request
 from poleng_assets.core.figures import DISTANCES, UNSEEN
 from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.tables import insert, now, record_decision, transaction
@@ -17,6 +14,11 @@ from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.runs import earlier_attempts
 from poleng_assets.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from poleng_assets.core.field_study_request import FieldStudyRequest
 
 FILE = "field_study_request.csv"
 # People of batches long gone are hard to find, and are not what the model will meet next.
@@ -40,6 +42,8 @@ def field_study_request(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """Whom to interview next: people of the newest batches that the champion may not know, by kind."""
+    from poleng_assets.core.field_study_request import plan_request
+
     study, version = warehouse.study, registry.champion().version
     with warehouse.connect() as con:
         batches = _batches(con, study, version)
@@ -109,7 +113,7 @@ def _drifted(con: duckdb.DuckDBPyConnection, study: Study, version: int, batches
 
 def _scored(
     con: duckdb.DuckDBPyConnection, study: Study, version: int, batches: list[str], drifted: list[str]
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Return everybody whom the champion scored in these batches, the newest batch first."""
     answers = "".join(f', b."{name}"' for name in drifted)
     return con.execute(
@@ -134,16 +138,22 @@ def _auc(con: duckdb.DuckDBPyConnection, version: int, batches: list[str]) -> fl
     return found[0][0] if found else None
 
 
-def _as_csv(request: FieldStudyRequest, study: Study) -> str:
-    return as_csv(request.people.astype({study.id: str}).map(_harmless_text))
+def _as_csv(request: "FieldStudyRequest", study: Study) -> str:
+    from poleng_assets.core.contact_list import as_csv, harmless
 
+    def harmless_text(cell: Any) -> Any:
+        return harmless(cell) if isinstance(cell, str) else cell
 
-def _harmless_text(cell: Any) -> Any:
-    return harmless(cell) if isinstance(cell, str) else cell
+    return as_csv(request.people.astype({study.id: str}).map(harmless_text))
 
 
 def _metadata(
-    study: Study, version: int, batches: list[str], drifted: list[str], request: FieldStudyRequest, path: str
+    study: Study,
+    version: int,
+    batches: list[str],
+    drifted: list[str],
+    request: "FieldStudyRequest",
+    path: str,
 ) -> dict[str, Any]:
     return {
         "request": request.words,

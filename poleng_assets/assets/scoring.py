@@ -1,28 +1,28 @@
 """Scoring: every respondent of a batch gets a score, and the lists that contact centres open."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
-import pandas as pd
 from pydantic import Field
 
 from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
-from poleng_assets.core.accounting import account, balance, rows_in
-from poleng_assets.core.contact_list import as_csv
-from poleng_assets.core.contact_list import contact_list as make_list
 from poleng_assets.core.ledger import is_decided
-from poleng_assets.core.reasons import strongest_reasons
-from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import now, record_decision, replace, transaction
-from poleng_assets.files import write_whole
+from poleng_assets.files import in_place_of, write_whole
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.rollback import untold_rollback
 from poleng_assets.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from poleng_assets.core.contact_workbook import AboutList
 
 EVERYONE_SCORED = "every_respondent_has_a_score"
 NO_ROW_LOST = "no_row_is_lost"
@@ -54,6 +54,9 @@ def predictions(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The champion's score of every respondent of a batch; earlier versions' scores are kept."""
+    from poleng_assets.core.accounting import account, balance, rows_in
+    from poleng_assets.core.scoring import score_batch
+
     batch = context.partition_key
     with warehouse.connect() as con:
         version = registry.serving(con, context.log.warning) or registry.champion()
@@ -64,7 +67,7 @@ def predictions(
         unscored = _unscored(con, warehouse.study, batch)
         in_file = rows_in(landing.archived("batches", batch), warehouse.study, "batches")
         counted = account(con, warehouse.study, "batches", batch, in_file)
-        everything = balance(con, warehouse.study)
+        everything = balance(con)
         histogram = con.execute(
             """SELECT floor(score * 10) / 10 AS "score from", count(*) AS respondents
             FROM current_predictions WHERE batch = ? GROUP BY 1 ORDER BY 1""",
@@ -109,7 +112,7 @@ class ListConfig(dg.Config):
     deps=["drift_report"],
     partitions_def=batch_partitions,
     group_name="scoring",
-    kinds={"csv"},
+    kinds={"csv", "excel"},
     owners=["team:contact-centre"],
     pool=WAREHOUSE_POOL,
     output_required=False,
@@ -122,6 +125,11 @@ def contact_list(
     registry: dg.ResourceParam[Registry],
 ) -> Iterator[dg.MaterializeResult]:
     """The people of a batch worth an intervention, in words, strongest first; not made while it is held."""
+    from poleng_assets.core.contact_list import as_csv
+    from poleng_assets.core.contact_list import contact_list as make_list
+    from poleng_assets.core.contact_workbook import AboutList, write_workbook
+    from poleng_assets.core.reasons import strongest_reasons
+
     batch = context.partition_key
     with warehouse.connect() as con:
         verdict, held, version = _newest_report(con, batch)
@@ -138,9 +146,14 @@ def contact_list(
         scored["reasons"] = ""
         scored.loc[flagged, "reasons"] = strongest_reasons(model, scored[flagged], warehouse.study)
         listed = make_list(scored, warehouse.study, remark)
-        path = write_whole(landing.home.contact_lists / f"{batch}.csv", as_csv(listed))
+        about = AboutList(batch, now(), version, asked=len(scored))
+        workbook = landing.home.contact_lists / f"{batch}.xlsx"
+        # Both are whole before either is in its place: people and machines get the same list.
+        with in_place_of(workbook) as part:
+            write_workbook(part, listed, warehouse.study, about)
+            path = write_whole(landing.home.contact_lists / f"{batch}.csv", as_csv(listed))
         with transaction(con):
-            _keep(con, warehouse.study, batch, version, scored, remark)
+            _keep(con, warehouse.study, about, scored, remark)
             why = f"the list of {batch} is made with the present champion: {config.release}"
             if config.release and not is_decided(con, "skip", batch, version, why):
                 record_decision(
@@ -161,6 +174,7 @@ def contact_list(
             "model_version": version,
             "verdict": verdict,
             "remark": remark or "none",
+            "workbook": dg.MetadataValue.path(str(workbook)),
             "list": dg.MetadataValue.path(str(path)),
             "first_five_without_ids": dg.MetadataValue.md(preview.to_markdown(index=False)),
         }
@@ -189,7 +203,7 @@ def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, boo
     return found[0]
 
 
-def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
+def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> "pd.DataFrame":
     columns = ", ".join(f'b."{name}"' for name in study.feature_names)
     return con.execute(
         f"""SELECT p."{study.id}", p.score, p.contact, {columns}
@@ -206,9 +220,9 @@ def _remark(verdict: str, held: bool) -> str:
 
 
 def _keep(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, scored: pd.DataFrame, remark: str
+    con: duckdb.DuckDBPyConnection, study: Study, about: "AboutList", scored: "pd.DataFrame", remark: str
 ) -> None:
     """Keep who was listed; what earlier versions listed stays, because those people were contacted."""
     chosen = scored.loc[scored["contact"], [study.id, "score", "reasons"]]
-    rows = chosen.assign(created_at=now(), remark=remark)
-    replace(con, "contact_lists", {"batch": batch, "model_version": version}, rows)
+    rows = chosen.assign(created_at=about.made_at, remark=remark)
+    replace(con, "contact_lists", {"batch": about.batch, "model_version": about.model_version}, rows)

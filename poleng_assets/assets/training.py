@@ -3,29 +3,28 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import duckdb
-import pandas as pd
-import pyarrow as pa
 from pydantic import Field
 
 from poleng_assets.assets.field_studies import field_studies
-from poleng_assets.core.appraisal import appraise
 from poleng_assets.core.ledger import was_decided_by
-from poleng_assets.core.model import train
-from poleng_assets.core.model_card import render_model_card
-from poleng_assets.core.plots import as_markdown
 from poleng_assets.core.tables import now, record_decision, replace, stamp, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
-from poleng_assets.core.tuning import Trial, Tuned, search_name, tune
 from poleng_assets.core.versions import newest
 from poleng_assets.files import write_whole
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
 from poleng_assets.runs import earlier_attempts, live_run_ids
 from poleng_assets.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from poleng_assets.core.tuning import Trial, Tuned
 
 
 class RetrainConfig(dg.Config):
@@ -50,6 +49,8 @@ def training_data(
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
     """All field studies, assimilated and pending, as one named set to learn from."""
+    import pandas as pd
+
     champion = registry.alias(CHAMPION)
     with warehouse.connect() as con:
         registry.see_that_it_is_whole(con)
@@ -133,6 +134,12 @@ def challenger(
     mlflow: dg.ResourceParam[Any],
 ) -> dg.MaterializeResult:
     """The best model that tuning finds on the training data, registered with its reference."""
+    from poleng_assets.core.appraisal import appraise
+    from poleng_assets.core.model import train
+    from poleng_assets.core.model_card import render_model_card
+    from poleng_assets.core.plots import as_markdown
+    from poleng_assets.core.tuning import search_name, tune
+
     study, policy = warehouse.study, warehouse.study.policies.training
     mode = config.mode or policy.mode
     registry.end_abandoned_runs(lambda: live_run_ids(context.instance))
@@ -218,7 +225,7 @@ def challenger(
 SHOWN = ("auc", "log_loss", "brier", "calibration_error", "recall", "flagged_share")
 
 
-def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> pa.Table:
+def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> "pa.Table":
     """Return id, field study, features and target of one part of the training set, in the same order."""
     columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
     return con.sql(
@@ -230,10 +237,10 @@ def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, par
 
 def _trial_logger(
     context: dg.AssetExecutionContext, registry: Registry, mlflow: Any
-) -> Callable[[Trial, str], None]:
+) -> "Callable[[Trial, str], None]":
     """Tell of each trial in the run's log, and keep it as a nested MLflow run."""
 
-    def log(trial: Trial, words: str) -> None:
+    def log(trial: "Trial", words: str) -> None:
         context.log.info(words)
         registry.log_trial(
             mlflow,
@@ -257,7 +264,7 @@ def _taken_over(made: ModelVersion) -> dict[str, Any]:
 
 
 def _parameters(
-    study: Study, tuned: Tuned, training: pa.Table, holdout: pa.Table, mode: str
+    study: Study, tuned: "Tuned", training: "pa.Table", holdout: "pa.Table", mode: str
 ) -> dict[str, Any]:
     return {
         "mode": mode,
@@ -273,6 +280,6 @@ def _parameters(
     }
 
 
-def _comparison(tuned: Tuned) -> str:
+def _comparison(tuned: "Tuned") -> str:
     table: pd.DataFrame = tuned.table().round({"log_loss": 4, "seconds": 1})
     return table.to_markdown(index=False)

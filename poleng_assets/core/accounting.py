@@ -133,19 +133,33 @@ class Balance:
         )
 
 
-def balance(con: duckdb.DuckDBPyConnection, study: Study) -> Balance:
+def balance(con: duckdb.DuckDBPyConnection) -> Balance:
     """Return the account of all batches together.
 
     ``waiting`` are rows that have no score yet: of batches that are to be scored, and of people who were
-    just released from quarantine. That a batch is scored whole is seen by its own account.
+    just released from quarantine. They are counted batch by batch, because this is done with every batch and
+    a join of all people of all years would take longer with each of them. That the scores are those of the
+    very people of a batch is seen by its own account.
     """
-    ((read, erased, waiting, scored, quarantined, refused),) = con.execute(
-        f"""SELECT
+    ((read, erased, kept, waiting, quarantined, refused),) = con.execute(
+        """WITH kept AS (SELECT batch, count(*) AS rows FROM batch_rows GROUP BY batch),
+        scorings AS (
+            SELECT batch, scored_at, count(*) AS rows FROM predictions GROUP BY batch, scored_at),
+        current AS (SELECT batch, arg_max(rows, scored_at) AS rows FROM scorings GROUP BY batch)
+        SELECT
             (SELECT coalesce(sum(rows_read), 0) FROM ingested_files WHERE kind = 'batches'),
             (SELECT coalesce(sum(rows_erased), 0) FROM ingested_files WHERE kind = 'batches'),
-            (SELECT count(*) FROM batch_rows ANTI JOIN current_predictions USING (batch, "{study.id}")),
-            (SELECT count(*) FROM batch_rows SEMI JOIN current_predictions USING (batch, "{study.id}")),
+            (SELECT coalesce(sum(rows), 0) FROM kept),
+            (SELECT coalesce(sum(greatest(kept.rows - coalesce(current.rows, 0), 0)), 0)
+                FROM kept LEFT JOIN current USING (batch)),
             (SELECT count(DISTINCT (source, row_number)) FROM quarantine WHERE source LIKE 'batches/%'),
-            (SELECT coalesce(sum(rows), 0) FROM refused_files WHERE kind = 'batches')"""  # noqa: S608
+            (SELECT coalesce(sum(rows), 0) FROM refused_files WHERE kind = 'batches')"""
     ).fetchall()
-    return Balance(int(read), int(scored), int(quarantined), int(refused), int(erased), int(waiting))
+    return Balance(
+        read=int(read),
+        scored=int(kept - waiting),
+        quarantined=int(quarantined),
+        refused=int(refused),
+        erased=int(erased),
+        waiting=int(waiting),
+    )

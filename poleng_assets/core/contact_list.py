@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from pathlib import Path
 
 import pandas as pd
 
@@ -51,6 +52,23 @@ def as_csv(listed: pd.DataFrame) -> str:
     run what follows.
     """
     return listed.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def read_list(path: Path) -> pd.DataFrame:
+    """Return the list that :func:`as_csv` made a file of.
+
+    Raises:
+        ValueError: it is another file than that, or was changed by hand.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file, strict=True)
+        if "prediction" not in header or any(len(row) != len(header) for row in rows):
+            raise ValueError("its columns are others")
+        listed = pd.DataFrame(rows, columns=pd.Index(header), dtype=object)
+        return listed.astype({"prediction": float})
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is no contact list as it was made: {error}") from error
 
 
 def harmless(text: str) -> str:

@@ -37,13 +37,25 @@ class CheckedRows:
     """Rows in canonical types, and what was wrong with the others.
 
     Attributes:
-        rows: the sound rows as the warehouse stores them, with their ``row_number`` in the file.
+        rows: the sound rows as the warehouse stores them, with their ``row_number`` in the file; text that
+            repeats is an Arrow dictionary.
         broken: one row for each fault, with the columns ``QUARANTINE_COLUMNS``; the payload has the
             needed values of the row as JSON, as they were written, so that nothing is lost.
     """
 
-    rows: pd.DataFrame
+    rows: pa.Table
     broken: pd.DataFrame
+
+    def frame(self) -> pd.DataFrame:
+        """Return the sound rows as a frame with nullable types; a large file is faster left as it is."""
+        types = {pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype("pyarrow")}
+        plain = pa.table(
+            {
+                name: rows.cast(rows.type.value_type) if pa.types.is_dictionary(rows.type) else rows
+                for name, rows in zip(self.rows.column_names, self.rows.columns, strict=True)
+            }
+        )
+        return plain.to_pandas(types_mapper=types.get).astype({"row_number": "int64"})
 
     @property
     def broken_rows(self) -> int:
@@ -114,7 +126,7 @@ def check_rows(
     for name in names:
         values = _plain(name, table[name])
         if name == study.id:
-            columns[name], found = _ids(name, values, ascii_only)
+            columns[name], found = read_ids(name, values, ascii_only)
         else:
             columns[name], found = _codes(values, ascii_only)
         faults += [(place, name, reason) for fault in found for place, reason in fault.each()]
@@ -218,7 +230,7 @@ def _reason(check: str, value: object) -> str:
     return "is empty" if check == "not_nullable" else f"{value} is not among the codes of the study"
 
 
-def _ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
+def read_ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
     """Return the ids as text, without blanks around them, and what is wrong with them.
 
     The reasons do not name the id: they stand in logs and messages.
@@ -295,17 +307,14 @@ def storage_types(study: Study, kind: Kind) -> dict[str, str]:
     return {name: types[name] for name in required_columns(study, kind)}
 
 
-def _as_stored(rows: pa.Table, study: Study) -> pd.DataFrame:
+def _as_stored(rows: pa.Table, study: Study) -> pa.Table:
     """Return the rows as the warehouse stores them: nominal and binary codes are names, and so text."""
     for place, name in enumerate(rows.column_names):
         if name in study.feature_names and not study.feature(name).is_ordinal:
             codes = rows[name].combine_chunks().dictionary_encode()
             names = pa.DictionaryArray.from_arrays(codes.indices, codes.dictionary.cast(pa.string()))
-            rows = rows.set_column(place, name, names.dictionary_decode())
-    types = {pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype("pyarrow")}
-    frame = rows.drop_columns([study.id]).to_pandas(types_mapper=types.get).astype({"row_number": "int64"})
-    frame.insert(1, study.id, rows[study.id].to_pandas())
-    return frame
+            rows = rows.set_column(place, name, names)
+    return rows
 
 
 def _count(number: int, noun: str) -> str:

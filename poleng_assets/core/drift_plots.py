@@ -1,30 +1,29 @@
-"""Plots for pages that open offline: NannyML's of what drifted, and performance with its intervals.
+"""What a drift report draws: the answers to what drifted side by side, and performance with its intervals.
 
-What belongs here makes a Plotly figure and turns it into a piece of a page. A figure holds shares and
-counts and never a row of anybody.
+What belongs here counts answers and puts figures in their places. It holds shares and counts and never a
+row of anybody. What is drawn stands in tables as well, in words and numbers, so it needs no script.
 
-NannyML 0.13.1 chooses the answers it shows, and their colours, for the reference and for the batch apart,
-so that one colour means two answers; and without times it draws the batch upon the first part of the
-reference. Both are put right here; what is counted is NannyML's.
-https://nannyml.readthedocs.io/en/v0.13.1/tutorials/detecting_data_drift/univariate_drift_detection.html
+Sources:
+    J. L. Fleiss, Statistical Methods for Rates and Proportions, 2nd edition 1981, chapter 2 (difference of
+    two shares by chance). L. Kish, Survey Sampling, 1965, 11.7 (how many people weighted people count for).
 """
 
 from __future__ import annotations
 
-import html
-import warnings
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
+from poleng_assets.core.charts import Chart, Mark, Scale, Segment, Tick
 from poleng_assets.core.codes import to_codes, to_table
 from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.figures import (
     COMPOSITION,
     DISTANCES,
     MISSING,
+    SCORE,
     UNSEEN,
     BatchFigures,
     Estimate,
@@ -32,76 +31,49 @@ from poleng_assets.core.figures import (
 from poleng_assets.core.matching import match
 from poleng_assets.study import Feature, Study
 
-PLOTS_SHOWN = 4
+PLOTS_SHOWN = 6
 PLOTS_WHEN_QUIET = 2
-# Parts that the reference is cut into: how much they differ among each other is chance.
-PARTS = 5
-ANSWERS_SHOWN = 5
-LABEL_LENGTH = 40
+ANSWERS_SHOWN = 8
 NEW_ANSWERS = "answers unknown to the reference"
 OTHER_ANSWERS = "all other answers"
-# Told apart by colour-blind people too, on white and on black (Okabe and Ito, 2008); grey is the rest.
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
-REST = "#94a3b8"
-# Reference, batch, and what outcomes have shown.
-THERE, HERE, TRUTH = "#64748b", "#ea580c", "#3b82f6"
-APART = 0.4
-QUIET_AXIS = {"showgrid": False, "zeroline": False, "showline": False, "mirror": False}
+# Half of a 95 % interval, in standard errors (normal approximation).
+WIDTH = 1.96
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A figure as a piece of a page.
+class Bar:
+    """One answer, and the share of people who gave it.
 
     Attributes:
-        title: what it shows, in words.
-        caption: what to see in it, one or two sentences; empty when the page says it.
-        div: HTML that needs :func:`plotly_js` somewhere before it.
+        label: the answer in words.
+        reference: share among the people of the reference.
+        batch: share among the people of the batch.
+        low: between this and ``high``, chance alone would put the batch in 19 of 20 cases.
+        high: see ``low``.
+    """
+
+    label: str
+    reference: float
+    batch: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The answers to one question side by side.
+
+    Attributes:
+        title: of the question.
+        alert: whether a figure of it is beyond its limit.
+        caption: what changed most, in a sentence.
+        bars: on a scale in its order, else those that changed most first; the rest is told together.
     """
 
     title: str
+    alert: bool
     caption: str
-    div: str
-
-
-def plotly_js() -> str:
-    """Return Plotly's script, to be put into a page once: 4.5 MB, and nothing is fetched by it."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-def as_div(figure: Any, name: str, height: int) -> str:
-    """Turn a Plotly figure into HTML: transparent, as wide as its place, and still under a finger.
-
-    The page's own style colours texts and lines of the grid, so that they suit a dark page as well.
-
-    Args:
-        figure: ``plotly.graph_objects.Figure``; it is changed.
-        name: of the element, alone of its kind on the page.
-        height: in pixels.
-    """
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        hoverlabel={"bgcolor": "#ffffff", "font": {"color": "#1e293b", "size": 13}},
-        dragmode=False,
-        height=height,
-    )
-    config = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
-    return str(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=name, config=config
-        )
-    )
-
-
-def short(label: str, length: int = LABEL_LENGTH) -> str:
-    """Return a label that fits a legend, with what Plotly takes for markup made harmless."""
-    cut = label if len(label) <= length else label[: length - 1].rstrip() + "…"
-    return html.escape(cut, quote=False)
+    bars: tuple[Bar, ...]
 
 
 def answers(feature: Feature, rows: pd.DataFrame) -> pd.Series:
@@ -171,8 +143,8 @@ class Sides:
         return (self.reference, self.batch) if of_people else (self.like, self.comparable)
 
 
-def drift_plots(study: Study, figures: BatchFigures, sides: Sides) -> list[Plot]:
-    """Draw NannyML's distributions of what drifted; none when nothing was measured.
+def distributions(study: Study, figures: BatchFigures, sides: Sides) -> list[Distribution]:
+    """Count the answers to what drifted, the gravest first; nothing when nothing was measured.
 
     Args:
         study: titles and labels.
@@ -181,129 +153,73 @@ def drift_plots(study: Study, figures: BatchFigures, sides: Sides) -> list[Plot]
     """
     if sides.reference.empty or sides.batch.empty:
         return []
-    seed = study.policies.overseer.seed
     return [
-        _distribution(study.feature(name), figures, sides.compared_in(name, figures), seed, place)
-        for place, name in enumerate(columns_to_plot(figures, study))
+        _distribution(study.feature(name), figures, *sides.compared_in(name, figures))
+        for name in columns_to_plot(figures, study)
     ]
 
 
 def _distribution(
-    feature: Feature,
-    figures: BatchFigures,
-    sides: tuple[pd.DataFrame, pd.DataFrame],
-    seed: int,
-    place: int,
-) -> Plot:
-    there, here = (answers(feature, rows).reset_index(drop=True) for rows in sides)
+    feature: Feature, figures: BatchFigures, reference: pd.DataFrame, batch: pd.DataFrame
+) -> Distribution:
+    there, here = (answers(feature, rows) for rows in (reference, batch))
     unseen = figures.figure(feature.name, UNSEEN)
     if unseen is not None and unseen.alert:
         # One by one they would vanish among the others: it is all of them together that matters.
         here = here.where(here.isin(set(there)), NEW_ANSWERS)
     before, now = (words.value_counts(normalize=True) for words in (there, here))
-    moved = now.sub(before, fill_value=0.0)
-    shown = moved.abs().sort_values(ascending=False, kind="stable").index[:ANSWERS_SHOWN]
-    order = list(dict.fromkeys(label for label in [*feature.codes.values(), *shown] if label in shown))
-    if len(moved) > len(order):
-        there, here = (words.where(words.isin(order), OTHER_ANSWERS) for words in (there, here))
-        order.append(OTHER_ANSWERS)
-    # NannyML gets the places of the answers: it fails when one of them is called "Other" or "Missing".
-    places = {label: str(at) for at, label in enumerate(order)}
-    # Shuffled, because the rows of the reference stand in the order of their files.
-    there = there.map(places).sample(frac=1, random_state=seed).reset_index(drop=True)
-    figure = _nannyml_distribution(there.to_frame(), here.map(places).to_frame(), feature.title)
-    alerts = any(f.alert for f in figures.figures if f.column_name == feature.name)
-    _make_readable(figure, order, int(figure.layout.shapes[0].x1), alerts)
+    moved = now.sub(before, fill_value=0.0).abs().sort_values(ascending=False, kind="stable")
+    shown = list(moved.index[:ANSWERS_SHOWN])
     first = shown[0]
+    if feature.kind == "ordinal":
+        shown = list(dict.fromkeys(label for label in [*feature.codes.values(), *shown] if label in shown))
+    shares = [(label, before.get(label, 0.0), now.get(label, 0.0)) for label in shown]
+    if len(moved) > len(shown):
+        rest = (1.0 - sum(there for _, there, _ in shares), 1.0 - sum(here for *_, here in shares))
+        shares.append((OTHER_ANSWERS, *rest))
     what = NEW_ANSWERS if first == NEW_ANSWERS else f"“{first}”"
-    caption = (
+    return Distribution(
+        feature.title,
+        any(f.alert for f in figures.figures if f.column_name == feature.name),
         f"What changed most: {what}, from {before.get(first, 0.0):.1%} of the reference to "
-        f"{now.get(first, 0.0):.1%} of this batch."
+        f"{now.get(first, 0.0):.1%} of this batch.",
+        _bars(shares, reference, batch),
     )
-    return Plot(feature.title, caption, as_div(figure, f"distribution-{place}", 430))
 
 
-def _nannyml_distribution(reference: pd.DataFrame, batch: pd.DataFrame, column: str) -> Any:
-    """Let NannyML count and draw one column: the reference in parts, the batch in one piece."""
-    import nannyml
-    from nannyml.chunk import Chunker, CountBasedChunker
-
-    # NannyML cuts both with one chunker and does not say which it hands over: they differ by length.
-    if len(reference) == len(batch) > 1:
-        reference = reference.iloc[:-1]
-    pieces = {len(reference): min(PARTS, len(reference)), len(batch): 1}
-
-    class ReferenceInParts(Chunker):
-        def _split(self, data: pd.DataFrame) -> Any:
-            return CountBasedChunker(pieces[len(data)], incomplete="append").split(data)
-
-    calculator = nannyml.UnivariateDriftCalculator(
-        column_names=[column],
-        treat_as_categorical=[column],
-        categorical_methods=["jensen_shannon"],
-        chunker=ReferenceInParts(),
+def score_bars(reference: pd.DataFrame, batch: pd.DataFrame) -> tuple[Bar, ...]:
+    """Count the scores of both sides in ten equal bins; nothing when a side is empty."""
+    if reference.empty or batch.empty:
+        return ()
+    edges = [i / 10 for i in range(11)]
+    there, here = (
+        pd.cut(rows[SCORE], edges, include_lowest=True).value_counts(normalize=True, sort=False)
+        for rows in (reference, batch)
     )
-    with warnings.catch_warnings():
-        # It warns of few chunks: no threshold is made of them here, limits stand in the figures.
-        warnings.filterwarnings("ignore", message="The resulting number of chunks is too low")
-        warnings.filterwarnings("ignore", message="invalid value encountered in sqrt")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        return calculator.fit(reference).calculate(batch).plot(kind="distribution")
+    labels = [f"{low:.1f} to {low + 0.1:.1f}" for low in edges[:-1]]
+    return _bars(list(zip(labels, there, here, strict=True)), reference, batch)
 
 
-def _make_readable(figure: Any, order: Sequence[str], parts: int, alerts: bool) -> None:
-    """Give each answer one colour in the reference and in the batch, and say all of it in words."""
-    colours = dict(zip(order, PALETTE, strict=False)) | {OTHER_ANSWERS: REST}
-    figure.data = sorted(figure.data, key=lambda trace: int(trace.name))
-    named: set[str] = set()
-    for trace in figure.data:
-        label = order[int(trace.name)]
-        # Only the reference's stand in NannyML's legend; the batch stands a little apart.
-        trace.x = [int(x) for x in trace.x] if trace.showlegend else [parts + APART]
-        trace.customdata = [f"part {x + 1} of the reference" if x < parts else "this batch" for x in trace.x]
-        trace.hovertemplate = f"<b>{short(label)}</b><br>%{{y:.1%}} of %{{customdata}}<extra></extra>"
-        trace.hoverlabel = {}
-        trace.name = short(label)
-        trace.legendgroup, trace.legendgrouptitle = short(label), None
-        trace.showlegend = label not in named
-        named.add(label)
-        trace.marker.color = colours.get(label, REST)
-        trace.marker.line.width = 0
-    for shape, (start, end, colour) in zip(
-        figure.layout.shapes,
-        ((0, parts, THERE), (parts + APART, parts + APART + 1, HERE if alerts else THERE)),
-        strict=True,
-    ):
-        shape.x0, shape.x1, shape.y1 = start, end, 1.0
-        shape.line = {"color": colour, "width": 2, "dash": "dot"}
-    figure.layout.annotations = ()
-    above = [(parts / 2, f"reference in {parts} parts" if parts > 1 else "reference")]
-    for x, words in [*above, *([(parts + APART + 0.5, "<b>▲ alert</b>")] if alerts else [])]:
-        figure.add_annotation(x=x, y=1.0, yanchor="bottom", text=words, showarrow=False)
-    figure.update_xaxes(
-        **QUIET_AXIS,
-        title=None,
-        matches=None,
-        tickvals=[*(place + 0.5 for place in range(parts)), parts + APART + 0.5],
-        ticktext=[*map(str, range(1, parts + 1)), "this batch"],
-        tickangle=0,
-        range=[-0.05, parts + APART + 1.25],
-        fixedrange=True,
-    )
-    figure.update_yaxes(**QUIET_AXIS, title=None, range=[0, 1.09], tickformat=".0%",
-                        tickvals=[0, 0.25, 0.5, 0.75, 1], fixedrange=True)  # fmt: skip
-    figure.update_layout(
-        title=None,
-        bargap=0.06,
-        margin={"l": 48, "r": 8, "t": 12, "b": 40},
-        legend={"orientation": "h", "x": 0, "y": -0.1, "yanchor": "top", "traceorder": "normal",
-                "itemclick": False, "itemdoubleclick": False},
-    )  # fmt: skip
+def _bars(
+    shares: Sequence[tuple[str, float, float]], reference: pd.DataFrame, batch: pd.DataFrame
+) -> tuple[Bar, ...]:
+    # A person of the reference who stands for several of the batch's mix is not several people.
+    weights = reference.index.value_counts().to_numpy(dtype=float)
+    people, others = weights.sum() ** 2 / (weights**2).sum(), len(batch)
+    bars = []
+    for label, there, here in shares:
+        # Rounding may leave a rest a little below zero.
+        share, found = max(0.0, float(there)), max(0.0, float(here))
+        # As if nothing had changed: the share that both have then is that of all of them together.
+        common = (share * people + found * others) / (people + others)
+        width = WIDTH * math.sqrt(common * (1 - common) * (1 / people + 1 / others))
+        bars.append(Bar(label, share, found, max(0.0, share - width), min(1.0, share + width)))
+    return tuple(bars)
 
 
-def performance_plot(
-    estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted: bool, titles: dict[str, str]
-) -> Plot | None:
+def performance_chart(
+    estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted: bool, titles: Mapping[str, str]
+) -> Chart | None:
     """Draw estimated and realised performance side by side with 95 % intervals; None without any.
 
     Log-loss has another scale than the others and is told by the table alone.
@@ -311,57 +227,40 @@ def performance_plot(
     Args:
         estimates: without labels, from CBPE.
         realised: with outcomes; may be empty.
-        trusted: whether the estimates can be believed; their markers are hollow otherwise.
+        trusted: whether the estimates can be believed; their signs are hollow otherwise.
         titles: of the metrics, in the order in which they are drawn; others are left out.
     """
-    import plotly.graph_objects as go
-
     shown = [metric for metric in titles if any(e.metric == metric for e in (*estimates, *realised))]
     if not shown:
         return None
-    figure = go.Figure()
     references = {e.metric: e.reference for e in (*realised, *estimates) if e.reference is not None}
     series = (
-        ("reference", [Estimate(m, v, v, v) for m, v in references.items()], "diamond", THERE, 0.22),
+        ("reference", [Estimate(m, v, v, v) for m, v in references.items()], "diamond", "there", -0.24),
         ("estimated" if trusted else "estimated, not to be trusted", estimates,
-         "circle" if trusted else "circle-open", HERE, 0.0),
-        ("realised", realised, "square", TRUTH, -0.22),
+         "circle", "here" if trusted else "here hollow", 0.0),
+        ("realised", realised, "square", "truth", 0.24),
     )  # fmt: skip
-    for name, found, symbol, colour, offset in series:
-        points = [e for e in found if e.metric in shown]
-        if not points:
-            continue
-        between = ["" if e.lower == e.upper else f" ({e.lower:.3f} to {e.upper:.3f})" for e in points]
-        figure.add_scatter(
-            name=name,
-            x=[e.value for e in points],
-            y=[len(shown) - 1 - shown.index(e.metric) + offset for e in points],
-            mode="markers",
-            marker={"symbol": symbol, "color": colour, "size": 11, "line": {"width": 2, "color": colour}},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [e.upper - e.value for e in points],
-                "arrayminus": [e.value - e.lower for e in points],
-                "color": colour,
-                "visible": any(between),
-            },
-            customdata=[
-                f"{titles[e.metric]}, {name}: {e.value:.3f}{b}" for e, b in zip(points, between, strict=True)
-            ],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    figure.update_xaxes(gridcolor="#cbd5e1", zeroline=False, fixedrange=True, tickformat=".2f")
-    figure.update_yaxes(
-        **QUIET_AXIS,
-        tickvals=list(range(len(shown))),
-        ticktext=[titles[metric] for metric in reversed(shown)],
-        range=[-0.6, len(shown) - 0.4],
-        fixedrange=True,
+    drawn = [(one, *how) for how in series for one in how[1] if one.metric in shown]
+    scale = Scale.of([value for one, *_ in drawn for value in (one.lower, one.value, one.upper)])
+    step = 100 / len(shown)
+    marks, segments = [], []
+    for one, name, _, sign, look, offset in drawn:
+        y = step * (shown.index(one.metric) + 0.5 + offset)
+        between = "" if one.lower == one.upper else f" ({one.lower:.3f} to {one.upper:.3f})"
+        if between:
+            segments.append(Segment(scale.place(one.lower), y, scale.place(one.upper), y, look))
+        words = f"{titles[one.metric]}, {name}: {one.value:.3f}{between}"
+        marks.append(Mark(sign, scale.place(one.value), y, look, words))
+    return Chart(
+        says="Performance with 95 % intervals; the same figures stand in the table below.",
+        height=1.0 + 2.6 * len(shown),
+        rows=tuple(Tick(step * (place + 0.5), titles[metric]) for place, metric in enumerate(shown)),
+        columns=tuple(
+            Tick(scale.place(value), f"{value:.2f}", minor=bool(place % 2))
+            for place, value in enumerate(scale.steps)
+        ),
+        segments=tuple(segments),
+        marks=tuple(marks),
+        gutter=7.5,
+        ruled="columns",
     )
-    figure.update_layout(
-        margin={"l": 110, "r": 12, "t": 8, "b": 32},
-        legend={"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top", "itemclick": False,
-                "itemdoubleclick": False},
-    )  # fmt: skip
-    return Plot("Performance", "", as_div(figure, "performance", 150 + 52 * len(shown)))

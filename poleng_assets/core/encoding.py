@@ -56,7 +56,7 @@ class Encoder:
         Raises:
             EncodingError: a feature is absent, or holds a value that is no survey code.
         """
-        table = _table(rows)
+        table = self.table(rows)
         matrix = np.empty((table.num_rows, len(self.features)), dtype=np.float32)
         for position, name in enumerate(self.features):
             codes = self._codes(table, name)
@@ -66,9 +66,21 @@ class Encoder:
             matrix[:, position] = codes.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         return matrix
 
+    @staticmethod
+    def table(rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> pa.Table:
+        """Return rows as the table that they are encoded from; what is one already costs nothing.
+
+        Raises:
+            EncodingError: a frame's column holds what no table does, or stands twice.
+        """
+        try:
+            return to_table(rows)
+        except pa.ArrowInvalid as error:
+            raise EncodingError(str(error)) from error
+
     def unseen(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> dict[str, np.ndarray]:
         """Return, for each categorical feature, a mask of the rows whose code training never saw."""
-        table = _table(rows)
+        table = self.table(rows)
         masks = {}
         for name in self.vocabularies:
             codes = self._codes(table, name)
@@ -108,13 +120,6 @@ class Encoder:
             example = table[name].filter(broken)[0].as_py()
             raise EncodingError(f"column {name!r} holds {example!r}, which is no survey code")
         return codes
-
-
-def _table(rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> pa.Table:
-    try:
-        return to_table(rows)
-    except pa.ArrowInvalid as error:
-        raise EncodingError(str(error)) from error
 
 
 def outside_support(unseen: dict[str, np.ndarray]) -> np.ndarray:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from poleng_assets.core.contract import (
     QUARANTINE_COLUMNS,
+    CheckedRows,
     FileRefused,
     as_payload,
     check_columns,
     check_rows,
     required_columns,
 )
+from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.holdout import draw_holdout, keep_duplicates_together
-from poleng_assets.core.reading import Malformed, OpenFile, file_id, open_file
+from poleng_assets.core.parallel import one_ahead
+from poleng_assets.core.reading import Chunk, Malformed, OpenFile, open_file
 from poleng_assets.core.tables import insert, now, replace, stamp, transaction
 from poleng_assets.core.versions import place
 from poleng_assets.home import Kind
@@ -50,12 +55,6 @@ class Ingested:
     already: bool = False
 
 
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def ingest(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path, name: str | None = None
 ) -> Ingested:
@@ -83,18 +82,22 @@ def ingest(
     if known is not None:
         return known
     table, key = ROW_TABLES[kind]
+    constants = {key: name}
+    if kind == "field_studies":
+        constants["part"] = "train"  # until the draw
+    if kind == "outcomes":
+        constants["batch"] = name
     read = quarantined = 0
     limit = study.policies.ingestion.max_expanded_megabytes * 2**20
     with transaction(con), open_file(path, required_columns(study, kind), max_bytes=limit) as file:
         ignored = check_columns(file.columns, study, kind)
-        for chunk in file.chunks():
-            checked = check_rows(chunk.rows, study, kind, chunk.row_numbers, ascii_only=file.ascii_only)
-            rows = checked.rows.assign(**{key: name})
-            if kind == "field_studies":
-                rows["part"] = "train"  # until the draw
-            if kind == "outcomes":
-                rows["batch"] = name
-            insert(con, table, rows)
+
+        def check(chunk: Chunk) -> tuple[Chunk, CheckedRows]:
+            return chunk, check_rows(chunk.rows, study, kind, chunk.row_numbers, ascii_only=file.ascii_only)
+
+        # The next rows are read and checked while the warehouse takes in these.
+        for chunk, checked in one_ahead(map(check, file.chunks())):
+            insert(con, table, _with_constants(checked.rows, constants))
             for broken in (checked.broken, _as_broken(chunk.malformed)):
                 if len(broken):
                     insert(con, "quarantine", broken.assign(source=_source(kind, name)))
@@ -166,6 +169,14 @@ def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -
     return None
 
 
+def _with_constants(rows: pa.Table, constants: Mapping[str, str]) -> pa.Table:
+    """Add columns that hold the same text in every row."""
+    for column, text in constants.items():
+        same = pa.DictionaryArray.from_arrays(np.zeros(rows.num_rows, dtype=np.int8), pa.array([text]))
+        rows = rows.append_column(column, same)
+    return rows
+
+
 def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
     """Return records that are no rows as quarantine has them: no column can be told, the text is kept."""
     rows = [(row.row_number, "*", row.reason, as_payload({"line": row.line})) for row in malformed]
@@ -175,6 +186,12 @@ def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
 def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
     """Keep the first row of each id of a file; later ones go to quarantine. Return how many."""
     table, key = ROW_TABLES[kind]
+    rows, people = con.execute(
+        f'SELECT count(*), count(DISTINCT "{study.id}") FROM {table} WHERE {key} = ?',  # noqa: S608
+        [name],
+    ).fetchall()[0]
+    if rows == people:
+        return 0
     features = [f'"{column}"' for column in study.feature_names] if kind != "outcomes" else []
     target = [f'"{study.target.name}"'] if kind != "batches" else []
     payload = ", ".join(f"{column} := {column}" for column in [f'"{study.id}"', *features, *target])

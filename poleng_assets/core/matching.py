@@ -21,6 +21,7 @@ BORROWED = 3.0
 MIN_COMPARABLE = 0.5
 MAX_REPEATED_ROWS = 10_000
 _NO_ANSWER = -(10**9)
+_DRAWN_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,37 @@ class Match:
         batch = np.zeros((resamples, rows), np.float32)
         compared = sum(len(here) for _, here in self.strata)
         for there, here in self.strata:
-            own = np.full(len(there), 1 / len(there))
             # Everybody has nobody to borrow from.
             lent = BORROWED / (len(there) + BORROWED) if self.within else 0.0
-            for drawn, count, weight in (
+            for resamples_of, count, weight in (
                 (reference, len(there), len(here) / compared / len(there)),
                 (batch, len(here), 1.0),
             ):
                 borrowed = random.binomial(count, lent, size=resamples)
-                drawn[:, there] += weight * random.multinomial(count - borrowed, own)
+                resamples_of[:, there] += weight * _tally(random, count - borrowed, len(there))
                 who = random.integers(0, rows, size=int(borrowed.sum()))
-                np.add.at(drawn, (np.repeat(np.arange(resamples), borrowed), who), weight)
+                np.add.at(resamples_of, (np.repeat(np.arange(resamples), borrowed), who), weight)
         return reference, batch
+
+
+def _tally(random: np.random.Generator, counts: np.ndarray, people: int) -> np.ndarray:
+    """Draw people with replacement, ``counts[i]`` times in row i; return how often each was drawn.
+
+    For fewer draws than this many for each person, drawing one by one is faster than the multinomial
+    distribution, which asks for each person in turn.
+
+    Returns:
+        Shape (len(counts), people).
+    """
+    most = int(counts.max(initial=0))
+    if most > 4 * people:
+        return random.multinomial(counts, np.full(people, 1 / people))
+    tallies = []
+    for some in np.array_split(counts, 1 + len(counts) * most // _DRAWN_AT_ONCE):
+        rows = np.repeat(np.arange(len(some)) * people, some)
+        rows += random.integers(0, people, size=len(rows))
+        tallies.append(np.bincount(rows, minlength=len(some) * people).reshape(len(some), people))
+    return np.concatenate(tallies)
 
 
 def match(

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from poleng_assets.core.evaluation import OTHERS, Interval
+from poleng_assets.core.pages import template
 from poleng_assets.core.plots import BARS_SHOWN, CAPTIONS, as_data_uri
 from poleng_assets.study import Study
 
@@ -111,13 +112,8 @@ class Section:
 
 def render_model_card(card: ModelCard) -> str:
     """Return the card as HTML that opens offline: no script, no font, every picture inside."""
-    import jinja2
-
     study, titles = card.study, {feature.name: feature.title for feature in card.study.features}
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("poleng_assets"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return templates.get_template("model_card.html").render(
+    return template("model_card.html").render(
         card=card,
         study=study,
         heading="Model not registered yet" if card.version is None else f"Model version {card.version}",

@@ -38,7 +38,8 @@ class Situation:
         retrain_failures: how often a retraining on exactly these data died.
         retraining: a retraining is queued or running.
         busy: batches with a run queued or running.
-        failures: for each batch, how often its scoring or its release under this champion died.
+        failures: for each batch that is not busy, how often its scoring or its release under this champion
+            died.
         last_rejection: why the newest challenger was not promoted, empty when it was.
         lost: batches whose outcomes show that this champion does worse than it should.
         batches_since_retraining: batches taken in since a challenger was last judged against a champion;

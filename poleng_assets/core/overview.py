@@ -6,8 +6,7 @@ It tells shares and counts of whole batches, and nothing of a person.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from urllib.parse import quote
 import duckdb
 import pandas as pd
 
-from poleng_assets.core.drift_plots import HERE, PALETTE, QUIET_AXIS, THERE, TRUTH, as_div, plotly_js, short
+from poleng_assets.core.charts import Box, Chart, Mark, Scale, Segment, Tick, short
 from poleng_assets.core.figures import (
     COMPOSITION,
     DOMAIN_CLASSIFIER,
@@ -28,16 +27,12 @@ from poleng_assets.core.figures import (
     RECONSTRUCTION,
     UNSEEN,
 )
+from poleng_assets.core.pages import template
 from poleng_assets.core.report import column_titles
 from poleng_assets.study import Study
 
-# From the least to the gravest: symbol and colour of each, so that neither alone has to tell.
-VERDICTS = {
-    "insufficient": ("diamond", "#64748b"),
-    "clear": ("circle", "#16a34a"),
-    "drifted": ("triangle-up", "#d97706"),
-    "untrusted": ("x", "#dc2626"),
-}
+# From the least to the gravest, and the sign of each: its colour alone must not have to tell.
+VERDICTS = {"insufficient": "diamond", "clear": "circle", "drifted": "triangle", "untrusted": "cross"}
 METHODS = {
     JENSEN_SHANNON: "Jensen-Shannon distance",
     L_INFINITY: "largest difference of a share",
@@ -49,18 +44,23 @@ METHODS = {
     RECONSTRUCTION: "how the answers go together",
     DOMAIN_CLASSIFIER: "told apart from the reference",
 }
-CHAMPION_COLOUR = "#a855f7"
-# Symbol in a picture's key, its colour, and what it stands for: in HTML, where a key fits every width.
-ALARM_KEY = (("◯", HERE, "raised an alarm"),)
+# Sign in a picture's key, its look, and what it stands for.
+ALARM_KEY = (("ring", "alarm", "raised an alarm"),)
 PERFORMANCE_KEY = (
-    ("●", HERE, "estimated"),
-    ("○", HERE, "estimated, not to be trusted"),
-    ("■", TRUTH, "realised"),
-    ("╌", THERE, "on the reference"),
+    ("circle", "here", "estimated"),
+    ("circle", "here hollow", "estimated, not to be trusted"),
+    ("square", "truth", "realised"),
+    ("dash", "there", "on the reference"),
 )
-# With more reports than this, markers are small and intervals pale.
-DENSE = 150
+COLUMNS_KEY = (("square", "once", "one figure beyond its limit"), ("square", "often", "two or more"))
+# The pictures show so many reports, the table so many: a page of any number of batches opens at once.
+PICTURED = 250
+LISTED = 500
+# With more reports than this, signs are small and intervals have no ends.
+DENSE = 80
 FEW = 4
+# Room for the titles of questions, in rem: in all pictures, so that a batch stands at one place in all.
+GUTTER = 13.0
 NAMED_TICKS = 12
 DATED_TICKS = 6
 ALARMS_NAMED = 10
@@ -69,9 +69,14 @@ REPORTS_SQL = """
 SELECT r.batch, r.model_version, r.verdict, r.rows, r.reported_at, r.estimated_auc, r.reference_auc,
     r.outside_support, r.flagged_share, coalesce(r.reasons, '') AS reasons,
     coalesce(r.held, r.verdict IN ('drifted', 'untrusted')) AS held, coalesce(r.alarm, false) AS alarm,
-    coalesce(r.trusted, false) AS trusted, c.batch IS NOT NULL AS current
+    coalesce(r.trusted, false) AS trusted, c.batch IS NOT NULL AS current,
+    coalesce(d.released, false) AS released
 FROM drift_reports r
 LEFT JOIN (SELECT DISTINCT batch, model_version FROM current_predictions) c USING (batch, model_version)
+LEFT JOIN (
+    SELECT batch, champion_version AS model_version, arg_max(kind, decided_at) = 'skip' AS released
+    FROM decisions WHERE kind IN ('hold', 'skip') GROUP BY ALL
+) d USING (batch, model_version)
 ORDER BY r.reported_at, r.batch
 """
 PERFORMANCE_SQL = """
@@ -94,8 +99,9 @@ class Overview(NamedTuple):
     Attributes:
         reports: one row for each batch and version, oldest first: ``batch``, ``model_version``, ``verdict``,
             ``held``, ``alarm``, ``rows``, ``reported_at``, ``estimated_auc``, ``reference_auc``,
-            ``outside_support``, ``flagged_share``, ``trusted``, ``reasons`` and ``current``: whether the
-            scores of this version are the ones that count.
+            ``outside_support``, ``flagged_share``, ``trusted``, ``reasons``, ``current``: whether the
+            scores of this version are the ones that count, and ``released``: whether the list of a held
+            batch was made after all, with this version.
         performance: as the table of that name.
         alerts: ``batch``, ``model_version``, ``column_name`` and ``method`` of each figure that alerts;
             columns of the study, or those that ``core/figures.py`` names.
@@ -116,7 +122,7 @@ class Line:
     address: str
     version: int
     verdict: str
-    held: bool
+    list_made: str
     alarm: bool
     current: bool
     rows: str
@@ -163,32 +169,31 @@ def render_overview(
         promotions: of champions.
         made_at: with a time zone.
     """
-    import jinja2
-
     reports = reports.assign(reported_at=pd.to_datetime(reports["reported_at"], utc=True))
     reports = reports.sort_values(["reported_at", "batch"], kind="stable").reset_index(drop=True)
     promotions = promotions.assign(decided_at=pd.to_datetime(promotions["decided_at"], utc=True))
     promotions = promotions.sort_values("decided_at").reset_index(drop=True)
     performance = performance[performance["metric"].eq("auc") & performance["value"].notna()]
     latest = _latest(reports)
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("poleng_assets"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return templates.get_template("overview.html").render(
+    pictured = reports.iloc[-PICTURED:].reset_index(drop=True)
+    lines = _lines(reports.iloc[-LISTED:], performance)
+    return template("overview.html").render(
         study=study,
         state=_state(latest, promotions),
-        open_alarms=_lines(latest[latest["alarm"].astype(bool)], performance)[:ALARMS_NAMED],
+        open_alarms=_lines(latest[latest["alarm"].astype(bool)].iloc[-ALARMS_NAMED:], performance),
         alarms=int(latest["alarm"].astype(bool).sum()),
-        lines=_lines(reports, performance),
+        reports=len(reports),
+        pictured=len(pictured),
+        lines=lines,
         lines_shown=LINES_SHOWN,
-        timeline=_timeline(reports, promotions) if len(reports) else "",
-        performance=_performance(reports, performance, promotions),
-        alarm_key=ALARM_KEY if reports["alarm"].any() else (),
+        timeline=_timeline(pictured, promotions) if len(reports) else None,
+        performance=_performance(pictured, performance, promotions),
+        alarm_key=ALARM_KEY if pictured["alarm"].any() else (),
         performance_key=PERFORMANCE_KEY,
+        columns_key=COLUMNS_KEY,
         outcomes=bool(performance["kind"].eq("realised").any()),
-        flagged=_flagged(reports, promotions) if reports["flagged_share"].notna().any() else "",
-        columns=_columns(study, reports, alerts, promotions),
-        plotly_js=plotly_js() if len(reports) else "",
+        flagged=_flagged(pictured, promotions) if pictured["flagged_share"].notna().any() else None,
+        columns=_columns(study, pictured, alerts, promotions),
         made_at=made_at.astimezone(UTC),
     )
 
@@ -216,9 +221,19 @@ def _state(latest: pd.DataFrame, promotions: pd.DataFrame) -> list[str]:
     count = "One batch has been judged" if len(latest) == 1 else f"{len(latest):,} batches have been judged"
     sentences.append(f"{count}: {told}.")
     newest = latest.iloc[-1]
-    what = "its contact list was held back" if newest["held"] else "its contact list was made at once"
-    sentences.append(f"The newest, {newest['batch']}, is {newest['verdict']}: {what}.")
+    sentences.append(f"The newest, {newest['batch']}, is {newest['verdict']}: {_fate(newest)}.")
     return sentences
+
+
+def _fate(report: Any) -> str:
+    """Say what became of the contact list, as one report leaves it."""
+    if not report["held"]:
+        return "its contact list was made at once"
+    if report["released"]:
+        return "its contact list was held back, and then made with this version all the same"
+    if not report["current"]:
+        return "its contact list was held back, until it was scored again"
+    return "its contact list is held back"
 
 
 def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
@@ -230,7 +245,7 @@ def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
             address=report_address(row.batch, int(row.model_version)),
             version=int(row.model_version),
             verdict=row.verdict,
-            held=bool(row.held),
+            list_made=_list_in_short(row),
             alarm=bool(row.alarm),
             current=bool(row.current),
             rows=f"{int(row.rows):,}",
@@ -245,222 +260,223 @@ def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
     ]
 
 
+def _list_in_short(row: Any) -> str:
+    if not row.held:
+        return ""
+    return "list held back, then made" if row.released else "list held back"
+
+
 def _figure(row: Any) -> tuple[str, str]:
     """Return a figure and its interval; the interval is empty where there is none."""
     reach = "" if pd.isna(row.lower) or pd.isna(row.upper) else f"{row.lower:.3f} to {row.upper:.3f}"
     return f"{row.value:.3f}", reach
 
 
-def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> str:
+def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
     """Draw each verdict in a lane of its own, in the order of the reports."""
-    figure = _canvas(reports, promotions)
-    lanes = list(VERDICTS)
-    for verdict, (symbol, colour) in VERDICTS.items():
-        rows = reports[reports["verdict"] == verdict]
-        figure.add_scatter(
-            name=verdict,
-            x=rows.index.tolist(),
-            y=[lanes.index(verdict)] * len(rows),
-            mode="markers",
-            marker={
-                "symbol": symbol,
-                "color": colour,
-                "size": 12 if len(reports) < DENSE else 8,
-                "opacity": [1.0 if current else 0.4 for current in rows["current"]],
-            },
-            customdata=_hovers(rows, rows["verdict"] + rows["held"].map({True: ", list held", False: ""})),
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    alarms = reports[reports["alarm"].astype(bool)]
-    figure.add_scatter(
-        name="raised an alarm",
-        x=alarms.index.tolist(),
-        y=[lanes.index(verdict) for verdict in alarms["verdict"]],
-        mode="markers",
-        marker={"symbol": "circle-open", "color": HERE, "size": 22, "line": {"width": 2}},
-        hoverinfo="skip",
+    line, lanes = _TimeLine.of(reports, promotions), list(reversed(VERDICTS))
+    height = {verdict: 100 * (lane + 0.5) / len(lanes) for lane, verdict in enumerate(lanes)}
+    marks = []
+    for place, row in enumerate(_records(reports)):
+        x, y = line.place(place), height[row.verdict]
+        fate = _list_in_short(row)
+        words = _words(row, f"{row.verdict}, {fate}" if fate else row.verdict)
+        if row.alarm:
+            marks.append(Mark("ring", x, y, "alarm"))
+        marks.append(Mark(VERDICTS[row.verdict], x, y, _pale(row, row.verdict), words))
+    return line.chart(
+        "Verdict of each batch, oldest first; the same stands in the table “Every batch”.",
+        9.5,
+        tuple(Tick(height[verdict], verdict) for verdict in lanes),
+        marks=tuple(marks),
     )
-    figure.update_yaxes(
-        **QUIET_AXIS | {"showgrid": True, "gridcolor": "#cbd5e1"},
-        tickvals=list(range(len(lanes))),
-        ticktext=lanes,
-        range=[-0.6, len(lanes) - 0.3],
-        fixedrange=True,
-    )
-    return as_div(figure, "timeline", 290)
 
 
-def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: pd.DataFrame) -> str:
-    """Draw AUC as estimated and as realised, with 95 % intervals; empty without any."""
+def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: pd.DataFrame) -> Chart | None:
+    """Draw AUC as estimated and as realised, with 95 % intervals; None without any."""
     places = reports.reset_index(names="place")[["place", "batch", "model_version", "trusted", "reported_at"]]
-    found = performance.merge(places, on=["batch", "model_version"]).sort_values("place")
+    found = performance.merge(places, on=["batch", "model_version"]).sort_values("place", kind="stable")
     if found.empty:
-        return ""
-    figure = _canvas(reports, promotions)
-    estimated, trusted = found["kind"].eq("estimated"), found["trusted"].astype(bool)
-    for name, mask, symbol, colour, shift in (
-        ("estimated", estimated & trusted, "circle", HERE, -0.1),
-        ("estimated, not to be trusted", estimated & ~trusted, "circle-open", HERE, -0.1),
-        ("realised", found["kind"].eq("realised"), "square", TRUTH, 0.1),
-    ):
-        rows = found[mask]
-        if rows.empty:
-            continue
-        figure.add_scatter(
-            name=name,
-            x=(rows["place"] + shift).tolist(),
-            y=rows["value"].tolist(),
-            mode="markers",
-            marker={"symbol": symbol, "color": colour, "size": 9 if len(reports) < DENSE else 4},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": (rows["upper"] - rows["value"]).fillna(0).tolist(),
-                "arrayminus": (rows["value"] - rows["lower"]).fillna(0).tolist(),
-                "color": colour if len(reports) < DENSE else _pale(colour),
-                "thickness": 1.2,
-                "width": 3 if len(reports) < DENSE else 0,
-            },
-            customdata=_hovers(rows, [f"AUC {name}: {', '.join(_figure(row))}" for row in _records(rows)]),
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    known = reports[reports["reference_auc"].notna()]
-    figure.add_scatter(
-        name="on the reference",
-        x=known.index.tolist(),
-        y=known["reference_auc"].tolist(),
-        mode="lines" if len(known) > 1 else "markers",
-        line={"color": THERE, "dash": "dash", "shape": "hvh"},
-        marker={"symbol": "line-ew-open", "color": THERE, "size": 14},
-        customdata=_hovers(known, [f"{value:.3f} on the reference" for value in known["reference_auc"]]),
-        hovertemplate="%{customdata}<extra></extra>",
+        return None
+    known = reports.loc[reports["reference_auc"].notna(), "reference_auc"]
+    ends = found["lower"].fillna(found["value"]), found["upper"].fillna(found["value"]), known
+    scale = Scale.of(pd.concat(ends).astype(float))
+    line = _TimeLine.of(reports, promotions)
+    marks, segments = [], _steps(line, reports["reference_auc"], scale)
+    for row in _records(found):
+        estimated = row.kind == "estimated"
+        name = "realised" if not estimated else "estimated" if row.trusted else "estimated, not to be trusted"
+        sign, look = ("circle", "here") if estimated else ("square", "truth")
+        x = line.place(row.place + (-0.12 if estimated else 0.12))
+        if pd.notna(row.lower) and pd.notna(row.upper):
+            low, high = (100 - scale.place(end) for end in (row.lower, row.upper))
+            segments.append(Segment(x, low, x, high, look))
+        words = _words(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
+        hollow = " hollow" if estimated and not row.trusted else ""
+        marks.append(Mark(sign, x, 100 - scale.place(row.value), look + hollow, words))
+    return line.chart(
+        "Estimated and realised AUC of each batch with 95 % intervals, oldest first; the same stands in the "
+        "table “Every batch”.",
+        16.0,
+        _value_ticks(scale, ".3g"),
+        marks=tuple(marks),
+        segments=tuple(segments),
     )
-    figure.update_yaxes(gridcolor="#cbd5e1", zeroline=False, tickformat=".3~f", fixedrange=True)
-    return as_div(figure, "performance", 340)
 
 
-def _pale(colour: str) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.25)"
+def _steps(line: _TimeLine, values: pd.Series, scale: Scale) -> list[Segment]:
+    """Return values as level lines, one for each run of reports with the same; none where there is none."""
+    steps = []
+    for _, run in values.groupby(values.ne(values.shift()).cumsum()):
+        if pd.notna(run.iloc[0]):
+            y = 100 - scale.place(run.iloc[0])
+            steps.append(
+                Segment(line.place(run.index[0] - 0.5), y, line.place(run.index[-1] + 0.5), y, "there dashed")
+            )
+    return steps
 
 
-def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> str:
-    figure = _canvas(reports, promotions)
-    shown = reports[reports["flagged_share"].notna()]
-    figure.add_bar(
-        x=shown.index.tolist(),
-        y=shown["flagged_share"].tolist(),
-        width=0.7 if len(reports) < DENSE else 1.0,
-        marker={"color": PALETTE[4], "opacity": [1.0 if current else 0.4 for current in shown["current"]]},
-        customdata=_hovers(shown, [f"{share:.1%} to contact" for share in shown["flagged_share"]]),
-        hovertemplate="%{customdata}<extra></extra>",
+def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
+    """Draw the share of people to contact as a bar for each report."""
+    line = _TimeLine.of(reports, promotions)
+    scale = Scale.of([0.0, *reports["flagged_share"].dropna().astype(float)])
+    boxes = []
+    for place, row in enumerate(_records(reports)):
+        if pd.notna(row.flagged_share):
+            high, left = scale.place(row.flagged_share), line.place(place - 0.35)
+            words = _words(row, f"{row.flagged_share:.1%} to contact")
+            boxes.append(
+                Box(left, 100 - high, line.place(place + 0.35) - left, high, _pale(row, "share"), words)
+            )
+    return line.chart(
+        "Share of the people to contact in each batch, oldest first; the same stands in the table “Every "
+        "batch”.",
+        10.0,
+        _value_ticks(scale, ".0%"),
+        boxes=tuple(boxes),
     )
-    figure.update_yaxes(
-        gridcolor="#cbd5e1", zeroline=False, tickformat=".0%", rangemode="tozero", fixedrange=True
-    )
-    return as_div(figure, "flagged", 260)
 
 
-def _columns(study: Study, reports: pd.DataFrame, alerts: pd.DataFrame, promotions: pd.DataFrame) -> str:
-    """Draw which question raised an alert in which batch; empty when none did."""
+def _columns(
+    study: Study, reports: pd.DataFrame, alerts: pd.DataFrame, promotions: pd.DataFrame
+) -> Chart | None:
+    """Draw which question raised an alert in which batch; None when none did."""
     places = reports.reset_index(names="place")[["place", "batch", "model_version"]]
     found = alerts.merge(places, on=["batch", "model_version"])
     if found.empty:
-        return ""
-    titles = column_titles(study)
-    found["title"] = found["column_name"].map(titles)
+        return None
+    found["title"] = found["column_name"].map(column_titles(study))
     found["words"] = found["method"].map(METHODS)
     cells = found.groupby(["title", "place"])["words"].agg(["size", "; ".join]).reset_index()
-    order = cells.groupby("title")["place"].nunique().sort_values(kind="stable").index.tolist()
-    width = len(reports)
-    counts: list[list[int | None]] = [[None] * width for _ in order]
-    words: list[list[str]] = [[""] * width for _ in order]
-    hovers = _hovers(reports, [""] * width)
-    for row in _records(cells):
-        line = order.index(row.title)
-        counts[line][row.place] = int(row[2])
-        words[line][row.place] = f"{hovers[row.place]}{html.escape(row.title)}: {html.escape(row[3])}"
-    figure = _canvas(reports, promotions)
-    figure.add_heatmap(
-        z=counts,
-        x=list(range(width)),
-        y=list(range(len(order))),
-        customdata=words,
-        hovertemplate="%{customdata}<extra></extra>",
-        hoverongaps=False,
-        zmin=0,
-        zmax=max(2, int(cells["size"].max())),
-        colorscale=[[0, "#fed7aa"], [1, "#c2410c"]],
-        showscale=False,
-        xgap=1 if width < DENSE else 0,
-        ygap=1,
+    often = cells.groupby("title")["place"].nunique().sort_values(ascending=False, kind="stable")
+    titles, line, step = often.index.tolist(), _TimeLine.of(reports, promotions), 100 / len(often)
+    boxes = []
+    for title, place, figures, words in cells.itertuples(index=False, name=None):
+        left, top = line.place(place - 0.46), step * (titles.index(title) + 0.06)
+        said = _words(reports.iloc[place], f"{title}: {words}")
+        boxes.append(
+            Box(
+                left,
+                top,
+                line.place(place + 0.46) - left,
+                0.88 * step,
+                "once" if figures == 1 else "often",
+                said,
+            )
+        )
+    most = ", ".join(f"{title} ({count})" for title, count in often.head(FEW).items())
+    return line.chart(
+        f"Which question alerted in which batch. In most reports: {most}. The report of a batch names all.",
+        1.35 * len(titles),
+        tuple(Tick(step * (place + 0.5), title) for place, title in enumerate(titles)),
+        boxes=tuple(boxes),
+        ruled="none",
     )
-    figure.update_yaxes(
-        **QUIET_AXIS,
-        tickvals=list(range(len(order))),
-        ticktext=[short(title, 26) for title in order],
-        ticks="",
-        automargin=True,
-        range=[-0.5, len(order) - 0.5],
-        fixedrange=True,
-    )
-    return as_div(figure, "columns", 110 + 20 * len(order))
 
 
-def _canvas(reports: pd.DataFrame, promotions: pd.DataFrame) -> Any:
-    """Return a figure with the time line that all pictures share, and the changes of the champion on it."""
-    import plotly.graph_objects as go
+def _value_ticks(scale: Scale, form: str) -> tuple[Tick, ...]:
+    return tuple(Tick(100 - scale.place(step), format(step, form)) for step in scale.steps)
 
-    figure, count = go.Figure(), len(reports)
-    if count <= NAMED_TICKS:
-        places = list(range(count))
-        labels = [
-            f"{short(batch, 14)} v{version}"
-            for batch, version in zip(reports["batch"], reports["model_version"], strict=True)
-        ]
-    else:
-        places = [round(at * (count - 1) / (DATED_TICKS - 1)) for at in range(DATED_TICKS)]
-        labels = [f"{reports['reported_at'].iloc[place]:%Y-%m-%d}" for place in places]
-    figure.update_xaxes(
-        **QUIET_AXIS,
-        tickvals=places,
-        ticktext=labels,
-        tickfont={"size": 11},
-        ticks="",
-        tickangle=-40 if FEW < count <= NAMED_TICKS else 0,
-        automargin=True,
-        range=[-0.7, max(count, FEW) - 0.3],
-        fixedrange=True,
-    )
-    changes: dict[int, list[str]] = {}
-    for row in _records(promotions):
-        before = int((reports["reported_at"] < row.decided_at).sum())
-        changes.setdefault(before, []).append(f"{'↩ ' if row.kind == 'rollback' else ''}v{int(row.version)}")
-    for before, names in changes.items():
-        place = before - 0.5
-        figure.add_vline(x=place, line={"color": CHAMPION_COLOUR, "width": 2, "dash": "dot"})
-        figure.add_annotation(
-            x=place, y=1, yref="paper", yanchor="bottom", showarrow=False,
-            text=", ".join(names if len(names) < 4 else [*names[:1], "…", *names[-1:]]),
-        )  # fmt: skip
-    figure.update_layout(
-        margin={"l": 84, "r": 16, "t": 24, "b": 36},
-        showlegend=False,
-        hovermode="closest",
-    )
-    return figure
+
+@dataclass(frozen=True)
+class _TimeLine:
+    """The horizontal axis that all pictures share, with the changes of the champion on it."""
+
+    count: int
+    columns: tuple[Tick, ...]
+    notes: tuple[Tick, ...]
+    slanted: bool
+
+    @classmethod
+    def of(cls, reports: pd.DataFrame, promotions: pd.DataFrame) -> _TimeLine:
+        count = len(reports)
+        bare = cls(count, (), (), FEW < count <= NAMED_TICKS)
+        if count <= NAMED_TICKS:
+            labels = [
+                (place, f"{short(row.batch, 14)} v{row.model_version}", False)
+                for place, row in enumerate(_records(reports))
+            ]
+        else:
+            at = [round(tick * (count - 1) / (DATED_TICKS - 1)) for tick in range(DATED_TICKS)]
+            labels = [
+                (place, f"{reports['reported_at'].iloc[place]:%Y-%m-%d}", bool(tick % 2))
+                for tick, place in enumerate(at)
+            ]
+        changes: dict[int, list[str]] = {}
+        for row in _records(promotions):
+            before = int((reports["reported_at"] < row.decided_at).sum())
+            name = f"{'↩ ' if row.kind == 'rollback' else ''}v{int(row.version)}"
+            changes.setdefault(before, []).append(name)
+        return cls(
+            count,
+            tuple(Tick(bare.place(place), words, minor) for place, words, minor in labels),
+            tuple(
+                Tick(bare.place(before - 0.5), ", ".join(n if len(n) < 4 else [n[0], "…", n[-1]]))
+                for before, n in changes.items()
+            ),
+            bare.slanted,
+        )
+
+    def place(self, report: float) -> float:
+        """Return where a report stands, in percent."""
+        return 100 * (report + 0.7) / (max(self.count, FEW) + 0.4)
+
+    def chart(
+        self,
+        says: str,
+        height: float,
+        rows: tuple[Tick, ...],
+        *,
+        segments: tuple[Segment, ...] = (),
+        **drawn: Any,
+    ) -> Chart:
+        """Return a chart upon this time line."""
+        changes = tuple(Segment(note.at, 0, note.at, 100, "champion") for note in self.notes)
+        return Chart(
+            says,
+            height,
+            rows,
+            self.columns,
+            self.notes,
+            segments=(*changes, *segments),
+            gutter=GUTTER,
+            slanted=self.slanted,
+            dense=self.count > DENSE,
+            **drawn,
+        )
+
+
+def _pale(row: Any, look: str) -> str:
+    return look if row.current else f"{look} pale"
 
 
 def _records(rows: pd.DataFrame) -> Iterator[Any]:
     return rows.itertuples(index=False)
 
 
-def _hovers(rows: pd.DataFrame, words: Sequence[str] | pd.Series) -> list[str]:
-    """Return what to say about each report: which it is, and some words."""
-    return [
-        f"<b>{short(row.batch)}</b>, version {row.model_version}<br>{_time(row.reported_at)}<br>{said}"
-        for row, said in zip(_records(rows), words, strict=True)
-    ]
+def _words(row: Any, said: str) -> str:
+    """Return what to say about a report: which it is, and some words."""
+    return f"{row.batch}, version {row.model_version}, {_time(row.reported_at)}: {said}"
 
 
 def _time(when: Any) -> str:

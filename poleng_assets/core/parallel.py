@@ -1,9 +1,12 @@
-"""Several fits at the same time."""
+"""Several fits at the same time, or several blocks of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import numpy as np
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -21,3 +24,32 @@ def side_by_side(make: Callable[[Item], Made], items: Iterable[Item]) -> list[Ma
     # Around all of them: limits set side by side would lift each other, and the last stay for good.
     with threadpool_limits(1):
         return list(Parallel(n_jobs=-1, prefer="threads")(delayed(make)(item) for item in items))
+
+
+def in_blocks(make: Callable[[int, int], np.ndarray], rows: int, size: int) -> np.ndarray:
+    """Make something of blocks of rows, as many at a time as there are cores; join it in their order.
+
+    Args:
+        make: gets the first row of a block and the one after its last, and returns an array with as many
+            rows; it keeps to one thread by itself.
+        rows: how many there are.
+        size: of a block, in rows: small enough for a core's own memory, large enough to be worth a call.
+    """
+    from joblib import cpu_count
+
+    blocks = [(start, min(start + size, rows)) for start in range(0, rows, size)] or [(0, 0)]
+    if len(blocks) == 1:
+        return make(0, rows)
+    with ThreadPoolExecutor(cpu_count()) as threads:
+        return np.concatenate(list(threads.map(lambda block: make(*block), blocks)))
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items, while a thread makes the next one; what goes wrong there is raised in its turn."""
+    end = object()
+    source = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, source, end)
+            yield item  # type: ignore[misc]

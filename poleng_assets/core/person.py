@@ -20,6 +20,7 @@ ERASED = "[erased]"
 # A word ends where no letter, digit or underscore goes on, nor behind one dot or hyphen: ``b-12`` is another
 # id than ``b-123`` and ``a-b-12``. A line break that is written out (JSON) begins a word.
 _BEFORE = r"(?:(?<!\w)(?<!\w[.\-])|(?<=\\[nrt]))"
+_XML_ESCAPE = re.compile("(_x[0-9a-fA-F]{4}_)")
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _AFTER = r"(?!\w)(?![.\-]\w)"
 
@@ -69,8 +70,10 @@ class Person:
 
     @cached_property
     def spellings(self) -> list[str]:
-        """The id as it is written inside CSV, JSON and HTML."""
+        """The id as it is written inside CSV, JSON, HTML and workbooks."""
         written = {*self._spelled, self.id.replace('"', '""'), html.escape(self.id)}
+        # In the XML of a workbook quotes stand as they are, and what looks like an escape is escaped.
+        written.add(html.escape(_XML_ESCAPE.sub(r"_x005F\1", self.id), quote=False))
         written |= {json.dumps(self.id, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
         return sorted(written, key=len, reverse=True)
 

@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from poleng_assets.core.contact_list import as_it_was, harmless
 from poleng_assets.core.contract import FileRefused, as_payload, check_columns, check_rows, required_columns
+from poleng_assets.core.dropped_files import has_known_suffix
 from poleng_assets.core.holdout import keep_duplicates_together
 from poleng_assets.core.ingestion import ROW_TABLES, find_batches
-from poleng_assets.core.reading import has_known_suffix, open_file
+from poleng_assets.core.reading import open_file
 from poleng_assets.core.tables import insert, record_decision, transaction
 from poleng_assets.home import KINDS, Kind
 from poleng_assets.study import Study
@@ -402,9 +403,10 @@ def _check(
     needed = required_columns(study, kind)
     table = pa.table({column: pa.array([r[column] for r in todo.values()], pa.string()) for column in needed})
     checked = check_rows(table, study, kind, row_numbers=np.array(list(todo), dtype=np.int64))
+    sound = checked.frame()
     taken = _taken_ids(con, study, kind, name)
     repeated: dict[int, int] = {}
-    for number, person in zip(checked.rows[ROW_NUMBER], checked.rows[study.id], strict=True):
+    for number, person in zip(sound[ROW_NUMBER], sound[study.id], strict=True):
         if person in taken:
             repeated[int(number)] = taken[person]
         else:
@@ -420,7 +422,7 @@ def _check(
         _with_line(payload, waiting[number], needed)
         for number, payload in zip(broken[ROW_NUMBER], broken["payload"], strict=True)
     ]
-    return checked.rows[~checked.rows[ROW_NUMBER].isin(list(repeated))], broken
+    return sound[~sound[ROW_NUMBER].isin(list(repeated))], broken
 
 
 def _taken_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> dict[str, int]:

@@ -31,8 +31,8 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from poleng_assets.core.contract import FileRefused
+from poleng_assets.core.dropped_files import SUFFIXES, known_suffix
 
-SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.bz2", ".csv.zst")
 CHUNK = 100_000  # rows
 MAX_RECORD = 16 * 2**20  # bytes; also how much text is parsed at once
 MAX_LINE_KEPT = 2_000  # characters of a malformed row
@@ -90,20 +90,6 @@ class Chunk:
     malformed: tuple[Malformed, ...] = ()
 
 
-def file_id(name: str) -> str:
-    """Return the name without its whole suffix; the name itself when the suffix is unknown."""
-    return name.removesuffix(_suffix(name))
-
-
-def has_known_suffix(name: str) -> bool:
-    """Say whether files of such a name can be read; a suffix alone is no name."""
-    return _suffix(name) != "" and file_id(name) != ""
-
-
-def _suffix(name: str) -> str:
-    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
-
-
 class OpenFile(ABC):
     """A file whose form was found to be sound.
 
@@ -158,7 +144,7 @@ def open_file(path: Path, needed: Sequence[str], *, max_bytes: int) -> Iterator[
         FileRefused: the file is not what its suffix says, is damaged, empty or too large, is no text in a
             known encoding, has no header, or has a quote that is never closed.
     """
-    suffix = _suffix(path.name)
+    suffix = known_suffix(path.name)
     if not suffix:
         raise FileRefused(f"{path.name} is none of {', '.join(SUFFIXES)}")
     status = path.lstat()
@@ -213,7 +199,7 @@ def _not(begin: bytes) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> FileRefused:
-    kind = _suffix(path.name).removeprefix(".")
+    kind = known_suffix(path.name).removeprefix(".")
     first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
     return FileRefused(f"{path.name} cannot be read as {kind}, it is damaged or not whole: {first_line}")
 
@@ -280,7 +266,7 @@ class _TextFile(OpenFile):
         size = 0
         try:
             with pa.input_stream(
-                str(self._path), compression=_COMPRESSIONS[_suffix(self._path.name)]
+                str(self._path), compression=_COMPRESSIONS[known_suffix(self._path.name)]
             ) as file:
                 while block := file.read(_BLOCK):
                     size += len(block)

@@ -12,14 +12,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from poleng_assets.core.drift_plots import (
-    Sides,
-    answers,
-    columns_to_plot,
-    drift_plots,
-    performance_plot,
-    plotly_js,
-)
+from poleng_assets.core.drift_plots import Sides, distributions, performance_chart, score_bars
 from poleng_assets.core.figures import (
     ALL_COLUMNS,
     COMPOSITION,
@@ -37,6 +30,7 @@ from poleng_assets.core.figures import (
     Figure,
 )
 from poleng_assets.core.model_card import FIGURES
+from poleng_assets.core.pages import template
 from poleng_assets.core.verdict import QUIET, Judgement
 from poleng_assets.study import Study
 
@@ -52,9 +46,7 @@ MEANINGS = {
 DRIFTED_AND_HELD = "The batch is not as the model knows it, in a way that makes the model worse or may do so."
 HELD = "The contact list is held until a better model has been tried."
 LISTED = "The contact list is made at once."
-DISTRIBUTIONS_SHOWN = 6
 REASONS_SHOWN = 6
-BARS_SHOWN = 10
 PSEUDO_COLUMNS = {
     SCORE: "Score of the model",
     CONTACT: "Whether to contact",
@@ -67,24 +59,6 @@ QUALITY = {
     QUARANTINED: "rows of the file that broke the contract and were left out",
 }
 METRICS = {name: (title, words) for name, title, _, words in FIGURES}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One answer: its words, and the share of people who gave it, in the reference and in the batch."""
-
-    label: str
-    reference: float
-    batch: float
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """The answers to one question side by side."""
-
-    title: str
-    alert: bool
-    bars: list[Bar]
 
 
 @dataclass(frozen=True)
@@ -152,19 +126,10 @@ def render_report(
         champion_since: when this version began to serve.
         made_at: now, when None.
     """
-    import jinja2
-
     titles = column_titles(study)
     sides = Sides.of(study, reference, scored)
     measured = any(f.method in DISTANCES for f in figures.figures)
-    plots = drift_plots(study, figures, sides) if measured else []
-    drawn = performance_plot(
-        figures.estimates, realised, figures.trust.trusted, {name: METRICS[name][0] for name in _DRAWN}
-    )
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("poleng_assets"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return templates.get_template("drift_report.html").render(
+    return template("drift_report.html").render(
         study=study,
         batch=batch,
         version=version,
@@ -179,7 +144,10 @@ def render_report(
         realised_respondents=realised_respondents,
         sought=study.target.codes[study.target.positive],
         performance=_performance(figures.estimates, realised),
-        performance_plot=drawn,
+        performance_chart=performance_chart(
+            figures.estimates, realised, figures.trust.trusted, {name: METRICS[name][0] for name in _DRAWN}
+        ),
+        performance_key=_performance_key(figures, realised),
         measured=measured,
         qualities=_qualities(figures, titles),
         moves=_moves(figures, judgement, titles),
@@ -187,11 +155,9 @@ def render_report(
         composition=_composition(figures, titles),
         within=sides.within,
         left_out=len(sides.batch) - len(sides.comparable),
-        plots=plots,
+        distributions=distributions(study, figures, sides) if measured else [],
         drifted=bool(figures.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
-        distributions=_distributions(study, figures, sides) if measured else [],
-        scores=_score_distribution(sides.like, sides.comparable),
-        plotly_js=plotly_js() if plots or drawn else "",
+        scores=score_bars(sides.like, sides.comparable),
         champion_since=champion_since.astimezone(UTC) if champion_since else None,
         made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
@@ -221,6 +187,19 @@ def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) ->
         reference = f"{references[0]:.3f}" if references else ""
         lines.append(Performance(title, _interval(one), _interval(other), reference, says))
     return lines
+
+
+def _performance_key(figures: BatchFigures, realised: Sequence[Estimate]) -> list[tuple[str, str, str]]:
+    """Return sign, look and words of what the picture of performance shows."""
+    key = [("diamond", "there", "on the reference")]
+    if figures.estimates:
+        trusted = figures.trust.trusted
+        key.append(
+            ("circle", "here", "estimated")
+            if trusted
+            else ("circle", "here hollow", "estimated, not to be trusted")
+        )
+    return [*key, ("square", "truth", "realised")] if realised else key
 
 
 def _interval(estimate: Estimate | None) -> tuple[str, str]:
@@ -312,44 +291,6 @@ def _composition(figures: BatchFigures, titles: dict[str, str]) -> list[str]:
             "That is no shift: everybody is compared with people of the same answer."
         )
     return sentences
-
-
-def _distributions(study: Study, figures: BatchFigures, sides: Sides) -> list[Distribution]:
-    """Count the answers to what drifted, and to what is farthest away when there is room."""
-    names = columns_to_plot(figures, study, DISTRIBUTIONS_SHOWN)
-    distances = sorted(
-        (f for f in figures.figures if f.method in DISTANCES and f.column_name in study.feature_names),
-        key=lambda f: -(2.0 if f.value is None else f.value),
-    )
-    names = list(dict.fromkeys([*names, *(f.column_name for f in distances)]))[:DISTRIBUTIONS_SHOWN]
-    return [_distribution(study, name, figures, sides) for name in names]
-
-
-def _distribution(study: Study, name: str, figures: BatchFigures, sides: Sides) -> Distribution:
-    """Count the answers to one question; those most different between the two come first."""
-    feature = study.feature(name)
-    there, here = (
-        answers(feature, rows).value_counts(normalize=True) for rows in sides.compared_in(name, figures)
-    )
-    bars = [
-        Bar(str(label), float(there.get(label, 0.0)), float(here.get(label, 0.0)))
-        for label in sorted({*there.index, *here.index})
-    ]
-    bars.sort(key=lambda bar: -abs(bar.reference - bar.batch))
-    alert = any(f.alert for f in figures.figures if f.column_name == name)
-    return Distribution(feature.title, alert, bars[:BARS_SHOWN])
-
-
-def _score_distribution(reference: pd.DataFrame, scored: pd.DataFrame) -> list[Bar]:
-    edges = [i / 10 for i in range(11)]
-    there, here = (
-        pd.cut(rows[SCORE], edges, include_lowest=True).value_counts(normalize=True, sort=False)
-        for rows in (reference, scored)
-    )
-    return [
-        Bar(f"{low:.1f} to {low + 0.1:.1f}", float(a), float(b))
-        for low, a, b in zip(edges, there.fillna(0), here.fillna(0), strict=False)
-    ]
 
 
 def _share(value: float) -> str:

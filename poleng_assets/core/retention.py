@@ -118,5 +118,6 @@ def doubt_about_clock(moment: datetime, last_seen: datetime | None, max_gap: int
         return ""
     return (
         f"the clock says {moment:%Y-%m-%d}, and the last sign of life here is of {last_seen:%Y-%m-%d}, "
-        f"{gap} days before. Nothing was erased. If the clock is right, run this again with trust_clock"
+        f"{gap} days before. Nothing was erased. If the clock is right, run this again with "
+        "--trust-clock (in the launchpad: trust_clock)"
     )

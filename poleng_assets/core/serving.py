@@ -46,6 +46,11 @@ def disagreement(told: Appointed | None, alias: int | None) -> str:
         told: by the ledger.
         alias: the version that the registry's alias ``champion`` points to, None when there is none.
     """
+    if told is None and alias is not None:
+        return (
+            f"the registry's alias 'champion' points to version {alias}, but the ledger never appointed "
+            "one. Was the warehouse removed? `poleng restore` puts a backup back"
+        )
     if told is None or told.version == alias:
         return ""
     now = f"points to version {alias}" if alias else "is gone"

@@ -150,22 +150,23 @@ class Shadow:
         return f"{name} {group.champion:.1%} → {group.challenger:.1%}"
 
 
-def contacts(rule: ContactRule, score: np.ndarray, batch_rows: int) -> np.ndarray:
+def contacts(rule: ContactRule, score: np.ndarray, ids: np.ndarray, batch_rows: int) -> np.ndarray:
     """Return whom a rule would contact among people of one batch: bool, shape (n,).
 
-    A capacity is one for the whole batch, so a sample of it gets its share of the places. Equal scores
-    at the limit are taken in order.
+    A capacity is one for the whole batch, so a sample of it gets its share of the places. Of equal scores
+    at the limit the smaller ids are taken, as the list takes them (``core/scoring.py``).
 
     Args:
         rule: of a model.
         score: probability of the positive answer, shape (n,).
+        ids: of the same people, texts, shape (n,).
         batch_rows: people in the batch, n of whom are given.
     """
     if rule.capacity is None:
         return rule.decide(score)
     places = round(rule.capacity * len(score) / max(batch_rows, 1))
     chosen = np.zeros(len(score), dtype=bool)
-    chosen[np.argsort(-score, kind="stable")[:places]] = True
+    chosen[np.lexsort((np.asarray(ids, dtype=str), -score))[:places]] = True
     return chosen
 
 

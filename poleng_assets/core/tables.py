@@ -10,13 +10,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
 
-from poleng_assets.core.contract import storage_types
 from poleng_assets.study import Study, StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 _FIXED_TABLES = """
 CREATE TABLE IF NOT EXISTS ingested_files (
@@ -100,6 +102,9 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     Raises:
         StudyError: the id or the target has another name than when the warehouse was made.
     """
+    # Sensors and jobs load this module, and none of them makes a table.
+    from poleng_assets.core.contract import storage_types
+
     row_tables = {
         "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
         "field_study_rows": (
@@ -150,7 +155,7 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     con.commit()
 
 
-def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame) -> None:
+def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame | pa.Table) -> None:
     """Insert rows by column name; raises ``duckdb.Error`` when a column does not exist."""
     con.register("incoming", rows)
     try:

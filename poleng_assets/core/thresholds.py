@@ -14,6 +14,7 @@ Sources:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -49,17 +50,15 @@ def distance_limits(
     """
     from scipy.stats import gamma
 
-    of_reference, of_batch = resampled
+    answers, bounds = _one_hot(reference[list(columns)])
+    # All columns at once: the resamples are large, and each product reads them whole.
+    there, here = (weights @ answers for weights in resampled)
     keys: list[tuple[str, str]] = []
     squared: list[np.ndarray] = []
-    for column in columns:
-        codes, categories = pd.factorize(reference[column])
-        answers = np.zeros((len(reference), max(len(categories), 1)), np.float32)
-        given = np.flatnonzero(codes >= 0)
-        answers[given, codes[given]] = 1
-        there, here = _shares(of_reference @ answers), _shares(of_batch @ answers)
+    for column, start, end in zip(columns, bounds, bounds[1:], strict=False):
+        first, second = _shares(there[:, start:end]), _shares(here[:, start:end])
         keys += [(column, JENSEN_SHANNON), (column, L_INFINITY)]
-        squared += [jensen_shannon(there, here) ** 2, np.abs(there - here).max(axis=1) ** 2]
+        squared += [jensen_shannon(first, second) ** 2, np.abs(first - second).max(axis=1) ** 2]
     drawn = np.stack(squared, axis=1)
     mean, variance = drawn.mean(axis=0), drawn.var(axis=0)
     # An answer that everybody gives never moves.
@@ -71,6 +70,17 @@ def distance_limits(
         rare = _share_for_each(smallest, policy.false_alarms)
         limits[moves] = np.sqrt(gamma.isf(rare, shape, scale=scale))
     return {key: max(float(limit), policy.min_distance) for key, limit in zip(keys, limits, strict=True)}
+
+
+def _one_hot(rows: pd.DataFrame) -> tuple[np.ndarray, list[int]]:
+    """Return one column for each answer, float32, and where those of each column begin, and end."""
+    found = [pd.factorize(rows[column]) for column in rows]
+    bounds = list(accumulate((max(len(categories), 1) for _, categories in found), initial=0))
+    answers = np.zeros((len(rows), bounds[-1]), np.float32)
+    for (codes, _), start in zip(found, bounds, strict=False):
+        given = np.flatnonzero(codes >= 0)
+        answers[given, start + codes[given]] = 1
+    return answers, bounds
 
 
 def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:

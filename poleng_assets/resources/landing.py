@@ -17,8 +17,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from poleng_assets.core.ingestion import content_hash
-from poleng_assets.core.reading import SUFFIXES, file_id, has_known_suffix
+from poleng_assets.core.dropped_files import SUFFIXES, content_hash, file_id, has_known_suffix
 from poleng_assets.files import write_whole
 from poleng_assets.home import Home, Kind
 

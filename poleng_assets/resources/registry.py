@@ -16,17 +16,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
-import pandas as pd
 import psutil
 
-from poleng_assets.core.model import Model
 from poleng_assets.core.serving import Appointed, appointed, disagreement
 from poleng_assets.home import Home
 from poleng_assets.study import Study, load_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from poleng_assets.core.model import Model
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -78,6 +81,8 @@ class LoggedModel:
 
 def _invented_person(study: Study) -> pd.DataFrame:
     """Return one row that is nobody's: the first code of every feature."""
+    import pandas as pd
+
     codes = {feature.name: min(feature.codes) for feature in study.features}
     return pd.DataFrame([{name: codes[name] for name in study.feature_names}])
 
@@ -126,13 +131,13 @@ class Registry:
 
         Raises:
             dagster.Failure: the alias points to a version that the ledger did not appoint, or the version
-                that it appointed is not registered.
+                that it appointed is not registered; an empty ledger appointed none.
         """
         version, told = self.alias(CHAMPION), appointed(con)
         words = disagreement(told, version.version if version else None)
-        if told is None or not words:
+        if not words:
             return version
-        if version is not None and version.version != told.before:
+        if told is None or (version is not None and version.version != told.before):
             raise dg.Failure(f"Not done: {words}.", allow_retries=False)
         meant = self._appointed_version(told)
         say(f"The alias 'champion' is put back to version {told.version}: {words}")
@@ -239,6 +244,8 @@ class Registry:
         Raises:
             ModelUnusable: it is missing or broken.
         """
+        import pandas as pd
+
         with _told_of(version):
             return pd.read_parquet(self._reference_file(version))
 
@@ -462,12 +469,16 @@ def _artifacts(uri: str, store: str, run_id: str) -> Path:
 @lru_cache(maxsize=2)
 def _load(folder: Path) -> Model:
     """Read a model once for all assets of a run; MLflow never uses the name of a folder again."""
+    from poleng_assets.core.model import Model
+
     return Model.load(folder)
 
 
 @lru_cache(maxsize=2)
 def _importance(folder: Path, reference: Path) -> Mapping[str, float]:
     """Explain some rows of the reference; the mean settles long before all of them."""
+    import pandas as pd
+
     rows = pd.read_parquet(reference)
     return _load(folder).importance(rows.sample(min(EXPLAINED_ROWS, len(rows)), random_state=1))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poleng_assets.core.ingestion import content_hash
+from poleng_assets.core.dropped_files import content_hash
 from poleng_assets.home import Home
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import Warehouse

@@ -13,7 +13,7 @@ from typing import Literal
 
 import duckdb
 
-from poleng_assets.core.reading import file_id, has_known_suffix
+from poleng_assets.core.dropped_files import file_id, has_known_suffix
 from poleng_assets.home import Kind
 
 Scenario = Literal["clean", "drift", "full"]

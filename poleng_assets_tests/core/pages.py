@@ -44,12 +44,7 @@ def row_of(page: str, head: str) -> list[str]:
     return re.findall(r"<td[^>]*>(.*?)</td>", found[1], re.DOTALL)
 
 
-def scripts(page: str) -> list[str]:
-    """Return the scripts on a page, Plotly's own among them."""
-    return re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
-
-
-def without_library(page: str, library: str) -> str:
-    """Return the page without Plotly's script, which must stand in it exactly once."""
-    assert page.count(library) == 1
-    return page.replace(library, "")
+def section(page: str, head: str) -> str:
+    """Return what stands under a heading, up to the next one of its kind."""
+    found = re.split(r"<h2[^>]*>", page)
+    return next(part for part in found if part.startswith(f"{head}</h2>"))

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from poleng_assets.core.ingestion import ingest, record_refusal
 from poleng_assets.core.model import Model
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.study import Study
+from poleng_assets_tests.long_history import write_rows
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -94,7 +96,7 @@ def test_all_batches_together_are_balanced(con: Connection, study: Study, march:
     ingest(con, study, "batches", other)
     record_refusal(con, "batches", march, 25, "too broken")
     record_refusal(con, "batches", other, None, "cannot be read")
-    whole = balance(con, study)
+    whole = balance(con)
     assert (whole.came_in, whole.scored, whole.waiting, whole.quarantined, whole.refused, whole.lost) == (
         155,
         98,
@@ -104,9 +106,43 @@ def test_all_batches_together_are_balanced(con: Connection, study: Study, march:
         0,
     )
     con.execute("DELETE FROM batch_rows WHERE batch = 'april' AND row_number = 1")
-    assert balance(con, study).lost == 1
-    assert "1 lost" in balance(con, study).in_words()
+    assert balance(con).lost == 1
+    assert "1 lost" in balance(con).in_words()
+
+
+def test_a_batch_that_was_scored_twice_counts_once(con: Connection, study: Study, march: Path, model: Model):
+    score_batch(con, model, study, "march", 2)
+    assert (balance(con).scored, balance(con).waiting, balance(con).lost) == (98, 0, 0)
+    con.execute("DELETE FROM predictions WHERE model_version = 2 AND NOT contact")
+    assert balance(con).waiting > 0
+    assert balance(con).scored + balance(con).waiting == 98
+
+
+def test_a_person_who_came_back_from_quarantine_waits_for_a_score(con: Connection, study: Study, march: Path):
+    con.execute(
+        f"""INSERT INTO batch_rows BY NAME SELECT 'march' AS batch, 3 AS row_number, 'back' AS "{study.id}";
+        DELETE FROM quarantine WHERE row_number = (SELECT min(row_number) FROM quarantine)"""
+    )
+    assert (balance(con).waiting, balance(con).quarantined, balance(con).lost) == (1, 1, 0)
+
+
+def test_years_of_batches_are_counted_faster_than_their_people_are_looked_up(con: Connection, study: Study):
+    """With every batch all are counted anew; a join of all people takes longer with each of them."""
+    write_rows(con, study, batches=2_000, rows=200)
+    join = f'SELECT count(*) FROM batch_rows SEMI JOIN current_predictions USING (batch, "{study.id}")'
+
+    def seconds(count: Callable[[], object]) -> float:
+        started = time.process_time()
+        count()
+        return time.process_time() - started
+
+    by_person = min(seconds(lambda: con.execute(join).fetchall()) for _ in range(3))
+    assert min(seconds(lambda: balance(con)) for _ in range(3)) < by_person
+    whole = balance(con)
+    assert (whole.read, whole.scored, whole.waiting, whole.lost) == (400_000, 400_000, 0, 0)
+    con.execute("DELETE FROM batch_rows WHERE batch = 'week_00077' AND row_number = 5")
+    assert balance(con).lost == 1
 
 
 def test_an_empty_warehouse_is_balanced(con: Connection, study: Study):
-    assert (balance(con, study).came_in, balance(con, study).lost) == (0, 0)
+    assert (balance(con).came_in, balance(con).lost) == (0, 0)

@@ -22,6 +22,7 @@ from poleng_assets.core.candidates.boosting import Boosting
 from poleng_assets.core.candidates.interface import Candidate, Columns, with_masked_copies
 from poleng_assets.core.candidates.levels import Levels
 from poleng_assets.core.candidates.logistic import MIN_ROWS_OF_A_LEVEL
+from poleng_assets.core.candidates.ranks import Ranks
 from poleng_assets.core.encoding import Encoder
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import as_table, with_policies
@@ -30,6 +31,7 @@ NAN = np.nan
 TREES = {"rounds": 12, "eta": 0.2, "max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.5}
 CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "native trees": ("xgboost", {"categories": "native", **TREES}),
+    "ranked trees": ("xgboost", {"categories": "ranked", **TREES}),
     "one-hot trees": ("xgboost", {"categories": "one_hot", **TREES}),
     "logistic": ("logistic", {"C": 0.05, "strength": 0.0}),
     "varying slopes": ("logistic", {"C": 0.05, "strength": 0.6}),
@@ -113,7 +115,7 @@ def test_the_same_seed_gives_the_same_files(data: Data, case: str, fitted: Candi
     assert kept(data.fit(case), tmp_path / "again") == kept(fitted, tmp_path / "first")
 
 
-@pytest.mark.parametrize("which", ["native trees", "one-hot trees", "forest"])
+@pytest.mark.parametrize("which", ["native trees", "ranked trees", "one-hot trees", "forest"])
 def test_another_seed_gives_other_trees(data: Data, which: str):
     scores = [data.fit(which, seed).log_odds(data.strangers) for seed in (1, 2)]
     assert np.abs(scores[0] - scores[1]).max() > 0.01
@@ -225,7 +227,7 @@ def test_a_column_that_nobody_answered_in_training_contributes_nothing(data: Dat
 
 
 def test_a_boosters_margin_is_the_one_that_xgboost_itself_predicts(data: Data):
-    for which in ("native trees", "one-hot trees"):
+    for which in ("native trees", "ranked trees", "one-hot trees"):
         found = data.fit(which)
         assert isinstance(found, Boosting)
         margin = found.booster.predict(found._data(data.strangers), output_margin=True)
@@ -286,8 +288,8 @@ def test_a_forest_that_is_sure_still_has_finite_log_odds(data: Data):
 
 def test_starting_points_know_the_study(study: Study):
     trees = with_policies(study, training={"rounds": 41}).policies.training
-    assert [one["rounds"] for one in Boosting.starting_points(trees)] == [41, 41]
-    assert [one["categories"] for one in Boosting.starting_points(trees)] == ["native", "one_hot"]
+    assert [one["rounds"] for one in Boosting.starting_points(trees)] == [41, 41, 41]
+    assert [one["categories"] for one in Boosting.starting_points(trees)] == ["ranked", "native", "one_hot"]
     fixed = with_policies(study, training={"varies_by": None}).policies.training
     assert [one["strength"] for one in KINDS["logistic"].starting_points(fixed)] == [0.0]
 
@@ -439,3 +441,34 @@ def test_the_same_seed_masks_the_same_rows(data: Data):
     )
     np.testing.assert_array_equal(first, second)
     assert first.shape != other.shape or not np.array_equal(first, other, equal_nan=True)
+
+
+# Ranks
+
+NAMES = np.array([[0.0, 5.0], [0.0, 6.0], [2.0, 7.0], [2.0, 8.0], [3.0, 9.0], [3.0, 5.0]], dtype=np.float32)
+ONES = np.array([1, 1, 0, 0, 1, 0], dtype=np.float32)
+
+
+def test_categories_stand_in_the_order_of_their_share_of_ones():
+    ranks = Ranks.fit(NAMES, ONES, (True, False), at_most=3)
+    assert ranks.ranked(NAMES)[:, 0].tolist() == [2, 2, 0, 0, 1, 1]
+    assert ranks.ranked(NAMES)[:, 1].tolist() == NAMES[:, 1].tolist()
+
+
+def test_a_category_that_nobody_had_has_no_rank():
+    ranks = Ranks.fit(NAMES, ONES, (True, False), at_most=3)
+    asked = np.array([[1.0, 5.0], [4.0, 5.0], [np.nan, np.nan], [3.0, 5.0]], dtype=np.float32)
+    assert np.isnan(ranks.ranked(asked)[:, 0]).tolist() == [True, True, True, False]
+
+
+def test_a_column_of_many_categories_stays_as_it_is():
+    ranks = Ranks.fit(NAMES, ONES, (True, True), at_most=3)
+    assert ranks.ranks[0] is not None
+    assert ranks.ranks[1] is None
+
+
+def test_ranks_come_back_from_their_lists():
+    ranks = Ranks.fit(NAMES, ONES, (True, False), at_most=3)
+    again = Ranks.from_lists(json.loads(json.dumps(ranks.to_lists())))
+    np.testing.assert_array_equal(again.ranked(NAMES), ranks.ranked(NAMES))
+    assert again.to_lists() == ranks.to_lists()

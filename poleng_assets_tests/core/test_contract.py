@@ -124,32 +124,32 @@ def test_a_column_that_is_not_needed_must_not_stand_twice_either(study: Study):
 
 def test_sound_rows_are_all_kept(few: pd.DataFrame, study: Study):
     checked = check_rows(as_table(few), study, "field_studies")
-    assert (len(checked.rows), checked.broken_rows) == (len(few), 0)
+    assert (len(checked.frame()), checked.broken_rows) == (len(few), 0)
     assert list(checked.broken.columns) == QUARANTINE_COLUMNS
 
 
 def test_codes_as_integers_and_as_text_are_stored_alike(few: pd.DataFrame, study: Study):
     numbers = few.astype(dict.fromkeys([*study.feature_names, study.target.name], "int64"))
-    from_numbers = check_rows(as_table(numbers), study, "field_studies").rows
-    from_text = check_rows(as_table(few.astype(str)), study, "field_studies").rows
+    from_numbers = check_rows(as_table(numbers), study, "field_studies").frame()
+    from_text = check_rows(as_table(few.astype(str)), study, "field_studies").frame()
     pd.testing.assert_frame_equal(from_numbers, from_text)
 
 
 def test_names_are_stored_as_text_and_orders_as_numbers(few: pd.DataFrame, study: Study):
-    rows = check_rows(as_table(few.astype(str)), study, "batches").rows
+    rows = check_rows(as_table(few.astype(str)), study, "batches").frame()
     kinds = {f.name: str(rows[f.name].dtype) for f in study.features}
     assert kinds == {f.name: "Int64" if f.is_ordinal else "string" for f in study.features}
 
 
 def test_a_code_is_stored_without_decimals_and_blanks(few: pd.DataFrame, study: Study):
     table = with_answers(few, {(0, "sex"): " 2.0 ", (1, "sex"): "01"})
-    assert check_rows(table, study, "batches").rows["sex"].tolist()[:2] == ["2", "1"]
+    assert check_rows(table, study, "batches").frame()["sex"].tolist()[:2] == ["2", "1"]
 
 
 def test_an_unknown_country_is_kept(few: pd.DataFrame, study: Study):
     checked = check_rows(with_answers(few, {(2, "country"): "999"}), study, "batches")
     assert checked.broken_rows == 0
-    assert checked.rows["country"].tolist()[2] == "999"
+    assert checked.frame()["country"].tolist()[2] == "999"
 
 
 @pytest.mark.parametrize("column", ["education", "sex"])
@@ -158,15 +158,15 @@ def test_an_unknown_code_of_a_scale_or_a_pair_goes_to_quarantine(
 ):
     checked = check_rows(with_answers(few, {(2, column): "77"}), study, "batches")
     assert faults(checked) == [(3, column, "77 is not among the codes of the study")]
-    assert 3 not in checked.rows["row_number"].tolist()
-    assert len(checked.rows) == len(few) - 1
+    assert 3 not in checked.frame()["row_number"].tolist()
+    assert len(checked.frame()) == len(few) - 1
 
 
 def test_missing_answers_are_kept(few: pd.DataFrame, study: Study):
     nothing = {(1, name): None for name in study.feature_names}
     checked = check_rows(with_answers(few, nothing), study, "batches")
     assert checked.broken_rows == 0
-    assert checked.rows[study.feature_names].iloc[1].isna().all()
+    assert checked.frame()[study.feature_names].iloc[1].isna().all()
 
 
 def test_a_value_that_is_no_code_goes_to_quarantine_as_it_was_written(few: pd.DataFrame, study: Study):
@@ -208,7 +208,7 @@ def test_an_id_that_would_spoil_a_list_goes_to_quarantine(
 def test_other_ids_are_kept_without_blanks_around_them(few: pd.DataFrame, study: Study, sound: str):
     checked = check_rows(with_answers(few, {(4, study.id): f"  {sound} "}), study, "batches")
     assert faults(checked) == []
-    assert checked.rows[study.id].tolist()[4] == sound
+    assert checked.frame()[study.id].tolist()[4] == sound
 
 
 def with_ids(few: pd.DataFrame, study: Study, ids: list[Any], kind: pa.DataType) -> pa.Table:
@@ -244,7 +244,7 @@ def test_ids_that_are_numbers_are_kept_when_they_are_exact(
     broken: list[tuple[int, str]],
 ):
     checked = check_rows(with_ids(few, study, ids, kind), study, "batches")
-    assert checked.rows[study.id].tolist() == kept
+    assert checked.frame()[study.id].tolist() == kept
     found = faults(checked)
     assert [row for row, _, _ in found] == [row for row, _ in broken]
     assert all(why in said for (_, _, said), (_, why) in zip(found, broken, strict=True))
@@ -254,7 +254,7 @@ def test_ids_in_a_dictionary_are_kept(few: pd.DataFrame, study: Study):
     ids = pa.array(["x", "y", "z"]).dictionary_encode()
     table = with_ids(few, study, ["x", "y", "z"], pa.string())
     table = table.set_column(table.column_names.index(study.id), study.id, ids)
-    assert check_rows(table, study, "batches").rows[study.id].tolist() == ["x", "y", "z"]
+    assert check_rows(table, study, "batches").frame()[study.id].tolist() == ["x", "y", "z"]
 
 
 def test_ids_that_are_true_or_false_refuse_the_file(few: pd.DataFrame, study: Study):
@@ -267,7 +267,7 @@ def test_where_the_encoding_was_guessed_only_ascii_can_be_trusted(few: pd.DataFr
     checked = check_rows(table, study, "batches", ascii_only=True)
     assert [(row, column) for row, column, _ in faults(checked)] == [(2, study.id), (3, "sex")]
     assert "save the file as UTF-8" in faults(checked)[0][2]
-    assert "Jürgen" in check_rows(table, study, "batches").rows[study.id].tolist()
+    assert "Jürgen" in check_rows(table, study, "batches").frame()[study.id].tolist()
 
 
 def test_ids_that_are_all_missing_break_every_row(few: pd.DataFrame, study: Study):
@@ -294,7 +294,7 @@ def test_a_row_with_several_faults_is_one_broken_row(few: pd.DataFrame, study: S
 
 def test_rows_are_numbered_as_in_the_file(few: pd.DataFrame, study: Study):
     checked = check_rows(with_answers(few, {(1, "sex"): "77"}), study, "batches", np.arange(101, 109))
-    assert checked.rows["row_number"].tolist() == [101, *range(103, 109)]
+    assert checked.frame()["row_number"].tolist() == [101, *range(103, 109)]
     assert checked.broken["row_number"].tolist() == [102]
 
 
@@ -306,12 +306,12 @@ def test_the_payload_is_the_whole_row_as_it_was_written(few: pd.DataFrame, study
 
 def test_no_rows_are_no_faults(few: pd.DataFrame, study: Study):
     checked = check_rows(as_table(few.iloc[:0]), study, "field_studies")
-    assert (len(checked.rows), checked.broken_rows) == (0, 0)
+    assert (len(checked.frame()), checked.broken_rows) == (0, 0)
 
 
 def test_a_file_whose_rows_are_all_broken_has_no_sound_rows(few: pd.DataFrame, study: Study):
     checked = check_rows(as_table(few.assign(education=77)), study, "batches")
-    assert (len(checked.rows), checked.broken_rows) == (0, len(few))
+    assert (len(checked.frame()), checked.broken_rows) == (0, len(few))
 
 
 @pytest.mark.parametrize("column", ["country", "education", "subject_id"])
@@ -335,7 +335,7 @@ def test_a_code_beyond_32_bits_goes_to_quarantine_in_every_spelling(few: pd.Data
             table.set_column(place, "country", table["country"].cast(kind)), study, "batches"
         )
         assert [(row, column) for row, column, _ in faults(checked)] == [(2, "country")]
-        assert str(2**31 - 1) in checked.rows["country"].tolist()
+        assert str(2**31 - 1) in checked.frame()["country"].tolist()
 
 
 CODINGS = [pa.int8(), pa.uint64(), pa.float32(), pa.float64(), pa.decimal128(30, 3), pa.large_string()]
@@ -352,7 +352,7 @@ def test_every_type_of_column_gives_the_same_rows(few: pd.DataFrame, study: Stud
             expected = check_rows(plain, study, "batches")
             checked = check_rows(other, study, "batches")
             assert checked.broken_rows == expected.broken_rows == 0
-            pd.testing.assert_frame_equal(checked.rows, expected.rows)
+            pd.testing.assert_frame_equal(checked.frame(), expected.frame())
 
 
 def test_an_absent_number_stands_as_null_in_a_payload(few: pd.DataFrame, study: Study):

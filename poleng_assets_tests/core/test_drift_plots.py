@@ -1,31 +1,29 @@
-"""Plots for pages: one colour is one answer, the batch stands beside the reference, and nobody is in them."""
+"""What a report draws: the answers of the batch beside those of the reference, and nobody in particular."""
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
+from poleng_assets.core.charts import Chart
 from poleng_assets.core.drift_plots import (
     ANSWERS_SHOWN,
-    APART,
     NEW_ANSWERS,
     OTHER_ANSWERS,
-    PARTS,
     PLOTS_SHOWN,
     PLOTS_WHEN_QUIET,
-    REST,
+    Bar,
+    Distribution,
     Sides,
     answers,
     columns_to_plot,
-    drift_plots,
-    performance_plot,
-    plotly_js,
-    short,
+    distributions,
+    performance_chart,
+    score_bars,
 )
 from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.figures import (
@@ -43,8 +41,6 @@ from poleng_assets.core.figures import (
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import with_policies
 
-BATCH = PARTS + APART
-
 
 def figures(*found: Figure, importance: dict[str, float] | None = None) -> BatchFigures:
     return BatchFigures(500, 500, 0.0, 0.3, figures=found, importance=importance or {})
@@ -54,39 +50,18 @@ def shifted(column: str, value: float | None = 0.3, method: str = JENSEN_SHANNON
     return Figure.compared(column, method, value, 0.1)
 
 
-def drawing(div: str) -> dict[str, Any]:
-    """Return the data and the layout that a piece of a page hands to Plotly."""
-    start = div.index("[", div.index("Plotly.newPlot("))
-    data, end = json.JSONDecoder().raw_decode(div, start)
-    layout, _ = json.JSONDecoder().raw_decode(div, div.index("{", end))
-    return {"data": data, "layout": layout}
-
-
-def lists(value: Any) -> list[list[Any]]:
-    if isinstance(value, dict):
-        return [found for inner in value.values() for found in lists(inner)]
-    if isinstance(value, list):
-        return [value, *(found for inner in value for found in lists(inner))]
-    return []
-
-
 def drawn(
     study: Study, column: str, reference: pd.DataFrame, batch: pd.DataFrame, *found: Figure
-) -> dict[str, Any]:
+) -> Distribution:
     sides = Sides(reference, batch, reference, batch)
-    plots = drift_plots(study, figures(*(found or [shifted(column)])), sides)
-    assert [plot.title for plot in plots] == [study.feature(column).title]
-    return drawing(plots[0].div)
+    (one,) = distributions(study, figures(*(found or [shifted(column)])), sides)
+    assert one.title == study.feature(column).title
+    return one
 
 
-def bars(drawing: dict[str, Any], x: float) -> dict[str, float]:
-    """Return the share of each answer in the bar at this place."""
-    return {
-        trace["name"]: y
-        for trace in drawing["data"]
-        for place, y in zip(trace["x"], trace["y"], strict=True)
-        if place == x
-    }
+def shares(drawn: Distribution) -> dict[str, tuple[float, float]]:
+    """Return the share of each answer in the reference and in the batch."""
+    return {bar.label: (bar.reference, bar.batch) for bar in drawn.bars}
 
 
 # Which columns
@@ -148,67 +123,55 @@ def test_a_code_that_the_study_does_not_know_is_told_as_unknown(study: Study):
     assert answers(study.feature("sex"), pd.DataFrame({"sex": ["7"]})).tolist() == ["unknown (7)"]
 
 
-def test_long_labels_are_cut_and_markup_in_them_is_text():
-    assert short("a" * 50, 10) == "a" * 9 + "…"
-    assert short("<b>&") == "&lt;b&gt;&amp;"
+# Distributions
 
 
-# NannyML's distributions
-
-
-def test_each_bar_tells_the_shares_of_its_people(study: Study, reference: pd.DataFrame):
+def test_each_bar_tells_the_share_of_its_people(study: Study, reference: pd.DataFrame):
     batch = reference.iloc[:400].assign(sex=["1"] * 100 + ["2"] * 300)
-    found = drawn(study, "sex", reference, batch)
-    assert bars(found, BATCH) == {"Male": 0.25, "Female": 0.75}
-    parts = [bars(found, part) for part in range(PARTS)]
-    assert [sum(part.values()) for part in parts] == pytest.approx([1.0] * PARTS)
     share = (reference["sex"].astype(str) == "1").mean()
-    assert np.mean([part["Male"] for part in parts]) == pytest.approx(share)
+    found = shares(drawn(study, "sex", reference, batch))
+    assert found == {"Male": pytest.approx((share, 0.25)), "Female": pytest.approx((1 - share, 0.75))}
 
 
-def test_the_parts_of_the_reference_are_drawn_by_lot(study: Study, reference: pd.DataFrame):
-    ordered = reference.sort_values("sex")
-    shares = [bars(drawn(study, "sex", ordered, reference), part)["Male"] for part in range(PARTS)]
-    assert max(shares) - min(shares) < 0.2
-
-
-def test_an_answer_has_one_colour_and_stands_once_in_the_legend(study: Study, people: pd.DataFrame):
+def test_answers_that_changed_most_come_first_and_the_rest_is_told_together(
+    study: Study, people: pd.DataFrame
+):
     found = drawn(study, "country", people.iloc[:3_000], people.iloc[3_000:])
-    colours = {(trace["name"], trace["marker"]["color"]) for trace in found["data"]}
-    assert len({name for name, _ in colours}) == len(colours) == ANSWERS_SHOWN + 1
-    assert (OTHER_ANSWERS, REST) in colours
-    named = [trace["name"] for trace in found["data"] if trace["showlegend"]]
-    assert sorted(named) == sorted({name for name, _ in colours})
+    moved = [abs(bar.reference - bar.batch) for bar in found.bars[:-1]]
+    assert moved == sorted(moved, reverse=True)
+    assert len(moved) == ANSWERS_SHOWN
+    assert found.bars[-1].label == OTHER_ANSWERS
+    for side in (0, 1):
+        assert sum(pair[side] for pair in shares(found).values()) == pytest.approx(1.0)
 
 
-def test_answers_of_a_scale_are_stacked_in_its_order(study: Study, people: pd.DataFrame):
+def test_answers_of_a_scale_stand_in_its_order(study: Study, people: pd.DataFrame):
     feature = study.feature("subjective_social_class")
     found = drawn(study, feature.name, people.iloc[:3_000], people.iloc[3_000:])
-    names = list(dict.fromkeys(trace["name"] for trace in found["data"]))
-    assert names == [short(label) for label in feature.codes.values() if short(label) in names]
+    labels = [bar.label for bar in found.bars]
+    known = [label for label in feature.codes.values() if label in labels]
+    assert len(known) > 3
+    assert [label for label in labels if label in known] == known
 
 
 def test_answers_that_the_reference_does_not_have_are_told_together(
     study: Study, people: pd.DataFrame, newcomers: pd.DataFrame
 ):
     found = drawn(study, "country", people, newcomers, shifted("country", 1.0, UNSEEN))
-    assert bars(found, BATCH) == {NEW_ANSWERS: 1.0}
+    assert shares(found)[NEW_ANSWERS] == (0.0, 1.0)
+    assert {here for label, (_, here) in shares(found).items() if label != NEW_ANSWERS} == {0.0}
+    assert NEW_ANSWERS in found.caption
 
 
 def test_the_answer_that_changed_most_is_told_in_words(study: Study, reference: pd.DataFrame):
-    batch = reference.assign(sex="2")
-    plot = drift_plots(study, figures(shifted("sex")), Sides(reference, batch, reference, batch))[0]
     share = (reference["sex"].astype(str) == "1").mean()
-    assert f"“Male”, from {share:.1%} of the reference to 0.0% of this batch" in plot.caption
+    found = drawn(study, "sex", reference, reference.assign(sex="2"))
+    assert f"“Male”, from {share:.1%} of the reference to 0.0% of this batch" in found.caption
 
 
-def test_an_answer_called_other_or_missing_is_drawn_too(study: Study, reference: pd.DataFrame):
-    named = study.feature("sex").model_copy(update={"codes": {1: "Other", 2: "Missing"}})
-    odd = study.model_copy(
-        update={"features": tuple(named if f.name == "sex" else f for f in study.features)}
-    )
-    found = drawn(odd, "sex", reference, reference.iloc[:300])
-    assert set(bars(found, BATCH)) == {"Other", "Missing"}
+def test_an_alert_is_known(study: Study, reference: pd.DataFrame):
+    quiet = drawn(study, "sex", reference, reference, shifted("sex", 0.01))
+    assert [drawn(study, "sex", reference, reference).alert, quiet.alert] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -218,55 +181,72 @@ def test_an_answer_called_other_or_missing_is_drawn_too(study: Study, reference:
 )
 def test_a_column_of_one_answer_is_drawn(study: Study, reference: pd.DataFrame, answer: Any, expected: str):
     same = reference.assign(sex=answer)
-    assert bars(drawn(study, "sex", same, same), BATCH) == {expected: 1.0}
+    assert drawn(study, "sex", same, same).bars == (Bar(expected, 1.0, 1.0, 1.0, 1.0),)
 
 
-@pytest.mark.parametrize(("there", "here"), [(1, 1), (2, 2), (5, 5), (6, 1), (1, 30), (1_500, 1_500)])
-def test_few_rows_and_as_many_rows_on_both_sides_are_drawn(
-    study: Study, reference: pd.DataFrame, there: int, here: int
-):
+@pytest.mark.parametrize(("there", "here"), [(1, 1), (2, 2), (6, 1), (1, 30), (1_500, 1_500)])
+def test_few_rows_are_drawn(study: Study, reference: pd.DataFrame, there: int, here: int):
     found = drawn(study, "sex", reference.iloc[:there], reference.iloc[:here])
-    last = max(place for trace in found["data"] for place in trace["x"])
-    assert sum(bars(found, last).values()) == pytest.approx(1.0)
+    assert sum(bar.batch for bar in found.bars) == pytest.approx(1.0)
+    assert all(0 <= bar.low <= bar.reference <= bar.high <= 1 for bar in found.bars)
 
 
 @pytest.mark.parametrize("side", ["reference", "batch"])
 def test_without_people_there_is_nothing_to_draw(study: Study, reference: pd.DataFrame, side: str):
     there, here = (reference.iloc[:0] if side == one else reference for one in ("reference", "batch"))
-    assert drift_plots(study, figures(shifted("sex")), Sides.of(study, there, here)) == []
+    assert distributions(study, figures(shifted("sex")), Sides.of(study, there, here)) == []
+    assert score_bars(there, here) == ()
 
 
-def test_an_alert_is_said_and_not_only_coloured(study: Study, reference: pd.DataFrame):
-    loud = drawn(study, "sex", reference, reference)
-    quiet = drawn(study, "sex", reference, reference, shifted("sex", 0.01))
-    texts = [[note["text"] for note in found["layout"]["annotations"]] for found in (loud, quiet)]
-    assert ["alert" in " ".join(found) for found in texts] == [True, False]
+def test_scores_are_counted_in_ten_bins(reference: pd.DataFrame):
+    bars = score_bars(reference.assign(score=0.0), reference.assign(score=[1.0] * 500 + [0.35] * 1_000))
+    assert [bar.label for bar in bars][::9] == ["0.0 to 0.1", "0.9 to 1.0"]
+    assert [round(bar.batch, 3) for bar in bars] == [0, 0, 0, 0.667, 0, 0, 0, 0, 0, 0.333]
+    assert bars[0].reference == 1.0
 
 
-def test_nobody_is_in_a_plot(study: Study, people: pd.DataFrame, reference: pd.DataFrame):
+# Chance
+
+
+def test_chance_puts_a_batch_of_the_same_people_in_its_range_19_times_of_20(
+    study: Study, people: pd.DataFrame
+):
+    reference = people.iloc[:3_000]
+    inside = []
+    for seed in range(200):
+        batch = people.sample(600, replace=True, random_state=seed)
+        inside += [bar.low <= bar.batch <= bar.high for bar in drawn(study, "sex", reference, batch).bars[:1]]
+    assert 0.9 <= sum(inside) / len(inside) <= 0.99
+
+
+def test_chance_has_the_width_of_the_difference_of_two_shares(study: Study, reference: pd.DataFrame):
+    half = reference.iloc[:1_000].assign(sex=["1", "2"] * 500)
+    bar = drawn(study, "sex", half, half.iloc[:400]).bars[0]
+    assert bar.high - bar.reference == pytest.approx(1.96 * math.sqrt(0.25 * (1 / 1_000 + 1 / 400)))
+
+
+def test_a_person_who_stands_for_several_is_not_several_people(study: Study, reference: pd.DataFrame):
+    half = reference.iloc[:1_000].assign(sex=["1", "2"] * 500)
+    repeated = pd.concat([half] * 5)
+    found, once = (drawn(study, "sex", one, half.iloc[:400]).bars for one in (repeated, half))
+    assert found == once
+
+
+# Nobody
+
+
+def test_nobody_is_in_a_picture(study: Study, people: pd.DataFrame, reference: pd.DataFrame):
     batch = people.iloc[:700].assign(score=0.123456, contact=1)
     found = figures(*(shifted(name) for name in ("country", "sex", "education", "religion")))
-    plots = drift_plots(study, found, Sides(reference, batch, reference, batch))
-    page = "".join(plot.div for plot in plots)
-    assert [subject for subject in batch[study.id].astype(str) if f'"{subject}"' in page] == []
-    assert "0.123456" not in page
-    longest = max(len(found) for plot in plots for found in lists(drawing(plot.div)))
-    assert longest <= 2 * (ANSWERS_SHOWN + 1)
+    told = str(distributions(study, found, Sides(reference, batch, reference, batch)))
+    assert [subject for subject in batch[study.id].astype(str) if f"'{subject}'" in told] == []
+    assert "0.123456" not in told
 
 
-def test_a_plot_fetches_nothing(study: Study, reference: pd.DataFrame):
-    sides = Sides(reference, reference, reference, reference)
-    div = drift_plots(study, figures(shifted("sex")), sides)[0].div
-    assert "http" not in div
-    assert " src=" not in div
-    assert len(plotly_js()) > 1_000_000
-    assert plotly_js() not in div
-
-
-def test_the_same_people_make_the_same_plots(study: Study, reference: pd.DataFrame):
+def test_the_same_people_make_the_same_pictures(study: Study, reference: pd.DataFrame):
     sides = Sides(reference, reference, reference, reference)
     found = figures(shifted("sex"), shifted("mode"))
-    assert drift_plots(study, found, sides) == drift_plots(study, found, sides)
+    assert distributions(study, found, sides) == distributions(study, found, sides)
 
 
 # Whom they compare
@@ -310,32 +290,41 @@ TITLES = {"auc": "Ranking", "recall": "Recall"}
 AUC = Estimate("auc", 0.72, 0.70, 0.75, 0.78)
 
 
+def performance(estimates: list[Estimate], realised: list[Estimate], trusted: bool) -> Chart:
+    chart = performance_chart(estimates, realised, trusted, TITLES)
+    assert chart is not None
+    return chart
+
+
 def test_estimated_and_realised_stand_beside_the_reference():
-    plot = performance_plot([AUC], [replace(AUC, value=0.7)], True, TITLES)
-    assert plot is not None
-    data = drawing(plot.div)["data"]
-    assert {trace["name"]: trace["x"] for trace in data} == {
-        "reference": [0.78], "estimated": [0.72], "realised": [0.7],
-    }  # fmt: skip
-    estimated = next(trace for trace in data if trace["name"] == "estimated")
-    assert estimated["error_x"]["array"] == pytest.approx([0.03])
-    assert estimated["error_x"]["arrayminus"] == pytest.approx([0.02])
-    assert estimated["customdata"] == ["Ranking, estimated: 0.720 (0.700 to 0.750)"]
+    chart = performance([AUC], [replace(AUC, value=0.7)], True)
+    assert [(mark.sign, mark.words) for mark in chart.marks] == [
+        ("diamond", "Ranking, reference: 0.780"),
+        ("circle", "Ranking, estimated: 0.720 (0.700 to 0.750)"),
+        ("square", "Ranking, realised: 0.700 (0.700 to 0.750)"),
+    ]
+    reference, estimated, realised = (mark.x for mark in chart.marks)
+    assert realised < estimated < reference
+    assert [(line.look, line.x1 < line.x2) for line in chart.segments] == [("here", True), ("truth", True)]
+    assert chart.segments[0].x1 < estimated < chart.segments[0].x2
+
+
+def test_metrics_have_a_row_each_in_the_order_of_their_titles():
+    chart = performance([Estimate("recall", 0.4, 0.3, 0.5), AUC], [], True)
+    assert [row.words for row in chart.rows] == ["Ranking", "Recall"]
+    marks = {mark.words.split(",")[0]: mark.y for mark in chart.marks}
+    assert marks["Ranking"] < 50 < marks["Recall"]
 
 
 def test_an_estimate_that_cannot_be_trusted_is_hollow_and_says_so():
-    plot = performance_plot([AUC], [], False, TITLES)
-    assert plot is not None
-    symbols = {trace["name"]: trace["marker"]["symbol"] for trace in drawing(plot.div)["data"]}
-    assert symbols["estimated, not to be trusted"] == "circle-open"
+    hollow = [mark.words for mark in performance([AUC], [], False).marks if "hollow" in mark.look]
+    assert hollow == ["Ranking, estimated, not to be trusted: 0.720 (0.700 to 0.750)"]
 
 
 @pytest.mark.parametrize("found", [[], [Estimate("log_loss", 0.5, 0.4, 0.6)]])
 def test_without_figures_to_draw_there_is_no_picture(found: list[Estimate]):
-    assert performance_plot(found, [], True, TITLES) is None
+    assert performance_chart(found, [], True, TITLES) is None
 
 
 def test_a_metric_without_a_reference_is_drawn():
-    plot = performance_plot([], [replace(AUC, reference=None)], True, TITLES)
-    assert plot is not None
-    assert [trace["name"] for trace in drawing(plot.div)["data"]] == ["realised"]
+    assert [m.sign for m in performance([], [replace(AUC, reference=None)], True).marks] == ["square"]

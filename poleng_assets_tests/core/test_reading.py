@@ -18,7 +18,8 @@ import pytest
 
 from poleng_assets.core import reading
 from poleng_assets.core.contract import FileRefused
-from poleng_assets.core.reading import Malformed, count_rows, file_id, has_known_suffix, open_file
+from poleng_assets.core.dropped_files import file_id, has_known_suffix
+from poleng_assets.core.reading import Malformed, count_rows, open_file
 
 NEEDED = ["a", "c"]
 PLAIN = "a,b,c\n1,x,2\n3,y,4\n"

@@ -52,7 +52,7 @@ def test_every_number_of_the_training_policy_is_in_the_untuned_recipe(study: Stu
         == Boosting.starting_points(with_policies(study, training=numbers).policies.training)[0]
     )
     assert one.parameters == {
-        "categories": "native",
+        "categories": "ranked",
         "rounds": 33,
         "eta": 0.21,
         "max_depth": 3,

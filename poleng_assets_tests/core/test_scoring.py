@@ -32,7 +32,7 @@ def batch(people: pd.DataFrame, study: Study) -> pd.DataFrame:
 @pytest.fixture
 def stocked(con: Connection, batch: pd.DataFrame, study: Study) -> Connection:
     """A warehouse with the batches ``spring`` and, of other people, ``autumn``."""
-    rows = check_rows(as_table(batch), study, "batches").rows
+    rows = check_rows(as_table(batch), study, "batches").frame()
     insert(con, "batch_rows", rows.assign(batch="spring"))
     others = rows.iloc[:50].assign(batch="autumn", **{study.id: [f"other {n}" for n in range(50)]})
     insert(con, "batch_rows", others)
@@ -117,7 +117,7 @@ def test_a_batch_of_nobody_has_no_scores(con: Connection, model: Model, study: S
 def test_a_batch_of_many_chunks_is_scored_like_one_of_one(
     stocked: Connection, model: Model, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ):
-    rows = check_rows(as_table(people), study, "batches").rows
+    rows = check_rows(as_table(people), study, "batches").frame()
     insert(stocked, "batch_rows", rows.assign(batch="large"))
     calls: list[int] = []
 
@@ -137,7 +137,9 @@ def test_a_batch_of_many_chunks_is_scored_like_one_of_one(
 def test_a_model_that_fails_half_way_leaves_the_old_scores(
     stocked: Connection, model: Model, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ):
-    insert(stocked, "batch_rows", check_rows(as_table(people), study, "batches").rows.assign(batch="large"))
+    insert(
+        stocked, "batch_rows", check_rows(as_table(people), study, "batches").frame().assign(batch="large")
+    )
     score_batch(stocked, model, study, "large", 1)
     old = predictions(stocked)
     calls: list[int] = []
@@ -160,7 +162,7 @@ def test_people_with_missing_and_unseen_answers_are_scored_too(
     con: Connection, model: Model, study: Study, batch: pd.DataFrame
 ):
     strange = batch.iloc[:20].assign(country="999", education=None, religion=None)
-    insert(con, "batch_rows", check_rows(as_table(strange), study, "batches").rows.assign(batch="odd"))
+    insert(con, "batch_rows", check_rows(as_table(strange), study, "batches").frame().assign(batch="odd"))
     assert score_batch(con, model, study, "odd", 1)[0] == 20
     assert predictions(con)["score"].between(0, 1).all()
 
@@ -234,7 +236,9 @@ def test_scoring_again_with_another_capacity_replaces_the_decision(
 def test_a_capacity_is_of_the_batch_and_not_of_each_chunk(
     stocked: Connection, model: Model, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ):
-    insert(stocked, "batch_rows", check_rows(as_table(people), study, "batches").rows.assign(batch="large"))
+    insert(
+        stocked, "batch_rows", check_rows(as_table(people), study, "batches").frame().assign(batch="large")
+    )
     monkeypatch.setattr(scoring, "CHUNK", 2_048)
     assert score_batch(stocked, with_places(model, 11), study, "large", 1) == (len(people), 11)
     first = np.sort(model.score(people))[::-1][:11]
@@ -256,7 +260,7 @@ def audited(con: Connection, study: Study) -> pd.DataFrame:
 def test_the_audit_sample_is_marked_among_contacts_and_others_alike(
     con: Connection, model: Model, study: Study, people: pd.DataFrame
 ):
-    insert(con, "batch_rows", check_rows(as_table(people), study, "batches").rows.assign(batch="large"))
+    insert(con, "batch_rows", check_rows(as_table(people), study, "batches").frame().assign(batch="large"))
     often = with_policies(study, outcomes={"audit_share": 0.3})
     score_batch(con, model, often, "large", 1)
     for contact, one in predictions(con).groupby("contact"):
@@ -267,7 +271,7 @@ def test_the_audit_sample_is_marked_among_contacts_and_others_alike(
 def test_the_same_people_are_audited_under_every_version_and_in_every_batch(
     stocked: Connection, model: Model, study: Study, batch: pd.DataFrame
 ):
-    rows = check_rows(as_table(batch), study, "batches").rows
+    rows = check_rows(as_table(batch), study, "batches").frame()
     insert(stocked, "batch_rows", rows.iloc[::-1].assign(batch="again"))
     often = with_policies(study, outcomes={"audit_share": 0.3})
     score_batch(stocked, model, often, "spring", 1)

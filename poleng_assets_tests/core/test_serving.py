@@ -51,9 +51,15 @@ def test_a_stamp_is_the_time_of_day_when_the_clock_goes_right(con: duckdb.DuckDB
     assert before <= stamp(con, "decisions", "decided_at") <= datetime.now(UTC)
 
 
-@pytest.mark.parametrize(("told", "alias"), [(None, None), (None, 3), (Appointed(2, 1, "better"), 2)])
-def test_nothing_is_said_when_they_agree_or_the_ledger_is_silent(told: Appointed | None, alias: int | None):
+@pytest.mark.parametrize(("told", "alias"), [(None, None), (Appointed(2, 1, "better"), 2)])
+def test_nothing_is_said_when_they_agree(told: Appointed | None, alias: int | None):
     assert disagreement(told, alias) == ""
+
+
+def test_an_alias_of_which_an_empty_ledger_knows_nothing_is_named():
+    words = disagreement(None, 3)
+    assert "points to version 3, but the ledger never appointed one" in words
+    assert "`poleng restore`" in words
 
 
 def test_an_alias_that_points_elsewhere_is_named_with_both_ways_out():

@@ -6,12 +6,18 @@ import json
 import math
 from typing import Any
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
 from poleng_assets.core.contact_rule import ContactRule
+from poleng_assets.core.scoring import _contact_the_first
 from poleng_assets.core.shadow import GroupShares, Scored, Shadow, compare, contacts, table
+from poleng_assets.core.tables import insert, now
+from poleng_assets.study import Study
 
+IDS = np.array([f"p{n}" for n in range(10)], dtype=object)
 CHAMPION = np.array([0.9, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.2, 0.1, 0.05])
 CHALLENGER = np.array([0.95, 0.7, 0.4, 0.3, 0.2, 0.6, 0.35, 0.25, 0.15, 0.0])
 COLOUR = np.array(["red"] * 4 + ["blue"] * 6, dtype=object)
@@ -154,21 +160,34 @@ def test_the_table_has_one_row_for_each_batch_and_whole_cells():
 
 
 def test_a_threshold_decides_about_each_person_alone():
-    chosen = contacts(ContactRule(0.55), CHAMPION, 4_000)
+    chosen = contacts(ContactRule(0.55), CHAMPION, IDS, 4_000)
     assert chosen.tolist() == [True] * 5 + [False] * 5
 
 
 @pytest.mark.parametrize(("capacity", "batch_rows", "places"), [(3, 10, 3), (30, 100, 3), (40, 10, 10)])
 def test_a_capacity_is_one_for_the_whole_batch(capacity: int, batch_rows: int, places: int):
     order = np.random.default_rng(1).permutation(10)
-    chosen = contacts(ContactRule(0.99, capacity), CHAMPION[order], batch_rows)
+    chosen = contacts(ContactRule(0.99, capacity), CHAMPION[order], IDS, batch_rows)
     assert sorted(CHAMPION[order][chosen]) == sorted(CHAMPION[:places])
 
 
 def test_equal_scores_at_the_limit_of_a_capacity_do_not_exceed_it():
-    assert contacts(ContactRule(0.5, 4), np.full(10, 0.3), 10).tolist() == [True] * 4 + [False] * 6
+    chosen = contacts(ContactRule(0.5, 4), np.full(10, 0.3), IDS[::-1], 10)
+    assert chosen.tolist() == [False] * 6 + [True] * 4
+
+
+def test_equal_scores_are_taken_as_the_list_takes_them(con: duckdb.DuckDBPyConnection, study: Study):
+    random = np.random.default_rng(3)
+    ids = np.array([f"{prefix}{n}" for n in range(40) for prefix in ("ä", "Z", "a")], dtype=object)
+    random.shuffle(ids)
+    score = random.choice([0.2, 0.5, 0.7], len(ids))
+    rows = {study.id: ids, "score": score, "batch": "b", "model_version": 1, "contact": False}
+    insert(con, "predictions", pd.DataFrame(rows).assign(scored_at=now()))
+    _contact_the_first(con, study, "b", 1, 60)
+    listed = con.execute(f'SELECT "{study.id}" FROM predictions WHERE contact').fetchall()
+    assert {one for (one,) in listed} == set(ids[contacts(ContactRule(0.5, 60), score, ids, len(ids))])
 
 
 def test_nobody_is_contacted_among_nobody():
     for rule in (ContactRule(0.5), ContactRule(0.5, 5)):
-        assert contacts(rule, np.empty(0), 0).shape == (0,)
+        assert contacts(rule, np.empty(0), np.empty(0, dtype=object), 0).shape == (0,)

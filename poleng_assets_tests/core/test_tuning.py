@@ -75,12 +75,23 @@ def whole(rows: pa.Table, small: Study, tmp_path_factory: pytest.TempPathFactory
     return Search(folder, tune(rows, small, LONG, folder))
 
 
+def of_every_kind(study: Study) -> Study:
+    return with_policies(
+        study,
+        training={
+            "candidates": tuple(KINDS),
+            "rounds": 30,
+            "learning_rate": 0.2,
+            "varies_by": "settlement",
+        },
+    )
+
+
 @pytest.fixture(scope="module")
 def mixed(rows: pa.Table, study: Study, tmp_path_factory: pytest.TempPathFactory) -> Search:
     """The starting points of every kind, as a quick search tries them."""
-    quick = with_policies(study, training={"rounds": 30, "learning_rate": 0.2, "varies_by": "settlement"})
     folder = tmp_path_factory.mktemp("mixed") / "search"
-    return Search(folder, tune(rows, quick, Budget(trials=4, minutes=5), folder))
+    return Search(folder, tune(rows, of_every_kind(study), Budget(trials=5, minutes=5), folder))
 
 
 def told(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
@@ -97,7 +108,7 @@ def loss(log_odds: np.ndarray, target: np.ndarray) -> float:
 
 def test_a_quick_search_tries_the_starting_points_of_every_kind(mixed: Search, study: Study):
     tried = sorted(mixed.tuned.trials, key=lambda one: one.number)
-    assert [one.ingredient.kind for one in tried] == ["xgboost", "logistic", "forest", "xgboost"]
+    assert [one.ingredient.kind for one in tried] == ["xgboost", "logistic", "forest", "xgboost", "xgboost"]
     policy = with_policies(study, training={"rounds": 30, "learning_rate": 0.2}).policies.training
     for name, kind in KINDS.items():
         found = [dict(one.ingredient.parameters) for one in tried if one.ingredient.kind == name]
@@ -195,8 +206,7 @@ def test_a_search_leaves_the_threads_of_the_linear_algebra_as_they_were(rows: pa
 
 
 def test_a_search_of_all_kinds_twice_gives_the_same_recipe(mixed: Search, rows: pa.Table, study: Study):
-    quick = with_policies(study, training={"rounds": 30, "learning_rate": 0.2, "varies_by": "settlement"})
-    again = tune(rows, quick, Budget(trials=4, minutes=5))
+    again = tune(rows, of_every_kind(study), Budget(trials=5, minutes=5))
     assert again.recipe == mixed.tuned.recipe
     assert told(again.trials) == told(mixed.tuned.trials)
 
@@ -224,7 +234,7 @@ def test_the_studys_own_numbers_are_tried_exactly_whatever_they_are(
     own = with_policies(study, training={"candidates": ("xgboost",), "folds": 2, **numbers})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna only warns of numbers outside of a range
-        tuned = tune(rows, own, Budget(trials=2, minutes=5))
+        tuned = tune(rows, own, Budget(trials=3, minutes=5))
     tried = [dict(one.ingredient.parameters) for one in sorted(tuned.trials, key=lambda one: one.number)]
     assert tried == Boosting.starting_points(own.policies.training)
 

@@ -144,7 +144,12 @@ def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> C
 
 def _study_with_a_long_training(path: Path, rounds: int) -> Path:
     content = yaml.safe_load(write_quick_study(path).read_text(encoding="utf-8"))
-    content["policies"]["training"] |= {"rounds": rounds, "learning_rate": 0.003, "max_depth": 6, "folds": 3}
+    content["policies"]["training"] |= {
+        "rounds": rounds,
+        "learning_rate": 0.003,
+        "max_depth": 6,
+        "folds": 3,
+    }
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
@@ -215,7 +220,7 @@ def _look(home: Home, study: Study, dropped: tuple[str, ...], waited: str, secon
         order = con.execute(
             "SELECT name, epoch(ingested_at) FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at"
         ).fetchall()
-        counted = balance(con, study)
+        counted = balance(con)
     taken_in = {name: when for name, when in order if name in dropped}
     return Crowd(
         dropped,

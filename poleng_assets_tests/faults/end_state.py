@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import numpy as np
+import openpyxl
 
 from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import open_instance
@@ -189,11 +190,24 @@ def _files(home: Home) -> Iterator[str]:
 def _digest(path: Path) -> str:
     """Return a hash of what a file says; of a page without its times and the ids of runs."""
     content = path.read_bytes()
+    if path.suffix == ".xlsx":
+        content = "\n".join(_cells(path)).encode("utf-8", "surrogateescape")
     if path.suffix in {".html", ".xlsx"} or path.name in SEALED:
         content = VARYING.sub("", content.decode("utf-8", "surrogateescape")).encode(
             "utf-8", "surrogateescape"
         )
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _cells(path: Path) -> Iterator[str]:
+    """Yield every cell of a workbook but its dates, and the day that words about it tell."""
+    workbook = openpyxl.load_workbook(path)
+    for sheet in workbook.worksheets:
+        for row in sheet.iter_rows():
+            for cell in row:
+                if not cell.is_date and cell.value is not None:
+                    said = re.sub(r"\b\d{1,2} [A-Z][a-z]+ \d{4}\b", "", str(cell.value))
+                    yield f"{sheet.title}!{cell.coordinate} {cell.number_format} {said}"
 
 
 def _leftovers(home: Home, outside: Path | None) -> Iterator[str]:

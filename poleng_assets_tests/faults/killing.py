@@ -639,7 +639,6 @@ def _import_everything() -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import nannyml  # noqa: F401
     import optuna  # noqa: F401
-    import plotly.graph_objects  # noqa: F401
     import sklearn.ensemble  # noqa: F401
     import skops.io  # noqa: F401
     import xgboost  # noqa: F401

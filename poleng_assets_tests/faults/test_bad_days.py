@@ -145,9 +145,9 @@ def test_everything_written_is_its_owners_alone(shop: Workshop):
 @pytest.mark.parametrize(
     ("moment", "words"),
     [
-        ("assets.arrival.ingest", "the disk is full. Free some space"),
-        ("assets.scoring.score_batch", "the disk is full. Free some space"),
-        ("assets.monitoring.keep", "the disk is full. Free some space"),
+        ("core.ingestion.ingest", "the disk is full. Free some space"),
+        ("core.scoring.score_batch", "the disk is full. Free some space"),
+        ("core.observation.keep", "the disk is full. Free some space"),
         ("assets.monitoring.write_report", "No space left on device"),
         ("assets.scoring.write_whole", "No space left on device"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +21,9 @@ from poleng_assets.checks import list_differences
 from poleng_assets.cli import main
 from poleng_assets.commands.forget import forget
 from poleng_assets.core.accounting import account, rows_in
+from poleng_assets.core.contact_workbook import first_cells
+from poleng_assets.core.dropped_files import file_id
 from poleng_assets.core.person import Person
-from poleng_assets.core.reading import file_id
 from poleng_assets.core.tables import now
 from poleng_assets.locks import driving
 from poleng_assets.simulation.conductor import RunReport
@@ -69,6 +71,11 @@ def contacts(workshop: Workshop) -> list[str]:
     return list(workshop.contact_list("march")[ID])
 
 
+def ids_shown(workshop: Workshop) -> list[object]:
+    """Return the ids in the workbook of the list, as a person sees them."""
+    return list(first_cells(workshop.home.contact_lists / "march.xlsx"))[1:]
+
+
 def held_out(workshop: Workshop) -> str:
     ((one,),) = workshop.query(f"SELECT min({ID}) FROM field_study_rows WHERE part = 'holdout'")
     return one
@@ -80,6 +87,9 @@ def files_with(workshop: Workshop, word: str) -> list[str]:
     for path in workshop.home.root.rglob("*"):
         if path.is_file():
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            if path.suffix == ".xlsx":
+                with zipfile.ZipFile(path) as packed:
+                    content += b"".join(map(packed.read, packed.namelist()))
             found += [str(path.relative_to(workshop.home.root))] if word.encode() in content else []
     return sorted(found)
 
@@ -90,6 +100,8 @@ def test_a_contact_is_gone_from_tables_lists_and_files_and_nobody_else_is(lived_
     lines = (home.contact_lists / "march.csv").read_text().splitlines()
     archived = gzip.decompress((home.archive("batches") / "march.csv.gz").read_bytes()).splitlines()
     assert "rejected/batches/letter.parquet" in files_with(lived_in, who)
+    assert "contact_lists/march.xlsx" in files_with(lived_in, who)
+    shown = ids_shown(lived_in)
 
     result = ask(lived_in, who)
 
@@ -98,6 +110,7 @@ def test_a_contact_is_gone_from_tables_lists_and_files_and_nobody_else_is(lived_
     assert ": 0 traces." in result.output
     assert files_with(lived_in, who) == []
     assert (home.contact_lists / "march.csv").read_text().splitlines() == [x for x in lines if who not in x]
+    assert ids_shown(lived_in) == [one for one in shown if one != who]
     left = gzip.decompress((home.archive("batches") / "march.csv.gz").read_bytes()).splitlines()
     assert left == [line for line in archived if who.encode() not in line]
     assert other in (home.rejected("batches") / "short.csv").read_text()
@@ -310,7 +323,7 @@ def test_when_answers_and_lists_are_gone_the_rest_still_works(lived_in: Workshop
     assert report.success, report.message
     assert lived_in.query("SELECT count(*) FROM batch_rows") == [(0,)]
     assert lived_in.query("SELECT count(*) > 0 FROM field_study_rows") == [(True,)]
-    assert not (lived_in.home.contact_lists / "march.csv").exists()
+    assert list(lived_in.home.contact_lists.iterdir()) == []
     assert list(lived_in.home.archive("batches").iterdir()) == []
     assert "retention" in lived_in.decisions()
     home = ["--home", str(lived_in.home.root)]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from poleng_assets.assets import training
+from poleng_assets.core import appraisal
 from poleng_assets.core.tables import replace, transaction
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -313,7 +313,7 @@ def test_a_training_that_fails_half_way_loses_nothing_and_the_next_takes_its_tri
         raise OSError("the disk is full")
 
     before = kept()
-    for place, name in ((training, "appraise"), (Registry, "log_page")):
+    for place, name in ((appraisal, "appraise"), (Registry, "log_page")):
         with monkeypatch.context() as patched:
             patched.setattr(place, name, broken)
             report = retrain(founded)

@@ -175,13 +175,13 @@ def test_failures_up_to_a_retry_do_not_count(quick: Workshop):
 def test_a_batch_that_cannot_be_taken_in_is_tried_three_times_and_again_when_mended(
     quick: Workshop, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ):
-    from poleng_assets.assets import arrival
+    from poleng_assets.core import ingestion
 
     def broken(*_: object) -> Path:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrival, "ingest", broken)
+        patch.setattr(ingestion, "ingest", broken)
         reports = quick.drop_frame("batches", "november", people.head(151))
         assert [report.success for report in reports] == [False] * 3
         assert "is tried again in" in quick.conductor.skips["batches_arrivals"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets.core.ingestion import content_hash
+from poleng_assets.core.dropped_files import content_hash
 from poleng_assets.home import KINDS, Home, Kind
 from poleng_assets.resources.landing import Landing
 

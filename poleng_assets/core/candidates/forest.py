@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poleng_assets.core.candidates.interface import Candidate, Columns, Parameters
-from poleng_assets.core.parallel import side_by_side
 from poleng_assets.study import TrainingPolicy
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Forest(Candidate):
             without[:, column] = np.nan
             return whole - self.log_odds(without)
 
-        return np.column_stack(side_by_side(moved_by, range(matrix.shape[1])))
+        return np.column_stack([moved_by(column) for column in range(matrix.shape[1])])
 
     def save(self, folder: Path) -> None:
         """Write ``forest.skops``."""

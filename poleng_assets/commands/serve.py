@@ -1,0 +1,110 @@
+"""``poleng serve``: the champion behind HTTP, beside a daemon or without one."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from poleng_assets.study import load_study
+from poleng_assets.terminal import console, home_option, open_home
+
+TOKEN = "POLENG_SERVE_TOKEN"  # noqa: S105 - the name of a variable
+SHORTEST_TOKEN = 16
+CONNECTIONS = 1000
+GOODBYE_SECONDS = 10
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
+@click.option("--port", default=8000, show_default=True, help="0: any that is free.")
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="Respondents that one request may hold; more are a batch.",
+)
+@home_option
+def serve(host: str, port: int, max_rows: int, home_folder: Path | None) -> None:
+    """Answer over HTTP with the champion's scores: /predict, /model, /health, /metrics.
+
+    Whoever may ask shows the token of POLENG_SERVE_TOKEN (Authorization: Bearer ...). Without one, only this
+    machine can be served. A new champion is taken over by itself.
+    """
+    token = _token()
+    if not token and not _is_loopback(host):
+        raise click.ClickException(
+            f"{host} can be reached by other machines: set {TOKEN} to a long random text, which every "
+            "request has to show (and put TLS before the port), or bind to 127.0.0.1"
+        )
+    # Read when libraries load: each request keeps to one thread, and as many run as there are cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    home, study = open_home(home_folder), load_study()
+    listening = _listen(host, port)
+
+    import uvicorn
+
+    from poleng_assets.serving.app import build_app
+    from poleng_assets.serving.watch import Watch
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("poleng.serve").setLevel(logging.INFO)
+    watch = Watch(home, study)
+    app = build_app(study, lambda: watch.seen, max_rows=max_rows, token=token)
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # who asked when is nobody's business either
+        server_header=False,
+        log_level="warning",
+        log_config=None,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
+    )
+    address, bound = listening.getsockname()[:2]
+    place = f"[{address}]" if ":" in address else address
+    console.print(f"Home {home.root}\nServing on http://{place}:{bound}. Ctrl-C ends it.")
+    watch.start()
+    try:
+        uvicorn.Server(config).run([listening])
+    except KeyboardInterrupt:
+        pass  # told once more by uvicorn when it has ended; that was asked for
+    finally:
+        watch.stop()
+        listening.close()
+    console.print("Stopped.")
+
+
+def _token() -> str:
+    """Return the token that requests must show, empty when there is none."""
+    token = os.environ.get(TOKEN, "")
+    if token and (
+        len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token
+    ):
+        raise click.ClickException(
+            f"{TOKEN} is no token: it needs {SHORTEST_TOKEN} letters or more, ASCII and without blanks, such "
+            "as `openssl rand -hex 32` makes them"
+        )
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name may mean any address
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port now: what cannot be served is said before anything is loaded."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise click.ClickException(
+            f"{host}, port {port} cannot be bound to: {error}. Choose another --port, or end what has it"
+        ) from error

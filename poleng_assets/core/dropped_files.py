@@ -1,0 +1,32 @@
+"""What a dropped file is called, and what tells its content apart.
+
+Sensors ask for that every few seconds: no library of tables is loaded for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.bz2", ".csv.zst")
+
+
+def file_id(name: str) -> str:
+    """Return the name without its whole suffix; the name itself when the suffix is unknown."""
+    return name.removesuffix(known_suffix(name))
+
+
+def has_known_suffix(name: str) -> bool:
+    """Say whether files of such a name can be read; a suffix alone is no name."""
+    return known_suffix(name) != "" and file_id(name) != ""
+
+
+def known_suffix(name: str) -> str:
+    """Return the longest suffix that the project reads and the name ends in, empty when there is none."""
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,32 @@
+"""Pages for people: how a template becomes HTML that opens without a network.
+
+What belongs here is common to all pages of this project. What a page says stands in its own module
+(``core/report.py``, ``core/overview.py``, ``core/model_card.py``), how it looks in ``templates/``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """Return the template of a page, compiled once for each process; what it is given is text, not markup.
+
+    Raises:
+        jinja2.TemplateNotFound: there is no such file in ``templates/``.
+    """
+    return _templates().get_template(name)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("poleng_assets"), autoescape=True, undefined=jinja2.StrictUndefined
+    )

@@ -1,0 +1,60 @@
+"""Write the page of commands (``docs/reference/cli.md``) from what each command says of itself.
+
+python -m tools.make_cli_reference
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from poleng_assets.cli import main
+from poleng_assets.home import CHECKOUT
+
+PAGE = CHECKOUT / "docs" / "reference" / "cli.md"
+WIDTH = 78  # what click takes of a terminal with 80
+
+_BEGIN = """# Commands
+
+`poleng` is in the virtual environment: `. .venv/bin/activate`. This page is made of what
+`poleng COMMAND --help` says.
+
+- `--home FOLDER` names another [home](home.md) than `POLENG_HOME` or `data/`.
+- Exit code 0: it did what was asked. 1: it did not, and says why. 2: it was asked in a wrong way.
+- What works on the home refuses to while another process does. `submit`, `retry`, `rollback`, `quarantine`,
+  `backup`, `serve` and whatever only reads may be said beside the daemon.
+"""
+
+
+def page_of_commands() -> str:
+    """Return the whole page."""
+    return "\n".join([_BEGIN, *(_section(path) for path in _paths(main, ()))])
+
+
+def help_of(path: tuple[str, ...]) -> str:
+    """Return what ``--help`` says of a command; ``path``: its names from the outermost on."""
+    context = click.Context(main, info_name="poleng", terminal_width=WIDTH, **main.context_settings)
+    command: Any = main
+    for name in path:
+        command = command.commands[name]
+        context = click.Context(command, info_name=name, parent=context)
+    return "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+
+
+def _paths(group: click.Group, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    found = []
+    for name in group.list_commands(click.Context(group)):
+        found.append((*path, name))
+        command = group.commands[name]
+        if isinstance(command, click.Group):
+            found += _paths(command, (*path, name))
+    return found
+
+
+def _section(path: tuple[str, ...]) -> str:
+    return f"## `poleng {' '.join(path)}`\n\n```text\n{help_of(path)}\n```\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_of_commands(), encoding="utf-8")
