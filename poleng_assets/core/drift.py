@@ -11,6 +11,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import NormalDist
 
@@ -102,20 +103,27 @@ def measure_batch(
         there[within] if within else None, here[within] if within else None, (len(there), len(here)),
         policy.min_stratum,
     )  # fmt: skip
-    drawn = matched.resampled(policy.resamples, policy.seed)
-    with quiet():
-        distances = [
-            *_distances(there, here, matched, drawn, study),
-            *_composition(there, here, matched, study),
-        ]
-        estimated = estimation.estimate(reference, batch[matched.comparable], matched, drawn, study)
-        measured = (
-            *distances,
+    columns = _like_with_like(matched, study)
+    # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile.
+    with quiet(), ThreadPoolExecutor(1) as beside:
+        drawing = beside.submit(matched.resampled, policy.resamples, policy.seed)
+        limits = beside.submit(lambda: distance_limits(there, columns, drawing.result(), policy))
+        of_mix = beside.submit(_composition_limit, there, len(here), study)
+        others = [
             *_data_quality(there, here, study),
             *_structure(there, here, matched, study),
             *(_domain_classifier(there, here, matched, study) if policy.domain_classifier else ()),
-            *figures.figures,
+        ]
+        like = there.iloc[matched.repeated()].reset_index(drop=True)
+        found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
+        distances = [
+            *(Figure.compared(*key, value, limits.result()[key]) for key, value in found.items()),
+            *_composition(there, here, matched, of_mix.result(), study),
+        ]
+        estimated = estimation.estimate(
+            reference, batch[matched.comparable], matched, drawing.result(), study
         )
+    measured = (*distances, *others, *figures.figures)
     shifted = any(figure.alert for figure in distances if figure.method in DISTANCES)
     return dataclasses.replace(
         figures,
@@ -126,41 +134,40 @@ def measure_batch(
     )
 
 
-def _distances(
-    there: pd.DataFrame,
-    here: pd.DataFrame,
-    matched: Match,
-    drawn: tuple[np.ndarray, np.ndarray],
-    study: Study,
-) -> Iterator[Figure]:
-    """Distances of every feature, of the score and of the decision among comparable people."""
+def _like_with_like(matched: Match, study: Study) -> list[str]:
+    """Return what is compared among comparable people: every feature, the score and the decision."""
     columns = [*study.feature_names, SCORE, CONTACT]
     if matched.within:
         # The two are weighed to be equal in this one: it is compared in _composition.
         columns.remove(str(study.policies.overseer.compare_within))
-    limits = distance_limits(there, columns, drawn, study.policies.overseer)
-    like = there.iloc[matched.repeated()].reset_index(drop=True)
-    found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
-    for (name, method), value in found.items():
-        yield Figure.compared(name, method, value, limits[name, method])
+    return columns
 
 
-def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+def _composition(
+    there: pd.DataFrame, here: pd.DataFrame, matched: Match, limit: float, study: Study
+) -> Iterator[Figure]:
     """How far the mix of people is from the whole reference's, where they are compared with their like."""
-    if not matched.within:
-        return
+    if matched.within:
+        name = str(study.policies.overseer.compare_within)
+        value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
+        yield Figure.compared(name, COMPOSITION, value, limit)
+
+
+def _composition_limit(there: pd.DataFrame, rows: int, study: Study) -> float:
+    """Return how far the mix of so many people may be from the whole reference's by chance."""
     policy = study.policies.overseer
-    name = str(policy.compare_within)
+    name = policy.compare_within
+    if name is None:
+        return math.inf
     # Of one column the counts are all that matters: people need not be drawn one by one.
     counts = there[name].value_counts(dropna=False)
     random = np.random.default_rng(policy.seed)
     of_reference, of_batch = (
-        random.multinomial(rows, counts / len(there), size=policy.resamples).astype(np.float32)
-        for rows in (len(there), len(here))
+        random.multinomial(drawn, counts / len(there), size=policy.resamples).astype(np.float32)
+        for drawn in (len(there), rows)
     )
     limits = distance_limits(pd.DataFrame({name: counts.index}), [name], (of_reference, of_batch), policy)
-    value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
-    yield Figure.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
+    return limits[name, JENSEN_SHANNON]
 
 
 def _univariate(
