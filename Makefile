@@ -12,8 +12,11 @@ demo: $(STAMP)          ## play the whole story on synthetic data, and show how 
 dev: $(STAMP)           ## open the Dagster UI and its daemon
 	$(BIN)/poleng dev
 
+# More workers than cores, because many tests wait. Each keeps linear algebra to one thread: threads that
+# wait for one another take the core from those that work.
 test: $(STAMP)          ## run the tests
-	$(BIN)/python -m pytest -m 'not timed' -n 2 --dist loadfile --no-loadscope-reorder
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -m 'not timed' -n 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m timed
 
 test-faults: $(STAMP)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)

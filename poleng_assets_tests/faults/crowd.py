@@ -111,13 +111,13 @@ def run_crowd(
         patience: seconds after which the missing lists are counted as missing.
         rounds: of boosting, in the training that goes on meanwhile.
     """
-    study_file = _study_with_a_long_training(folder / "study.yaml", rounds)
+    study_file = write_quick_study(folder / "study.yaml")
     # Put back afterwards: whatever else this process does has another study.
     with patch.dict(os.environ, POLENG_STUDY=str(study_file)):
-        return _play(folder, batches, held_seconds, patience)
+        return _play(folder, batches, held_seconds, patience, rounds)
 
 
-def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> Crowd:
+def _play(folder: Path, batches: int, held_seconds: float, patience: float, rounds: int) -> Crowd:
     study = load_study()
     write_scenario_data(study, folder / "data", scale=0.05)
     home = Home(folder / "home").create()
@@ -126,6 +126,7 @@ def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> C
     )
     _must(poleng("settle", "--home", home.root))
     dropped = _write_batches(study, folder / "crowd", batches)
+    _ask_for_a_long_training(folder / "study.yaml", rounds)
     with serve(home) as served:
         for kind, name in (("field_studies", "followup_study"), ("batches", "drift_batch_1")):
             Landing(home).submit(kind, folder / f"data/{kind}/{name}.parquet")  # type: ignore[arg-type]
@@ -142,8 +143,8 @@ def _play(folder: Path, batches: int, held_seconds: float, patience: float) -> C
     return _look(home, study, dropped, waited, seconds)
 
 
-def _study_with_a_long_training(path: Path, rounds: int) -> Path:
-    content = yaml.safe_load(write_quick_study(path).read_text(encoding="utf-8"))
+def _ask_for_a_long_training(path: Path, rounds: int) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["policies"]["training"] |= {
         "rounds": rounds,
         "learning_rate": 0.003,
@@ -151,7 +152,6 @@ def _study_with_a_long_training(path: Path, rounds: int) -> Path:
         "folds": 3,
     }
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return path
 
 
 def _write_batches(study: Study, folder: Path, count: int) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 SCALE = 0.05
-MOMENTS = 5
+MOMENTS = 3
 # What tells of attempts, of the backup itself, and of the place where a model was logged.
 ABOUT_ATTEMPTS = {"files that wait or were left"}
 ABOUT_THE_PLACE = {"last_backup.json", ".lock", " MLmodel "}
