@@ -538,10 +538,10 @@ def _codes(table: pa.Table, study: Study) -> pa.Table:
             faults.append(f"column {feature.name!r} holds {given.type}, which are no survey codes: {error}")
             continue
         why = "which is no survey code"
-        if not pc.any(broken).as_py() and feature.kind != "nominal":
-            known = pc.is_in(codes, value_set=pa.array(feature.codes, pa.int64()))
+        if not pc.any(broken).as_py() and feature.closed_codes is not None:
+            known = pc.is_in(codes, value_set=pa.array(feature.closed_codes, pa.int64()))
             broken = pc.and_(codes.is_valid(), pc.invert(known))
-            why = f"which is not among the codes of the study: {', '.join(map(str, sorted(feature.codes)))}"
+            why = f"which is not among the codes of the study: {', '.join(map(str, feature.closed_codes))}"
         if pc.any(broken).as_py():
             row = pc.index(broken, True).as_py()
             value = reprlib.repr(given[row].as_py())

@@ -45,6 +45,15 @@ class Feature(_Strict):
         """Ordinal codes are numbers with an order; the other kinds are names."""
         return self.kind == "ordinal"
 
+    @property
+    def closed_codes(self) -> list[int] | None:
+        """The codes that an answer must be among, in order; None: others are news, and taken.
+
+        A new country or religion is what a survey finds, and drift to be told. A step of a scale, or a third
+        answer to a question of two, is a fault of the data.
+        """
+        return None if self.kind == "nominal" else sorted(self.codes)
+
     def label(self, code: object) -> str:
         """Return the words for a code: ``3`` and ``"3"`` alike.
 

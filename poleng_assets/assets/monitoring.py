@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from poleng_assets.assets.scoring import predictions
-from poleng_assets.core.figures import JENSEN_SHANNON, BatchFigures
 from poleng_assets.core.tables import now
 from poleng_assets.files import write_whole
 from poleng_assets.home import Home
@@ -141,6 +140,8 @@ def _checks(seen: "Observation") -> list[dg.AssetCheckResult]:
 
 
 def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
+    from poleng_assets.core.distance_picture import distance_picture
+
     figures, judgement = seen.figures, seen.judgement
     lines = [f"- {'**acted upon:** ' if one.acts else ''}{one.words}" for one in judgement.reasons]
     metadata: dict[str, Any] = {
@@ -171,27 +172,5 @@ def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
     for one in seen.realised.estimates if seen.realised else ():
         metadata[f"realised_{one.metric}"] = round(one.value, 4)
     if figures.estimates:
-        metadata["distances"] = dg.MetadataValue.md(_distance_plot(study, figures))
+        metadata["distances"] = dg.MetadataValue.md(distance_picture(study, figures))
     return metadata
-
-
-def _distance_plot(study: Study, figures: BatchFigures) -> str:
-    """Draw how far each column moved against its limit, as markdown with the picture inside."""
-    from matplotlib.figure import Figure as Canvas
-
-    from poleng_assets.core.plots import as_markdown, to_png
-
-    titles = {f.name: f.title for f in study.features}
-    shown = sorted(
-        (f for f in figures.figures if f.method == JENSEN_SHANNON and f.value is not None),
-        key=lambda f: (f.value or 0.0) / (f.upper_threshold or 1.0),
-    )[-12:]
-    canvas = Canvas(figsize=(7, 4), layout="constrained")
-    axes = canvas.add_subplot()
-    names = [titles.get(f.column_name, f"{f.column_name} of the model") for f in shown]
-    axes.barh(
-        names, [f.value or 0.0 for f in shown], color=["#c2410c" if f.alert else "#64748b" for f in shown]
-    )
-    axes.scatter([f.upper_threshold or 0.0 for f in shown], names, marker="|", s=260, color="#334155")
-    axes.set_xlabel("Jensen-Shannon distance from people of their kind in the reference (bar: limit)")
-    return as_markdown("distances", to_png(canvas))

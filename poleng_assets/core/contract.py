@@ -200,7 +200,7 @@ def row_schema(study: Study, kind: Kind) -> Any:
     columns = {study.id: pandera.Column(text, nullable=False)}
     if kind != "outcomes":
         for feature in study.features:
-            known = [] if feature.kind == "nominal" else [pandera.Check.isin(sorted(feature.codes))]
+            known = [] if feature.closed_codes is None else [pandera.Check.isin(feature.closed_codes)]
             columns[feature.name] = pandera.Column(code, known, nullable=True)
     if kind != "batches":
         target = pandera.Check.isin(sorted(study.target.codes))

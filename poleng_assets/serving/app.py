@@ -269,7 +269,9 @@ def _described(study: Study, max_rows: int) -> dict[str, Any]:
 
 def _question(feature: Feature) -> dict[str, Any]:
     codes = "; ".join(f"{code}: {words}" for code, words in sorted(feature.codes.items()))
-    others = " Other codes are taken, as answers that the model does not know." * (feature.kind == "nominal")
+    others = " Other codes are taken, as answers that the model does not know." * (
+        feature.closed_codes is None
+    )
     return {
         "type": ["integer", "string", "null"],
         "description": f"{feature.title} ({feature.question}). {codes}. null: no answer.{others}",

@@ -119,7 +119,7 @@ class Reader:
         """Take the study, and how many respondents one request may hold."""
         self._study, self._max_rows = study, max_rows
         self._names = study.feature_names
-        self._known = Vocabulary([None if f.kind == "nominal" else f.codes.keys() for f in study.features])
+        self._known = Vocabulary([feature.closed_codes for feature in study.features])
 
     def read(self, body: bytes) -> Asked:
         """Return the respondents of a request.

@@ -261,7 +261,7 @@ def test_the_ui_gets_the_verdict_as_metadata_of_the_partition(told: Workshop):
     assert record.asset_materialization is not None
     metadata = record.asset_materialization.metadata
     assert metadata["verdict"].value == "clear"
-    assert "data:image/png" in str(metadata["distances"].value)
+    assert "data:image/svg+xml;base64," in str(metadata["distances"].value)
 
 
 def test_playing_the_same_scenario_again_changes_nothing(told: Workshop, survey_data):
