@@ -214,8 +214,9 @@ def _against_schema(
     """Return what the schema finds wrong in values that are not known to be broken already."""
     import pandera.errors
 
+    frame = rows.to_pandas(types_mapper=pd.ArrowDtype)
     try:
-        row_schema(study, kind).validate(rows.to_pandas(types_mapper=pd.ArrowDtype), lazy=True)
+        row_schema(study, kind).validate(frame, lazy=True, inplace=True)
     except pandera.errors.SchemaErrors as error:
         already = {(place, name) for place, name, _ in known}
         return [
@@ -223,6 +224,10 @@ def _against_schema(
             for case in error.failure_cases.itertuples()
             if (int(case.index), str(case.column)) not in already
         ]
+    finally:
+        # Pandera's accessor and the frame hold each other: of a large file, chunk after chunk would wait for
+        # the collector of such circles.
+        vars(frame).pop("pandera", None)
     return []
 
 

@@ -233,11 +233,15 @@ def _size(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[int
 def _scored_sample(con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int) -> pd.DataFrame:
     """Return the scored rows, or a sample of them that is always the same: NannyML holds whole frames."""
     columns = ", ".join(f'b."{name}"' for name in study.feature_names)
+    # Drawn by their ids: the answers of those who are not chosen need not be held beside each other.
     return con.execute(
-        f"""SELECT {columns}, p.score, p.contact::INTEGER AS contact
-        FROM predictions p JOIN batch_rows b USING (batch, "{study.id}")
-        WHERE p.batch = ? AND p.model_version = ? ORDER BY md5("{study.id}") LIMIT ?""",  # noqa: S608
-        [batch, version, study.policies.overseer.report_sample],
+        f"""WITH chosen AS (
+            SELECT "{study.id}", score, contact::INTEGER AS contact, md5("{study.id}") AS draw
+            FROM predictions WHERE batch = $batch AND model_version = $version ORDER BY draw LIMIT $rows)
+        SELECT {columns}, c.score, c.contact
+        FROM chosen c JOIN batch_rows b ON b.batch = $batch AND b."{study.id}" = c."{study.id}"
+        ORDER BY c.draw""",  # noqa: S608
+        {"batch": batch, "version": version, "rows": study.policies.overseer.report_sample},
     ).df()
 
 

@@ -43,16 +43,15 @@ def score_batch(
             return pa.table({"id": chunk[study.id], "score": score, "contact": model.rule.decide(score)})
 
         # The next rows are read and scored while the warehouse takes in these.
-        for scores in one_ahead(map(scored, chunks)):
-            con.register("incoming", scores)
+        for incoming in one_ahead(map(scored, chunks)):
+            # DuckDB finds the variable by its name, see poleng_assets.core.tables.insert.
             con.execute(
                 f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
                 ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
                 {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
                 [batch, version, scored_at],
             )
-            con.unregister("incoming")
-            respondents += scores.num_rows
+            respondents += incoming.num_rows
         if model.rule.capacity is not None:
             _contact_the_first(con, study, batch, version, model.rule.capacity)
         counted = con.execute(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -155,15 +155,11 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     con.commit()
 
 
-def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame | pa.Table) -> None:
+def insert(con: duckdb.DuckDBPyConnection, table: str, incoming: pd.DataFrame | pa.Table) -> None:
     """Insert rows by column name; raises ``duckdb.Error`` when a column does not exist."""
-    con.register("incoming", rows)
-    try:
-        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
-    finally:
-        # An aborted transaction refuses this, and would hide the reason; its rollback forgets the rows.
-        with suppress(duckdb.TransactionException):
-            con.unregister("incoming")
+    # DuckDB finds the variable by its name. Rows that are registered with it would stay in memory until the
+    # transaction ends, all the chunks of a large file together.
+    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
 
 
 def replace(con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, Any], rows: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ there are, and how they are written, stands in ``core/tables.py``.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ PATIENCE_SECONDS = 60.0
 # A run may outlast somebody's look into the file: nothing is lost by waiting, the others queue behind it.
 RUN_PATIENCE_SECONDS = 900.0
 SAY_EVERY_SECONDS = 30.0
+# Beyond it DuckDB works in a folder beside the file. By default it would keep what it has read and written,
+# up to most of the machine's memory, which the daemon, the UI and a training share.
+# https://duckdb.org/docs/stable/guides/performance/environment asks for at least 125 for each thread.
+MEGABYTES_PER_THREAD = 250
 
 
 class WarehouseBusy(RuntimeError):
@@ -99,7 +104,7 @@ class Warehouse:
         said = -SAY_EVERY_SECONDS
         while True:
             try:
-                return duckdb.connect(self.path, read_only=read_only)
+                return duckdb.connect(self.path, read_only=read_only, config={"memory_limit": _memory()})
             except duckdb.IOException as error:
                 if "could not set lock" not in _told(error).lower():
                     raise
@@ -111,6 +116,10 @@ class Warehouse:
                     said = waited
                     self.say(_waiting_words(self.path, error, waited, self.patience_seconds))
                 time.sleep(0.2)
+
+
+def _memory() -> str:
+    return f"{MEGABYTES_PER_THREAD * max(2, os.cpu_count() or 1)}MB"
 
 
 def _holder(error: Exception) -> str:
