@@ -186,8 +186,8 @@ def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
 def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
     """Keep the first row of each id of a file; later ones go to quarantine. Return how many."""
     table, key = ROW_TABLES[kind]
-    # Ids with different hashes are different, and ten million hashes take a quarter of their ids' memory. Where
-    # two hashes are the same, the ids themselves are looked at.
+    # Ids with different hashes are different, and ten million hashes take a quarter of their ids' memory.
+    # Where two hashes are the same, the ids themselves are looked at.
     rows, hashes = con.execute(
         f'SELECT count(*), count(DISTINCT hash("{study.id}")) FROM {table} WHERE {key} = ?',  # noqa: S608
         [name],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ class Warehouse:
                 full; also when that happens while it is open.
         """
         with self._opened(read_only=False) as con:
+            # What a killed process had put beside the file: rows of people, and nobody else's at this moment.
+            shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
             create_tables(con, self.study)
             yield con
 

@@ -342,3 +342,26 @@ def test_reading_does_not_make_a_warehouse(warehouse: Warehouse):
     with pytest.raises(FileNotFoundError), warehouse.read():
         pass
     assert not warehouse.path.exists()
+
+
+def test_what_a_killed_process_had_put_beside_the_file_is_removed(warehouse: Warehouse):
+    with warehouse.connect():
+        pass
+    left = Path(f"{warehouse.path}.tmp")
+    left.mkdir()
+    (left / "duckdb_temp_storage-0.tmp").write_text("answers of people")
+    with warehouse.connect() as con:
+        assert not left.exists()
+        assert con.execute("SELECT count(*) FROM predictions").fetchall() == [(0,)]
+
+
+def test_a_sort_larger_than_the_memory_limit_ends_and_leaves_nothing(warehouse: Warehouse):
+    with warehouse.connect() as con:
+        con.execute("SET memory_limit = '40MB'")
+        con.execute("SET threads = 1")
+        found = con.execute(
+            """SELECT count(*), max(text) FROM (
+                SELECT md5(range::VARCHAR) AS text FROM range(2000000) ORDER BY text LIMIT 1900000)"""
+        ).fetchall()
+    assert found[0][0] == 1_900_000
+    assert not list(warehouse.path.parent.glob(f"{warehouse.path.name}.tmp/*"))
