@@ -5,6 +5,7 @@ python -m tools.make_cli_reference
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import click
@@ -37,7 +38,9 @@ def help_of(path: tuple[str, ...]) -> str:
     context = click.Context(main, info_name="poleng", terminal_width=WIDTH, **main.context_settings)
     command: Any = main
     for name in path:
-        command = command.commands[name]
+        # A copy: click keeps the option of the first help that a command was asked for, in whatever context.
+        command = copy(command.commands[name])
+        command._help_option = None
         context = click.Context(command, info_name=name, parent=context)
     return "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
 

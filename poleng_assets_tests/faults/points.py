@@ -156,6 +156,8 @@ class _Watched:
     def __init__(self, con: Any, points: Points) -> None:
         self._con, self._points = con, points
         self._inside, self._written = False, ""
+        # Rows are found as variables of who asks, and between him and DuckDB stands this.
+        con.execute("SET python_scan_all_frames = true")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._con, name)
