@@ -1,7 +1,7 @@
 """The picture that the Dagster UI shows of a report: how far each column moved, beside its limit.
 
-It is SVG and not drawn with Matplotlib, which takes a third of a second to load, and makes a picture six times
-as large.
+It is SVG and not drawn with Matplotlib, which takes a third of a second to load and makes a picture six
+times as large.
 """
 
 from __future__ import annotations
