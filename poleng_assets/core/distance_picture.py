@@ -6,12 +6,12 @@ times as large.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from poleng_assets.core.charts import short
 from poleng_assets.core.figures import JENSEN_SHANNON, BatchFigures, Figure
+from poleng_assets.core.plots import as_markdown
 from poleng_assets.study import Study
 
 SHOWN = 12
@@ -39,10 +39,9 @@ def distance_picture(study: Study, figures: BatchFigures) -> str:
         return "No column was compared."
     titles = {feature.name: feature.title for feature in study.features}
     svg = _drawn(shown, [titles.get(one.column_name, f"{one.column_name} of the model") for one in shown])
-    address = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return (
-        f"![How far each column moved]({address})\n\nJensen-Shannon distance from people of their kind in "
-        "the reference; the upright line is the limit of what chance does."
+        f"{as_markdown('How far each column moved', svg, 'svg+xml')}\n\nJensen-Shannon distance from people "
+        "of their kind in the reference; the upright line is the limit of what chance does."
     )
 
 

@@ -108,7 +108,6 @@ def measure_batch(
     with quiet(), ThreadPoolExecutor(1) as beside:
         drawing = beside.submit(matched.resampled, policy.resamples, policy.seed)
         limits = beside.submit(lambda: distance_limits(there, columns, drawing.result(), policy))
-        of_mix = beside.submit(_composition_limit, there, len(here), study)
         others = [
             *_data_quality(there, here, study),
             *_structure(there, here, matched, study),
@@ -118,7 +117,7 @@ def measure_batch(
         found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
         distances = [
             *(Figure.compared(*key, value, limits.result()[key]) for key, value in found.items()),
-            *_composition(there, here, matched, of_mix.result(), study),
+            *_composition(there, here, matched, study),
         ]
         estimated = estimation.estimate(
             reference, batch[matched.comparable], matched, drawing.result(), study
@@ -143,31 +142,22 @@ def _like_with_like(matched: Match, study: Study) -> list[str]:
     return columns
 
 
-def _composition(
-    there: pd.DataFrame, here: pd.DataFrame, matched: Match, limit: float, study: Study
-) -> Iterator[Figure]:
+def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
     """How far the mix of people is from the whole reference's, where they are compared with their like."""
-    if matched.within:
-        name = str(study.policies.overseer.compare_within)
-        value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
-        yield Figure.compared(name, COMPOSITION, value, limit)
-
-
-def _composition_limit(there: pd.DataFrame, rows: int, study: Study) -> float:
-    """Return how far the mix of so many people may be from the whole reference's by chance."""
+    if not matched.within:
+        return
     policy = study.policies.overseer
-    name = policy.compare_within
-    if name is None:
-        return math.inf
+    name = str(policy.compare_within)
     # Of one column the counts are all that matters: people need not be drawn one by one.
     counts = there[name].value_counts(dropna=False)
     random = np.random.default_rng(policy.seed)
     of_reference, of_batch = (
-        random.multinomial(drawn, counts / len(there), size=policy.resamples).astype(np.float32)
-        for drawn in (len(there), rows)
+        random.multinomial(rows, counts / len(there), size=policy.resamples).astype(np.float32)
+        for rows in (len(there), len(here))
     )
     limits = distance_limits(pd.DataFrame({name: counts.index}), [name], (of_reference, of_batch), policy)
-    return limits[name, JENSEN_SHANNON]
+    value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
+    yield Figure.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
 
 
 def _univariate(

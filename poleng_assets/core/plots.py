@@ -125,19 +125,25 @@ def to_png(figure: Figure) -> bytes:
     return picture.getvalue()
 
 
-def as_data_uri(png: bytes) -> str:
-    """Return a picture as an address that holds it whole: nothing is fetched to show it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def as_data_uri(picture: bytes, kind: str = "png") -> str:
+    """Return a picture as an address that holds it whole: nothing is fetched to show it.
+
+    Args:
+        picture: its bytes.
+        kind: of image, as in its media type: ``png``, ``svg+xml``.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def as_markdown(title: str, png: bytes) -> str:
+def as_markdown(title: str, picture: bytes, kind: str = "png") -> str:
     """Return a picture as markdown that holds it whole: metadata of the Dagster UI shows it.
 
     Args:
         title: read out where the picture is not seen; brackets would end it and become parentheses.
-        png: the picture.
+        picture: its bytes.
+        kind: as of :func:`as_data_uri`.
     """
-    return f"![{title.translate(str.maketrans('[]', '()'))}]({as_data_uri(png)})"
+    return f"![{title.translate(str.maketrans('[]', '()'))}]({as_data_uri(picture, kind)})"
 
 
 def _canvas(width: float, height: float) -> Figure:
