@@ -133,7 +133,7 @@ def test_a_blend_read_back_gives_equal_scores_and_contributions(
     np.testing.assert_array_equal(again.score(strangers), mixed.score(strangers))
     np.testing.assert_array_equal(again.contributions(some), mixed.contributions(some))
     assert (again.rule, again.calibration) == (mixed.rule, mixed.calibration)
-    assert "blend/1_logistic/regression.skops" in files_of(tmp_path / "model")
+    assert "blend/1_logistic/weights.npy" in files_of(tmp_path / "model")
 
 
 def test_the_same_recipe_gives_equal_scores(

@@ -27,7 +27,7 @@ def ready(member: Any, matrix: np.ndarray) -> Callable[[], np.ndarray]:
         return lambda: member.booster.inplace_predict(laid_out, predict_type="margin")
     if isinstance(member, Logistic):
         sparse = member.levels.sparse(matrix, member.varies_by, member.strength)
-        return lambda: member.regression.decision_function(sparse)
+        return lambda: sparse @ member.weights + member.intercept
     if isinstance(member, Forest):
         member.forest.set_params(n_jobs=-1)
         return lambda: member.forest.predict_proba(matrix)

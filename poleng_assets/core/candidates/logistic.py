@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Logistic(Candidate):
     """A ridge-penalised regression on one column for each answer.
 
     Attributes:
-        regression: of scikit-learn, fitted.
+        weights: of the columns, those of ``levels`` first: float64, shape (columns,).
+        intercept: what nobody's answers add.
         levels: the answers that have a column.
         varies_by: position of the column that effects differ by, None for none.
         strength: how freely they may differ; 0 for not at all.
@@ -35,7 +36,8 @@ class Logistic(Candidate):
     """
 
     kind: ClassVar[str] = "logistic"
-    regression: Any
+    weights: np.ndarray
+    intercept: float
     levels: Levels
     varies_by: int | None
     strength: float
@@ -65,9 +67,10 @@ class Logistic(Candidate):
         strength = parameters["strength"]
         regression = LogisticRegression(C=parameters["C"], solver="newton-cg", random_state=seed)
         regression.fit(levels.sparse(matrix, columns.varies_by, strength), target)
-        blank = cls(regression, levels, columns.varies_by, strength, np.zeros(matrix.shape[1]))
+        weights, intercept = regression.coef_[0], float(regression.intercept_[0])
+        blank = cls(weights, intercept, levels, columns.varies_by, strength, np.zeros(matrix.shape[1]))
         means = blank.contributions(matrix).mean(axis=0)
-        return cls(regression, levels, columns.varies_by, strength, means)
+        return cls(weights, intercept, levels, columns.varies_by, strength, means)
 
     def log_odds(self, matrix: np.ndarray) -> np.ndarray:
         """Return the linear predictor: float64, shape (n,).
@@ -75,7 +78,7 @@ class Logistic(Candidate):
         It is the sum of the effects that :meth:`contributions` gives, read from one table: thirty times
         faster than the product with a sparse matrix.
         """
-        found = np.full(len(matrix), self.regression.intercept_[0])
+        found = np.full(len(matrix), self.intercept)
         for effects in self._effects_of(matrix):
             found += effects
         return found
@@ -103,7 +106,7 @@ class Logistic(Candidate):
 
         Shape (1 + levels, one-hot columns + 1); the last column is of answers that have no effect.
         """
-        weights, width = self.regression.coef_[0], self.levels.starts[-1]
+        weights, width = self.weights, self.levels.starts[-1]
         levels = 0 if self.varies_by is None else len(self.levels.values[self.varies_by])
         effects = np.zeros((1 + levels, width + 1))
         effects[:, :width] = weights[:width]
@@ -115,11 +118,10 @@ class Logistic(Candidate):
         return effects
 
     def save(self, folder: Path) -> None:
-        """Write ``regression.skops`` and ``layout.json``."""
-        import skops.io
-
-        skops.io.dump(self.regression, folder / "regression.skops")
+        """Write ``weights.npy`` and ``layout.json``: scoring takes no more of scikit-learn than numbers."""
+        np.save(folder / "weights.npy", self.weights, allow_pickle=False)
         layout = {
+            "intercept": self.intercept,
             "levels": self.levels.values,
             "varies_by": self.varies_by,
             "strength": self.strength,
@@ -129,17 +131,29 @@ class Logistic(Candidate):
 
     @classmethod
     def load(cls, folder: Path) -> Logistic:
-        """Read what :meth:`save` wrote; skops refuses every type that it does not trust."""
-        import skops.io
-
+        """Read what :meth:`save` wrote; numbers alone are read, never objects."""
         layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
+        weights, intercept = (
+            (np.load(folder / "weights.npy", allow_pickle=False), layout["intercept"])
+            if "intercept" in layout
+            else _of_earlier_releases(folder / "regression.skops")
+        )
         return cls(
-            skops.io.load(folder / "regression.skops"),
+            weights,
+            intercept,
             Levels(tuple(tuple(one) for one in layout["levels"])),
             layout["varies_by"],
             layout["strength"],
             np.asarray(layout["means"]),
         )
 
-    def _laid_out(self, matrix: np.ndarray) -> Any:
-        return self.levels.sparse(matrix, self.varies_by, self.strength)
+
+def _of_earlier_releases(file: Path) -> tuple[np.ndarray, float]:
+    """Return weights and intercept of a model that was kept as scikit-learn's object.
+
+    skops refuses every type that it does not trust.
+    """
+    import skops.io
+
+    regression = skops.io.load(file)
+    return regression.coef_[0], float(regression.intercept_[0])
