@@ -25,7 +25,7 @@ from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.holdout import draw_holdout, keep_duplicates_together
 from poleng_assets.core.parallel import one_ahead
 from poleng_assets.core.reading import Chunk, Malformed, OpenFile, open_file
-from poleng_assets.core.tables import insert, now, replace, stamp, transaction
+from poleng_assets.core.tables import in_little_memory, insert, now, replace, stamp, transaction
 from poleng_assets.core.versions import place
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
@@ -89,7 +89,11 @@ def ingest(
         constants["batch"] = name
     read = quarantined = 0
     limit = study.policies.ingestion.max_expanded_megabytes * 2**20
-    with transaction(con), open_file(path, required_columns(study, kind), max_bytes=limit) as file:
+    with (
+        in_little_memory(con),
+        transaction(con),
+        open_file(path, required_columns(study, kind), max_bytes=limit) as file,
+    ):
         ignored = check_columns(file.columns, study, kind)
 
         def check(chunk: Chunk) -> tuple[Chunk, CheckedRows]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from poleng_assets.core.audit import in_audit
 from poleng_assets.core.model import Model
 from poleng_assets.core.parallel import one_ahead
-from poleng_assets.core.tables import stamp, transaction
+from poleng_assets.core.tables import in_little_memory, stamp, transaction
 from poleng_assets.study import Study
 
 CHUNK = 100_000
@@ -35,7 +35,7 @@ def score_batch(
     chunks: Any = rows.to_arrow_reader(CHUNK)
     scored_at = stamp(con, "predictions", "scored_at")
     respondents = 0
-    with transaction(con):
+    with in_little_memory(con), transaction(con):
         con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
 
         def scored(chunk: pa.RecordBatch) -> pa.Table:

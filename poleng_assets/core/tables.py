@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+# With it ten million rows are taken in and scored as fast as with three times as much.
+MEGABYTES_PER_THREAD_OF_A_STREAM = 75
+
 _FIXED_TABLES = """
 CREATE TABLE IF NOT EXISTS ingested_files (
     kind VARCHAR NOT NULL, name VARCHAR NOT NULL, content_hash VARCHAR NOT NULL,
@@ -153,6 +156,22 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         con.rollback()
         raise
     con.commit()
+
+
+@contextmanager
+def in_little_memory(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let DuckDB keep little while rows stream through, and as much as before afterwards.
+
+    What it would keep of them are copies of what it has written by then.
+    """
+    before, threads = con.execute(
+        "SELECT current_setting('memory_limit'), current_setting('threads')"
+    ).fetchall()[0]
+    con.execute(f"SET memory_limit = '{MEGABYTES_PER_THREAD_OF_A_STREAM * threads}MB'")
+    try:
+        yield
+    finally:
+        con.execute(f"SET memory_limit = '{before}'")
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, incoming: pd.DataFrame | pa.Table) -> None:

@@ -15,7 +15,7 @@ from poleng_assets.core import scoring
 from poleng_assets.core.contract import check_rows
 from poleng_assets.core.model import Model
 from poleng_assets.core.scoring import score_batch
-from poleng_assets.core.tables import insert, transaction
+from poleng_assets.core.tables import MEGABYTES_PER_THREAD_OF_A_STREAM, in_little_memory, insert, transaction
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import as_table
 
@@ -76,3 +76,21 @@ def test_scores_that_are_kept_are_let_go_of_within_the_transaction(
     assert respondents == batch.num_rows
     assert len(held) > 10
     assert max(held) <= 2  # the one in hand, and the one that the last statement read
+
+
+def test_duckdb_has_little_memory_while_rows_stream_and_what_it_had_when_they_ended_badly(
+    con: duckdb.DuckDBPyConnection,
+):
+    def limit() -> float:
+        size = con.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]
+        number, unit = size.split()
+        return float(number) * {"MiB": 2**20, "GiB": 2**30}[unit]
+
+    before = limit()
+    threads = con.execute("SELECT current_setting('threads')").fetchall()[0][0]
+    with pytest.raises(KeyError), in_little_memory(con):
+        while_streaming = limit()
+        raise KeyError
+    assert while_streaming == pytest.approx(MEGABYTES_PER_THREAD_OF_A_STREAM * threads * 1e6, rel=0.01)
+    assert while_streaming < before
+    assert limit() == pytest.approx(before, rel=0.01)
