@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ def ready(member: Any, matrix: np.ndarray) -> Callable[[], np.ndarray]:
     """
     if isinstance(member, Boosting):
         laid_out = member.laid_out(matrix)
+        # A model is read with one thread: it is scored in blocks, as many at a time as there are cores.
+        member.booster.set_param({"nthread": os.cpu_count()})
         return lambda: member.booster.inplace_predict(laid_out, predict_type="margin")
     if isinstance(member, Logistic):
         sparse = member.levels.sparse(matrix, member.varies_by, member.strength)
