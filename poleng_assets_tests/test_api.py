@@ -44,7 +44,7 @@ from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.restore import restore_backup
 from poleng_assets.study import Study
 from poleng_assets_tests.faults.quick_study import quick_survey
-from poleng_assets_tests.graph.conftest import open_workshop
+from poleng_assets_tests.graph.conftest import open_founded
 from poleng_assets_tests.serving.conftest import Served
 from poleng_assets_tests.test_loading import SLOW_LIBRARIES, python
 
@@ -63,8 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     It is the default one, by its variables, for as long as this module runs.
     """
     folder = tmp_path_factory.mktemp("python")
-    with quick_survey(folder) as data, open_workshop(folder / "home", data) as workshop:
-        workshop.drop("field_studies", "founding_study")
+    with quick_survey(folder) as data, open_founded(folder / "home", data) as workshop:
         workshop.drop_frame("batches", "march", workshop.synthetic("batches", "clean_batch_1"))
         workshop.drop_frame("batches", "april", workshop.synthetic("batches", "drift_batch_1"))
         with patch.dict(os.environ, POLENG_HOME=str(workshop.home.root)):

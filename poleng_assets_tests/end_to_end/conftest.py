@@ -25,6 +25,7 @@ from poleng_assets.resources.registry import Registry
 from poleng_assets.runs import runs_in_progress
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
+from poleng_assets_tests.homes import new_home
 
 POLENG = Path(sys.executable).with_name("poleng")
 REAL_SURVEY = Path(os.environ.get("POLENG_REAL_DATA", CHECKOUT.parent / "shared" / "data" / "wvs"))
@@ -96,7 +97,7 @@ def serve(home: Home) -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = home.create().root / "dev.log"
+    log = new_home(home.root).root / "dev.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
             [str(POLENG), "dev", "--home", str(home.root), "--port", str(port)],

@@ -27,6 +27,7 @@ from poleng_assets.simulation.population import synthesise, write_scenario_data
 from poleng_assets.study import Study, load_study
 from poleng_assets_tests.end_to_end.conftest import poleng, serve
 from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.homes import new_home
 
 ROWS = 60
 # A person's shell: it opens the file as soon as it can, says so, and keeps it until told to let go.
@@ -120,7 +121,7 @@ def run_crowd(
 def _play(folder: Path, batches: int, held_seconds: float, patience: float, rounds: int) -> Crowd:
     study = load_study()
     write_scenario_data(study, folder / "data", scale=0.05)
-    home = Home(folder / "home").create()
+    home = new_home(folder / "home")
     _must(
         poleng("submit", "study", folder / "data/field_studies/founding_study.parquet", "--home", home.root)
     )

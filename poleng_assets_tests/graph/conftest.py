@@ -21,6 +21,7 @@ from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
+from poleng_assets_tests.homes import founded_home, new_home
 
 SCALE = 0.25
 
@@ -98,10 +99,19 @@ def survey_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def open_workshop(folder: Path, data: Path) -> Iterator[Workshop]:
-    home = Home(folder).create()
+    home = new_home(folder)
     with open_instance(home) as instance:
         conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
         yield Workshop(home, instance, conductor, data)
+
+
+@contextmanager
+def open_founded(folder: Path, data: Path) -> Iterator[Workshop]:
+    """A home of its own whose first champion serves: trained once for all, by the study in force."""
+    founded_home(folder, data)
+    with open_workshop(folder, data) as opened:
+        assert opened.registry.champion().version == 1
+        yield opened
 
 
 @pytest.fixture
@@ -114,7 +124,5 @@ def workshop(tmp_path: Path, survey_data: Path) -> Iterator[Workshop]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, survey_data: Path) -> Iterator[Workshop]:
     """A home whose first champion serves; shared by a module, so each test drops files of its own."""
-    with open_workshop(tmp_path_factory.mktemp("trained") / "home", survey_data) as opened:
-        opened.drop("field_studies", "founding_study")
-        assert opened.registry.champion().version == 1
+    with open_founded(tmp_path_factory.mktemp("trained") / "home", survey_data) as opened:
         yield opened

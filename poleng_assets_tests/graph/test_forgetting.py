@@ -30,7 +30,7 @@ from poleng_assets.simulation.conductor import RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.quick_study import write_quick_study
-from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 ID, TARGET = load_study().id, load_study().target.name
 
@@ -45,8 +45,7 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("POLENG_STUDY", str(write_quick_study(folder / "quick.yaml")))
         write_scenario_data(load_study(), folder / "data", scale=0.05)
-        with open_workshop(folder / "home", folder / "data") as workshop:
-            workshop.drop("field_studies", "founding_study")
+        with open_founded(folder / "home", folder / "data") as workshop:
             people = workshop.synthetic("batches", "clean_batch_1")
             march = folder / "march.csv.gz"
             march.write_bytes(gzip.compress(people.to_csv(index=False, sep=";").encode()))

@@ -29,7 +29,7 @@ from poleng_assets.sensors import survey
 from poleng_assets.simulation.conductor import RunReport
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
-from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 STUDY = load_study()
 AGE = next(feature.name for feature in STUDY.features if feature.is_ordinal)
@@ -40,8 +40,7 @@ BROKEN = 4
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A home in which a small model serves, trained in seconds."""
     folder = tmp_path_factory.mktemp("release")
-    with quick_survey(folder) as data, open_workshop(folder / "home", data) as workshop:
-        workshop.drop("field_studies", "founding_study")
+    with quick_survey(folder) as data, open_founded(folder / "home", data) as workshop:
         champion = workshop.registry.alias(CHAMPION)
         assert champion is not None
         assert champion.version == 1

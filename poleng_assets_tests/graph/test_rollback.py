@@ -19,7 +19,7 @@ from poleng_assets.simulation.conductor import RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.quick_study import write_quick_study
-from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 STUDY = load_study()
 
@@ -31,8 +31,7 @@ def put_back(workshop: Workshop, **config: Any) -> RunReport:
 @pytest.fixture(scope="module")
 def taken_back(tmp_path_factory, survey_data):
     """A home in which version 2 served, scored a batch, and was taken back."""
-    with open_workshop(tmp_path_factory.mktemp("taken_back") / "home", survey_data) as workshop:
-        workshop.drop("field_studies", "founding_study")
+    with open_founded(tmp_path_factory.mktemp("taken_back") / "home", survey_data) as workshop:
         workshop.drop("batches", "clean_batch_1")
         workshop.drop("field_studies", "followup_study")
         workshop.drop("batches", "drift_batch_1")
@@ -171,8 +170,7 @@ def test_a_rollback_that_died_before_it_was_told_is_told_by_the_next_scoring(
     def killed(*_: object) -> None:
         raise RuntimeError("killed")
 
-    with open_workshop(tmp_path / "home", tmp_path / "data") as workshop:
-        workshop.drop("field_studies", "founding_study")
+    with open_founded(tmp_path / "home", tmp_path / "data") as workshop:
         workshop.drop("field_studies", "followup_study")
         workshop.drop("batches", "drift_batch_1")
         assert serving_version(workshop.instance) == 2

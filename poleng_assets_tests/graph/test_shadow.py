@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from poleng_assets.study import load_study
-from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 STUDY = load_study()
 
@@ -18,8 +18,7 @@ STUDY = load_study()
 @pytest.fixture(scope="module")
 def promoted(tmp_path_factory, survey_data) -> Iterator[Workshop]:
     """A home in which a batch drifted, and a second version was promoted for it."""
-    with open_workshop(tmp_path_factory.mktemp("promoted") / "home", survey_data) as workshop:
-        workshop.drop("field_studies", "founding_study")
+    with open_founded(tmp_path_factory.mktemp("promoted") / "home", survey_data) as workshop:
         workshop.drop("batches", "clean_batch_1")
         workshop.landing.submit("field_studies", survey_data / "field_studies" / "followup_study.parquet")
         workshop.drop("batches", "drift_batch_1")

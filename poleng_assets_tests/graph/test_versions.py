@@ -11,15 +11,14 @@ from poleng_assets.core.versions import version_id
 from poleng_assets.runs import attempts, forgive
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
-from poleng_assets_tests.graph.conftest import Workshop, open_workshop
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A home whose first champion serves, by a study that trains in seconds."""
     folder = tmp_path_factory.mktemp("versions")
-    with quick_survey(folder) as data, open_workshop(folder / "home", data) as opened:
-        opened.drop("field_studies", "founding_study")
+    with quick_survey(folder) as data, open_founded(folder / "home", data) as opened:
         yield opened
 
 
