@@ -174,6 +174,7 @@ def challenger(
             mlflow,
             model,
             appraisal.reference,
+            appraisal.importance,
             registry.home.tuning / search / "model",
             parameters=_parameters(study, tuned, training, holdout, mode),
             metrics=appraisal.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
@@ -211,7 +212,7 @@ def challenger(
             "plots": dg.MetadataValue.md(
                 "\n".join(as_markdown(title, png) for title, png in card.plots.items())
             ),
-            "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture())),
+            "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture(study))),
             "model_card": dg.MetadataValue.path(str(path)),
             "training_rows": training.num_rows,
             "holdout_rows": holdout.num_rows,

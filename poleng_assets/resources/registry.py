@@ -37,6 +37,7 @@ RUN_TAG = "dagster_run_id"
 SEARCH_TAG = "search"
 MODE_TAG = "mode"
 HASHES_TAG = "model_files_sha256"
+IMPORTANCE = "importance.json"
 EXPLAINED_ROWS = 300
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
@@ -251,8 +252,14 @@ class Registry:
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
         """Return how much each feature moves the version's scores, in log-odds; raises as :meth:`model`."""
+        reference = self._reference_file(version)
+        if (told := reference.with_name(IMPORTANCE)).exists():
+            with _told_of(version):
+                found: dict[str, float] = json.loads(told.read_text(encoding="utf-8"))
+                return found
+        # Earlier releases did not keep it.
         self.model(version)
-        return _importance(self._model_folder(version), self._reference_file(version))
+        return _importance(self._model_folder(version), reference)
 
     def _model_folder(self, version: ModelVersion) -> Path:
         served = f"models:/{self.model_name}/{version.version}"
@@ -281,6 +288,7 @@ class Registry:
         mlflow: Any,
         model: Model,
         reference: pd.DataFrame,
+        importance: Mapping[str, float],
         folder: Path,
         *,
         parameters: Mapping[str, Any],
@@ -293,6 +301,7 @@ class Registry:
             mlflow: dagster-mlflow's resource, with its run active.
             model: what was trained.
             reference: held-out rows with features, target, ``score`` and ``contact``.
+            importance: how much each feature moves its scores, in log-odds.
             folder: of the home, emptied before and removed afterwards: what is logged is written there
                 first. It holds rows of people, and a killed process would leave them behind elsewhere.
             parameters: of the training.
@@ -317,7 +326,9 @@ class Registry:
             script = Path(shutil.copyfile(SERVED_MODEL, folder / SERVED_MODEL.name))
             hashes = json.dumps(_hashes(folder / "model"), sort_keys=True)
             reference.to_parquet(folder / "reference.parquet", index=False)
+            (folder / IMPORTANCE).write_text(json.dumps(dict(importance)), encoding="utf-8")
             mlflow.log_artifact(str(folder / "reference.parquet"), "reference")
+            mlflow.log_artifact(str(folder / IMPORTANCE), "reference")
             logged = mlflow.pyfunc.log_model(
                 name="served_model",
                 python_model=str(script),
@@ -490,7 +501,7 @@ def _client(uri: str, experiment: str, artifacts: str) -> Any:
     """
     import mlflow
 
-    _create_store(Path(uri.removeprefix("sqlite:///")))
+    create_store(Path(uri.removeprefix("sqlite:///")))
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(uri, uri)
@@ -499,7 +510,7 @@ def _client(uri: str, experiment: str, artifacts: str) -> Any:
     return client
 
 
-def _create_store(path: Path) -> None:
+def create_store(path: Path) -> None:
     """Make MLflow's database whole or not at all, when there is none.
 
     MLflow makes its tables in some forty steps. A process that is killed between two of them would leave a

@@ -6,11 +6,13 @@ import os
 import tempfile
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
+from poleng_assets.core.model import Model
 from poleng_assets.home import Home
-from poleng_assets.resources.registry import LoggedModel, Registry
+from poleng_assets.resources.registry import EXPLAINED_ROWS, LoggedModel, ModelUnusable, Registry
 from poleng_assets.study import Study
 
 
@@ -81,3 +83,23 @@ def test_the_run_of_a_version_is_finished_although_it_was_killed(registry: Regis
     assert ended.status == "FINISHED"
     registry.finish_run(made)
     assert client.get_run(made.run_id).info.end_time == ended.end_time
+
+
+def test_what_moves_the_scores_is_kept_with_a_version_and_measured_where_an_earlier_release_did_not(
+    home: Home, registry: Registry, model: Model, reference: pd.DataFrame
+):
+    told = {name: 1.0 / place for place, name in enumerate(model.encoder.features, 1)}
+    experiment = registry._client().get_experiment_by_name(registry.model_name)
+    with mlflow.start_run(experiment_id=experiment.experiment_id):
+        made = registry.log_model(
+            mlflow, model, reference, told, home.tuning / "a", parameters={}, metrics={}, tags={}
+        )
+    version = registry.register(made, "1", "quick")
+    assert registry.importance(version) == told
+    (kept,) = home.artifacts.rglob("importance.json")
+    kept.write_text("{")
+    with pytest.raises(ModelUnusable, match="the files of version 1 cannot be used"):
+        registry.importance(version)
+    kept.unlink()
+    measured = registry.importance(version)
+    assert measured == model.importance(reference.sample(EXPLAINED_ROWS, random_state=1))

@@ -98,6 +98,7 @@ class Served:
                 mlflow,
                 model,
                 reference,
+                registry.importance(first),
                 self.home.tuning / "another",
                 parameters={},
                 metrics={"test_auc": 0.75},
