@@ -23,8 +23,8 @@ from poleng_assets.instance import open_instance
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.runs import runs_in_progress
-from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
+from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.homes import new_home
 
 POLENG = Path(sys.executable).with_name("poleng")
@@ -38,11 +38,11 @@ def real_survey() -> Path:
     return REAL_SURVEY
 
 
-@pytest.fixture(scope="session")
-def small_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small_survey")
-    write_scenario_data(load_study(), folder, scale=0.25)
-    return folder
+@pytest.fixture(scope="module")
+def small_survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The quick study is in force for a module, and for the processes that it starts; its survey's folder."""
+    with quick_survey(tmp_path_factory.mktemp("small_survey")) as data:
+        yield data
 
 
 def poleng(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

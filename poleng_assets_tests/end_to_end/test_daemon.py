@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets_tests.end_to_end.conftest import Served, poleng, serve, wait_until
+from poleng_assets_tests.faults.quick_study import ask_for_a_long_training
 
 pytestmark = pytest.mark.slow
 
@@ -110,11 +111,15 @@ def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path)
 
 def test_ctrl_c_in_the_middle_of_a_training_loses_nothing(tmp_path: Path, small_survey: Path):
     home = Home(tmp_path / "home")
+    study = small_survey.parent / "quick.yaml"
+    quick = study.read_text(encoding="utf-8")
+    ask_for_a_long_training(study, 5000)
     with serve(home) as served:
         served.landing.submit("field_studies", small_survey / "field_studies" / "founding_study.parquet")
         wait_until("a training runs", lambda: _training_has_begun(served), 120)
         served.press_ctrl_c()
         assert served.champion() is None
+    study.write_text(quick, encoding="utf-8")
     with serve(home) as served:
         wait_until("a first champion serves", lambda: served.champion() is not None, 300)
         served.landing.submit("batches", small_survey / "batches" / "clean_batch_1.parquet")

@@ -14,7 +14,6 @@ from unittest.mock import patch
 
 import dagster as dg
 import pandas as pd
-import yaml
 
 from poleng_assets.core.accounting import Balance, balance
 from poleng_assets.home import Home
@@ -25,9 +24,9 @@ from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.runs import runs_in_progress
 from poleng_assets.simulation.population import synthesise, write_scenario_data
 from poleng_assets.study import Study, load_study
-from poleng_assets_tests.end_to_end.conftest import poleng, serve
-from poleng_assets_tests.faults.quick_study import write_quick_study
-from poleng_assets_tests.homes import new_home
+from poleng_assets_tests.end_to_end.conftest import serve
+from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, write_quick_study
+from poleng_assets_tests.homes import founded_home
 
 ROWS = 60
 # A person's shell: it opens the file as soon as it can, says so, and keeps it until told to let go.
@@ -121,13 +120,9 @@ def run_crowd(
 def _play(folder: Path, batches: int, held_seconds: float, patience: float, rounds: int) -> Crowd:
     study = load_study()
     write_scenario_data(study, folder / "data", scale=0.05)
-    home = new_home(folder / "home")
-    _must(
-        poleng("submit", "study", folder / "data/field_studies/founding_study.parquet", "--home", home.root)
-    )
-    _must(poleng("settle", "--home", home.root))
+    home = founded_home(folder / "home", folder / "data")
     dropped = _write_batches(study, folder / "crowd", batches)
-    _ask_for_a_long_training(folder / "study.yaml", rounds)
+    ask_for_a_long_training(folder / "study.yaml", rounds)
     with serve(home) as served:
         for kind, name in (("field_studies", "followup_study"), ("batches", "drift_batch_1")):
             Landing(home).submit(kind, folder / f"data/{kind}/{name}.parquet")  # type: ignore[arg-type]
@@ -142,17 +137,6 @@ def _play(folder: Path, batches: int, held_seconds: float, patience: float, roun
         _wait(lambda: _all_done(home, dropped), patience)
         seconds = time.time() - began
     return _look(home, study, dropped, waited, seconds)
-
-
-def _ask_for_a_long_training(path: Path, rounds: int) -> None:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["policies"]["training"] |= {
-        "rounds": rounds,
-        "learning_rate": 0.003,
-        "max_depth": 6,
-        "folds": 3,
-    }
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _write_batches(study: Study, folder: Path, count: int) -> tuple[str, ...]:
@@ -234,11 +218,6 @@ def _look(home: Home, study: Study, dropped: tuple[str, ...], waited: str, secon
         counted,
         seconds,
     )
-
-
-def _must(done: subprocess.CompletedProcess[str]) -> None:
-    if done.returncode:
-        raise RuntimeError(f"{done.args} failed:\n{done.stdout}{done.stderr}")
 
 
 def _wait(happened: Callable[[], bool], seconds: float) -> None:

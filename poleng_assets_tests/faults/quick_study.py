@@ -57,3 +57,15 @@ def write_quick_study(path: Path) -> Path:
     policies["overseer"] |= {"resamples": 100, "min_rows": 50}
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def ask_for_a_long_training(path: Path, rounds: int) -> None:
+    """Change a study so that something can happen while it is trained: thousands of rounds take minutes."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["policies"]["training"] |= {
+        "rounds": rounds,
+        "learning_rate": 0.003,
+        "max_depth": 6,
+        "folds": 3,
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -16,6 +16,7 @@ from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.study import Study
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.killing import FAMILIES, run_kills
+from poleng_assets_tests.homes import new_home
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def people(study: Study) -> pd.DataFrame:
 @pytest.fixture
 def home(tmp_path: Path, study: Study, people: pd.DataFrame) -> Home:
     """A home with two people scored, one on a list, a decision, and two versions of an empty model."""
-    home = Home(tmp_path / "home").create()
+    home = new_home(tmp_path / "home")
     with Warehouse(home.warehouse, study).connect() as con:
         score(con, people)
         record_decision(con, "hold", "drift", evidence={"seconds": 3, "causes": ["a"]}, dagster_run_id="1")

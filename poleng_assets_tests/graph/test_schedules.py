@@ -11,17 +11,17 @@ import pytest
 
 from poleng_assets.definitions import build_defs
 from poleng_assets.freshness import WINDOWS
-from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.runs import REQUEST_TAG
 from poleng_assets_tests.graph.test_ticks import Office
+from poleng_assets_tests.homes import new_home
 from poleng_assets_tests.long_history import STUDY, STUDY_HASH, write_history
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Office]:
-    home = Home(tmp_path / "home").create()
+    home = new_home(tmp_path / "home")
     with open_instance(home) as instance:
         yield Office(home, instance, build_defs(home=home, settle_seconds=0.0))
 

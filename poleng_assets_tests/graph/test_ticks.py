@@ -21,6 +21,7 @@ from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import attempts_of
 from poleng_assets.sensors import FEW, survey
 from poleng_assets.study import load_study
+from poleng_assets_tests.homes import new_home
 from poleng_assets_tests.long_history import Effort, batch_names, effort, write_history
 
 SENSORS = ["field_studies_arrivals", "batches_arrivals", "outcomes_arrivals", "overseer", "notifications"]
@@ -71,7 +72,7 @@ class Office:
 
 @contextmanager
 def open_office(folder: Path, batches: int) -> Iterator[Office]:
-    home = Home(folder).create()
+    home = new_home(folder)
     with open_instance(home) as instance:
         write_history(instance, batches, pictures=False)
         yield Office(home, instance, build_defs(home=home, settle_seconds=0.0))
