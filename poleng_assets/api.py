@@ -30,6 +30,12 @@ from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.model import Model
 from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.serving import appointed, disagreement
+from poleng_assets.core.warehouse import (
+    PATIENCE_SECONDS,
+    Warehouse,
+    WarehouseBusy,  # noqa: F401
+    WarehouseUnusable,  # noqa: F401
+)
 from poleng_assets.home import Home
 from poleng_assets.resources.registry import (
     CHAMPION,
@@ -37,12 +43,6 @@ from poleng_assets.resources.registry import (
     ModelVersion,
     Registry,
     RegistryUnusable,  # noqa: F401
-)
-from poleng_assets.resources.warehouse import (
-    PATIENCE_SECONDS,
-    Warehouse,
-    WarehouseBusy,  # noqa: F401
-    WarehouseUnusable,  # noqa: F401
 )
 from poleng_assets.study import (
     Feature,

@@ -33,11 +33,11 @@ from urllib.parse import unquote
 import dagster as dg
 import duckdb
 
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
 from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import open_instance
 from poleng_assets.resources.landing import SETTLE_SECONDS
-from poleng_assets.resources.warehouse import Warehouse
 
 FORMAT = 1
 MANIFEST = "manifest.json"

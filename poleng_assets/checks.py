@@ -7,9 +7,10 @@ import csv
 
 import dagster as dg
 
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 
 
 @dg.asset_check(

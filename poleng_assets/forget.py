@@ -39,10 +39,10 @@ from poleng_assets.core.forgetting import (
 from poleng_assets.core.person import Person
 from poleng_assets.core.sifting import Sifted, Unreadable, open_plain, sift
 from poleng_assets.core.tables import record_decision, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import in_place_of, write_whole
 from poleng_assets.home import KINDS, Home
 from poleng_assets.resources.registry import ModelVersion, Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.study import Study
 
 # Folders of files that people dropped or open: there a file that cannot be read is removed.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Kind
 from poleng_assets.jobs import RETRAIN_JOB
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.runs import busy_partitions, runs_in_progress
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from pydantic import Field
 from poleng_assets.core.compaction import free_share, write_anew
 from poleng_assets.core.dropped_files import file_id
 from poleng_assets.core.tables import now, record_decision, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.study import RetentionPolicy
 
 RETENTION_JOB = "apply_retention"

@@ -19,8 +19,9 @@ from poleng_assets.core.rollback import (
 )
 from poleng_assets.core.serving import appointed
 from poleng_assets.core.tables import record_decision
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.resources.registry import CHAMPION, Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 
 ROLLBACK_JOB = "rollback"
 

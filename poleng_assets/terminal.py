@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import duckdb
 
-    from poleng_assets.resources.warehouse import Warehouse
+    from poleng_assets.core.warehouse import Warehouse
     from poleng_assets.simulation.conductor import Conductor, RunReport
 
 # A pipe has no width of its own: rich would fold its tables at 80 columns.
@@ -93,7 +93,7 @@ def _daemon_words(home: Home, processes: list[int]) -> str:
 
 def open_warehouse(home: Home) -> Warehouse:
     """Return the warehouse of a home, with the study that is in force."""
-    from poleng_assets.resources.warehouse import Warehouse
+    from poleng_assets.core.warehouse import Warehouse
 
     return Warehouse(home.warehouse, load_study(), say=_say_on_stderr)
 
@@ -105,7 +105,7 @@ def _say_on_stderr(words: str) -> None:
 @contextmanager
 def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse for reading; say in words who holds it when it cannot be opened."""
-    from poleng_assets.resources.warehouse import WarehouseBusy, WarehouseUnusable
+    from poleng_assets.core.warehouse import WarehouseBusy, WarehouseUnusable
 
     try:
         with open_warehouse(home).read() as con:
@@ -120,8 +120,8 @@ def fault_in_words(error: Exception) -> str:
     Disks, permissions and locks fail inside of DuckDB, SQLite and the file system alike: each says it in
     its own words, and Dagster's history has no other boundary than the command line.
     """
+    from poleng_assets.core.warehouse import WarehouseBusy, WarehouseUnusable
     from poleng_assets.resources.registry import ModelUnusable, RegistryUnusable
-    from poleng_assets.resources.warehouse import WarehouseBusy, WarehouseUnusable
 
     if isinstance(error, WarehouseBusy | WarehouseUnusable | RegistryUnusable | ModelUnusable):
         return str(error)

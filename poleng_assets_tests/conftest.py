@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 from poleng_assets.core.model import Model, train
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study import Study, load_study
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from poleng_assets.backup import make_backup
 from poleng_assets.core.dropped_files import content_hash
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.definitions import build_defs
 from poleng_assets.home import Home
 from poleng_assets.instance import dagster_home, open_instance
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry, create_store
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.restore import restore_backup
 from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.study import load_study

@@ -38,9 +38,9 @@ from poleng_assets.backup import make_backup
 from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.contract import check_rows
 from poleng_assets.core.encoding import Encoder
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import CHECKOUT, Home
 from poleng_assets.resources.registry import CHAMPION, Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.restore import restore_backup
 from poleng_assets.study import Study
 from poleng_assets_tests.faults.quick_study import quick_survey

@@ -34,9 +34,10 @@ from poleng_assets.backup import (
     read_archive,
 )
 from poleng_assets.commands.backup import backup, restore
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import CHECKOUT, Home
 from poleng_assets.instance import daemon_is_running, open_instance
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.restore import HomeNotEmpty, restore_backup
 from poleng_assets.runs import runs_in_progress
 from poleng_assets_tests.conftest import table_counts

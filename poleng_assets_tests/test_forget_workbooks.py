@@ -23,11 +23,11 @@ from poleng_assets.core.contact_workbook import (
     write_workbook,
 )
 from poleng_assets.core.tables import insert
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import in_place_of, write_whole
 from poleng_assets.forget import Forgotten, forget, whereabouts
 from poleng_assets.home import Home
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.study import Study
 from poleng_assets_tests.test_files import mode_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from poleng_assets.core.warehouse import WarehouseBusy, WarehouseUnusable
 from poleng_assets.resources.registry import ModelUnusable, RegistryUnusable
-from poleng_assets.resources.warehouse import WarehouseBusy, WarehouseUnusable
 from poleng_assets.terminal import fault_in_words
 
 

@@ -56,6 +56,7 @@ from poleng_assets.core.model import Model
 from poleng_assets.core.scoring import score_batch
 from poleng_assets.core.tables import create_tables
 from poleng_assets.core.verdict import Judgement, Past, judge
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.definitions import build_defs
 from poleng_assets.home import Home, Kind
 from poleng_assets.instance import open_instance
@@ -63,7 +64,6 @@ from poleng_assets.jobs import RETRAIN_JOB, process_batch
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.simulation.scenarios import FOUNDING_STUDY

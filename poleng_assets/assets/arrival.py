@@ -12,10 +12,10 @@ from pydantic import Field
 
 from poleng_assets.core.dropped_files import SUFFIXES, file_id
 from poleng_assets.core.versions import name_and_number
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Kind
 from poleng_assets.partitions import PARTITIONS
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from poleng_assets.core.accounting import Account

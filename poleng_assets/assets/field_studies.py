@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import dagster as dg
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.partitions import field_study_partitions
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 
 
 @dg.asset(

@@ -7,12 +7,13 @@ import dagster as dg
 
 from poleng_assets.assets.scoring import predictions
 from poleng_assets.core.tables import now
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
 from poleng_assets.home import Home
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.study import Study
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import duckdb
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
 from poleng_assets.assets.monitoring import write_report
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.partitions import outcomes_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 
 if TYPE_CHECKING:
     from poleng_assets.core.performance import Realised

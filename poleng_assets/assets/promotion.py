@@ -9,8 +9,9 @@ import duckdb
 from poleng_assets.assets.training import challenger
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.versions import newest
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.study import Study
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import duckdb
 from poleng_assets.core.figures import DISTANCES, UNSEEN
 from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.tables import insert, now, record_decision, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.runs import earlier_attempts
 from poleng_assets.study import Study
 

@@ -11,11 +11,12 @@ from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
 from poleng_assets.core.ledger import is_decided
 from poleng_assets.core.tables import now, record_decision, replace, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import in_place_of, write_whole
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.rollback import untold_rollback
 from poleng_assets.study import Study
 

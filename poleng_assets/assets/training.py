@@ -14,9 +14,10 @@ from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.tables import now, record_decision, replace, stamp, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
 from poleng_assets.core.versions import newest
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.runs import earlier_attempts, live_run_ids
 from poleng_assets.study import Study
 

@@ -33,7 +33,7 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
     FILE holds the answers of everybody in the home: keep it as safe as the home itself.
     """
     from poleng_assets.backup import BackupRefused, make_backup
-    from poleng_assets.resources.warehouse import Warehouse, WarehouseBusy, WarehouseUnusable
+    from poleng_assets.core.warehouse import Warehouse, WarehouseBusy, WarehouseUnusable
 
     started = time.monotonic()
     home = _home(home_folder)

@@ -28,10 +28,10 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
     """
     from duckdb import IOException
 
+    from poleng_assets.core.warehouse import WarehouseBusy
     from poleng_assets.forget import NotNow, tell_of_changed_studies, whereabouts
     from poleng_assets.forget import forget as erase
     from poleng_assets.resources.registry import Registry
-    from poleng_assets.resources.warehouse import WarehouseBusy
 
     if not subject.strip():
         raise click.ClickException("An id is needed: blanks are nobody's.")

@@ -89,26 +89,25 @@ def ingest(
         constants["batch"] = name
     read = quarantined = 0
     limit = study.policies.ingestion.max_expanded_megabytes * 2**20
-    with (
-        in_little_memory(con),
-        transaction(con),
-        open_file(path, required_columns(study, kind), max_bytes=limit) as file,
-    ):
+    with transaction(con), open_file(path, required_columns(study, kind), max_bytes=limit) as file:
         ignored = check_columns(file.columns, study, kind)
 
         def check(chunk: Chunk) -> tuple[Chunk, CheckedRows]:
             return chunk, check_rows(chunk.rows, study, kind, chunk.row_numbers, ascii_only=file.ascii_only)
 
-        # The next rows are read and checked while the warehouse takes in these.
-        for chunk, checked in one_ahead(map(check, file.chunks())):
-            insert(con, table, _with_constants(checked.rows, constants))
-            for broken in (checked.broken, _as_broken(chunk.malformed)):
-                if len(broken):
-                    insert(con, "quarantine", broken.assign(source=_source(kind, name)))
-            read += chunk.rows.num_rows + len(chunk.malformed)
-            quarantined += checked.broken_rows + len(chunk.malformed)
-            _refuse_if_hopeless(con, study, kind, name, file, read, quarantined)
-        quarantined += _set_repeated_ids_apart(con, study, kind, name)
+        with in_little_memory(con, len(study.features)):
+            # The next rows are read and checked while the warehouse takes in these.
+            for chunk, checked in one_ahead(map(check, file.chunks())):
+                insert(con, table, _with_constants(checked.rows, constants))
+                for broken in (checked.broken, _as_broken(chunk.malformed)):
+                    if len(broken):
+                        insert(con, "quarantine", broken.assign(source=_source(kind, name)))
+                read += chunk.rows.num_rows + len(chunk.malformed)
+                quarantined += checked.broken_rows + len(chunk.malformed)
+                _refuse_if_hopeless(con, study, kind, name, file, read, quarantined)
+            repeated = _has_repeated_ids(con, study, kind, name)
+        if repeated:
+            quarantined += _set_repeated_ids_apart(con, study, kind, name)
         if kind == "outcomes":
             find_batches(con, study, name)
         _refuse_if_too_broken(con, study, kind, name, read, quarantined)
@@ -187,17 +186,23 @@ def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=QUARANTINE_COLUMNS)
 
 
-def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
-    """Keep the first row of each id of a file; later ones go to quarantine. Return how many."""
+def _has_repeated_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> bool:
+    """Whether an id may stand in several rows of a file.
+
+    Ids with different hashes are different, and ten million hashes take a quarter of their ids' memory.
+    Where two hashes are the same, the ids themselves must be looked at.
+    """
     table, key = ROW_TABLES[kind]
-    # Ids with different hashes are different, and ten million hashes take a quarter of their ids' memory.
-    # Where two hashes are the same, the ids themselves are looked at.
     rows, hashes = con.execute(
         f'SELECT count(*), count(DISTINCT hash("{study.id}")) FROM {table} WHERE {key} = ?',  # noqa: S608
         [name],
     ).fetchall()[0]
-    if rows == hashes:
-        return 0
+    return bool(rows != hashes)
+
+
+def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
+    """Keep the first row of each id of a file; later ones go to quarantine. Return how many."""
+    table, key = ROW_TABLES[kind]
     features = [f'"{column}"' for column in study.feature_names] if kind != "outcomes" else []
     target = [f'"{study.target.name}"'] if kind != "batches" else []
     payload = ", ".join(f"{column} := {column}" for column in [f'"{study.id}"', *features, *target])

@@ -35,23 +35,24 @@ def score_batch(
     chunks: Any = rows.to_arrow_reader(CHUNK)
     scored_at = stamp(con, "predictions", "scored_at")
     respondents = 0
-    with in_little_memory(con), transaction(con):
+    with transaction(con):
         con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
 
         def scored(chunk: pa.RecordBatch) -> pa.Table:
             score = model.score(chunk)
             return pa.table({"id": chunk[study.id], "score": score, "contact": model.rule.decide(score)})
 
-        # The next rows are read and scored while the warehouse takes in these.
-        for incoming in one_ahead(map(scored, chunks)):
-            # DuckDB finds the variable by its name, see poleng_assets.core.tables.insert.
-            con.execute(
-                f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
-                ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
-                {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
-                [batch, version, scored_at],
-            )
-            respondents += incoming.num_rows
+        with in_little_memory(con, len(study.features)):
+            # The next rows are read and scored while the warehouse takes in these.
+            for incoming in one_ahead(map(scored, chunks)):
+                # DuckDB finds the variable by its name, see poleng_assets.core.tables.insert.
+                con.execute(
+                    f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
+                    ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
+                    {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
+                    [batch, version, scored_at],
+                )
+                respondents += incoming.num_rows
         if model.rule.capacity is not None:
             _contact_the_first(con, study, batch, version, model.rule.capacity)
         counted = con.execute(

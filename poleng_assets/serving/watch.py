@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import dagster as dg
 
 from poleng_assets.core.serving import Appointed, appointed
+from poleng_assets.core.warehouse import Warehouse, WarehouseBusy, WarehouseUnusable
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.resources.registry import CHAMPION, ModelUnusable, Registry
-from poleng_assets.resources.warehouse import Warehouse, WarehouseBusy, WarehouseUnusable
 from poleng_assets.serving.appointment import NOBODY, LedgerClosed, choose
 from poleng_assets.serving.champion import Champion, load
 from poleng_assets.serving.history import History, newest, serving_version

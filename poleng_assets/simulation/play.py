@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poleng_assets.core.dropped_files import content_hash
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.simulation.scenarios import BatchRow, Drop, Scenario, batch_rows, drops, shortfalls
 from poleng_assets.study import Study
 

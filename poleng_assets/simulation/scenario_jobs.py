@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.runs import runs_in_progress
 from poleng_assets.sensors import survey
 from poleng_assets.simulation.play import Ending, play, scenario_data

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -15,7 +17,7 @@ from poleng_assets.core import scoring
 from poleng_assets.core.contract import check_rows
 from poleng_assets.core.model import Model
 from poleng_assets.core.scoring import score_batch
-from poleng_assets.core.tables import MEGABYTES_PER_THREAD_OF_A_STREAM, in_little_memory, insert, transaction
+from poleng_assets.core.tables import _bytes, in_little_memory, insert, transaction
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import as_table
 
@@ -78,19 +80,28 @@ def test_scores_that_are_kept_are_let_go_of_within_the_transaction(
     assert max(held) <= 2  # the one in hand, and the one that the last statement read
 
 
-def test_duckdb_has_little_memory_while_rows_stream_and_what_it_had_when_they_ended_badly(
-    con: duckdb.DuckDBPyConnection,
+@pytest.mark.parametrize(("columns", "megabytes"), [(33, 106), (150, 340), (1_000, 500)])
+def test_duckdb_has_little_memory_while_rows_stream_and_what_it_had_afterwards(
+    con: duckdb.DuckDBPyConnection, columns: int, megabytes: int
 ):
     def limit() -> float:
-        size = con.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]
-        number, unit = size.split()
-        return float(number) * {"MiB": 2**20, "GiB": 2**30}[unit]
+        return _bytes(con.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]) / 1e6
 
-    before = limit()
-    threads = con.execute("SELECT current_setting('threads')").fetchall()[0][0]
-    with pytest.raises(KeyError), in_little_memory(con):
-        while_streaming = limit()
-        raise KeyError
-    assert while_streaming == pytest.approx(MEGABYTES_PER_THREAD_OF_A_STREAM * threads * 1e6, rel=0.01)
-    assert while_streaming < before
-    assert limit() == pytest.approx(before, rel=0.01)
+    con.execute("SET memory_limit = '500MB'; SET threads = 2")
+    with in_little_memory(con, columns):
+        assert limit() == pytest.approx(megabytes, rel=0.01)
+    assert limit() == pytest.approx(500, rel=0.01)
+
+
+def test_rows_of_many_columns_have_the_memory_that_they_need(tmp_path: Path):
+    columns = 150
+    names = [f"c{number}" for number in range(columns)]
+    answers = pa.array(np.random.default_rng(1).integers(1, 9, 100_000).astype(str))
+    incoming = pa.table(dict.fromkeys(names, answers))
+    settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "500MB", "threads": 2}
+    with duckdb.connect(tmp_path / "wide.duckdb", config=settings) as con:
+        con.execute(f"CREATE TABLE wide ({', '.join(f'{name} VARCHAR' for name in names)})")
+        with transaction(con), in_little_memory(con, columns):
+            for _ in range(4):
+                insert(con, "wide", incoming)
+        assert con.table("wide").count("*").fetchall()[0][0] == 400_000

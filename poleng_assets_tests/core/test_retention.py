@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from poleng_assets.core.retention import doubt_about_clock, erase_expired, newest_moment
 from poleng_assets.core.tables import insert, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.retention import ClockInDoubt, apply, apply_retention, retention_schedule
 from poleng_assets.study import RetentionPolicy, Study
 from poleng_assets_tests.conftest import table_counts

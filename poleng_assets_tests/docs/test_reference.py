@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from poleng_assets import cli
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.definitions import build_defs
 from poleng_assets.freshness import WINDOWS
 from poleng_assets.home import CHECKOUT, OWN, Home
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.study import STUDIES, Study
 from poleng_assets_tests.docs.pages import DOCS, blocks, names, pages, tables
 from poleng_assets_tests.docs.schema import fields

@@ -38,12 +38,12 @@ from poleng_assets import jobs
 from poleng_assets.core.accounting import rows_in
 from poleng_assets.core.contract import FileRefused, required_columns
 from poleng_assets.core.ingestion import ROW_TABLES, content_hash, ingest, record_refusal
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.definitions import build_defs
 from poleng_assets.home import KINDS, Home, Kind
 from poleng_assets.instance import open_instance
 from poleng_assets.partitions import PARTITIONS
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.sensors import CHAMPION_ASSET, batch_arrivals, field_study_arrivals, outcome_arrivals
 from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.simulation.population import synthesise

@@ -16,11 +16,11 @@ import dagster as dg
 import pandas as pd
 
 from poleng_assets.core.accounting import Balance, balance
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.runs import runs_in_progress
 from poleng_assets.simulation.population import synthesise, write_scenario_data
 from poleng_assets.study import Study, load_study

@@ -25,9 +25,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.resources.registry import CHAMPION, ModelUnusable, Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.rollback import ROLLBACK_JOB
 from poleng_assets.runs import forgive
 from poleng_assets.simulation.conductor import RunReport

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from poleng_assets.core.tables import record_decision, replace
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.study import Study
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.killing import FAMILIES, run_kills

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 
 from poleng_assets.backup import make_backup
 from poleng_assets.commands.backup import backup, restore
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import CHECKOUT, Home
 from poleng_assets.resources.registry import Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.restore import restore_backup
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study

@@ -18,8 +18,9 @@ from mlflow.entities import Run
 
 from poleng_assets.core import appraisal
 from poleng_assets.core.tables import replace, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL, Warehouse
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.study import Budget, load_study
 from poleng_assets_tests.conftest import with_policies

@@ -17,15 +17,10 @@ import duckdb
 import pytest
 
 from poleng_assets.core.tables import transaction
+from poleng_assets.core.warehouse import Warehouse, WarehouseBusy, WarehouseUnusable
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
-from poleng_assets.resources.warehouse import (
-    WAREHOUSE_POOL,
-    Warehouse,
-    WarehouseBusy,
-    WarehouseResource,
-    WarehouseUnusable,
-)
+from poleng_assets.resources.warehouse import WAREHOUSE_POOL, WarehouseResource
 from poleng_assets.study import Study
 from poleng_assets_tests.faults.disks import mounted
 
@@ -161,7 +156,7 @@ def test_a_killed_holder_does_not_hold_for_ever(warehouse: Warehouse, hold: Call
 def test_whoever_waits_says_for_whom_and_how_long(
     warehouse: Warehouse, hold: Callable[[Path], Holder], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("poleng_assets.resources.warehouse.SAY_EVERY_SECONDS", 1.0)
+    monkeypatch.setattr("poleng_assets.core.warehouse.SAY_EVERY_SECONDS", 1.0)
     holder = hold(warehouse.path)
     said: list[str] = []
     with pytest.raises(WarehouseBusy), replace(warehouse, patience_seconds=3.5, say=said.append).connect():
@@ -192,7 +187,7 @@ def test_a_run_waits_a_quarter_of_an_hour_a_command_a_minute(home: Home, study: 
 def test_a_run_that_waits_says_so_in_its_log_and_frees_its_place(
     home: Home, hold: Callable[[Path], Holder], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("poleng_assets.resources.warehouse.SAY_EVERY_SECONDS", 1.0)
+    monkeypatch.setattr("poleng_assets.core.warehouse.SAY_EVERY_SECONDS", 1.0)
     holder = hold(home.warehouse)
 
     @dg.op(pool=WAREHOUSE_POOL)

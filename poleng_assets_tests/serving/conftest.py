@@ -21,10 +21,10 @@ from starlette.testclient import TestClient
 from poleng_assets.backup import make_backup
 from poleng_assets.core.model import Model
 from poleng_assets.core.tables import record_decision
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.resources.registry import CHAMPION, Registry
-from poleng_assets.resources.warehouse import Warehouse
 from poleng_assets.restore import restore_backup
 from poleng_assets.serving.app import build_app
 from poleng_assets.serving.watch import Watch

@@ -120,7 +120,7 @@ def score_people(model: str, people: str) -> dict[str, Any]:
     from poleng_assets.core.ingestion import ingest
     from poleng_assets.core.model import Model
     from poleng_assets.core.scoring import score_batch
-    from poleng_assets.resources.warehouse import Warehouse
+    from poleng_assets.core.warehouse import Warehouse
 
     study, path = load_study(), Path(people)
     champion = Model.load(Path(model))
@@ -252,9 +252,9 @@ class Clock:
 def report(home: str, people: str, times: int) -> dict[str, Any]:
     """Make the drift report of one batch again and again, beside its rivals on the very same frames."""
     from poleng_assets.core.observation import recall, scoring_version
+    from poleng_assets.core.warehouse import Warehouse
     from poleng_assets.jobs import process_batch
     from poleng_assets.resources.registry import Registry
-    from poleng_assets.resources.warehouse import Warehouse
     from tools.bench.seeds_way import drift
 
     study, batch = load_study(), Path(people).stem
@@ -445,7 +445,7 @@ def wait_for_lists(home: str, people: str, batches: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from poleng_assets.core.observation import scoring_version
-    from poleng_assets.resources.warehouse import Warehouse
+    from poleng_assets.core.warehouse import Warehouse
     from poleng_assets.sensors import TICK_SECONDS
     from poleng_assets_tests.end_to_end.conftest import serve, wait_until
 
