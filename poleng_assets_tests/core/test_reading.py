@@ -62,7 +62,9 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setattr(reading, "_BLOCK", 13)
         monkeypatch.setattr(reading, "MAX_RECORD", 64)
         monkeypatch.setattr(reading, "CHUNK", 2)
+    limit = csv.field_size_limit()  # of the whole process
     yield
+    csv.field_size_limit(limit)
 
 
 def everything(path: Path, **options: Any) -> tuple[list[tuple[Any, ...]], list[Malformed]]:

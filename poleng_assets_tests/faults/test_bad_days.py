@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pandas as pd
 import pytest
@@ -73,7 +74,7 @@ def _one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 def new_batch(shop: Workshop, name: str, rows: int = 120) -> pd.DataFrame:
     """Return people of the founding population whom nobody has seen."""
     study = load_study()
-    people = synthesise(study, rows=rows, seed=abs(hash(name)) % 10_000, part="clean")
+    people = synthesise(study, rows=rows, seed=crc32(name.encode()), part="clean")
     people[study.id] = [f"{name}-{number}" for number in range(rows)]
     return people.drop(columns=study.target.name)
 
