@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from poleng_assets.core.tables import record_decision, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import in_place_of, write_whole
 from poleng_assets.home import KINDS, Home
-from poleng_assets.resources.registry import ModelVersion, Registry
+from poleng_assets.resources.registry import REFERENCE, ModelVersion, Registry
 from poleng_assets.study import Study
 
 # Folders of files that people dropped or open: there a file that cannot be read is removed.
@@ -50,7 +50,6 @@ OF_PEOPLE = ("landing", "archive", "rejected", "simulation", "contact_lists", "r
 # Of these, the ones in which ids are made harmless for spreadsheets.
 LISTS = ("contact_lists", "requests")
 TEXTS = (".txt", ".json", ".html", ".md", ".log", ".out", ".err", ".yaml")
-REFERENCE = "reference.parquet"
 CHUNK = 1 << 22
 _SQLITE = b"SQLite format 3\0"
 
@@ -382,8 +381,18 @@ def _remove_unreadable(home: Home, path: Path, person: Person, result: Forgotten
     return Changed(path, removed=True)
 
 
-def _rewrite(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Put other content in the place of a file, whole or not at all; its times and mode stay."""
+def _rewrite(
+    path: Path,
+    write: Callable[[IO[bytes]], object],
+    around: Callable[[Path], AbstractContextManager[None]] | None = None,
+) -> None:
+    """Put other content in the place of a file, whole or not at all; its times and mode stay.
+
+    Args:
+        path: of the file.
+        write: writes the content.
+        around: begins when the file is written, and ends when it is in its place.
+    """
     part = path.with_name(f".{path.name}.part")
     try:
         part.touch(mode=0o600)
@@ -392,7 +401,8 @@ def _rewrite(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             target.flush()
             os.fsync(target.fileno())
         shutil.copystat(path, part)
-        part.replace(path)
+        with around(part) if around else nullcontext():
+            part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -464,9 +474,12 @@ def _clean_references(
         left = reference_without(con, study, person, path, version.field_studies if version else None)
         if left is None:
             continue
-        _rewrite(path, partial(_write_parquet, left, pq.read_metadata(path)))
+        write = partial(_write_parquet, left, pq.read_metadata(path))
         if version:
+            _rewrite(path, write, partial(registry.rewriting_reference, version.run_id, path))
             result.references.append(version.version)
+        else:
+            _rewrite(path, write)
 
 
 def _write_parquet(rows: pa.Table, like: pq.FileMetaData, target: IO[bytes]) -> None:

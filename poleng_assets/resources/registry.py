@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
@@ -37,10 +38,16 @@ RUN_TAG = "dagster_run_id"
 SEARCH_TAG = "search"
 MODE_TAG = "mode"
 HASHES_TAG = "model_files_sha256"
+# The hashes that each file of the reference may have: two while it is rewritten, one otherwise.
+REFERENCE_HASHES_TAG = "reference_files_sha256"
+REFERENCE = "reference.parquet"
 IMPORTANCE = "importance.json"
 EXPLAINED_ROWS = 300
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
+
+
+_CHANGED = "is not what was registered: it was changed or cut off"
 
 
 class ModelUnusable(RuntimeError):
@@ -235,6 +242,8 @@ class Registry:
         try:
             self.model(version)
             self.reference(version)
+            if self._may_be(version).get(IMPORTANCE):
+                self.importance(version)
         except ModelUnusable as error:
             return str(error)
         return ""
@@ -243,32 +252,75 @@ class Registry:
         """Return the version's reference: held-out rows with its out-of-sample scores.
 
         Raises:
-            ModelUnusable: it is missing or broken.
+            ModelUnusable: it is missing, changed or broken.
         """
         import pandas as pd
 
         with _told_of(version):
-            return pd.read_parquet(self._reference_file(version))
+            return pd.read_parquet(io.BytesIO(self._content(version, REFERENCE)))
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
         """Return how much each feature moves the version's scores, in log-odds; raises as :meth:`model`."""
-        reference = self._reference_file(version)
-        if (told := reference.with_name(IMPORTANCE)).exists():
-            with _told_of(version):
-                found: dict[str, float] = json.loads(told.read_text(encoding="utf-8"))
+        with _told_of(version):
+            folder = self._reference_folder(version)
+            if self._may_be(version).get(IMPORTANCE) or (folder / IMPORTANCE).exists():
+                found: dict[str, float] = json.loads(self._content(version, IMPORTANCE))
                 return found
         # Earlier releases did not keep it.
         self.model(version)
-        return _importance(self._model_folder(version), reference)
+        return _importance(self._model_folder(version), folder / REFERENCE)
+
+    @contextmanager
+    def rewriting_reference(self, run_id: str, path: Path, fresh: Path) -> Iterator[None]:
+        """Let a reference be replaced by other content inside the block; it is whole before, in and after it.
+
+        Both contents are good from before the first write to after the last: a process that is killed in
+        between leaves one of them. What was damaged before stays noticed: its hash is not that of any.
+
+        Args:
+            run_id: of the versions whose reference it is.
+            path: of the reference.
+            fresh: what is put in its place, in the block.
+        """
+        client, name = self._client(), path.name
+        of_run = [version for version in self.versions() if version.run_id == run_id]
+        before, after = _hash(path), _hash(fresh)
+
+        def allow(version: ModelVersion, hashes: list[str]) -> None:
+            told = json.dumps({**self._may_be(version), name: hashes}, sort_keys=True)
+            client.set_model_version_tag(self.model_name, str(version.version), REFERENCE_HASHES_TAG, told)
+
+        whole = [version for version in of_run if before in self._may_be(version).get(name, ())]
+        for version in whole:
+            allow(version, [before, after])
+        yield
+        for version in whole:
+            allow(version, [after])
+
+    def _may_be(self, version: ModelVersion) -> dict[str, list[str]]:
+        """Return the hashes that each file of the reference may have now; none for earlier releases."""
+        tags = self._client().get_model_version(self.model_name, str(version.version)).tags
+        found: dict[str, list[str]] = json.loads(tags.get(REFERENCE_HASHES_TAG, "{}"))
+        return found
+
+    def _content(self, version: ModelVersion, name: str) -> bytes:
+        """Return a file of the reference; raises ``ValueError`` when it is not what was registered."""
+        path, may_be = self._reference_folder(version) / name, self._may_be(version).get(name)
+        if may_be and not path.exists():
+            raise ValueError(f"{path} is missing")
+        content = path.read_bytes()
+        if may_be and hashlib.sha256(content).hexdigest() not in may_be:
+            raise ValueError(f"{path} {_CHANGED}")
+        return content
 
     def _model_folder(self, version: ModelVersion) -> Path:
         served = f"models:/{self.model_name}/{version.version}"
         return _artifacts(served, self.home.mlflow_uri, version.run_id) / "artifacts" / "model"
 
-    def _reference_file(self, version: ModelVersion) -> Path:
+    def _reference_folder(self, version: ModelVersion) -> Path:
         # Not by runs:/, of which MLflow leaves a copy in the folder of temporary files: rows of people.
         place = self._client().get_run(version.run_id).info.artifact_uri
-        return _artifacts(f"{place}/reference", self.home.mlflow_uri, version.run_id) / "reference.parquet"
+        return _artifacts(f"{place}/reference", self.home.mlflow_uri, version.run_id)
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
@@ -325,10 +377,11 @@ class Registry:
             # MLflow copies files with their rights; those of the checkout are others' too.
             script = Path(shutil.copyfile(SERVED_MODEL, folder / SERVED_MODEL.name))
             hashes = json.dumps(_hashes(folder / "model"), sort_keys=True)
-            reference.to_parquet(folder / "reference.parquet", index=False)
+            reference.to_parquet(folder / REFERENCE, index=False)
             (folder / IMPORTANCE).write_text(json.dumps(dict(importance)), encoding="utf-8")
-            mlflow.log_artifact(str(folder / "reference.parquet"), "reference")
-            mlflow.log_artifact(str(folder / IMPORTANCE), "reference")
+            of_reference = {name: [_hash(folder / name)] for name in (IMPORTANCE, REFERENCE)}
+            for name in of_reference:
+                mlflow.log_artifact(str(folder / name), "reference")
             logged = mlflow.pyfunc.log_model(
                 name="served_model",
                 python_model=str(script),
@@ -337,7 +390,7 @@ class Registry:
                 input_example=_invented_person(self.study),
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
             )
-        kept = {**tags, HASHES_TAG: hashes}
+        kept = {**tags, HASHES_TAG: hashes, REFERENCE_HASHES_TAG: json.dumps(of_reference)}
         return LoggedModel(logged.model_uri, logged.model_id, run.info.run_id, kept)
 
     def register(self, logged: LoggedModel, search: str, mode: str) -> ModelVersion:
@@ -441,7 +494,12 @@ def _told_of(version: ModelVersion) -> Iterator[None]:
 def _hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file in a folder, by its place in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): _hash(path) for path in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compare_hashes(folder: Path, version: ModelVersion) -> None:
@@ -455,7 +513,7 @@ def _compare_hashes(folder: Path, version: ModelVersion) -> None:
         if name not in there:
             raise ValueError(f"{folder / name} is missing")
         if there[name] != digest:
-            raise ValueError(f"{folder / name} is not what was registered: it was changed or cut off")
+            raise ValueError(f"{folder / name} {_CHANGED}")
 
 
 @contextmanager

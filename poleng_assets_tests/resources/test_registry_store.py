@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -12,7 +13,13 @@ import pytest
 
 from poleng_assets.core.model import Model
 from poleng_assets.home import Home
-from poleng_assets.resources.registry import EXPLAINED_ROWS, LoggedModel, ModelUnusable, Registry
+from poleng_assets.resources.registry import (
+    EXPLAINED_ROWS,
+    REFERENCE_HASHES_TAG,
+    LoggedModel,
+    ModelUnusable,
+    Registry,
+)
 from poleng_assets.study import Study
 
 
@@ -85,21 +92,95 @@ def test_the_run_of_a_version_is_finished_although_it_was_killed(registry: Regis
     assert client.get_run(made.run_id).info.end_time == ended.end_time
 
 
-def test_what_moves_the_scores_is_kept_with_a_version_and_measured_where_an_earlier_release_did_not(
-    home: Home, registry: Registry, model: Model, reference: pd.DataFrame
-):
+@pytest.fixture
+def made(home: Home, registry: Registry, model: Model, reference: pd.DataFrame) -> LoggedModel:
+    """A whole model, logged with all that belongs to it."""
     told = {name: 1.0 / place for place, name in enumerate(model.encoder.features, 1)}
     experiment = registry._client().get_experiment_by_name(registry.model_name)
     with mlflow.start_run(experiment_id=experiment.experiment_id):
-        made = registry.log_model(
+        return registry.log_model(
             mlflow, model, reference, told, home.tuning / "a", parameters={}, metrics={}, tags={}
         )
+
+
+def as_of_an_earlier_release(made: LoggedModel) -> LoggedModel:
+    """What was logged, without the hashes of the reference and what lies beside it."""
+    tags = {name: tag for name, tag in made.tags.items() if name != REFERENCE_HASHES_TAG}
+    return replace(made, tags=tags)
+
+
+def test_what_moves_the_scores_is_kept_with_a_version_and_measured_where_an_earlier_release_did_not(
+    home: Home, registry: Registry, made: LoggedModel, model: Model, reference: pd.DataFrame
+):
     version = registry.register(made, "1", "quick")
-    assert registry.importance(version) == told
+    earlier = registry.register(as_of_an_earlier_release(made), "2", "quick")
+    told = {name: 1.0 / place for place, name in enumerate(model.encoder.features, 1)}
+    assert registry.importance(version) == registry.importance(earlier) == told
     (kept,) = home.artifacts.rglob("importance.json")
     kept.write_text("{")
-    with pytest.raises(ModelUnusable, match="the files of version 1 cannot be used"):
-        registry.importance(version)
+    for one in (version, earlier):
+        with pytest.raises(ModelUnusable, match=f"the files of version {one.version} cannot be used"):
+            registry.importance(one)
     kept.unlink()
-    measured = registry.importance(version)
+    measured = registry.importance(earlier)
     assert measured == model.importance(reference.sample(EXPLAINED_ROWS, random_state=1))
+    with pytest.raises(ModelUnusable, match=r"importance\.json is missing"):
+        registry.importance(version)
+
+
+@pytest.mark.parametrize("name", ["importance.json", "reference.parquet"])
+def test_a_change_that_can_still_be_read_is_noticed_and_named(
+    home: Home, registry: Registry, made: LoggedModel, reference: pd.DataFrame, name: str
+):
+    version = registry.register(made, "1", "quick")
+    earlier = registry.register(as_of_an_earlier_release(made), "2", "quick")
+    assert (registry.fault(version), registry.fault(earlier)) == ("", "")
+    (kept,) = home.artifacts.rglob(name)
+    content = kept.read_bytes()
+    if name == "importance.json":
+        kept.write_bytes(content.replace(b"1.0", b"9.0", 1))
+    else:
+        reference.iloc[1:].to_parquet(kept, index=False)
+    assert f"version 1 cannot be used: {kept} is not what was registered" in registry.fault(version)
+    assert registry.fault(earlier) == ""
+    kept.write_bytes(content)
+    assert registry.fault(version) == ""
+
+
+def test_a_reference_that_is_rewritten_is_whole_at_every_moment(
+    home: Home, registry: Registry, made: LoggedModel, reference: pd.DataFrame
+):
+    version = registry.register(made, "1", "quick")
+    (kept,) = home.artifacts.rglob("reference.parquet")
+    before, fresh = kept.read_bytes(), kept.with_name("fresh")
+    reference.iloc[1:].to_parquet(fresh, index=False)
+    after = fresh.read_bytes()
+    with registry.rewriting_reference(version.run_id, kept, fresh):
+        assert registry.fault(version) == ""
+        fresh.replace(kept)
+        assert registry.fault(version) == ""
+    assert registry.fault(version) == ""
+    assert len(registry.reference(version)) == len(reference) - 1
+    kept.write_bytes(before)
+    assert "is not what was registered" in registry.fault(version)
+    # What is damaged is not made good by being rewritten.
+    fresh.write_bytes(after[:-1] + b"?")
+    with registry.rewriting_reference(version.run_id, kept, fresh):
+        fresh.replace(kept)
+    assert "is not what was registered" in registry.fault(version)
+
+
+def test_a_killed_rewriting_leaves_a_reference_that_is_whole(
+    home: Home, registry: Registry, made: LoggedModel, reference: pd.DataFrame
+):
+    version = registry.register(made, "1", "quick")
+    (kept,) = home.artifacts.rglob("reference.parquet")
+    fresh = kept.with_name("fresh")
+    reference.iloc[1:].to_parquet(fresh, index=False)
+    for replaced in (False, True):
+        with pytest.raises(KeyboardInterrupt), registry.rewriting_reference(version.run_id, kept, fresh):
+            if replaced:
+                fresh.replace(kept)
+            raise KeyboardInterrupt
+        assert registry.fault(version) == ""
+    assert len(registry.reference(version)) == len(reference) - 1
