@@ -58,6 +58,7 @@ def put_back(
                 target, serving = told.version, pointed
             else:
                 target = rollback_target(serving, promoted_versions(con), config.to or None)
+            _see_that_it_can_serve(registry, target, pointed)
         except RollbackRefused as refusal:
             raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
         taken_back = serving or 0
@@ -76,6 +77,23 @@ def put_back(
         registry.set_alias(CHAMPION, target)
     context.log.info(reason)
     context.log_event(_event(context.instance, target, taken_back, reason, again))
+
+
+def _see_that_it_can_serve(registry: Registry, target: int, pointed: int | None) -> None:
+    """See that the files of a version can be used, before anything says that it serves.
+
+    Raises:
+        RollbackRefused: they cannot, or the version is not registered any more.
+    """
+    try:
+        fault = registry.fault(registry.version(target))
+    except LookupError as error:
+        fault = str(error)
+    if fault:
+        raise RollbackRefused(
+            f"version {target} cannot serve, and nothing was changed: the alias 'champion' still points to "
+            f"{f'version {pointed}' if pointed else 'none'}. Why: {fault}"
+        )
 
 
 def untold_rollback(

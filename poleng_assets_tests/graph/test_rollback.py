@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from click.testing import CliRunner
 from poleng_assets.checks import list_differences
 from poleng_assets.cli import main
 from poleng_assets.core.history import history_of
+from poleng_assets.resources.registry import Registry
 from poleng_assets.rollback import ROLLBACK_JOB
 from poleng_assets.sensors import serving_version
 from poleng_assets.simulation.conductor import RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.faults.quick_study import quick_survey, write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 STUDY = load_study()
@@ -159,6 +162,62 @@ def test_the_check_of_the_list_runs_with_every_list_that_is_made(taken_back: Wor
         and event.dagster_event.asset_check_evaluation_data.check_name == "every_contact_stands_in_the_list"
     ]
     assert set(evaluated) == {("clean_batch_1", True), ("drift_batch_1", True)}
+
+
+@pytest.fixture(scope="module")
+def twice_promoted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """A home in which version 2 serves and version 1 may be put back, by a study that trains in seconds."""
+    folder = tmp_path_factory.mktemp("twice_promoted")
+    with quick_survey(folder) as data, open_founded(folder / "home", data) as workshop:
+        workshop.drop("field_studies", "followup_study")
+        workshop.conductor.run("retrain_and_promote")
+        assert serving_version(workshop.instance) == 2
+        yield workshop
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "booster.ubj", "reference.parquet", "importance.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut in half", "changed"])
+def test_a_version_whose_files_cannot_be_used_is_not_put_back(
+    twice_promoted: Workshop, name: str, damage: str
+):
+    registry, decided = twice_promoted.registry, twice_promoted.decisions()
+    version = registry.version(1)
+    folders = (registry._model_folder(version), registry._reference_folder(version))
+    (file,) = (found for folder in folders for found in folder.rglob(name))
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "cut in half":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refused = put_back(twice_promoted, to=1)
+    told = CliRunner().invoke(main, ["status", "--json", "--home", str(twice_promoted.home.root)])
+    file.write_bytes(content)
+    assert not refused.success
+    assert "version 1 cannot serve, and nothing was changed" in refused.message
+    assert "the alias 'champion' still points to version 2" in refused.message
+    assert f"{file} is {'missing' if damage == 'missing' else 'not what was registered'}" in refused.message
+    assert twice_promoted.decisions() == decided
+    assert (registry.champion().version, serving_version(twice_promoted.instance)) == (2, 2)
+    assert json.loads(told.stdout)["champion_version"] == 2
+
+
+def test_a_version_that_is_not_registered_any_more_is_not_put_back(
+    twice_promoted: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    decided = twice_promoted.decisions()
+    versions = twice_promoted.registry.versions()
+    monkeypatch.setattr(Registry, "versions", lambda _: versions[1:])
+    refused = put_back(twice_promoted)
+    assert "version 1 cannot serve" in refused.message
+    assert "has no version 1" in refused.message
+    assert twice_promoted.decisions() == decided
+    assert twice_promoted.registry.champion().version == 2
+
+
+def test_a_version_that_was_mended_is_put_back(twice_promoted: Workshop):
+    assert put_back(twice_promoted, to=1).success
+    assert twice_promoted.registry.champion().version == 1
 
 
 def test_a_rollback_that_died_before_it_was_told_is_told_by_the_next_scoring(
