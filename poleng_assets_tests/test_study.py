@@ -198,7 +198,7 @@ FAULTS = {
         "greater than or equal to 0",
     ),
     "trees that no memory holds": (
-        "max_depth: 6",
+        "max_depth: 8",
         "max_depth: 600",
         "policies.training.max_depth",
         "less than or equal to 16",
