@@ -16,6 +16,7 @@ from rich.table import Table
 
 from poleng_assets.commands.backup import backup, restore
 from poleng_assets.commands.forget import forget
+from poleng_assets.commands.mlflow import mlflow
 from poleng_assets.commands.notify import notify
 from poleng_assets.commands.quarantine import quarantine
 from poleng_assets.commands.retention import retention
@@ -478,7 +479,7 @@ def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {home.root}"
 
 
-for command in (backup, forget, notify, quarantine, restore, retention, serve):
+for command in (backup, forget, mlflow, notify, quarantine, restore, retention, serve):
     main.add_command(command)
 
 

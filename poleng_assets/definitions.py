@@ -13,6 +13,7 @@ from poleng_assets.assets import (
     scoring,
     training,
 )
+from poleng_assets.audience import with_audience
 from poleng_assets.freshness import with_freshness
 from poleng_assets.home import Home
 from poleng_assets.jobs import ASSET_JOBS
@@ -38,7 +39,7 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
     """
     home = (home or Home.default()).create()
     return dg.Definitions(
-        assets=dg.map_asset_specs(with_freshness, _assets()),
+        assets=dg.map_asset_specs(lambda spec: with_audience(with_freshness(spec)), _assets()),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[*ASSET_JOBS, rollback, release_rows, apply_retention, *SCENARIO_JOBS],
         # Last: what the others have just had done is told in the same round.

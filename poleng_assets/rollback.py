@@ -20,8 +20,10 @@ from poleng_assets.core.rollback import (
 from poleng_assets.core.serving import appointed
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.mlflow_pages import version_page
 from poleng_assets.resources.registry import CHAMPION, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.study import load_study
 
 ROLLBACK_JOB = "rollback"
 
@@ -127,6 +129,7 @@ def _event(
             "serving_version": target,
             "challenger_version": taken_back,
             "reason": reason,
+            "mlflow_version": dg.MetadataValue.url(version_page(load_study().name, target)),
             "score_again": dg.MetadataValue.json(again),
             # Field studies that were judged stay judged: the same data are not trained on twice.
             "judged_field_studies": dg.MetadataValue.json(judged),

@@ -57,6 +57,7 @@ def take_in(
         dagster.Failure: the file was refused and stands in ``rejected`` with its reason.
     """
     from poleng_assets.core.accounting import account, rows_in
+    from poleng_assets.core.composition import composition
     from poleng_assets.core.contract import FileRefused
     from poleng_assets.core.ingestion import ingest, record_refusal
     from poleng_assets.core.quarantine import data_hash
@@ -74,10 +75,11 @@ def take_in(
             reason = ""
             counted = account(con, study, kind, result.name, rows_in(path, study, kind))
             learned_from = data_hash(con, kind, result.name)
+            people = composition(con, study, kind, result.name)
     if reason:
         _refuse(context, kind, path, reason, landing)
     kept = landing.place_in_archive(kind, path, result.name)
-    yield _taken_in(context, result, counted, kept, learned_from)
+    yield _taken_in(context, result, counted, kept, learned_from, people)
     landing.archive(kind, path, result.name, result.content_hash)
 
 
@@ -119,6 +121,7 @@ def _taken_in(
     counted: Account,
     archived: Path,
     data: str,
+    people: str,
 ) -> dg.MaterializeResult:
     if result.ignored_columns:
         context.log.warning(
@@ -138,6 +141,7 @@ def _taken_in(
             "dagster/row_count": result.rows_kept,
             "rows_read": result.rows_read,
             "rows_quarantined": result.rows_quarantined,
+            "who_they_are": dg.MetadataValue.md(people),
             "ignored_columns": ", ".join(result.ignored_columns) or "none",
             "content_hash": result.content_hash,
             "data_hash": data,

@@ -134,10 +134,30 @@ def _checks(seen: "Observation") -> list[dg.AssetCheckResult]:
             passed=not words,
             check_name=name,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"verdict": judgement.verdict, "found": words[0] if words else "nothing"},
+            metadata={
+                "verdict": judgement.verdict,
+                "found": words[0] if words else "nothing",
+                **_plotted(seen, name),
+            },
         )
         for name, words in found.items()
     ]
+
+
+def _plotted(seen: "Observation", check: str) -> dict[str, float]:
+    """Return the figures that the UI plots of a check from batch to batch; of a small batch few are known."""
+    figures, judgement = seen.figures, seen.judgement
+    auc = figures.estimate("auc")
+    known: dict[str, dict[str, float | None]] = {
+        NOT_HELD: {
+            "reasons_to_act": sum(reason.acts for reason in judgement.reasons),
+            "share_outside_support": figures.outside_support,
+        },
+        NOTHING_SHIFTED: {"drifted_columns": len(judgement.drifted_columns)},
+        PERFORMANCE_HOLDS: {"estimated_auc_loss": figures.loss.value if figures.loss else None},
+        ESTIMATE_TRUSTED: {"estimated_auc_within": (auc.upper - auc.lower) / 2 if auc else None},
+    }
+    return {name: round(value, 4) for name, value in known[check].items() if value is not None}
 
 
 def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:

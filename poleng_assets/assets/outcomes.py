@@ -115,7 +115,11 @@ def realised_performance(
                 passed=not lost,
                 check_name=PERFORMANCE_HOLDS,
                 severity=dg.AssetCheckSeverity.WARN,
-                metadata={f"{batch}, version {version}": words for (batch, version), words in lost.items()},
+                metadata={
+                    "batches_lost": len(lost),
+                    "batches_measured": len(measured),
+                    **{f"{batch}, version {version}": words for (batch, version), words in lost.items()},
+                },
             )
         ],
     )

@@ -88,7 +88,8 @@ def champion(
             registry.set_alias(CHAMPION, contender.version)
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
-    return dg.MaterializeResult(metadata=_metadata(contender, serves, verdict, won, why, shadow_words))
+    told = _metadata(contender, serves, verdict, won, why, shadow_words)
+    return dg.MaterializeResult(metadata=told | (registry.pages(serves) if serves else {}))
 
 
 def _gates(

@@ -160,7 +160,7 @@ def challenger(
             registry.set_alias(CHALLENGER, made.version)
             registry.forget_searches(but=search)
             context.log.info(f"Version {made.version} was trained on the same data, by the same study")
-            return dg.MaterializeResult(metadata=_taken_over(made))
+            return dg.MaterializeResult(metadata=_taken_over(made) | registry.pages(made))
         context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
         tuned = tune(
             training,
@@ -215,6 +215,7 @@ def challenger(
             ),
             "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture(study))),
             "model_card": dg.MetadataValue.path(str(path)),
+            **registry.pages(version),
             "training_rows": training.num_rows,
             "holdout_rows": holdout.num_rows,
             "field_studies": ", ".join(chosen.studies),

@@ -25,6 +25,7 @@ import psutil
 
 from poleng_assets.core.serving import Appointed, appointed, disagreement
 from poleng_assets.home import Home
+from poleng_assets.mlflow_pages import run_page, version_page
 from poleng_assets.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -202,6 +203,14 @@ class Registry:
         if found is None:
             raise LookupError(f"{self.model_name} has no version {number} in {self.home.mlflow_uri}")
         return found
+
+    def pages(self, version: ModelVersion) -> dict[str, dg.MetadataValue]:
+        """Return the links to a version and to its training in MLflow's UI, for the metadata of an asset."""
+        experiment = self._client().get_run(version.run_id).info.experiment_id
+        return {
+            "mlflow_version": dg.MetadataValue.url(version_page(self.model_name, version.version)),
+            "mlflow_run": dg.MetadataValue.url(run_page(experiment, version.run_id)),
+        }
 
     def made_by(self, search: str, mode: str) -> ModelVersion | None:
         """Return the newest version that this search ended in, None when there is none."""

@@ -238,6 +238,19 @@ def test_every_job_sensor_and_schedule_is_told(repository: dg.RepositoryDefiniti
     assert {names(row["schedule"])[0]: names(row["when (UTC)"])[0] for row in when} == schedules
 
 
+def test_every_asset_is_told_with_its_tags(repository: dg.RepositoryDefinition):
+    graph = repository.asset_graph
+    there = {
+        key.to_user_string(): {name: graph.get(key).tags[name] for name in ("read_by", "personal_data")}
+        for key in graph.get_all_asset_keys()
+    }
+    told = {
+        names(row["asset"])[0]: {name: row[f"`{name}`"] for name in ("read_by", "personal_data")}
+        for row in tables(REFERENCE / "graph.md")["Tags"]
+    }
+    assert told == there
+
+
 def test_freshness_is_told_in_days():
     told = {
         names(row["asset"])[0]: (int(row["warns after"]), int(row["fails after"]))
