@@ -55,7 +55,7 @@ class Feature(_Strict):
         return None if self.kind == "nominal" else sorted(self.codes)
 
     def label(self, code: object) -> str:
-        """Return the words for a code: ``3`` and ``"3"`` alike.
+        """Return the words for a code: ``3``, ``3.0`` and ``"3"`` alike.
 
         A code that the study does not know comes back as ``unknown (code)``, a missing one as
         an empty string, so that a list never shows a bare number as if it were an answer.
@@ -64,8 +64,9 @@ class Feature(_Strict):
         if text in ("", "nan", "<NA>"):
             return ""
         number = _CODE.fullmatch(text)
-        known = self.codes.get(int(number[1])) if number else None
-        return known if known is not None else f"unknown ({code})"
+        if number is None:
+            return f"unknown ({code})"
+        return self.codes.get(int(number[1]), f"unknown ({int(number[1])})")
 
 
 class Target(_Strict):

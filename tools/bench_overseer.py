@@ -618,7 +618,10 @@ def read_ground(folder: str) -> Ground:
 
     study, there = load_study(), Path(folder)
     models = {number: Model.load(there / f"model_{number}") for number in VERSIONS}
-    references = {number: pd.read_parquet(there / f"reference_{number}.parquet") for number in VERSIONS}
+    references = {
+        number: _as_in_files(pd.read_parquet(there / f"reference_{number}.parquet"), study)
+        for number in VERSIONS
+    }
     chunked, names = {}, [*study.feature_names, SCORE]
     for number, reference in references.items():
         # Limits as they come, from ten chunks of the reference; then a batch is one chunk. It lies ordered
@@ -638,6 +641,14 @@ def read_ground(folder: str) -> Ground:
             for number in VERSIONS
         },
         chunked,
+    )
+
+
+def _as_in_files(reference: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return codes that are names as text, as the survey's files have them and NannyML tells them by."""
+    names = [feature.name for feature in study.features if not feature.is_ordinal]
+    return reference.assign(
+        **{name: reference[name].astype("Int64").astype("string").astype(object) for name in names}
     )
 
 

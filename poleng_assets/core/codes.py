@@ -42,7 +42,10 @@ def to_codes(values: Any) -> tuple[pa.Array, pa.Array]:
         array = array.dictionary_encode()  # answers repeat: each spelling is read once
     if pa.types.is_dictionary(array.type):
         codes, broken = _to_codes(array.dictionary)
-        return codes.take(array.indices), pc.fill_null(broken.take(array.indices), False)
+        codes = codes.take(array.indices)
+        if not broken.true_count:
+            return codes, pa.repeat(False, len(array))
+        return codes, pc.fill_null(broken.take(array.indices), False)
     return _to_codes(array)
 
 
@@ -74,6 +77,10 @@ def _to_codes(array: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 def _held(numbers: pa.Array, given: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return the whole numbers that 32 bits hold, and which of the given values are none."""
+    if pa.types.is_integer(numbers.type):
+        ends = pc.min_max(numbers).as_py()
+        if ends["min"] is None or _LEAST <= ends["min"] <= ends["max"] <= _MOST:
+            return numbers.cast(pa.int64()), pa.repeat(False, len(numbers))
     held = pc.and_(pc.greater_equal(numbers, _LEAST), pc.less_equal(numbers, _MOST))
     codes = pc.if_else(pc.fill_null(held, False), numbers, None).cast(pa.int64())
     return codes, pc.and_(given, codes.is_null())

@@ -126,7 +126,7 @@ def check_rows(
     for name in names:
         values = _plain(name, table[name])
         if name == study.id:
-            columns[name], found = read_ids(name, values, ascii_only)
+            columns[name], found = read_ids(name, _each(values), ascii_only)
         else:
             columns[name], found = _codes(values, ascii_only)
         faults += [(place, name, reason) for fault in found for place, reason in fault.each()]
@@ -136,11 +136,11 @@ def check_rows(
         sound = np.ones(table.num_rows, dtype=bool)
         sound[[place for place, _, _ in faults]] = False
         rows = rows.filter(pa.array(sound))
-    return CheckedRows(_as_stored(rows, study), _broken(table.select(names), numbers, faults))
+    return CheckedRows(rows, _broken(table.select(names), numbers, faults))
 
 
 def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array; a dictionary of text or numbers is one.
+    """Return a column as one array; a dictionary of text or numbers may be one.
 
     Raises:
         FileRefused: it holds no answers.
@@ -159,9 +159,16 @@ def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
     if not fits:
         raise FileRefused(f"the column {name} holds {kind}, not answers: they are codes, as numbers or text")
     try:
+        if pa.types.is_dictionary(values.type):
+            return values.combine_chunks()
         return values.cast(pa.string() if pa.types.is_string_view(kind) else kind).combine_chunks()
     except pa.ArrowException as error:
         raise FileRefused(f"the column {name} holds {values.type}, not answers: {error}") from error
+
+
+def _each(values: pa.Array) -> pa.Array:
+    """Return a dictionary as the values of its rows."""
+    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def _codes(values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
     """Return the codes, and which values are none."""
     codes, broken = to_codes(values)
     if ascii_only:
-        broken = pc.or_(broken, _not_ascii(values))
+        broken = pc.or_(broken, _not_ascii(_each(values)))
     return codes, [_Fault("{value} is no survey code", broken, values)]
 
 
@@ -306,20 +313,10 @@ def as_payload(row: dict[str, Any]) -> str:
 
 
 def storage_types(study: Study, kind: Kind) -> dict[str, str]:
-    """Return the DuckDB type of each column: ids and names are text, ordinals and targets numbers."""
+    """Return the DuckDB type of each column: ids are text, codes of every kind are numbers."""
     types = {study.id: "VARCHAR NOT NULL", study.target.name: "INTEGER NOT NULL"}
-    types |= {f.name: "INTEGER" if f.is_ordinal else "VARCHAR" for f in study.features}
+    types |= dict.fromkeys(study.feature_names, "INTEGER")
     return {name: types[name] for name in required_columns(study, kind)}
-
-
-def _as_stored(rows: pa.Table, study: Study) -> pa.Table:
-    """Return the rows as the warehouse stores them: nominal and binary codes are names, and so text."""
-    for place, name in enumerate(rows.column_names):
-        if name in study.feature_names and not study.feature(name).is_ordinal:
-            codes = rows[name].combine_chunks().dictionary_encode()
-            names = pa.DictionaryArray.from_arrays(codes.indices, codes.dictionary.cast(pa.string()))
-            rows = rows.set_column(place, name, names)
-    return rows
 
 
 def _count(number: int, noun: str) -> str:

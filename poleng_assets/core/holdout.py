@@ -38,7 +38,8 @@ def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Non
     """
     training = study.policies.training
     strata = [study.target.name, *([training.varies_by] if training.varies_by else [])]
-    listed = ", ".join(f'"{column}" NULLS LAST' for column in strata)
+    # As text, as which releases before kept some of them: the same file gives the same draw for ever.
+    listed = ", ".join(f'"{column}"::VARCHAR NULLS LAST' for column in strata)
     con.execute(
         f"""UPDATE field_study_rows SET part = 'holdout' WHERE field_study = $name AND row_number IN (
             SELECT _row FROM (

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
@@ -186,11 +187,45 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise FileRefused(f"{path.name} cannot be read as parquet: its end is missing. Was it copied whole?")
     try:
         # Without buffers of whole row groups: a file may have one of any size.
-        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True)
+        how = {"pre_buffer": False, "buffer_size": 2**20, "page_checksum_verification": True}
+        with pq.ParquetFile(path, **how) as first:
+            repeated = _texts_that_repeat(first)
+        file = pq.ParquetFile(path, read_dictionary=repeated, **how)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     with file:
         yield file
+
+
+def _texts_that_repeat(file: pq.ParquetFile) -> list[str]:
+    """Return the columns of texts that the file keeps once for many rows: each is read once then, too.
+
+    Kept for each row, a text takes four bytes for its length alone. Each row group has its own dictionaries,
+    and Arrow begins a chunk with each: with small ones, more is lost than won.
+    """
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    found: list[str] = []
+    if len(groups) > 1 and file.metadata.num_rows < len(groups) * CHUNK // 2:
+        return found
+    for place in range(file.metadata.num_columns):
+        column, chunks = file.schema.column(place), [group.column(place) for group in groups]
+        is_text = column.logical_type.type == "STRING" and column.max_repetition_level == 0
+        size = sum(chunk.total_uncompressed_size for chunk in chunks)
+        if is_text and "." not in column.path and size < 4 * file.metadata.num_rows:
+            found.append(column.path)
+    return found
+
+
+def _unpacked_bytes(rows: pa.Table) -> int:
+    """Return how much rows hold when each has its own copy of a text."""
+    size = 0
+    for column in rows.columns:
+        size += column.nbytes
+        if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
+            for chunk in column.chunks:
+                lengths = pc.fill_null(pc.binary_length(chunk.dictionary), 0).cast(pa.int64())
+                size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    return size
 
 
 def _not(begin: bytes) -> str:
@@ -225,7 +260,7 @@ class _ParquetFile(OpenFile):
         try:
             for batch in self._file.iter_batches(CHUNK, columns=raw):
                 rows = pa.Table.from_batches([batch]).select(raw).rename_columns([name for _, name in wanted])
-                size += rows.nbytes
+                size += _unpacked_bytes(rows)
                 if size > self._max_bytes:
                     raise _too_large(self._path, self._max_bytes)
                 rows.validate(full=True)  # Arrow takes the text of a parquet file as it is, UTF-8 or not

@@ -26,8 +26,7 @@ def score_batch(
     scores stay; the newest scoring is current. Rows come in no stated order: putting them in order would
     take all of a large batch into memory.
     """
-    # Names are stored as text, and DuckDB reads their numbers faster than anything after it.
-    features = ", ".join(f'"{name}"::INTEGER AS "{name}"' for name in study.feature_names)
+    features = ", ".join(f'"{name}"' for name in study.feature_names)
     rows = con.cursor().sql(
         f'SELECT "{study.id}", {features} FROM batch_rows WHERE batch = ?',  # noqa: S608
         params=[batch],

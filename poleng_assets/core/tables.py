@@ -102,8 +102,8 @@ USING (batch, scored_at);
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Make the tables and columns that are missing; the row tables get the study's columns.
 
-    A question that the study asks anew is empty for the people of before; one that it asks no more is
-    kept for them.
+    Codes that earlier releases kept as text become numbers, all of them or none. A question that the study
+    asks anew is empty for the people of before; one that it asks no more is kept for them.
 
     Raises:
         StudyError: the id or the target has another name than when the warehouse was made.
@@ -136,9 +136,15 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
 def _follow_the_study(
     con: duckdb.DuckDBPyConnection, study: Study, table: str, columns: Mapping[str, str]
 ) -> None:
-    """Add the columns that the study has and the table lacks."""
-    found = con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()
-    there = {name for (name,) in found}
+    """Add the columns that the study has and the table lacks, and give the others their type."""
+    there = dict(
+        con.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table]
+        ).fetchall()
+    )
+    for name in study.feature_names:
+        if there.get(name, "INTEGER") != "INTEGER":
+            con.execute(f'ALTER TABLE {table} ALTER COLUMN "{name}" TYPE INTEGER')
     for name in [one for one in columns if one not in there]:
         if name in (study.id, study.target.name):
             raise StudyError(

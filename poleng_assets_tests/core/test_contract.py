@@ -135,21 +135,21 @@ def test_codes_as_integers_and_as_text_are_stored_alike(few: pd.DataFrame, study
     pd.testing.assert_frame_equal(from_numbers, from_text)
 
 
-def test_names_are_stored_as_text_and_orders_as_numbers(few: pd.DataFrame, study: Study):
+def test_codes_of_every_kind_are_stored_as_numbers(few: pd.DataFrame, study: Study):
     rows = check_rows(as_table(few.astype(str)), study, "batches").frame()
     kinds = {f.name: str(rows[f.name].dtype) for f in study.features}
-    assert kinds == {f.name: "Int64" if f.is_ordinal else "string" for f in study.features}
+    assert kinds == dict.fromkeys(study.feature_names, "Int64")
 
 
 def test_a_code_is_stored_without_decimals_and_blanks(few: pd.DataFrame, study: Study):
     table = with_answers(few, {(0, "sex"): " 2.0 ", (1, "sex"): "01"})
-    assert check_rows(table, study, "batches").frame()["sex"].tolist()[:2] == ["2", "1"]
+    assert check_rows(table, study, "batches").frame()["sex"].tolist()[:2] == [2, 1]
 
 
 def test_an_unknown_country_is_kept(few: pd.DataFrame, study: Study):
     checked = check_rows(with_answers(few, {(2, "country"): "999"}), study, "batches")
     assert checked.broken_rows == 0
-    assert checked.frame()["country"].tolist()[2] == "999"
+    assert checked.frame()["country"].tolist()[2] == 999
 
 
 @pytest.mark.parametrize("column", ["education", "sex"])
@@ -335,7 +335,7 @@ def test_a_code_beyond_32_bits_goes_to_quarantine_in_every_spelling(few: pd.Data
             table.set_column(place, "country", table["country"].cast(kind)), study, "batches"
         )
         assert [(row, column) for row, column, _ in faults(checked)] == [(2, "country")]
-        assert str(2**31 - 1) in checked.frame()["country"].tolist()
+        assert 2**31 - 1 in checked.frame()["country"].tolist()
 
 
 CODINGS = [pa.int8(), pa.uint64(), pa.float32(), pa.float64(), pa.decimal128(30, 3), pa.large_string()]
@@ -376,12 +376,11 @@ def test_a_reason_shows_the_beginning_of_a_long_value(few: pd.DataFrame, study: 
 # Storage
 
 
-def test_storage_keeps_ids_and_names_as_text_and_orders_as_integers(study: Study):
+def test_storage_keeps_ids_as_text_and_codes_as_integers(study: Study):
     types = storage_types(study, "field_studies")
     assert list(types) == required_columns(study, "field_studies")
     assert (types[study.id], types[study.target.name]) == ("VARCHAR NOT NULL", "INTEGER NOT NULL")
-    assert {types[f.name] for f in study.features if f.is_ordinal} == {"INTEGER"}
-    assert {types[f.name] for f in study.features if not f.is_ordinal} == {"VARCHAR"}
+    assert {types[name] for name in study.feature_names} == {"INTEGER"}
 
 
 def test_outcomes_are_stored_as_id_and_target(study: Study):

@@ -569,6 +569,36 @@ def test_a_parquet_file_of_a_few_bytes_that_holds_very_many_rows_is_refused(tmp_
         assert "when it is unpacked" in refusal(path, max_bytes=limit)
 
 
+@pytest.mark.parametrize(
+    ("group", "chunks", "kept_once"),
+    [
+        (150_000, [100_000, 50_000], True),
+        (90_000, [90_000, 10_000, 50_000], True),
+        (7_000, [100_000, 50_000], False),
+    ],
+)
+def test_a_text_that_a_parquet_file_keeps_once_for_many_rows_is_read_once(
+    tmp_path: Path, group: int, chunks: list[int], kept_once: bool
+):
+    answers = [None if number % 7 == 0 else f" {number % 5} " for number in range(150_000)]
+    table = pa.table({"a": [f"person {number}" for number in range(150_000)], "c": answers})
+    with open_file(parquet(tmp_path, table, row_group_size=group), NEEDED, max_bytes=PLENTY) as file:
+        found = list(file.chunks())
+    assert [chunk.rows.num_rows for chunk in found] == chunks
+    assert {pa.types.is_dictionary(chunk.rows["c"].type) for chunk in found} == {kept_once}
+    assert {chunk.rows["a"].type for chunk in found} == {pa.string()}
+    assert [answer for chunk in found for answer in chunk.rows["c"].to_pylist()] == answers
+    assert [person for chunk in found for person in chunk.rows["a"].to_pylist()] == table["a"].to_pylist()
+
+
+def test_a_long_text_that_is_kept_once_counts_for_every_row_that_has_it(tmp_path: Path):
+    table = pa.table({"a": range(20_000), "c": pa.array(["x" * 1_000] * 20_000)})
+    path = parquet(tmp_path, table)
+    assert path.stat().st_size < 1_000_000
+    assert "when it is unpacked" in refusal(path, max_bytes=15_000_000)
+    assert len(everything(path, max_bytes=25_000_000)[0]) == 20_000
+
+
 def test_a_csv_reader_of_the_standard_library_finds_the_same_rows(write: Write):
     draw = random.Random(5)
     words = ["", "1", " 2 ", "x,y", 'say "so"', "two\nlines", "ü", "007", "NA"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -12,6 +15,7 @@ import pytest
 
 from poleng_assets.core.contract import required_columns
 from poleng_assets.core.tables import create_tables, insert, now, record_decision, replace, transaction
+from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
 from poleng_assets_tests.conftest import table_counts
@@ -104,6 +108,98 @@ def test_a_row_table_has_the_columns_of_the_study(
 def test_making_the_tables_again_keeps_what_is_in_them(filled: Connection, study: Study):
     create_tables(filled, study)
     assert stored(filled) == OLD
+
+
+def kept_as_text(path: Path, study: Study) -> pd.DataFrame:
+    """Make a warehouse as earlier releases did: nominal and binary codes are text; return its people."""
+    names = {f.name: "INTEGER" if f.is_ordinal else "VARCHAR" for f in study.features}
+    answers = ", ".join(f'"{name}" {type_}' for name, type_ in names.items())
+    person, target = f'"{study.id}" VARCHAR NOT NULL', f'"{study.target.name}" INTEGER NOT NULL'
+    codes = {f.name: [min(f.codes), None, max(f.codes)] * 1_000 for f in study.features}
+    people = pd.DataFrame({study.id: [f"p{n}" for n in range(3_000)], **codes}).astype(
+        dict.fromkeys(study.feature_names, "Int64")
+    )
+    with duckdb.connect(path) as con:
+        con.execute(
+            f"""CREATE TABLE batch_rows (batch VARCHAR NOT NULL, row_number BIGINT NOT NULL,
+            {person}, {answers})"""
+        )
+        con.execute(
+            f"""CREATE TABLE field_study_rows (field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL,
+            part VARCHAR NOT NULL, {person}, {answers}, {target})"""
+        )
+        for table, key in (
+            ("batch_rows", {"batch": "b"}),
+            ("field_study_rows", {"field_study": "f", "part": "train", study.target.name: 1}),
+        ):
+            insert(con, table, people.assign(row_number=people.index + 1, **key))
+    return people
+
+
+def types_of_answers(con: Connection, study: Study) -> set[tuple[str, str]]:
+    return set(
+        con.execute(
+            "SELECT table_name, data_type FROM duckdb_columns() WHERE list_contains(?, column_name)",
+            [study.feature_names],
+        ).fetchall()
+    )
+
+
+NUMBERS = {("batch_rows", "INTEGER"), ("field_study_rows", "INTEGER")}
+
+
+def test_codes_that_were_kept_as_text_become_numbers(tmp_path: Path, study: Study):
+    path = tmp_path / "warehouse.duckdb"
+    people = kept_as_text(path, study)
+    for _ in range(2):
+        with Warehouse(path, study).connect() as con:
+            assert types_of_answers(con, study) == NUMBERS
+            for table in ("batch_rows", "field_study_rows"):
+                found = con.execute(f"SELECT * FROM {table} ORDER BY row_number").df()[people.columns]
+                pd.testing.assert_frame_equal(found.astype(people.dtypes.to_dict()), people)
+
+
+def test_codes_become_numbers_all_or_none(tmp_path: Path, study: Study):
+    path = tmp_path / "warehouse.duckdb"
+    people = kept_as_text(path, study)
+    nominal = [f.name for f in study.features if not f.is_ordinal]
+    with duckdb.connect(path) as con:
+        before = types_of_answers(con, study)
+        # The last one to be looked at: those before it are numbers by then.
+        con.execute(f"""UPDATE field_study_rows SET "{nominal[-1]}" = 'huh' WHERE row_number = 2000""")
+    with pytest.raises(duckdb.ConversionException, match="huh"), Warehouse(path, study).connect():
+        pass
+    with duckdb.connect(path) as con:
+        assert types_of_answers(con, study) == before
+        assert con.table("batch_rows").count("*").fetchall() == [(len(people),)]
+
+
+def test_a_process_that_is_killed_while_codes_become_numbers_leaves_them_as_they_were(
+    tmp_path: Path, study: Study
+):
+    path = tmp_path / "warehouse.duckdb"
+    people = kept_as_text(path, study)
+    killing = """import os, sys
+from pathlib import Path
+from poleng_assets.core import tables
+from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.study import load_study
+
+class Killing(str):
+    def format(self, **names):
+        os.kill(os.getpid(), 9)
+
+tables._FIXED_TABLES = Killing()  # asked for when the codes are numbers, before the commit
+with Warehouse(Path(sys.argv[1]), load_study()).connect():
+    pass
+"""
+    killed = subprocess.run([sys.executable, "-c", killing, path], check=False)
+    assert killed.returncode == -9
+    with duckdb.connect(path) as con:
+        assert ("batch_rows", "VARCHAR") in types_of_answers(con, study)
+        assert con.table("batch_rows").count("*").fetchall() == [(len(people),)]
+    with Warehouse(path, study).connect() as con:
+        assert types_of_answers(con, study) == NUMBERS
 
 
 def test_a_study_with_another_id_column_has_it_in_every_table(study: Study):

@@ -627,7 +627,8 @@ def _plain(frame: pd.DataFrame, nominal: list[str]) -> pd.DataFrame:
         for name in frame.columns
         if name not in nominal and name not in (load_study().id, load_study().target.name)
     }
-    return pd.DataFrame(numbers | {name: frame[name].astype(str).to_numpy() for name in nominal})
+    names = {name: frame[name].astype("Int64").astype(str).to_numpy() for name in nominal}
+    return pd.DataFrame(numbers | names)
 
 
 def _seconds(do: Callable[[], object]) -> float:
