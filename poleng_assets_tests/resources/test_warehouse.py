@@ -316,6 +316,63 @@ def test_a_disk_without_writing_can_be_read_and_is_named_for_writing(small_disk:
         assert count_decisions(con) == 1
 
 
+# A process that died between a commit and the end of its connection leaves a log of last changes
+
+DIES = """
+import os, sys, duckdb
+con = duckdb.connect(sys.argv[1])
+for place in range(20):
+    con.execute("INSERT INTO decisions (decided_at, kind, reason, evidence) SELECT now(), 'hold', '', '{}'")
+os.kill(os.getpid(), 9)
+"""
+
+
+def log_of_a_killed_process(warehouse: Warehouse) -> Path:
+    """Leave a warehouse with twenty decisions that stand in its log alone."""
+    with warehouse.connect():
+        pass
+    subprocess.run([sys.executable, "-c", DIES, str(warehouse.path)], check=False)
+    return Path(f"{warehouse.path}.wal")
+
+
+def test_what_a_killed_process_had_committed_is_there(warehouse: Warehouse):
+    assert log_of_a_killed_process(warehouse).stat().st_size > 0
+    with warehouse.connect() as con:
+        assert count_decisions(con) == 20
+
+
+def test_a_log_whose_last_entry_was_not_written_whole_keeps_what_came_before(warehouse: Warehouse):
+    log = log_of_a_killed_process(warehouse)
+    log.write_bytes(log.read_bytes()[:-5])
+    with warehouse.connect() as con:
+        assert count_decisions(con) == 19
+        decide(con)
+    with warehouse.read() as con:
+        assert count_decisions(con) == 20
+
+
+@pytest.mark.parametrize("way", ["connect", "read"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content[:200] + bytes([content[200] ^ 255]) + content[201:],
+        lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+    ],
+    ids=["a changed byte", "zeros from the middle on"],
+)
+def test_a_damaged_log_is_named_and_both_files_are_left_alone(
+    warehouse: Warehouse, spoil: Callable[[bytes], bytes], way: str
+):
+    log = log_of_a_killed_process(warehouse)
+    log.write_bytes(spoil(log.read_bytes()))
+    before = warehouse.path.read_bytes(), log.read_bytes()
+    with pytest.raises(WarehouseUnusable) as caught, getattr(warehouse, way)():
+        pass
+    assert "its log of last changes (the file beside it, ending in .wal) is damaged" in str(caught.value)
+    assert "poleng restore" in str(caught.value)
+    assert (warehouse.path.read_bytes(), log.read_bytes()) == before
+
+
 # Reading only
 
 
