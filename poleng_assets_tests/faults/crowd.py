@@ -107,7 +107,7 @@ def run_crowd(
     Args:
         folder: an empty one to work in.
         batches: how many.
-        held_seconds: for which a person's shell keeps the warehouse open.
+        held_seconds: for which a person's shell keeps the warehouse open; longer when no run came to it yet.
         patience: seconds after which the missing lists are counted as missing.
         rounds: of boosting, in the training that goes on meanwhile.
     """
@@ -151,7 +151,10 @@ def _write_batches(study: Study, folder: Path, count: int) -> tuple[str, ...]:
 
 
 def _hold(home: Home, seconds: float) -> str:
-    """Keep the warehouse open as a person would; return what a run said meanwhile."""
+    """Keep the warehouse open as a person would; return what a run said meanwhile.
+
+    On a busy machine a run may take longer to begin: it is waited for, four times as long at most.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(home.warehouse)],
         stdin=subprocess.PIPE,
@@ -160,8 +163,8 @@ def _hold(home: Home, seconds: float) -> str:
     ) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
-        give_up, said = time.monotonic() + seconds, ""
-        while time.monotonic() < give_up:
+        began, said = time.monotonic(), ""
+        while time.monotonic() < began + (seconds if said else 4 * seconds):
             time.sleep(2)
             said = said or _said_to_wait(home)
         shell.communicate("\n", timeout=30)
