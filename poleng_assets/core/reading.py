@@ -186,32 +186,37 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     if end != b"PAR1":
         raise FileRefused(f"{path.name} cannot be read as parquet: its end is missing. Was it copied whole?")
     try:
+        footer = pq.read_metadata(path)
         # Without buffers of whole row groups: a file may have one of any size.
-        how = {"pre_buffer": False, "buffer_size": 2**20, "page_checksum_verification": True}
-        with pq.ParquetFile(path, **how) as first:
-            repeated = _texts_that_repeat(first)
-        file = pq.ParquetFile(path, read_dictionary=repeated, **how)
+        file = pq.ParquetFile(
+            path,
+            metadata=footer,
+            read_dictionary=_texts_that_repeat(footer),
+            pre_buffer=False,
+            buffer_size=2**20,
+            page_checksum_verification=True,
+        )
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     with file:
         yield file
 
 
-def _texts_that_repeat(file: pq.ParquetFile) -> list[str]:
+def _texts_that_repeat(footer: pq.FileMetaData) -> list[str]:
     """Return the columns of texts that the file keeps once for many rows: each is read once then, too.
 
     Kept for each row, a text takes four bytes for its length alone. Each row group has its own dictionaries,
     and Arrow begins a chunk with each: with small ones, more is lost than won.
     """
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     found: list[str] = []
-    if len(groups) > 1 and file.metadata.num_rows < len(groups) * CHUNK // 2:
+    if len(groups) > 1 and footer.num_rows < len(groups) * CHUNK // 2:
         return found
-    for place in range(file.metadata.num_columns):
-        column, chunks = file.schema.column(place), [group.column(place) for group in groups]
+    for place in range(footer.num_columns):
+        column, chunks = footer.schema.column(place), [group.column(place) for group in groups]
         is_text = column.logical_type.type == "STRING" and column.max_repetition_level == 0
         size = sum(chunk.total_uncompressed_size for chunk in chunks)
-        if is_text and "." not in column.path and size < 4 * file.metadata.num_rows:
+        if is_text and "." not in column.path and size < 4 * footer.num_rows:
             found.append(column.path)
     return found
 
