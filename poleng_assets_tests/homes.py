@@ -1,14 +1,20 @@
 """Homes that a test begins with: made once by the project itself, then copied.
 
 Dagster and MLflow make the tables of their databases in many steps, which takes seconds of a core, and a
-first training takes longer. Tests that are about either of these make their home themselves.
+first training takes longer. Tests that are about either of these make their home themselves. What was
+made lies in one folder for all workers of a test run.
 """
 
 from __future__ import annotations
 
 import atexit
+import hashlib
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from functools import cache
 from pathlib import Path
 
@@ -25,8 +31,9 @@ from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.study import load_study
 
 STORE = "mlflow.db"
-# The archive of a home by what founded it: the hash of the file, and the study.
-_FOUNDED: dict[tuple[str, str], Path] = {}
+FOUNDED = "home.tar.gz"
+# The folder that the workers of a test run share, in the environment.
+SHARED = "POLENG_TESTS_HOMES"
 
 
 def new_home(folder: Path) -> Home:
@@ -42,31 +49,49 @@ def new_home(folder: Path) -> Home:
 def founded_home(folder: Path, data: Path) -> Home:
     """Make a home in which the founding study of a survey has trained version 1, by the study in force."""
     founding = data / "field_studies" / "founding_study.parquet"
-    key = (content_hash(founding), load_study().model_dump_json())
-    if key not in _FOUNDED:
-        _FOUNDED[key] = _found(_kept() / f"founded_{len(_FOUNDED)}", founding)
+    made_from = content_hash(founding) + load_study().model_dump_json()
+    kept = kept_folder() / f"founded_{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
+    with _one_makes(kept):
+        if not (kept / FOUNDED).exists():
+            _found(kept, founding)
     home = Home(folder)
-    restore_backup(_FOUNDED[key], home)
+    restore_backup(kept / FOUNDED, home)
     return home
 
 
 @cache
-def _kept() -> Path:
+def kept_folder() -> Path:
+    """Return where finished homes are kept: shared by a test run, and gone with it or with this process."""
+    if SHARED in os.environ:
+        return Path(os.environ[SHARED])
     folder = Path(tempfile.mkdtemp(prefix="poleng_tests_"))
     atexit.register(shutil.rmtree, folder)
     return folder
 
 
+@contextmanager
+def _one_makes(folder: Path) -> Iterator[None]:
+    """Let one process at a time make something beside ``folder``; a killed one lets the next begin."""
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
+
+
 @cache
 def _empty() -> Home:
-    home = Home(_kept() / "empty").create()
-    dagster_home(home)
-    create_store(home.root / STORE)
+    home = Home(kept_folder() / "empty")
+    with _one_makes(home.root):
+        if not (home.root / STORE).exists():
+            made = Home(kept_folder() / f"empty.{os.getpid()}").create()
+            dagster_home(made)
+            create_store(made.root / STORE)
+            made.root.rename(home.root)
     return home
 
 
-def _found(folder: Path, founding: Path) -> Path:
-    """Let the graph found a home; return its archive."""
+def _found(folder: Path, founding: Path) -> None:
+    """Let the graph found a home, and keep its archive."""
+    shutil.rmtree(folder, ignore_errors=True)  # a killed process may have begun
     home = new_home(folder / "home")
     with open_instance(home) as instance:
         conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
@@ -74,4 +99,4 @@ def _found(folder: Path, founding: Path) -> Path:
         conductor.settle()
     assert Registry(home, load_study()).champion().version == 1
     warehouse = Warehouse(home.warehouse, load_study())
-    return make_backup(home, warehouse, folder / "home.tar.gz").path
+    make_backup(home, warehouse, folder / FOUNDED)
