@@ -138,6 +138,8 @@ def status(as_json: bool, home_folder: Path | None) -> None:
     console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
     if facts["champion_in_doubt"]:
         console.print(f"[red]Not as it should be:[/red] {facts['champion_in_doubt']}")
+    elif champion is None:
+        console.print(_next_step(home, facts["landing"]))
     for kind, names in facts["landing"].items():
         if names:
             console.print(f"Waiting in landing/{kind}: {', '.join(names)}")
@@ -148,6 +150,17 @@ def status(as_json: bool, home_folder: Path | None) -> None:
         console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
     if facts["batches"]:
         console.print(_batch_table(facts["batches"]))
+
+
+def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
+    """Return what lets a home without a champion have one."""
+    if landing["field_studies"]:
+        return "`poleng settle` takes in what waits and trains the first one; `poleng dev` does so by itself."
+    return (
+        f"Put a field study into {home.landing('field_studies')}: the first champion is trained on "
+        "it by `poleng settle`, or by `poleng dev` while that runs. `poleng simulate full` plays a story "
+        "with made-up people."
+    )
 
 
 @main.command()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from poleng_assets.core.promotion import Gate
     from poleng_assets.core.shadow import Scored, Shadow
 
+IT_IS_WHOLE = "champion_can_serve"
 # Of a larger batch a sample is scored in the shadow: always the same people.
 SHADOW_ROWS = 50_000
 
@@ -31,6 +32,13 @@ SHADOW_ROWS = 50_000
     kinds={"mlflow"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            IT_IS_WHOLE,
+            asset="champion",
+            description="A version serves, and its model and reference are the files that were registered.",
+        )
+    ],
 )
 def champion(
     context: dg.AssetExecutionContext,
@@ -89,7 +97,15 @@ def champion(
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
     told = _metadata(contender, serves, verdict, won, why, shadow_words)
-    return dg.MaterializeResult(metadata=told | (registry.pages(serves) if serves else {}))
+    broken = registry.fault(serves) if serves else "no version serves: the first challenger was rejected"
+    return dg.MaterializeResult(
+        metadata=told | (registry.pages(serves) if serves else {}),
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not broken, check_name=IT_IS_WHOLE, metadata={"what_is_wrong": broken or "nothing"}
+            )
+        ],
+    )
 
 
 def _gates(

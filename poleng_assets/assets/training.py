@@ -10,6 +10,7 @@ import duckdb
 from pydantic import Field
 
 from poleng_assets.assets.field_studies import field_studies
+from poleng_assets.core.holdout import on_both_sides
 from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.tables import now, record_decision, replace, stamp, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from poleng_assets.core.tuning import Trial, Tuned
 
+JUDGED_BY_OTHERS = "models_are_judged_by_others"
+
 
 class RetrainConfig(dg.Config):
     """Why a challenger is wanted."""
@@ -42,6 +45,14 @@ class RetrainConfig(dg.Config):
     kinds={"duckdb"},
     owners=["team:ml"],
     pool=WAREHOUSE_POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            JUDGED_BY_OTHERS,
+            asset="training_data",
+            description="No id and no set of answers stands both among the rows that are learned from and "
+            "among those that models are judged by.",
+        )
+    ],
 )
 def training_data(
     context: dg.AssetExecutionContext,
@@ -93,6 +104,7 @@ def training_data(
             avg("{warehouse.study.target.name}") AS target_rate
             FROM field_study_rows GROUP BY ALL ORDER BY ALL"""  # noqa: S608
         ).df()
+        ids, answers = on_both_sides(con, warehouse.study)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest),
         metadata={
@@ -103,6 +115,13 @@ def training_data(
             "field_studies": dg.MetadataValue.md(counts.round(4).to_markdown(index=False)),
             "training_data_hash": digest,
         },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not ids and not answers,
+                check_name=JUDGED_BY_OTHERS,
+                metadata={"ids_on_both_sides": ids, "answers_on_both_sides": answers},
+            )
+        ],
     )
 
 

@@ -53,6 +53,20 @@ def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Non
     )
 
 
+def on_both_sides(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[int, int]:
+    """Count who is learned from and held out as well: ids, and different sets of answers."""
+    found = []
+    for columns in ([study.id], study.feature_names):
+        listed = ", ".join(f'"{name}"' for name in columns)
+        ((number,),) = con.execute(
+            f"""SELECT count(*) FROM (
+                SELECT {listed} FROM field_study_rows WHERE part = 'train'
+                INTERSECT SELECT {listed} FROM field_study_rows WHERE part = 'holdout')"""  # noqa: S608
+        ).fetchall()
+        found.append(number)
+    return found[0], found[1]
+
+
 def keep_duplicates_together(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
     """Settle the parts of a field study so that no id and no set of answers is on both sides.
 

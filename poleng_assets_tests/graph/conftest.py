@@ -85,6 +85,15 @@ class Workshop:
     def decisions(self) -> list[str]:
         return [kind for (kind,) in self.query("SELECT kind FROM decisions ORDER BY decided_at")]
 
+    def checks(self, job: str) -> dict[str, bool]:
+        """Return whether each check of the newest run of a job passed, by its name."""
+        (record,) = self.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+        events = self.instance.all_logs(
+            record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+        found = [event.dagster_event.asset_check_evaluation_data for event in events if event.dagster_event]
+        return {one.check_name: one.passed for one in found}
+
     def rejected(self, kind: Kind) -> dict[str, str]:
         folder = self.home.rejected(kind)
         return {path.name: path.read_text() for path in folder.iterdir() if path.name.endswith(".reason.txt")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import pandas as pd
 
+from poleng_assets.core import holdout
 from poleng_assets.study import load_study
 from poleng_assets_tests.graph.conftest import Workshop
 
@@ -31,14 +33,9 @@ def parts(workshop: Workshop, ids: list[str], study: str) -> set[str]:
     return {part for (part,) in found}
 
 
-def on_both_sides(workshop: Workshop, columns: list[str]) -> int:
-    listed = ", ".join(f'"{name}"' for name in columns)
-    return len(
-        workshop.query(
-            f"""SELECT {listed} FROM field_study_rows WHERE part = 'holdout'
-            INTERSECT SELECT {listed} FROM field_study_rows WHERE part = 'train'"""
-        )
-    )
+def on_both_sides(workshop: Workshop) -> tuple[int, int]:
+    with workshop.warehouse.connect() as con:
+        return holdout.on_both_sides(con, STUDY)
 
 
 def learned_and_judged(workshop: Workshop) -> int:
@@ -59,8 +56,7 @@ def test_no_id_and_no_set_of_answers_of_the_holdout_is_trained_on(workshop: Work
     within = answering_like(founding[: 5 * PLANTED], newcomers("a", 5 * PLANTED))
     workshop.drop_frame("field_studies", "founding_study", pd.concat([founding, within]))
     assert workshop.registry.champion().version == 1
-    assert on_both_sides(workshop, [STUDY.id]) == 0
-    assert on_both_sides(workshop, STUDY.feature_names) == 0
+    assert on_both_sides(workshop) == (0, 0)
     assert learned_and_judged(workshop) == 0
     assert parts(workshop, newcomers("a", 5 * PLANTED), "founding_study") == {"train", "holdout"}
     before = workshop.query("SELECT * FROM field_study_rows ORDER BY row_number")
@@ -74,8 +70,7 @@ def test_no_id_and_no_set_of_answers_of_the_holdout_is_trained_on(workshop: Work
         answering_like(held[:PLANTED], trained[STUDY.id].iloc[-PLANTED:].tolist()),
     ]
     workshop.drop_frame("field_studies", "followup_study", pd.concat([followup, *across]))
-    assert on_both_sides(workshop, [STUDY.id]) == 0
-    assert on_both_sides(workshop, STUDY.feature_names) == 0
+    assert on_both_sides(workshop) == (0, 0)
     assert parts(workshop, newcomers("c"), "followup_study") == {"holdout"}
     assert parts(workshop, newcomers("d"), "followup_study") == {"train"}
     assert parts(workshop, across[2][STUDY.id].tolist(), "followup_study") == {"set_aside"}
@@ -83,3 +78,20 @@ def test_no_id_and_no_set_of_answers_of_the_holdout_is_trained_on(workshop: Work
         "SELECT * FROM field_study_rows WHERE field_study = 'founding_study' ORDER BY row_number"
     )
     assert frozen == before
+
+
+def test_the_check_of_training_data_sees_who_is_learned_from_and_judged(trained: Workshop):
+    assert trained.checks("retrain_and_promote")["models_are_judged_by_others"]
+    with trained.warehouse.connect() as con:
+        con.execute(
+            """INSERT INTO field_study_rows
+            SELECT * REPLACE (CASE part WHEN 'train' THEN 'holdout' ELSE 'train' END AS part,
+                row_number + 1_000_000 AS row_number)
+            FROM field_study_rows LIMIT 3"""
+        )
+    job = trained.conductor.defs.resolve_job_def("retrain_and_promote")
+    result = job.execute_in_process(instance=trained.instance, asset_selection=[dg.AssetKey("training_data")])
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    told = {name: value.value for name, value in check.metadata.items()}
+    assert told == {"ids_on_both_sides": 3, "answers_on_both_sides": 3}

@@ -84,16 +84,6 @@ def put_back(workshop: Workshop, source: str, sheet: Path) -> RunReport:
     return workshop.conductor.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
 
 
-def checks_of_the_newest_run(workshop: Workshop, job: str) -> dict[str, bool]:
-    """Return whether each check passed, by its name."""
-    (record,) = workshop.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
-    events = workshop.instance.all_logs(
-        record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    )
-    found = [event.dagster_event.asset_check_evaluation_data for event in events if event.dagster_event]
-    return {one.check_name: one.passed for one in found}
-
-
 def told(workshop: Workshop, *words: str) -> Result:
     return CliRunner().invoke(quarantine, [*words, "--home", str(workshop.home.root)])
 
@@ -126,7 +116,7 @@ def test_released_people_of_a_batch_are_scored_reported_and_listed(quick: Worksh
     _, after, decided = survey(quick.instance, quick.landing, {})
     assert decided.idle
     assert after.batches_since_retraining == before.batches_since_retraining, "it is no new batch"
-    checked = checks_of_the_newest_run(quick, "score_batch")
+    checked = quick.checks("score_batch")
     assert checked["no_row_is_lost"]
     assert checked["every_respondent_has_a_score"]
 
