@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ REFERENCE_HASHES_TAG = "reference_files_sha256"
 REFERENCE = "reference.parquet"
 IMPORTANCE = "importance.json"
 EXPLAINED_ROWS = 300
+# As long as MLflow waits for others once the store is open.
+OPENING_SECONDS = 20.0
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
 
@@ -477,7 +480,20 @@ class Registry:
         )
 
     def _client(self) -> Any:
-        return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())
+        """Return a client of the store; a process that opens it waits as long as MLflow waits later on."""
+        from sqlalchemy.exc import OperationalError
+
+        give_up = time.monotonic() + OPENING_SECONDS
+        while True:
+            try:
+                return _client(self.home.mlflow_uri, self.model_name, self.home.artifacts.as_uri())
+            except OperationalError as error:
+                if not _is_locked(error):
+                    raise
+                if time.monotonic() > give_up:
+                    raise RegistryUnusable(self._locked_words()) from error
+                # SQLite waits itself, but not for one that cleans up after a killed process.
+                time.sleep(0.2)
 
 
 def _is_locked(error: Exception) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +23,8 @@ from poleng_assets.resources.registry import (
     LoggedModel,
     ModelUnusable,
     Registry,
+    RegistryUnusable,
+    create_store,
 )
 from poleng_assets.study import Study
 
@@ -55,6 +61,36 @@ def test_a_store_that_another_process_is_making_is_left_alone(home: Home, regist
     begun.write_bytes(b"half of a database")
     assert registry.versions() == []
     assert begun.exists()
+
+
+@pytest.fixture
+def locked(home: Home, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another connection that keeps a store locked which this process has not opened yet."""
+    create_store(tmp_path / "made.db")
+    shutil.copy2(tmp_path / "made.db", home.root / "mlflow.db")
+    other = sqlite3.connect(home.root / "mlflow.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    yield other
+    other.close()
+
+
+def test_a_locked_store_is_waited_for(registry: Registry, locked: sqlite3.Connection):
+    # Longer than SQLite itself waits.
+    timer = threading.Timer(6.0, locked.rollback)
+    timer.start()
+    assert registry.alias("champion") is None
+    timer.join()
+
+
+def test_a_store_that_stays_locked_is_named_with_what_to_do(
+    home: Home, registry: Registry, locked: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("poleng_assets.resources.registry.OPENING_SECONDS", 1.0)
+    with pytest.raises(RegistryUnusable, match="is locked by another process") as caught:
+        registry.alias("champion")
+    assert str(home.root / "mlflow.db") in str(caught.value)
+    locked.rollback()
+    assert registry.alias("champion") is None
 
 
 def test_a_version_exists_with_all_its_tags_or_not_at_all(registry: Registry, tmp_path: Path):
