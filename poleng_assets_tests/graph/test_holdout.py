@@ -81,7 +81,10 @@ def test_no_id_and_no_set_of_answers_of_the_holdout_is_trained_on(workshop: Work
 
 
 def test_the_check_of_training_data_sees_who_is_learned_from_and_judged(trained: Workshop):
-    assert trained.checks("retrain_and_promote")["models_are_judged_by_others"]
+    assert trained.checks("retrain_and_promote") == {
+        "models_are_judged_by_others": True,
+        "champion_can_serve": True,
+    }
     with trained.warehouse.connect() as con:
         con.execute(
             """INSERT INTO field_study_rows
