@@ -35,7 +35,8 @@ import psutil
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 180
-DAEMON_PATIENCE_SECONDS = 300
+# A run that is killed between its launch and its first word is given up after 180 s; then comes the chapter.
+DAEMON_PATIENCE_SECONDS = 600
 # Three ticks of the sensors, and the start of a run.
 QUIET_SECONDS = 20
 # Exit code of a look that found work going on.
