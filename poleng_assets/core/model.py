@@ -23,9 +23,9 @@ from poleng_assets.core.parallel import in_blocks, side_by_side
 from poleng_assets.core.recipe import Recipe
 from poleng_assets.study import Study
 
-# Rows that one thread works on at a time. Explaining a row takes a thousand times as long as scoring it.
+# Rows that one thread works on at a time. Explaining a row takes a hundred times as long as scoring it.
 BLOCK = 12_500
-EXPLAINED_BLOCK = 50
+EXPLAINED_BLOCK = 128
 
 Rows: TypeAlias = pa.Table | pa.RecordBatch | pd.DataFrame
 

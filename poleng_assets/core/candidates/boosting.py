@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from poleng_assets.core.candidates.interface import Candidate, Columns, Parameters
 from poleng_assets.core.candidates.levels import Levels
 from poleng_assets.core.candidates.ranks import Ranks
+from poleng_assets.core.candidates.tree_shap import TreeShap
 from poleng_assets.study import TrainingPolicy
 
 if TYPE_CHECKING:
@@ -108,8 +110,8 @@ class Boosting(Candidate):
         return self.booster.inplace_predict(laid_out, predict_type="margin").astype(np.float64)
 
     def contributions(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the booster's own contributions (Lundberg et al. 2018, arXiv:1802.03888)."""
-        each = self.booster.predict(self._data(matrix), pred_contribs=True)[:, :-1].astype(np.float64)
+        """Return how much each answer moves the margin: float64, shape (n, features)."""
+        each = self._trees.contributions(self.laid_out(matrix))
         if self.levels is None:
             return each
         widths = [
@@ -122,6 +124,10 @@ class Boosting(Candidate):
         some = np.asarray(widths) > 0
         summed[:, some] = np.add.reduceat(each, starts[some], axis=1)
         return summed
+
+    @cached_property
+    def _trees(self) -> TreeShap:
+        return TreeShap.of(self.booster)
 
     def save(self, folder: Path) -> None:
         """Write ``booster.ubj`` and ``layout.json``."""
