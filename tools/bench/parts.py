@@ -135,6 +135,24 @@ def scoring(ground: Ground, sizes: Sizes) -> list[Row]:
     ]
 
 
+def reasons(ground: Ground, sizes: Sizes) -> list[Row]:
+    """Measure what the reasons of contacts take, beside XGBoost's own contributions of its trees alone."""
+    ground.champion()
+    people = ground.people(sizes.report_rows[0])
+    runs = repeated(sizes.repeats, lambda: run_task("explain", model=ground.model, people=people))
+    each = [1000 * middle(runs, key) / int(runs[0].found["rows"]) for key in ("seconds", "xgboost")]
+    return [
+        Row(
+            "reasons",
+            f"reasons of {runs[0].found['rows']:,} contacts, the first that a model explains",
+            f"{each[0]:.2f} ms a contact",
+            f"`pred_contribs` of XGBoost, its trees alone: {each[1]:.2f} ms",
+            f"{in_unit(each[1] / each[0], 'x')} as fast",
+            each[1] / each[0],
+        )
+    ]
+
+
 def rivals(ground: Ground, sizes: Sizes) -> list[Row]:
     """Measure encoding and scoring beside the seed's way, on the same rows and as many trees."""
     ground.champion()
@@ -386,7 +404,7 @@ def tests(ground: Ground, sizes: Sizes) -> list[Row]:
 
 PARTS: Mapping[str, Callable[[Ground, Sizes], list[Row]]] = {
     part.__name__: part
-    for part in (scoring, rivals, memory, report, load, sensors, latency, simulation, tests)
+    for part in (scoring, reasons, rivals, memory, report, load, sensors, latency, simulation, tests)
 }
 
 

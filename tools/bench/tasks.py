@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from poleng_assets.simulation.conductor import Conductor, RunReport
 
 BLOCK = 100_000
+# As many contacts as a batch of the usual size has.
+EXPLAINED = 1_000
 WARM_UP = "warm_up"
 TICKS = 20
 # Of one batch: those that the overseer follows, and what made them.
@@ -166,6 +169,24 @@ def predict_raw(model: str, people: str) -> dict[str, Any]:
             seconds[member.kind] += time.perf_counter() - started
         rows += len(matrix)
     return {"seconds": sum(seconds.values()), "members": seconds, "rows": rows}
+
+
+def explain(model: str, people: str) -> dict[str, Any]:
+    """Explain some people, all members on all cores; and the boosters alone, as XGBoost itself does it."""
+    from poleng_assets.core.candidates.boosting import Boosting
+    from poleng_assets.core.model import Model
+
+    champion = Model.load(Path(model))
+    rows = next(_blocks(Path(people))).slice(0, EXPLAINED).select(list(champion.encoder.features))
+    seconds = _seconds(lambda: champion.contributions(rows))
+    matrix = champion.encoder.encode(rows)
+    by_xgboost = 0.0
+    for member in champion.blend.members:
+        if isinstance(member, Boosting):
+            data = member._data(matrix)
+            member.booster.set_param({"nthread": 0})
+            by_xgboost += _seconds(partial(member.booster.predict, data, pred_contribs=True))
+    return {"seconds": seconds, "xgboost": by_xgboost, "rows": rows.num_rows}
 
 
 def read_raw(people: str) -> dict[str, Any]:
@@ -646,6 +667,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         learn_seeds_way,
         score_people,
         predict_raw,
+        explain,
         read_raw,
         encode,
         vectorise_seeds_way,
