@@ -102,7 +102,12 @@ def champion(
         metadata=told | (registry.pages(serves) if serves else {}),
         check_results=[
             dg.AssetCheckResult(
-                passed=not broken, check_name=IT_IS_WHOLE, metadata={"what_is_wrong": broken or "nothing"}
+                passed=not broken,
+                check_name=IT_IS_WHOLE,
+                metadata={
+                    "what_is_wrong": broken or "nothing",
+                    "serving_version": serves.version if serves else 0,
+                },
             )
         ],
     )
