@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,18 +132,21 @@ def test_the_seeds_flow_retrains_once_while_there_is_field_data(
     assert sorted(path.stem for path in out.iterdir()) == ["known", "strange", "stranger"]
 
 
-def test_the_rival_can_be_given_as_many_and_as_deep_trees_as_the_champion(
+def test_the_rival_is_given_as_many_and_as_deep_trees_as_the_champions_recipe_says(
     model: Model, people: pd.DataFrame, study: Study
 ) -> None:
     (member,) = model.blend.members
     assert isinstance(member, Boosting)
-    trees = trees_of(member.booster)
+    trees = trees_of(Boosting.starting_points(study.policies.training)[0])
+    assert trees["max_depth"] == study.policies.training.max_depth
     rounds = trees.pop("rounds")
 
-    rival = learn(people.head(500), study.feature_names, study.target.name, rounds, trees)
+    rival = learn(people.head(1_500), study.feature_names, study.target.name, rounds, trees)
 
-    assert rounds == member.booster.num_boosted_rounds() == rival.booster.num_boosted_rounds()
-    assert trees_of(rival.booster) == {"rounds": rounds, **trees}
+    assert rounds == study.policies.training.rounds == rival.booster.num_boosted_rounds()
+    config = json.loads(rival.booster.save_config())["learner"]["gradient_booster"]["tree_train_param"]
+    assert int(config["max_depth"]) == trees["max_depth"]
+    assert float(config["eta"]) == pytest.approx(trees["eta"])
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -15,7 +15,6 @@ asked for.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,14 +219,9 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
-def trees_of(booster: Any) -> dict[str, Any]:
-    """Return rounds and settings of a booster, to train another with as many and as deep trees."""
-    settings = json.loads(booster.save_config())["learner"]["gradient_booster"]["tree_train_param"]
-    return {
-        "rounds": int(booster.num_boosted_rounds()),
-        "max_depth": int(settings["max_depth"]),
-        "eta": float(settings["eta"]),
-    }
+def trees_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a rival needs to train as many and as deep trees as a recipe's parameters say."""
+    return {name: parameters[name] for name in ("rounds", "max_depth", "eta")}
 
 
 def _wasserstein(reference: pd.Series, current: pd.Series) -> float:

@@ -90,9 +90,12 @@ def export_champion(home: str, folder: str) -> dict[str, Any]:
 
     study = load_study()
     registry = Registry(Home(Path(home)), study)
-    model = registry.model(registry.champion())
+    version = registry.champion()
+    model = registry.model(version)
     model.save(Path(folder))
-    boosters = [trees_of(one.booster) for one in model.blend.members if isinstance(one, Boosting)]
+    # Not asked of the booster: a file of XGBoost's does not say how deep its trees were to be.
+    recipe = json.loads(version.tags["recipe"])["ingredients"]
+    boosters = [trees_of(one["parameters"]) for one in recipe if one["kind"] == Boosting.kind]
     policy = study.policies.training
     untuned = {"rounds": policy.rounds, "max_depth": policy.max_depth, "eta": policy.learning_rate}
     return {
