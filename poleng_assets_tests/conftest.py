@@ -6,8 +6,6 @@ Session fixtures are shared: a test that wants to change a frame takes ``.copy()
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -54,11 +52,9 @@ def table_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return {name: con.table(name).count("*").fetchall()[0][0] for (name,) in tables}
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Give the workers of this run one folder for the homes that tests begin with."""
-    if homes.SHARED not in os.environ:
-        os.environ[homes.SHARED] = folder = tempfile.mkdtemp(prefix="poleng_tests_")
-        config.add_cleanup(lambda: shutil.rmtree(folder))
+    os.environ[homes.SHARED] = str(homes.kept_folder())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

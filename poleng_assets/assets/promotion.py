@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poleng_assets.core.promotion import Gate
     from poleng_assets.core.shadow import Scored, Shadow
 
-IT_IS_WHOLE = "champion_can_serve"
+CAN_SERVE = "champion_can_serve"
 # Of a larger batch a sample is scored in the shadow: always the same people.
 SHADOW_ROWS = 50_000
 
@@ -34,7 +34,7 @@ SHADOW_ROWS = 50_000
     pool=WAREHOUSE_POOL,
     check_specs=[
         dg.AssetCheckSpec(
-            IT_IS_WHOLE,
+            CAN_SERVE,
             asset="champion",
             description="A version serves, and its model and reference are the files that were registered.",
         )
@@ -97,13 +97,16 @@ def champion(
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
     told = _metadata(contender, serves, verdict, won, why, shadow_words)
-    broken = registry.fault(serves) if serves else "no version serves: the first challenger was rejected"
+    # What is wrong with the one that served before is known by now.
+    broken = registry.fault(contender) if won else fault
+    if serves is None:
+        broken = "no version serves: the first challenger was rejected"
     return dg.MaterializeResult(
         metadata=told | (registry.pages(serves) if serves else {}),
         check_results=[
             dg.AssetCheckResult(
                 passed=not broken,
-                check_name=IT_IS_WHOLE,
+                check_name=CAN_SERVE,
                 metadata={
                     "what_is_wrong": broken or "nothing",
                     "serving_version": serves.version if serves else 0,

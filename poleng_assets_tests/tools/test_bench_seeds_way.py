@@ -133,17 +133,18 @@ def test_the_seeds_flow_retrains_once_while_there_is_field_data(
 
 
 def test_the_rival_is_given_as_many_and_as_deep_trees_as_the_champions_recipe_says(
-    model: Model, people: pd.DataFrame, study: Study
+    model: Model, people: pd.DataFrame, quick_study: Study
 ) -> None:
     (member,) = model.blend.members
     assert isinstance(member, Boosting)
-    trees = trees_of(Boosting.starting_points(study.policies.training)[0])
-    assert trees["max_depth"] == study.policies.training.max_depth
+    policy = quick_study.policies.training
+    trees = trees_of(Boosting.starting_points(policy)[0])
+    assert trees["max_depth"] == policy.max_depth
     rounds = trees.pop("rounds")
 
-    rival = learn(people.head(1_500), study.feature_names, study.target.name, rounds, trees)
+    rival = learn(people.head(500), quick_study.feature_names, quick_study.target.name, rounds, trees)
 
-    assert rounds == study.policies.training.rounds == rival.booster.num_boosted_rounds()
+    assert rounds == member.booster.num_boosted_rounds() == rival.booster.num_boosted_rounds()
     config = json.loads(rival.booster.save_config())["learner"]["gradient_booster"]["tree_train_param"]
     assert int(config["max_depth"]) == trees["max_depth"]
     assert float(config["eta"]) == pytest.approx(trees["eta"])

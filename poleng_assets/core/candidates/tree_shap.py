@@ -235,7 +235,6 @@ class _Layout:
         self.depths = list(nodes.levels())
         self.points = max(1, len(self.depths) // 2)
         self.edges = 1
-        self.asked: list[np.ndarray] = []
 
     def laid_out(self) -> TreeShap:
         levels = tuple(self._levels())
@@ -267,10 +266,9 @@ class _Layout:
         z = np.maximum(taken.ravel(), NO_SHARE) * before
         last[edges, columns], share[edges, columns] = self.edges + edges, z
         down, share_of = self._tables(z, before)
-        asked = sum(map(len, self.asked))
         found = _Edges(
             parent=places.repeat(2),
-            question=np.arange(asked, asked + len(parents)).repeat(2),
+            question=(self.edges - 1 + edges) // 2,
             left=np.tile([True, False], len(parents))[:, None],
             earlier=earlier,
             first=self.edges,
@@ -279,7 +277,6 @@ class _Layout:
             columns=_membership(columns, self.width),
         )
         self.edges += len(edges)
-        self.asked.append(parents)
         return found, last, share
 
     def _tables(self, z: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -299,7 +296,8 @@ class _Layout:
         )
 
     def _questions(self) -> _Questions:
-        asked = np.concatenate(self.asked or [np.empty(0, np.intp)])
+        nodes = np.concatenate(self.depths)
+        asked = nodes[~self.nodes.is_leaf[nodes]]
         nominal = [place for place, node in enumerate(asked) if node in self.nodes.categories]
         categories = [self.nodes.categories[node] for node in asked[nominal]]
         right = np.zeros((len(nominal), max((max(one) for one in categories if one), default=-1) + 2), bool)
