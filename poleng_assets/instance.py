@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -67,6 +70,37 @@ def _make_history(home: Home) -> None:
 def open_instance(home: Home) -> dg.DagsterInstance:
     """Open the instance of a home; use it as a context manager."""
     return dg.DagsterInstance.from_config(str(dagster_home(home)))
+
+
+@contextmanager
+def history_kept_open(instance: dg.DagsterInstance, run_id: str | None = None) -> Iterator[None]:
+    """Hold the databases of an instance's history open, and the log of one run.
+
+    Dagster opens a database for every event and closes it again. Who closes a write-ahead log as the last
+    one writes all of it into the database and waits for the disk: 14 of the 20 ms that an event takes. An
+    idle connection beside locks nothing and takes that work away; each event is committed as before.
+    https://www.sqlite.org/wal.html
+
+    Not while this process reads the same files other than by SQLite: closing them would drop the locks of
+    its connections. https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+
+    Raises:
+        sqlite3.Error: a database cannot be read.
+    """
+    history = Path(instance.root_directory).absolute() / "history"
+    names = ["runs.db", "runs/index.db", *([f"runs/{run_id}.db"] if run_id else [])]
+    with ExitStack() as stack:
+        for path in (history / name for name in names):
+            if path.exists():
+                con = sqlite3.connect(
+                    f"{path.as_uri()}?mode=rw",
+                    uri=True,
+                    timeout=30,
+                    check_same_thread=False,  # a generator may be closed by another thread
+                )
+                stack.enter_context(closing(con))
+                con.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the log, too
+        yield
 
 
 def daemon_is_running(instance: dg.DagsterInstance) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from poleng_assets.home import Home
-from poleng_assets.instance import dagster_home, open_instance
+from poleng_assets.instance import dagster_home, history_kept_open, open_instance
 
 OPEN = """
 import sys
@@ -65,3 +67,27 @@ def test_a_history_of_which_a_part_was_moved_in_is_finished(home: Home):
         pass
     (home.dagster / "history").rename(home.root / "aside")
     assert_it_works(home)
+
+
+def test_a_history_that_is_kept_open_is_written_through_at_the_end_and_not_at_each_event(home: Home):
+    log = home.dagster / "history" / "runs" / "index.db-wal"
+    with open_instance(home) as instance:
+        instance.add_dynamic_partitions("batch", ["march"])
+        assert not log.exists()
+        with history_kept_open(instance):
+            instance.add_dynamic_partitions("batch", ["april"])
+            assert log.stat().st_size > 0
+        assert not log.exists()
+        assert instance.get_dynamic_partitions("batch") == ["march", "april"]
+
+
+def test_a_history_that_is_kept_open_locks_nobody_out(home: Home):
+    with open_instance(home) as instance, history_kept_open(instance):
+        instance.add_dynamic_partitions("batch", ["march"])
+        with closing(sqlite3.connect(home.dagster / "history" / "runs" / "index.db", timeout=0)) as other:
+            other.execute("DELETE FROM dynamic_partitions")
+            other.commit()
+            (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            assert not busy
+            other.execute("VACUUM")
+        assert instance.get_dynamic_partitions("batch") == []

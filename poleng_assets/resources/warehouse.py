@@ -5,11 +5,14 @@ Every asset that opens it sits in the pool ``WAREHOUSE_POOL``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.instance import history_kept_open
 from poleng_assets.runs import mark_process
 from poleng_assets.study import load_study
 
@@ -24,12 +27,18 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     path: str
     patience_seconds: float = RUN_PATIENCE_SECONDS
 
-    def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
-        """Return the plain warehouse that assets and the command line use alike.
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Warehouse]:
+        """Give the plain warehouse that assets and the command line use alike.
 
-        Every job of the project uses it, so this is where a run says which process executes it.
+        Every job of the project uses it, so this is where a run says which process executes it, and keeps
+        its history open until its end.
         """
-        if context.run is not None and context.instance is not None:
-            mark_process(context.instance, context.run.run_id)
         say = context.log.warning if context.log is not None else Warehouse.say
-        return Warehouse(Path(self.path), load_study(), self.patience_seconds, say)
+        warehouse = Warehouse(Path(self.path), load_study(), self.patience_seconds, say)
+        if context.run is None or context.instance is None:
+            yield warehouse
+            return
+        with history_kept_open(context.instance, context.run.run_id):
+            mark_process(context.instance, context.run.run_id)
+            yield warehouse

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import dagster as dg
 
+from poleng_assets.instance import history_kept_open
 from poleng_assets.runs import bury_dead_runs, this_process, words_of
 
 MAX_ROUNDS = 50
@@ -56,11 +57,12 @@ class Conductor:
         """
         bury_dead_runs(self.instance)
         reports: list[RunReport] = []
-        for _ in range(MAX_ROUNDS):
-            done = [report for sensor in self.defs.sensors or [] for report in self._tick(sensor)]
-            if not done:
-                return reports
-            reports += done
+        with history_kept_open(self.instance):
+            for _ in range(MAX_ROUNDS):
+                done = [report for sensor in self.defs.sensors or [] for report in self._tick(sensor)]
+                if not done:
+                    return reports
+                reports += done
         raise RuntimeError(f"the sensors still ask for runs after {MAX_ROUNDS} rounds: {self.skips}")
 
     def _tick(self, sensor: dg.SensorDefinition) -> list[RunReport]:

@@ -444,3 +444,17 @@ def test_a_sort_larger_than_the_memory_limit_ends_and_leaves_nothing(warehouse: 
         ).fetchall()
     assert found[0][0] == 1_900_000
     assert not list(warehouse.path.parent.glob(f"{warehouse.path.name}.tmp/*"))
+
+
+def test_a_run_keeps_its_history_open_until_its_end(home: Home):
+    logs = home.dagster / "history" / "runs"
+
+    @dg.asset(required_resource_keys={"warehouse"})
+    def looks() -> list[str]:
+        return sorted(path.name.removesuffix("-wal") for path in logs.glob("*-wal"))
+
+    with open_instance(home) as instance:
+        warehouse = WarehouseResource(path=str(home.warehouse))
+        result = dg.materialize([looks], instance=instance, resources={"warehouse": warehouse})
+        assert result.output_for_node("looks") == sorted([f"{result.run_id}.db", "index.db"])
+        assert not list(logs.glob("*-wal"))
