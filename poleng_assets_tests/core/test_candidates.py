@@ -237,6 +237,12 @@ def test_a_boosters_margin_is_the_one_that_xgboost_itself_predicts(data: Data):
         np.testing.assert_array_equal(found.log_odds(data.strangers), margin.astype(np.float64))
 
 
+def test_trees_that_part_nobody_score_everybody_alike(data: Data):
+    stumps = {"categories": "native", **TREES, "min_child_weight": 1e9}
+    found = KINDS["xgboost"].fit(data.matrix, data.target, data.columns, stumps, 1)
+    assert len(np.unique(found.log_odds(data.strangers))) == 1
+
+
 def test_one_hot_trees_explain_an_answer_by_all_columns_of_its_question(data: Data):
     found = data.fit("one-hot trees")
     assert isinstance(found, Boosting)

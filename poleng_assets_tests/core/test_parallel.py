@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from poleng_assets.core.parallel import side_by_side
+from poleng_assets.core.parallel import one_ahead, side_by_side
 
 
 def threads() -> dict[str, int]:
@@ -66,3 +67,54 @@ def test_the_threads_come_back_when_something_goes_wrong():
         with pytest.raises(ZeroDivisionError):
             side_by_side(lambda item: item // 0, range(6))
         assert threads() == before
+
+
+def test_items_made_ahead_come_in_their_order_and_errors_in_their_turn():
+    def make(item: int) -> int:
+        return 6 // (3 - item)
+
+    came = []
+
+    def take() -> None:
+        for made in one_ahead(map(make, range(9))):
+            came.append(made)
+
+    with pytest.raises(ZeroDivisionError):
+        take()
+    assert came == [2, 3, 6]
+
+
+def test_stages_that_stand_behind_each_other_work_at_the_same_time():
+    together = threading.Barrier(3, timeout=20)  # the first of one stage waits for the others
+
+    def source() -> Iterator[int]:
+        for item in range(4):
+            if item == 2:
+                together.wait()
+            yield item
+
+    def change(item: int) -> int:
+        if item == 1:
+            together.wait()
+        return item
+
+    for item in one_ahead(map(change, one_ahead(source()))):
+        if item == 0:
+            together.wait()
+
+
+def test_nobody_works_ahead_any_more_when_the_items_are_left():
+    left_off = threading.Event()
+
+    def source() -> Iterator[int]:
+        for item in range(100):
+            assert not left_off.is_set(), "it went on"
+            time.sleep(0.01)
+            yield item
+
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError, match="enough"):
+        for item in one_ahead(map(str, one_ahead(source()))):
+            raise ValueError(f"{item} is enough")
+    left_off.set()
+    assert set(threading.enumerate()) <= before
