@@ -54,6 +54,21 @@ def test_no_page_is_wider_than_the_screen(visitor: Visitor, name: str, width: in
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [320, NARROW, 700])
+def test_the_shares_beside_the_bars_are_in_sight_on_any_screen(visitor: Visitor, width: int):
+    page = visitor.open("drift_report", width).page
+    page.evaluate(UNFOLD)
+    # A long name in brackets is the widest that a study's labels hold.
+    page.locator(".bars th[scope=row]").evaluate_all(
+        "(labels) => labels.forEach(one => one.append(' (' + 'x'.repeat(40) + ')'))"
+    )
+    hidden = page.locator(".bars").evaluate_all(
+        "(found) => found.map(one => one.scrollWidth - one.parentElement.clientWidth)"
+    )
+    assert len(hidden) > 2
+    assert max(hidden) <= 0
+
+
 @pytest.mark.parametrize("name", [*PAGES, "long_overview"])
 def test_a_page_asks_for_nothing_and_complains_of_nothing(visitor: Visitor, name: str):
     visit = visitor.open(name)
