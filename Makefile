@@ -68,6 +68,7 @@ clean:
 
 # The stamp is written last: an installation that was interrupted starts again.
 $(STAMP): constraints.txt pyproject.toml
+	@echo "Setting up $(VENV): its packages take a few minutes, the first time."
 	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
