@@ -96,8 +96,8 @@ def ingest(
             return chunk, check_rows(chunk.rows, study, kind, chunk.row_numbers, ascii_only=file.ascii_only)
 
         with in_little_memory(con, len(study.features)):
-            # While the warehouse takes in these rows the next ones are checked, and those after them read.
-            for chunk, checked in one_ahead(map(check, one_ahead(file.chunks()))):
+            # The next rows are read and checked while the warehouse takes in these.
+            for chunk, checked in one_ahead(map(check, file.chunks())):
                 insert(con, table, _with_constants(checked.rows, constants))
                 for broken in (checked.broken, _as_broken(chunk.malformed)):
                     if len(broken):

@@ -42,8 +42,8 @@ def score_batch(
             return pa.table({"id": chunk[study.id], "score": score, "contact": model.rule.decide(score)})
 
         with in_little_memory(con, len(study.features)):
-            # While the warehouse takes in these rows the next ones are scored, and those after them read.
-            for incoming in one_ahead(map(scored, one_ahead(chunks))):
+            # The next rows are read and scored while the warehouse takes in these.
+            for incoming in one_ahead(map(scored, chunks)):
                 # DuckDB finds the variable by its name, see poleng_assets.core.tables.insert.
                 con.execute(
                     f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",

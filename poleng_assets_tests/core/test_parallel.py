@@ -84,25 +84,6 @@ def test_items_made_ahead_come_in_their_order_and_errors_in_their_turn():
     assert came == [2, 3, 6]
 
 
-def test_stages_that_stand_behind_each_other_work_at_the_same_time():
-    together = threading.Barrier(3, timeout=20)  # the first of one stage waits for the others
-
-    def source() -> Iterator[int]:
-        for item in range(4):
-            if item == 2:
-                together.wait()
-            yield item
-
-    def change(item: int) -> int:
-        if item == 1:
-            together.wait()
-        return item
-
-    for item in one_ahead(map(change, one_ahead(source()))):
-        if item == 0:
-            together.wait()
-
-
 def test_nobody_works_ahead_any_more_when_the_items_are_left():
     left_off = threading.Event()
 
@@ -114,7 +95,7 @@ def test_nobody_works_ahead_any_more_when_the_items_are_left():
 
     before = set(threading.enumerate())
     with pytest.raises(ValueError, match="enough"):
-        for item in one_ahead(map(str, one_ahead(source()))):
+        for item in one_ahead(map(str, source())):
             raise ValueError(f"{item} is enough")
     left_off.set()
     assert set(threading.enumerate()) <= before
