@@ -14,7 +14,7 @@ dev: $(STAMP)           ## open the Dagster UI and its daemon
 
 # Tests commit to thousands of small databases, and a disk is waited for each time: where memory has room,
 # they are kept there. What a disk does is asked on disks of the tests' own.
-IN_MEMORY := $(shell df --output=avail -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 6000000 {print "TMPDIR=/dev/shm"}')
+IN_MEMORY = $(shell df --output=avail -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 6000000 {print "TMPDIR=/dev/shm"}')
 
 # More workers than cores, because many tests wait. Each keeps linear algebra to one thread: threads that
 # wait for one another take the core from those that work.

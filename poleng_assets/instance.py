@@ -77,9 +77,9 @@ def history_kept_open(instance: dg.DagsterInstance, run_id: str | None = None) -
     """Hold the databases of an instance's history open, and the log of one run.
 
     Dagster opens a database for every event and closes it again. Who closes a write-ahead log as the last
-    one writes all of it into the database and waits for the disk: 14 of the 20 ms that an event takes. An
-    idle connection beside locks nothing and takes that work away; each event is committed as before.
-    https://www.sqlite.org/wal.html
+    one writes all of it into the database and waits for the disk: 14 of the 20 ms that an event takes on a
+    busy disk, 0.8 of 1.8 ms on a quiet one. An idle connection beside locks nothing and takes that work
+    away; each event is committed as before. https://www.sqlite.org/wal.html
 
     Not while this process reads the same files other than by SQLite: closing them would drop the locks of
     its connections. https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
