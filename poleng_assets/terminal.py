@@ -175,12 +175,18 @@ def _about_challenger(metadata: dict[str, Any]) -> str:
     return f"version {metadata['version']} trained"
 
 
+def _rows_kept(metadata: dict[str, Any], whom: str) -> str:
+    apart = metadata["rows_quarantined"]
+    kept = f"{metadata['dagster/row_count']:,} {whom}"
+    return f"{kept} ({apart:,} more in quarantine)" if apart else kept
+
+
 _SAYINGS: dict[str, Any] = {
-    "field_studies": lambda m: f"{m['rows_read']:,} labelled rows taken in",
+    "field_studies": lambda m: f"{_rows_kept(m, 'labelled rows')} taken in",
     "training_data": lambda m: m["reason"],
     "challenger": _about_challenger,
     "champion": _about_champion,
-    "batches": lambda m: f"{m['rows_read']:,} respondents",
+    "batches": lambda m: _rows_kept(m, "respondents"),
     "predictions": lambda m: f"scored by version {m['model_version']}",
     "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",
     "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",

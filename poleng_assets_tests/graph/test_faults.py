@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from poleng_assets.study import load_study
+from poleng_assets.terminal import show_run
 from poleng_assets_tests.graph.conftest import Workshop
 
 STUDY = load_study()
@@ -98,10 +99,14 @@ def test_a_mended_file_of_the_same_name_is_taken_in(trained: Workshop, people):
     assert trained.verdicts("mended") == [("clear", 1)]
 
 
-def test_rows_that_break_the_contract_are_set_apart_and_the_rest_goes_on(trained: Workshop, people):
+def test_rows_that_break_the_contract_are_set_apart_and_the_rest_goes_on(
+    trained: Workshop, people, capsys: pytest.CaptureFixture[str]
+):
     ordinal = next(f for f in STUDY.features if f.is_ordinal).name
     people.loc[[3, 9], ordinal] = 77
-    trained.drop_frame("batches", "two_broken_rows", people)
+    for report in trained.drop_frame("batches", "two_broken_rows", people):
+        show_run(report)
+    assert f": {len(people) - 2:,} respondents (2 more in quarantine); " in capsys.readouterr().out
     apart = trained.query(
         "SELECT row_number, column_name FROM quarantine WHERE source = 'batches/two_broken_rows' ORDER BY 1"
     )
