@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Tests, the daemon and the bench start hundreds of processes: none has to compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo dev test test-faults audit bench bench-model bench-promotion bench-overseer bench-serve docs lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
