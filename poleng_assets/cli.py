@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -366,6 +367,9 @@ def dev(host: str, port: int, home_folder: Path | None) -> None:
         # `dagster dev` works; that `dg` will follow it is no news for who runs this project.
         "PYTHONWARNINGS": "ignore",
     }
+    # What a script starts in the background has Ctrl-C ignored, and Dagster would then ignore SIGTERM, too:
+    # neither `kill` nor a service manager could end it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     dagster = Path(sys.executable).with_name("dagster")
     command = [str(dagster), "dev", "-w", str(CHECKOUT / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execve(command[0], command, environment)  # noqa: S606

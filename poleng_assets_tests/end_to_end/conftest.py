@@ -90,6 +90,11 @@ class Served:
         os.killpg(self.process.pid, signal.SIGINT)
         self.process.wait(timeout=90)
 
+    def ask_to_end(self) -> None:
+        """Ask the one process that was started to end, as ``kill`` and service managers do, and wait."""
+        self.process.terminate()
+        self.process.wait(timeout=90)
+
 
 @contextmanager
 def serve(home: Home) -> Iterator[Served]:
@@ -105,8 +110,8 @@ def serve(home: Home) -> Iterator[Served]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=CHECKOUT,
-            # A shell that runs the tests in the background has Ctrl-C ignored, for all that they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+            # As what a script starts in the background has it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
         )
     served = Served(home, f"http://127.0.0.1:{port}", process, log)
     try:
@@ -114,7 +119,7 @@ def serve(home: Home) -> Iterator[Served]:
         yield served
     finally:
         if process.poll() is None:
-            served.press_ctrl_c()
+            served.ask_to_end()
         _kill_group(process.pid)
 
 

@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
+from poleng_assets.locks import daemons
 from poleng_assets_tests.end_to_end.conftest import Served, poleng, serve, wait_until
 from poleng_assets_tests.faults.quick_study import ask_for_a_long_training
 
@@ -109,7 +110,9 @@ def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path)
     assert (pictures / "asset_graph.png").stat().st_size > 20_000
 
 
-def test_ctrl_c_in_the_middle_of_a_training_loses_nothing(tmp_path: Path, small_survey: Path):
+def test_ctrl_c_in_the_middle_of_a_training_loses_nothing_and_who_is_asked_ends(
+    tmp_path: Path, small_survey: Path
+):
     home = Home(tmp_path / "home")
     study = small_survey.parent / "quick.yaml"
     quick = study.read_text(encoding="utf-8")
@@ -125,6 +128,8 @@ def test_ctrl_c_in_the_middle_of_a_training_loses_nothing(tmp_path: Path, small_
         served.landing.submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
         wait_until("the batch has its list", lambda: served.has_list("clean_batch_1"), 180)
         assert served.running("retrain_and_promote") == []
+        served.ask_to_end()
+        assert daemons(home) == []
 
 
 def _training_has_begun(served: Served) -> bool:
