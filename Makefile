@@ -44,7 +44,7 @@ bench-model: $(STAMP)   ## the model and its promotion against their bars; DATA=
 	PYTHONPATH=. $(BIN)/python tools/bench_model.py --data $(DATA)
 
 bench-overseer: $(STAMP)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
-	$(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))
+	PYTHONPATH=. $(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))
 
 bench-serve: $(STAMP)   ## requests a second and how long they take; DATA=folder of a real survey, HOME_FOLDER=a home
 	$(BIN)/python tools/bench_serve.py $(if $(DATA),--data $(DATA)) $(if $(HOME_FOLDER),--home $(HOME_FOLDER))

@@ -28,7 +28,6 @@ import argparse
 import math
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -68,6 +67,7 @@ from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.simulation.scenarios import FOUNDING_STUDY
 from poleng_assets.study import Study, load_study
+from tools.copies import copy_home
 
 # This bench is of this survey: the columns and codes that it changes.
 COUNTRY = "country"
@@ -862,7 +862,7 @@ def _measured(root: Path, arguments: argparse.Namespace, wanted: Sequence[str]) 
     prepare(root, arguments.data)
     unseen = len(countries(pd.read_parquet(root / "drift.parquet")))
     if arguments.home:
-        shutil.copytree(arguments.home, home)
+        copy_home(Home(arguments.home.resolve()), Path(home))
     outcomes: list[Outcome] = []
     pool = ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn"))
     try:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import dagster as dg
 import duckdb
@@ -581,6 +583,9 @@ def _client(uri: str, experiment: str, artifacts: str) -> Any:
     """Return a client of the store, with the experiment made on first use.
 
     Made by us, because MLflow would put its artifacts into the working folder.
+
+    Raises:
+        RegistryUnusable: the store is of a home that stood elsewhere: it would be read and written there.
     """
     import mlflow
 
@@ -588,9 +593,21 @@ def _client(uri: str, experiment: str, artifacts: str) -> Any:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(uri, uri)
-    if client.get_experiment_by_name(experiment) is None:
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
         client.create_experiment(experiment, artifact_location=artifacts)
+    elif _place(known.artifact_location) != _place(artifacts):
+        raise RegistryUnusable(
+            f"this home was moved or copied: its models lie in {_place(known.artifact_location)} by MLflow's "
+            f"store, not in {_place(artifacts)}. Put it back where it was. To have it here, make a backup "
+            "there (`poleng backup`) and restore that here (`poleng restore`)"
+        )
     return client
+
+
+def _place(uri: str) -> Path:
+    """Return the folder that a ``file:`` address names, by whichever way it is reached."""
+    return Path(url2pathname(urlparse(uri).path)).resolve()
 
 
 def create_store(path: Path) -> None:

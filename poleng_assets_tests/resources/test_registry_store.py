@@ -74,6 +74,23 @@ def locked(home: Home, tmp_path: Path) -> Iterator[sqlite3.Connection]:
     other.close()
 
 
+def test_a_home_that_was_copied_does_not_work_in_the_folders_of_the_other(
+    home: Home, registry: Registry, tmp_path: Path
+):
+    assert registry.versions() == []
+    copy = Home(Path(shutil.copytree(home.root, tmp_path / "copy")))
+    with pytest.raises(RegistryUnusable, match="was moved or copied: its models lie in") as raised:
+        Registry(copy, registry.study).versions()
+    assert str(home.artifacts.resolve()) in str(raised.value)
+    assert "poleng restore" in str(raised.value)
+
+
+def test_a_home_that_is_reached_by_another_way_is_the_same(home: Home, registry: Registry, tmp_path: Path):
+    assert registry.versions() == []
+    (tmp_path / "way").symlink_to(home.root)
+    assert Registry(Home(tmp_path / "way"), registry.study).versions() == []
+
+
 def test_a_locked_store_is_waited_for(registry: Registry, locked: sqlite3.Connection):
     # Longer than SQLite itself waits.
     timer = threading.Timer(6.0, locked.rollback)

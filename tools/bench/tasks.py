@@ -400,8 +400,9 @@ def know_batches(home: str, people: str, folder: str, batches: int) -> dict[str,
     from poleng_assets.jobs import process_batch
     from poleng_assets.partitions import batch_partitions
     from poleng_assets.runs import PARTITION_TAG, REQUEST_TAG
+    from tools.copies import copy_home
 
-    copy = Home(Path(shutil.copytree(home, folder)))
+    copy = copy_home(Home(Path(home)), Path(folder))
     names = [f"known_{number:06d}" for number in range(batches)]
     with _loop(copy) as (conductor, submit):
         submit(Path(people))
@@ -549,8 +550,10 @@ _SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 @contextmanager
 def _copy_of(home: str) -> Iterator[Home]:
     """Copy a home into a temporary folder beside it, so that the one on the ground stays as it is."""
+    from tools.copies import copy_home
+
     with tempfile.TemporaryDirectory(prefix="bench_", dir=Path(home).parent) as folder:
-        yield Home(Path(shutil.copytree(home, Path(folder) / "home"))).create()
+        yield copy_home(Home(Path(home)), Path(folder) / "home")
 
 
 @contextmanager
