@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -396,14 +397,15 @@ class Registry:
             of_reference = {name: [_hash(folder / name)] for name in (IMPORTANCE, REFERENCE)}
             for name in of_reference:
                 mlflow.log_artifact(str(folder / name), "reference")
-            logged = mlflow.pyfunc.log_model(
-                name="served_model",
-                python_model=str(script),
-                artifacts={"model": str(folder / "model")},
-                signature=signature,
-                input_example=_invented_person(self.study),
-                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
-            )
+            with _nothing_compiled():
+                logged = mlflow.pyfunc.log_model(
+                    name="served_model",
+                    python_model=str(script),
+                    artifacts={"model": str(folder / "model")},
+                    signature=signature,
+                    input_example=_invented_person(self.study),
+                    pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+                )
         kept = {**tags, HASHES_TAG: hashes, REFERENCE_HASHES_TAG: json.dumps(of_reference)}
         return LoggedModel(logged.model_uri, logged.model_id, run.info.run_id, kept)
 
@@ -552,6 +554,20 @@ def _emptied(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """Let Python keep no compiled files: MLflow tries the script out where it keeps the model.
+
+    The file would be part of the model, name a temporary folder, and differ from time to time.
+    """
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @lru_cache(maxsize=16)

@@ -201,6 +201,11 @@ def test_the_run_holds_the_six_metrics_of_the_seed_and_the_usual_ones(told: Work
     assert metrics["test_auc"] < metrics["train_auc"]
 
 
+def test_what_is_kept_of_a_model_is_the_same_on_every_machine(told: Workshop):
+    # Before anybody loads it with MLflow: Python compiles a script beside it, with time and place in it.
+    assert [path.name for path in told.home.artifacts.rglob("*.pyc")] == []
+
+
 def test_mlflow_serves_the_champion_with_plain_codes_and_the_same_scores(told: Workshop):
     mlflow.set_tracking_uri(told.home.mlflow_uri)
     served = mlflow.pyfunc.load_model(f"models:/{STUDY.name}@champion")
