@@ -6,6 +6,7 @@ otherwise, and a frame with its columns in another order would swap answers sile
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from poleng_assets.home import Kind
 from poleng_assets.study import Study, StudyError
 
 if TYPE_CHECKING:
@@ -99,6 +101,10 @@ USING (batch, scored_at);
 """
 
 
+# The hash of all tables and columns that a warehouse has, by which it is known to lack nothing.
+_LAYOUT = "SELECT comment FROM duckdb_tables() WHERE table_name = 'decisions'"
+
+
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Make the tables and columns that are missing; the row tables get the study's columns.
 
@@ -111,7 +117,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     # Sensors and jobs load this module, and none of them makes a table.
     from poleng_assets.core.contract import storage_types
 
-    row_tables = {
+    row_tables: dict[str, tuple[str, Kind]] = {
         "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
         "field_study_rows": (
             "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
@@ -122,15 +128,29 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             "outcomes",
         ),
     }
+    columns = {table: storage_types(study, kind) for table, (_, kind) in row_tables.items()}
+    made = [
+        f"CREATE TABLE IF NOT EXISTS {table} ({first}, {_listed(columns[table])})"
+        for table, (first, _) in row_tables.items()
+    ]
+    fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS]
+    layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
     with transaction(con):
-        for table, (first, kind) in row_tables.items():
-            columns = storage_types(study, kind)  # type: ignore[arg-type]
-            listed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
-            con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {listed})")
-            _follow_the_study(con, study, table, columns)
-        con.execute(_FIXED_TABLES.format(id=study.id))
-        con.execute(_NEW_COLUMNS)
+        # To ask for every column takes as long as to open the file, at each of a run's steps.
+        if con.execute(_LAYOUT).fetchall() != [(layout,)]:
+            for statement in made:
+                con.execute(statement)
+            for table, types in columns.items():
+                _follow_the_study(con, study, table, types)
+            for statement in fixed:
+                con.execute(statement)
+            con.execute(f"COMMENT ON TABLE decisions IS '{layout}'")
+        # Whatever there is: by a commit DuckDB gives back what a full disk left in the file.
         con.execute(CURRENT_PREDICTIONS)
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
 
 
 def _follow_the_study(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from poleng_assets.core import tables
 from poleng_assets.core.contract import required_columns
 from poleng_assets.core.tables import create_tables, insert, now, record_decision, replace, transaction
 from poleng_assets.core.warehouse import Warehouse
@@ -185,11 +187,14 @@ from poleng_assets.core import tables
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.study import load_study
 
-class Killing(str):
-    def format(self, **names):
+follow = tables._follow_the_study
+
+def follow_and_die(con, study, table, columns):
+    follow(con, study, table, columns)
+    if table == "field_study_rows":  # the codes are numbers, and nothing is committed
         os.kill(os.getpid(), 9)
 
-tables._FIXED_TABLES = Killing()  # asked for when the codes are numbers, before the commit
+tables._follow_the_study = follow_and_die
 with Warehouse(Path(sys.argv[1]), load_study()).connect():
     pass
 """
@@ -219,7 +224,30 @@ def test_a_study_with_another_id_column_has_it_in_every_table(study: Study):
     ]
 
 
+def test_a_warehouse_is_asked_for_its_columns_only_when_the_study_asks_for_others(
+    con: Connection, study: Study, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    follow = tables._follow_the_study
+
+    def counted(con: Connection, study: Study, table: str, columns: Mapping[str, str]) -> None:
+        asked.append(table)
+        follow(con, study, table, columns)
+
+    monkeypatch.setattr(tables, "_follow_the_study", counted)
+    create_tables(con, study)
+    assert asked == []
+    anew = study.features[0].model_copy(update={"name": "asked_anew"})
+    create_tables(con, study.model_copy(update={"features": (*study.features, anew)}))
+    assert set(asked) == {"batch_rows", "field_study_rows", "outcomes"}
+    assert "asked_anew" in con.table("batch_rows").columns
+    # Back again: what was asked anew is kept, and nothing else is lacking.
+    create_tables(con, study)
+    assert "asked_anew" in con.table("batch_rows").columns
+
+
 def test_a_warehouse_of_an_earlier_release_gets_the_columns_that_it_lacks(con: Connection, study: Study):
+    con.execute("COMMENT ON TABLE decisions IS NULL")  # they did not say what they have
     con.execute("DROP VIEW current_predictions; ALTER TABLE predictions DROP COLUMN audit")
     con.execute("INSERT INTO predictions VALUES ('b1', '7', 1, 0.4, false, now())")
     for _ in range(2):
