@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,9 @@ from poleng_assets.study import Budget, Study
 
 if TYPE_CHECKING:
     import optuna
+
+# A candidate's kind, and its parameters.
+Point: TypeAlias = tuple[str, Parameters]
 
 # Trials that a blend may choose from: the best ones; a blend of more is no better and slower to find.
 BLENDED_FROM = 10
@@ -140,7 +143,7 @@ def tune(
     for one in trials:
         on_trial(one, f"{one.ingredient.kind}: log-loss {one.log_loss:.4f}, taken over from before")
     while len(trials) < budget.trials and sum(one.seconds for one in trials) < 60 * budget.minutes:
-        trials.append(search.next())
+        trials.append(search.next(more=len(trials) + 1 < budget.trials))
         on_trial(trials[-1], _progress(trials, budget))
     return search.conclude(trials)
 
@@ -191,6 +194,8 @@ class _Search:
         self._check_that_folds_can_be_learned_from()
         self.folder = folder
         self.out_of_fold: dict[int, np.ndarray] = {}
+        # The point that comes next, and those of its folds that were scored while cores had nothing to do.
+        self.ahead: tuple[Point | None, dict[int, np.ndarray]] = (None, {})
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self.optuna = optuna.create_study(
@@ -201,7 +206,7 @@ class _Search:
         )
         points = {kind: KINDS[kind].starting_points(self.policy) for kind in self.policy.candidates}
         # One of each kind first: a search that ends early has seen them all.
-        self.starts: list[tuple[str, Parameters]] = [
+        self.starts: list[Point] = [
             (kind, parameters)
             for together in zip_longest(*points.values())
             for kind, parameters in zip(points, together, strict=True)
@@ -227,8 +232,8 @@ class _Search:
         done = self.optuna.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
         return [_trial(one) for one in done]
 
-    def next(self) -> Trial:
-        """Try one more candidate."""
+    def next(self, more: bool = False) -> Trial:
+        """Try one more candidate; ``more``: another one is going to follow."""
         import optuna
 
         finished = self.finished()
@@ -247,11 +252,19 @@ class _Search:
         # Its place among those that were finished: one that was killed leaves no gap in a model card.
         place = max((one.number for one in finished), default=-1) + 1
         trial.set_user_attr("place", place)
-        self._cross_validate(trial, place, kind, parameters, prunable=not start)
+        known = len(finished) + 1 < len(self.starts)
+        following = self.starts[len(finished) + 1] if more and known else None
+        self._cross_validate(trial, place, (kind, parameters), prunable=not start, following=following)
         return _trial(self.optuna.trials[trial.number])
 
     def _cross_validate(
-        self, trial: optuna.Trial, place: int, kind: str, parameters: Parameters, prunable: bool
+        self,
+        trial: optuna.Trial,
+        place: int,
+        point: Point,
+        *,
+        prunable: bool,
+        following: Point | None,
     ) -> None:
         from optuna.trial import TrialState
         from sklearn.metrics import log_loss
@@ -262,8 +275,7 @@ class _Search:
 
         def reach(folds: Sequence[int]) -> None:
             """Fit and score some folds at the same time; each fit keeps to one thread."""
-            fits = side_by_side(lambda fold: self._score_fold(fold, kind, parameters), folds)
-            for fold, scored in zip(folds, fits, strict=True):
+            for fold, scored in zip(folds, self._score_folds(folds, point, following), strict=True):
                 inside = self.fold == fold
                 raw[inside] = scored
                 chance = Calibration().probability(scored)
@@ -286,8 +298,25 @@ class _Search:
             np.save(self.folder / f"{place}.npy", raw)
         self.optuna.tell(trial, float(np.mean(losses)))
 
-    def _score_fold(self, fold: int, kind: str, parameters: Parameters) -> np.ndarray:
+    def _score_folds(self, folds: Sequence[int], point: Point, following: Point | None) -> list[np.ndarray]:
+        """Return the log-odds of the rows of some folds; cores that are left over begin with what follows."""
+        from joblib import cpu_count
+
+        begun = self.ahead[1] if self.ahead[0] == point else {}
+        missing = [fold for fold in folds if fold not in begun]
+        left_over = -len(missing) % cpu_count()
+        fits = [(point, fold) for fold in missing]
+        if following is not None:
+            fits += [(following, fold) for fold in range(self.policy.folds)[:left_over]]
+        scored = side_by_side(lambda fit: self._score_fold(*fit), fits)
+        early = [fold for _, fold in fits[len(missing) :]]
+        self.ahead = following, dict(zip(early, scored[len(missing) :], strict=True))
+        begun = begun | dict(zip(missing, scored, strict=False))
+        return [begun[fold] for fold in folds]
+
+    def _score_fold(self, point: Point, fold: int) -> np.ndarray:
         """Return the log-odds of the rows of a fold by a candidate that learned from the others."""
+        kind, parameters = point
         inside = self.fold == fold
         matrix, target = with_masked_copies(
             self.matrix[~inside],

@@ -211,6 +211,24 @@ def test_a_search_of_all_kinds_twice_gives_the_same_recipe(mixed: Search, rows: 
     assert told(again.trials) == told(mixed.tuned.trials)
 
 
+@pytest.mark.parametrize("cores", [1, 2, 4, 16])
+def test_every_number_of_cores_fits_the_same_folds_once_and_finds_the_same_recipe(
+    mixed: Search, rows: pa.Table, study: Study, monkeypatch: pytest.MonkeyPatch, cores: int
+):
+    fitted: list[tuple[str, str, int]] = []
+    score_fold = tuning._Search._score_fold
+
+    def counted(search: tuning._Search, point: tuning.Point, fold: int) -> np.ndarray:
+        fitted.append((point[0], repr(point[1]), fold))
+        return score_fold(search, point, fold)
+
+    monkeypatch.setattr(tuning._Search, "_score_fold", counted)
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    found = tune(rows, of_every_kind(study), Budget(trials=5, minutes=5))
+    assert len(fitted) == len(set(fitted)) == 5 * study.policies.training.folds
+    assert told(found.trials) == told(mixed.tuned.trials)
+
+
 def test_another_seed_searches_elsewhere(rows: pa.Table, small: Study, whole: Search):
     other = tune(rows, with_policies(small, training={"seed": 24}), Budget(trials=3, minutes=5))
     tried = [one.ingredient.parameters for one in sorted(whole.tuned.trials, key=lambda one: one.number)]
