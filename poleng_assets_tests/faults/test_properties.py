@@ -441,8 +441,9 @@ def stand_in(text: str, rows: Stored) -> str:
             records = oracle(text, delimiter, strict)
             if records and set(NEEDED) <= {name.strip() for name in records[0]}:
                 readings.append((records, strict))
-    # A record with a broken quote is malformed by itself: the lines after it are read anew.
-    lines = [line for d in ",;\t|" for line in csv.reader(text.splitlines(), delimiter=d)]
+    # A record with a broken quote is malformed by itself: what begins with a line after it is read anew.
+    lines = text.splitlines(keepends=True)
+    anew = [next(csv.reader(lines[k:], delimiter=d), []) for d in ",;\t|" for k in range(len(lines))]
     for row in rows:
         wanted = (row[1], *row[2:])
         for records, strict in readings:
@@ -452,7 +453,7 @@ def stand_in(text: str, rows: Stored) -> str:
                 if as_row(records[row[0]], names) != wanted:
                     return f"{row} is not row {row[0]}: {records[row[0]]}"
                 break
-            if wanted not in [as_row(record, names) for record in [*records[1:], *lines]]:
+            if wanted not in [as_row(record, names) for record in [*records[1:], *anew]]:
                 return f"{row} stands nowhere"
     return "" if readings or not rows else "there is no header"
 
@@ -480,6 +481,28 @@ def good_text(draw: st.DrawFn) -> str:
             [f"person {number}", *(cell.text for cell in row), draw(st.sampled_from(["", 'a "b"\nc', "é"]))]
         )
     return text.getvalue()
+
+
+def test_a_row_behind_a_line_with_a_broken_quote_is_kept_as_its_own_line_has_it(
+    con: duckdb.DuckDBPyConnection,
+):
+    lines = [
+        ",".join([*NEEDED, "note"]),
+        '"person 0","20","1","1",""',
+        '"person 1","20","1","1","é"',
+        '"person 2","104#," 1 ","1.000","a ""b""',
+        "c#",
+        '"person 3","20","1","1",""',
+    ]
+    text = "\r\n".join([*lines, ""])
+    door = through_the_door(con, "drop.csv", text.encode())
+    assert [(number, person) for number, person, *_ in door.rows] == [
+        (1, "person 0"),
+        (2, "person 1"),
+        (5, "person 3"),
+    ]
+    assert set(door.faults) == {3, 4}
+    assert stand_in(text, door.rows) == ""
 
 
 @settings(PROFILE, max_examples=200)
