@@ -24,6 +24,8 @@ Scores = Mapping[str, np.ndarray]
 
 DPI = 80
 ONE_PLOT = (5.6, 4.4)  # inches
+# Room beside a plot for its title, labels and numbers, in inches: to measure these takes as long as to draw.
+LEFT, RIGHT, BELOW, ABOVE = 0.75, 0.15, 0.6, 0.4
 GROUND, ACCENT, QUIET = "#ffffff", "#c2410c", "#64748b"
 # Told apart by hue, by brightness and by the dashes, so that no reader depends on one of them.
 LOOKS = (
@@ -68,8 +70,8 @@ def holdout_plots(target: np.ndarray, scores: Scores) -> dict[str, bytes]:
     _refuse_other_lengths(target, scores)
     pictures = {}
     for title, draw in _VIEWS.items():
-        figure = _canvas(*ONE_PLOT)
-        _view(figure.add_subplot(), title, draw, target, scores)
+        figure, (axes,) = _plots(*ONE_PLOT)
+        _view(axes, title, draw, target, scores)
         pictures[title] = to_png(figure)
     return pictures
 
@@ -85,11 +87,10 @@ def holdout_panel(target: np.ndarray, scores: Scores) -> bytes:
         ValueError: there is no model, or its scores have another length than the target.
     """
     _refuse_other_lengths(target, scores)
-    figure = _canvas(14, 8.4)
-    grid = figure.subplots(2, 3)
-    for axes, (title, draw) in zip(grid.flat, _VIEWS.items(), strict=False):
+    figure, (*grid, last) = _plots(14, 8.4, rows=2, columns=3)
+    for axes, (title, draw) in zip(grid, _VIEWS.items(), strict=True):
         _view(axes, title, draw, target, scores)
-    grid.flat[-1].axis("off")
+    last.axis("off")
     return to_png(figure)
 
 
@@ -106,8 +107,10 @@ def importance_plot(
     Raises:
         ValueError: there are not as many values as titles.
     """
+    from matplotlib.figure import Figure
+
     largest = sorted(zip(titles, values, strict=True), key=lambda bar: -bar[1])[:BARS_SHOWN][::-1]
-    figure = _canvas(7, 1.0 + 0.3 * max(1, len(largest)))
+    figure = Figure(figsize=(7, 1.0 + 0.3 * max(1, len(largest))), layout="constrained", facecolor=GROUND)
     axes = figure.add_subplot()
     # Drawn by position: bars of equal titles would be laid over one another.
     axes.barh(range(len(largest)), [value for _, value in largest], color=ACCENT)
@@ -146,10 +149,22 @@ def as_markdown(title: str, picture: bytes, kind: str = "png") -> str:
     return f"![{title.translate(str.maketrans('[]', '()'))}]({as_data_uri(picture, kind)})"
 
 
-def _canvas(width: float, height: float) -> Figure:
+def _plots(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure, in inches, and its plots, all of one size."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor=GROUND)
+    figure = Figure(figsize=(width, height), facecolor=GROUND)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    beside, over = LEFT + RIGHT, BELOW + ABOVE
+    figure.subplots_adjust(
+        left=LEFT / width,
+        right=1 - RIGHT / width,
+        bottom=BELOW / height,
+        top=1 - ABOVE / height,
+        wspace=beside / (width / columns - beside),
+        hspace=over / (height / rows - over),
+    )
+    return figure, list(grid.flat)
 
 
 def _refuse_other_lengths(target: np.ndarray, scores: Scores) -> None:
