@@ -14,8 +14,10 @@ from tools.bench.processes import (
     HOURS,
     Finished,
     MeasurementFailed,
+    alternated,
     highest_peak,
     middle,
+    middle_ratio,
     middle_whole,
     repeated,
     run_command,
@@ -85,11 +87,14 @@ FULL = Sizes(MILLION, MILLION, TEN_MILLION, (USUAL_BATCH, LARGE_BATCH), KNOWN, 5
 def scoring(ground: Ground, sizes: Sizes) -> list[Row]:
     """Measure scoring from a file to committed predictions, beside the champion's raw predict."""
     made_of, people = ground.champion(), ground.people(sizes.rows)
-    runs = repeated(sizes.repeats, lambda: run_task("score_people", model=ground.model, people=people))
-    raw = repeated(sizes.repeats, lambda: run_task("predict_raw", model=ground.model, people=people))
+    runs, raw = alternated(
+        sizes.repeats,
+        lambda: run_task("score_people", model=ground.model, people=people),
+        lambda: run_task("predict_raw", model=ground.model, people=people),
+    )
     read = repeated(sizes.repeats, lambda: run_task("read_raw", people=people))
     seconds, limit = middle(runs), middle(raw)
-    speed, share = sizes.rows / seconds, limit / seconds
+    speed, share = sizes.rows / seconds, middle_ratio(raw, runs)
     ingest, score = middle(runs, "ingest"), middle(runs, "score")
     members = ", ".join(f"{kind} {in_unit(time, 's')}" for kind, time in _members(raw).items())
     return [

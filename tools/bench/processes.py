@@ -116,6 +116,21 @@ def repeated(times: int, once: Callable[[], Finished]) -> list[Finished]:
     return [once() for _ in range(times)]
 
 
+def alternated(
+    times: int, once: Callable[[], Finished], other: Callable[[], Finished]
+) -> tuple[list[Finished], list[Finished]]:
+    """Measure two things so many times in turns: what else the machine does hits both alike."""
+    pairs = [(once(), other()) for _ in range(times)]
+    return [one for one, _ in pairs], [two for _, two in pairs]
+
+
+def middle_ratio(runs: Sequence[Finished], others: Sequence[Finished]) -> float:
+    """Return the median of how long the ones took, each beside the other of its turn."""
+    return float(
+        median(one.found["seconds"] / other.found["seconds"] for one, other in zip(runs, others, strict=True))
+    )
+
+
 def middle(runs: Sequence[Finished], name: str = "seconds") -> float:
     """Return the median of what the processes found under a name."""
     return float(median(float(run.found[name]) for run in runs))
