@@ -44,7 +44,6 @@ from poleng_assets.core.thresholds import distance_limits
 from poleng_assets.study import Study
 
 SCORE_BANDS = 20
-_NO_ANSWER = -1e9  # no code is as low
 # Above it, a classifier can tell batch and reference apart well enough to be named.
 MAX_DOMAIN_AUC = 0.65
 
@@ -115,13 +114,15 @@ def measure_batch(
         ]
         like = there.iloc[matched.repeated()].reset_index(drop=True)
         found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
-        distances = [
-            *(Figure.compared(*key, value, limits.result()[key]) for key, value in found.items()),
-            *_composition(there, here, matched, study),
-        ]
         estimated = estimation.estimate(
             reference, batch[matched.comparable], matched, drawing.result(), study
         )
+        composition = list(_composition(there, here, matched, study))
+        # Last of all: the limits are drawn meanwhile.
+        distances = [
+            *(Figure.compared(*key, value, limits.result()[key]) for key, value in found.items()),
+            *composition,
+        ]
     measured = (*distances, *others, *figures.figures)
     shifted = any(figure.alert for figure in distances if figure.method in DISTANCES)
     return dataclasses.replace(
@@ -259,10 +260,16 @@ def _answered(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
     columns = {
         f.name: rows[f.name].fillna(float(np.median(list(f.codes))))
         if f.is_ordinal
-        else rows[f.name].fillna(_NO_ANSWER).astype("category").cat.rename_categories(str).astype(object)
+        else _as_names(rows[f.name])
         for f in study.features
     }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, index=rows.index)
+
+
+def _as_names(values: pd.Series) -> np.ndarray:
+    """Return answers as text, shape (n,), no answer being one like any other."""
+    which, answers = pd.factorize(values, use_na_sentinel=False)
+    return np.array([str(answer) for answer in answers], dtype=object)[which]
 
 
 @contextmanager
