@@ -101,7 +101,7 @@ USING (batch, scored_at);
 """
 
 
-# The hash of all tables and columns that a warehouse has, by which it is known to lack nothing.
+# Asks for the hash of all that a warehouse was last made to have, by which it is known to lack nothing.
 _LAYOUT = "SELECT comment FROM duckdb_tables() WHERE table_name = 'decisions'"
 
 

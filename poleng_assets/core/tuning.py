@@ -252,8 +252,7 @@ class _Search:
         # Its place among those that were finished: one that was killed leaves no gap in a model card.
         place = max((one.number for one in finished), default=-1) + 1
         trial.set_user_attr("place", place)
-        known = len(finished) + 1 < len(self.starts)
-        following = self.starts[len(finished) + 1] if more and known else None
+        following = next(iter(self.starts[len(finished) + 1 :]), None) if more else None
         self._cross_validate(trial, place, (kind, parameters), prunable=not start, following=following)
         return _trial(self.optuna.trials[trial.number])
 
@@ -303,15 +302,14 @@ class _Search:
         from joblib import cpu_count
 
         begun = self.ahead[1] if self.ahead[0] == point else {}
-        missing = [fold for fold in folds if fold not in begun]
-        left_over = -len(missing) % cpu_count()
-        fits = [(point, fold) for fold in missing]
+        fits = [(point, fold) for fold in folds if fold not in begun]
         if following is not None:
+            left_over = -len(fits) % cpu_count()
             fits += [(following, fold) for fold in range(self.policy.folds)[:left_over]]
         scored = side_by_side(lambda fit: self._score_fold(*fit), fits)
-        early = [fold for _, fold in fits[len(missing) :]]
-        self.ahead = following, dict(zip(early, scored[len(missing) :], strict=True))
-        begun = begun | dict(zip(missing, scored, strict=False))
+        done = [(of, fold, odds) for (of, fold), odds in zip(fits, scored, strict=True)]
+        self.ahead = following, {fold: odds for of, fold, odds in done if of is following}
+        begun = begun | {fold: odds for of, fold, odds in done if of is point}
         return [begun[fold] for fold in folds]
 
     def _score_fold(self, point: Point, fold: int) -> np.ndarray:
