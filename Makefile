@@ -24,7 +24,7 @@ IN_MEMORY = $(shell df --output=avail -k /dev/shm 2>/dev/null | awk 'NR == 2 && 
 test: $(STAMP)          ## run the tests
 	$(IN_MEMORY) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -m 'not timed' -n 3 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m timed
+	$(IN_MEMORY) $(BIN)/python -m pytest -m timed $$(grep -rl --include='*.py' mark.timed poleng_assets_tests)
 
 test-faults: $(STAMP)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)
 	PYTHONPATH=. $(BIN)/python tools/test_faults.py

@@ -5,6 +5,7 @@ Session fixtures are shared: a test that wants to change a frame takes ``.copy()
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -53,8 +54,13 @@ def table_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
 
 
 def pytest_configure() -> None:
-    """Give the workers of this run one folder for the homes that tests begin with."""
+    """Give the workers of this run one folder for the homes that tests begin with, and rarer collections.
+
+    All tests and the libraries that they load are millions of objects that live as long as the worker:
+    looking for garbage among them at every 700th new object is a twelfth of all work.
+    """
     os.environ[homes.SHARED] = str(homes.kept_folder())
+    gc.set_threshold(5_000, 20, 50)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

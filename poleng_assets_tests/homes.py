@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from functools import cache
@@ -31,7 +31,6 @@ from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.study import load_study
 
 STORE = "mlflow.db"
-FOUNDED = "home.tar.gz"
 # The folder that the workers of a test run share, in the environment.
 SHARED = "POLENG_TESTS_HOMES"
 
@@ -49,14 +48,37 @@ def new_home(folder: Path) -> Home:
 def founded_home(folder: Path, data: Path) -> Home:
     """Make a home in which the founding study of a survey has trained version 1, by the study in force."""
     founding = data / "field_studies" / "founding_study.parquet"
-    made_from = content_hash(founding) + load_study().model_dump_json()
-    kept = kept_folder() / f"founded_{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
-    with _one_makes(kept):
-        if not (kept / FOUNDED).exists():
-            _found(kept, founding)
+
+    def found(home: Home) -> None:
+        with open_instance(home) as instance:
+            defs = build_defs(home=home, settle_seconds=0.0)
+            conductor = Conductor(defs, instance, show=lambda report: None)
+            Landing(home, settle_seconds=0.0).submit("field_studies", founding)
+            conductor.settle()
+        assert Registry(home, load_study()).champion().version == 1
+
     home = Home(folder)
-    restore_backup(kept / FOUNDED, home)
+    restore_backup(kept_archive(f"founded {content_hash(founding)}", found), home)
     return home
+
+
+def kept_archive(what: str, make: Callable[[Home], None]) -> Path:
+    """Return the backup of a home in which something was done, under the study in force.
+
+    Args:
+        what: was done. Homes of the same name and study are the same home.
+        make: does it, in a new home, when no worker of this test run has.
+    """
+    made_from = f"{what} {load_study().model_dump_json()}"
+    kept = kept_folder() / f"home_{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
+    archive = kept / "home.tar.gz"
+    with _one_makes(kept):
+        if not archive.exists():
+            shutil.rmtree(kept, ignore_errors=True)  # a killed process may have begun
+            home = new_home(kept / "home")
+            make(home)
+            make_backup(home, Warehouse(home.warehouse, load_study()), archive)
+    return archive
 
 
 @cache
@@ -87,16 +109,3 @@ def _empty() -> Home:
             create_store(made.root / STORE)
             made.root.rename(home.root)
     return home
-
-
-def _found(folder: Path, founding: Path) -> None:
-    """Let the graph found a home, and keep its archive."""
-    shutil.rmtree(folder, ignore_errors=True)  # a killed process may have begun
-    home = new_home(folder / "home")
-    with open_instance(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
-        Landing(home, settle_seconds=0.0).submit("field_studies", founding)
-        conductor.settle()
-    assert Registry(home, load_study()).champion().version == 1
-    warehouse = Warehouse(home.warehouse, load_study())
-    make_backup(home, warehouse, folder / FOUNDED)

@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     It is the default one, by its variables, for as long as this module runs.
     """
     folder = tmp_path_factory.mktemp("python")
-    with quick_survey(folder) as data, open_founded(folder / "home", data) as workshop:
+    with quick_survey(folder, every_feature=True) as data, open_founded(folder / "home", data) as workshop:
         workshop.drop_frame("batches", "march", workshop.synthetic("batches", "clean_batch_1"))
         workshop.drop_frame("batches", "april", workshop.synthetic("batches", "drift_batch_1"))
         with patch.dict(os.environ, POLENG_HOME=str(workshop.home.root)):
@@ -364,9 +364,11 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # set by other test
     os.environ.pop(name, None)
 import mlflow
 from poleng_assets import load_champion
-before = dict(os.environ)
+def settings():
+    return {{name: value for name, value in os.environ.items() if "MLFLOW" in name}}
+before = settings()
 load_champion()
-assert not mlflow.is_tracking_uri_set() and os.environ == before
+assert not mlflow.is_tracking_uri_set() and settings() == before
 mlflow.set_tracking_uri("sqlite:///{tmp_path}/own.db")
 mlflow.set_registry_uri("sqlite:///{tmp_path}/registry.db")
 load_champion()

@@ -102,7 +102,7 @@ def laid_out(folder: Path) -> Iterator[Desk]:
     folder.mkdir()
     for name in ("poleng_assets", "deploy"):
         (folder / name).symlink_to(CHECKOUT / name)
-    quick = write_quick_study(folder / "quick.yaml")
+    quick = write_quick_study(folder / "quick.yaml", every_feature=True)
     settings = {"POLENG_STUDY": str(quick), "POLENG_HOME": str(folder / "data")}
     with patch.dict(os.environ, settings):
         _write_readers_files(folder)

@@ -30,6 +30,7 @@ def test_killed_work_ends_as_if_nothing_had_happened(tmp_path: Path):
         seed=7,
         data=None,
         out=tmp_path / "kills",
+        workers=1,
         daemon=0,
         chapters=("founding", "clean batch"),
         checked=False,

@@ -149,7 +149,6 @@ def test_a_first_model_that_fails_its_gates_serves_nobody(workshop: Workshop):
     assert workshop.decisions() == ["retrain", "reject"]
     assert not workshop.checks("retrain_and_promote")["champion_can_serve"]
     assert "was refused: AUC on the holdout" in workshop.conductor.skips["overseer"]
-    workshop.drop("field_studies", "founding_study")
 
 
 def test_drift_without_field_data_makes_the_list_with_the_present_champion(trained: Workshop):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,7 +23,7 @@ from poleng_assets.runs import (
     process_name,
 )
 from poleng_assets.study import load_study
-from poleng_assets_tests.graph.conftest import Workshop
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 
 def tick(workshop: Workshop, name: str) -> dg.SensorResult | dg.SkipReason:
@@ -53,6 +55,13 @@ def studied(workshop: Workshop) -> Workshop:
     workshop.instance.add_dynamic_partitions("field_study", ["founding_study"])
     workshop.conductor._run(workshop.conductor.defs.get_sensor_def("field_studies_arrivals"), request)
     return workshop
+
+
+@pytest.fixture
+def founded(tmp_path: Path, survey_data: Path) -> Iterator[Workshop]:
+    """A home of its own whose first champion serves."""
+    with open_founded(tmp_path / "home", survey_data) as workshop:
+        yield workshop
 
 
 def test_a_dropped_file_is_asked_for_once_while_its_run_is_at_work(workshop: Workshop):
@@ -123,33 +132,31 @@ def test_a_model_waits_for_a_study_that_is_on_its_way(studied: Workshop):
     assert requests(studied, "overseer") == []
 
 
-def test_three_drifted_batches_between_two_ticks_ask_for_one_retraining(studied: Workshop):
-    studied.conductor.settle()
+def test_three_drifted_batches_between_two_ticks_ask_for_one_retraining(founded: Workshop):
     for number in (1, 2, 3):
-        studied.landing.submit("batches", studied.data / "batches" / f"drift_batch_{number}.parquet")
-    studied.landing.submit("field_studies", studied.data / "field_studies" / "followup_study.parquet")
-    arrivals = [s for s in studied.conductor.defs.sensors or [] if s.name != "overseer"]
+        founded.landing.submit("batches", founded.data / "batches" / f"drift_batch_{number}.parquet")
+    founded.landing.submit("field_studies", founded.data / "field_studies" / "followup_study.parquet")
+    arrivals = [s for s in founded.conductor.defs.sensors or [] if s.name != "overseer"]
     for sensor in arrivals:
-        studied.conductor._tick(sensor)
-    asked = requests(studied, "overseer")
+        founded.conductor._tick(sensor)
+    asked = requests(founded, "overseer")
     assert [request.job_name for request in asked] == ["retrain_and_promote"]
-    studied.conductor.settle()
-    assert studied.decisions().count("retrain") == 2
+    founded.conductor.settle()
+    assert founded.decisions().count("retrain") == 2
     for number in (1, 2, 3):
-        assert [version for _, version in studied.verdicts(f"drift_batch_{number}")] == [1, 2]
+        assert [version for _, version in founded.verdicts(f"drift_batch_{number}")] == [1, 2]
 
 
-def test_a_batch_whose_scoring_died_is_scored_by_the_overseer(studied: Workshop):
-    studied.conductor.settle()
-    studied.drop("batches", "clean_batch_1")
-    with studied.warehouse.connect() as con:
+def test_a_batch_whose_scoring_died_is_scored_by_the_overseer(founded: Workshop):
+    founded.drop("batches", "clean_batch_1")
+    with founded.warehouse.connect() as con:
         con.execute("DELETE FROM drift_reports")
-    studied.instance.wipe_assets([dg.AssetKey("contact_list"), dg.AssetKey("drift_report")])
-    (studied.home.contact_lists / "clean_batch_1.csv").unlink()
-    studied.conductor._cursors.clear()
-    studied.conductor.settle()
-    assert studied.verdicts("clean_batch_1") == [("clear", 1)]
-    assert len(studied.contact_list("clean_batch_1")) > 0
+    founded.instance.wipe_assets([dg.AssetKey("contact_list"), dg.AssetKey("drift_report")])
+    (founded.home.contact_lists / "clean_batch_1.csv").unlink()
+    founded.conductor._cursors.clear()
+    founded.conductor.settle()
+    assert founded.verdicts("clean_batch_1") == [("clear", 1)]
+    assert len(founded.contact_list("clean_batch_1")) > 0
 
 
 def test_a_run_whose_process_is_gone_is_buried(workshop: Workshop):
@@ -206,28 +213,27 @@ def test_failures_before_the_last_success_do_not_count(workshop: Workshop):
     assert attempts(workshop.instance, "again").number == 4
 
 
-def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(studied: Workshop):
-    studied.conductor.settle()
+def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(founded: Workshop):
     study = load_study()
-    people = studied.synthetic("field_studies", "founding_study")
-    trained = studied.query(f"SELECT \"{study.id}\" FROM field_study_rows WHERE part = 'train'")
+    people = founded.synthetic("field_studies", "founding_study")
+    trained = founded.query(f"SELECT \"{study.id}\" FROM field_study_rows WHERE part = 'train'")
     people = people[people[study.id].isin([one for (one,) in trained])]
     # Wrong labels, and answers that put all of them into the training part: the holdout knows better.
     ids = [f"wrong-{number}" for number in range(len(people))]
     wrong = people.assign(**{study.id: ids})
     wrong[study.target.name] = 1 - people[study.target.name].to_numpy()
-    studied.drop_frame("field_studies", "wrong_labels", wrong)
-    studied.drop("batches", "drift_batch_1")
-    decided = studied.query("SELECT kind, reason FROM decisions ORDER BY decided_at")
+    founded.drop_frame("field_studies", "wrong_labels", wrong)
+    founded.drop("batches", "drift_batch_1")
+    decided = founded.query("SELECT kind, reason FROM decisions ORDER BY decided_at")
     kinds = [kind for kind, _ in decided]
     assert kinds[:5] == ["retrain", "promote", "hold", "retrain", "reject"]
     # Nothing is left to learn from: the list is made, and labels are asked for.
     assert sorted(kinds[5:]) == ["request", "skip"]
     assert "log-loss" in decided[4][1]
     assert "the newest challenger was not promoted" in dict(decided)["skip"]
-    assert studied.registry.champion().version == 1
-    assert studied.query("SELECT DISTINCT part FROM field_study_rows WHERE field_study = 'wrong_labels'") == [
+    assert founded.registry.champion().version == 1
+    assert founded.query("SELECT DISTINCT part FROM field_study_rows WHERE field_study = 'wrong_labels'") == [
         ("train",)
     ]
-    assert studied.contact_list("drift_batch_1")["remark"].str.contains("caution").all()
-    assert studied.conductor.settle() == []
+    assert founded.contact_list("drift_batch_1")["remark"].str.contains("caution").all()
+    assert founded.conductor.settle() == []

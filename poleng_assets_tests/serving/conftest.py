@@ -18,7 +18,6 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from poleng_assets.backup import make_backup
 from poleng_assets.core.model import Model
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.warehouse import Warehouse
@@ -32,6 +31,7 @@ from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import Study, load_study
 from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import open_workshop
+from poleng_assets_tests.homes import kept_archive
 
 BATCH = "clean_batch_1"
 LATER_BATCH = "drift_batch_1"
@@ -111,7 +111,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A home whose graph has trained a blend of all three kinds, and has scored two batches with it."""
     folder = tmp_path_factory.mktemp("served")
-    path = write_quick_study(folder / "study.yaml")
+    path = write_quick_study(folder / "study.yaml", every_feature=True)
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["policies"]["training"] |= {
         "candidates": ["xgboost", "logistic", "forest"],
@@ -121,22 +121,31 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     }
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     with patch.dict(os.environ, POLENG_STUDY=str(path)):
-        study = load_study()
-        write_scenario_data(study, folder / "data", scale=0.1)
-        with open_workshop(folder / "home", folder / "data") as workshop:
-            workshop.drop("field_studies", "founding_study")
-            workshop.drop("batches", BATCH)
-            workshop.drop("batches", LATER_BATCH)
-        made = Served(workshop.home, study, path)
+        study, home = load_study(), Home(folder / "home")
+        restore_backup(_served_archive(), home)
+        made = Served(home, study, path)
         kinds = {one["kind"] for one in json.loads(made.registry.version(1).tags["recipe"])["ingredients"]}
         assert kinds == {"xgboost", "logistic", "forest"}
         yield made
 
 
+def _served_archive() -> Path:
+    """Let the graph train and score, in one of the workers of a test run."""
+
+    def work(home: Home) -> None:
+        data = home.root.parent / "data"
+        write_scenario_data(load_study(), data, scale=0.1)
+        with open_workshop(home.root, data) as workshop:
+            workshop.drop("field_studies", "founding_study")
+            workshop.drop("batches", BATCH)
+            workshop.drop("batches", LATER_BATCH)
+
+    return kept_archive("founded, and two batches scored", work)
+
+
 @pytest.fixture(scope="package")
-def archive(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("archive") / "home.tar.gz"
-    return make_backup(served.home, Warehouse(served.home.warehouse, served.study), target).path
+def archive(served: Served) -> Path:
+    return _served_archive()
 
 
 @pytest.fixture
