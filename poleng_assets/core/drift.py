@@ -190,12 +190,17 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
     import nannyml
 
     names = study.feature_names
-    calculator = nannyml.MissingValuesCalculator(column_names=names, normalize=True, chunk_number=1)
-    result = calculator.fit(there[names]).calculate(here[names]).filter(period="analysis").to_df()
+    # Most surveys have an answer of everybody to most questions: only of the others has NannyML to count.
+    missed = [name for name in names if there[name].hasnans or here[name].hasnans]
+    shares = dict.fromkeys(names, 0.0)
+    if missed:
+        calculator = nannyml.MissingValuesCalculator(column_names=missed, normalize=True, chunk_number=1)
+        result = calculator.fit(there[missed]).calculate(here[missed]).filter(period="analysis").to_df()
+        shares |= {name: float(result[(name, "value")].iloc[0]) for name in missed}
     for name in names:
         usual = float(there[name].isna().mean())
         upper = min(usual + study.policies.overseer.max_missing_rise, 1.0)
-        yield Figure.compared(name, MISSING, float(result[(name, "value")].iloc[0]), upper)
+        yield Figure.compared(name, MISSING, shares[name], upper)
     ordinal = [f.name for f in study.features if f.is_ordinal and there[f.name].notna().any()]
     if not ordinal:
         return
