@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,9 @@ from poleng_assets.core.figures import (
 from poleng_assets.core.matching import Match, match
 from poleng_assets.core.thresholds import distance_limits
 from poleng_assets.study import Study
+
+if TYPE_CHECKING:
+    from nannyml.base import AbstractResult
 
 SCORE_BANDS = 20
 # Above it, a classifier can tell batch and reference apart well enough to be named.
@@ -174,12 +178,13 @@ def _univariate(
         categorical_methods=list(DISTANCES),
         chunk_number=1,
     )
-    result = calculator.fit(reference[names]).calculate(batch[names]).filter(period="analysis").to_df()
+    result = calculator.fit(reference[names]).calculate(batch[names])
+    told = _of_the_batch(result)
     found = {}
     for name in names:
         comparable = reference[name].notna().any() and batch[name].notna().any()
         for method in DISTANCES:
-            value = float(result[(name, method, "value")].iloc[0])
+            value = float(told[name, method, "value"])
             # SciPy takes the root of -1e-17 when the two are equal: no distance, rather than unknown.
             found[name, method] = 0.0 if math.isnan(value) and comparable else value
     return found
@@ -195,8 +200,8 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
     shares = dict.fromkeys(names, 0.0)
     if missed:
         calculator = nannyml.MissingValuesCalculator(column_names=missed, normalize=True, chunk_number=1)
-        result = calculator.fit(there[missed]).calculate(here[missed]).filter(period="analysis").to_df()
-        shares |= {name: float(result[(name, "value")].iloc[0]) for name in missed}
+        told = _of_the_batch(calculator.fit(there[missed]).calculate(here[missed]))
+        shares |= {name: float(told[name, "value"]) for name in missed}
     for name in names:
         usual = float(there[name].isna().mean())
         upper = min(usual + study.policies.overseer.max_missing_rise, 1.0)
@@ -205,10 +210,16 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
     if not ordinal:
         return
     ranges = nannyml.NumericalRangeCalculator(column_names=ordinal, normalize=True, chunk_number=1)
-    found = ranges.fit(there[ordinal]).calculate(here[ordinal]).filter(period="analysis").to_df()
+    told = _of_the_batch(ranges.fit(there[ordinal]).calculate(here[ordinal]))
     for name in ordinal:
-        value = float(found[(name, "value")].iloc[0])
+        value = float(told[name, "value"])
         yield Figure.compared(name, OUT_OF_RANGE, value, study.policies.overseer.max_outside_support)
+
+
+def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
+    """Return what NannyML found of the batch, which is one chunk, by the names of its columns."""
+    (row,) = result.filter(period="analysis").to_df().to_dict("records")
+    return row
 
 
 def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
