@@ -1,4 +1,7 @@
-"""The shipped study with policies that take seconds: faults are injected into the same code, many times."""
+"""The shipped study made small: policies that take seconds, and half of the features.
+
+Faults are injected into the same code, many times.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from unittest.mock import patch
 import yaml
 
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study import STUDIES, load_study
+from poleng_assets.study import STUDIES, Study, load_study
+
+SHIPPED = STUDIES / "political_engagement.yaml"
 
 
 @contextmanager
@@ -25,16 +30,23 @@ def quick_survey(folder: Path, *, every_feature: bool = False) -> Iterator[Path]
         yield folder / "data"
 
 
+@contextmanager
+def half_survey(folder: Path, scale: float) -> Iterator[Path]:
+    """Put the policies as they ship in force on half of the features; yield the folder of made-up data."""
+    study = _write(_on_half_of_the_features(_shipped()), folder / "half.yaml")
+    with patch.dict(os.environ, POLENG_STUDY=str(study)):
+        write_scenario_data(load_study(), folder / "data", scale=scale)
+        yield folder / "data"
+
+
 def write_quick_study(path: Path, *, every_feature: bool = False) -> Path:
     """Write the study to ``path``, which ``POLENG_STUDY`` may name; return the path.
 
     One candidate, few trees, few resamples; gates so wide that a model of a few hundred people passes
     them. Half of the features, unless every one is asked for; their codes and labels are the shipped ones.
     """
-    content = yaml.safe_load((STUDIES / "political_engagement.yaml").read_text(encoding="utf-8"))
+    content = _shipped() if every_feature else _on_half_of_the_features(_shipped())
     policies = content["policies"]
-    if not every_feature:
-        content["features"] = _fewer(content)
     policies["training"] |= {
         "candidates": ["xgboost"],
         "max_blended": 1,
@@ -60,31 +72,42 @@ def write_quick_study(path: Path, *, every_feature: bool = False) -> Path:
         "shadow_batches": 1,
     }
     policies["overseer"] |= {"resamples": 100, "min_rows": 50}
+    return _write(content, path)
+
+
+def half_of_the_features(study: Study) -> Study:
+    """Return the study with a third of the features of each kind, and all that it speaks of elsewhere."""
+    policies = study.policies
+    named = {
+        *study.contact_list,
+        *study.protected,
+        *policies.contact.withheld_reasons,
+        *policies.training.masked,
+        policies.training.varies_by,
+        policies.overseer.compare_within,
+    }
+    others: Counter[str] = Counter()
+    kept = []
+    for feature in study.features:
+        if feature.name not in named:
+            others[feature.kind] += 1
+        if feature.name in named or others[feature.kind] % 3 == 1:
+            kept.append(feature)
+    return study.model_copy(update={"features": tuple(kept)})
+
+
+def _on_half_of_the_features(content: dict[str, Any]) -> dict[str, Any]:
+    names = half_of_the_features(load_study(SHIPPED)).feature_names
+    return content | {"features": [one for one in content["features"] if one["name"] in names]}
+
+
+def _shipped() -> dict[str, Any]:
+    return yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+
+
+def _write(content: dict[str, Any], path: Path) -> Path:
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
-
-
-def _fewer(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the features that the study speaks of elsewhere, and a third of the others of each kind."""
-    training, overseer = study["policies"]["training"], study["policies"]["overseer"]
-    named = {
-        *study["contact_list"],
-        *study["protected"],
-        *study["policies"]["contact"]["withheld_reasons"],
-        *training["masked"],
-        training["varies_by"],
-        overseer["compare_within"],
-    }
-    seen: Counter[str] = Counter()
-    kept = []
-    for feature in study["features"]:
-        if feature["name"] in named:
-            kept.append(feature)
-        else:
-            if seen[feature["kind"]] % 3 == 0:
-                kept.append(feature)
-            seen[feature["kind"]] += 1
-    return kept
 
 
 def ask_for_a_long_training(path: Path, rounds: int) -> None:
@@ -96,4 +119,4 @@ def ask_for_a_long_training(path: Path, rounds: int) -> None:
         "max_depth": 6,
         "folds": 3,
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    _write(content, path)

@@ -21,6 +21,7 @@ from poleng_assets.resources.registry import Registry
 from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
+from poleng_assets_tests.faults.quick_study import half_survey
 from poleng_assets_tests.homes import founded_home, new_home
 
 SCALE = 0.25
@@ -104,6 +105,13 @@ def survey_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("survey")
     write_scenario_data(load_study(), folder, scale=SCALE)
     return folder
+
+
+@pytest.fixture(scope="module")
+def half_survey_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The shipped policies are in force on half of the features, for a module; the folder of its data."""
+    with half_survey(tmp_path_factory.mktemp("half_survey"), SCALE) as data:
+        yield data
 
 
 @contextmanager

@@ -1,13 +1,22 @@
 """Files that are wrong, and moments at which things go wrong: a clear message, and nothing lost."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from poleng_assets.study import load_study
 from poleng_assets.terminal import show_run
+from poleng_assets_tests.faults.quick_study import SHIPPED, half_of_the_features
 from poleng_assets_tests.graph.conftest import Workshop
 
-STUDY = load_study()
+STUDY = half_of_the_features(load_study(SHIPPED))
+
+
+@pytest.fixture(scope="module")
+def survey_data(half_survey_data: Path) -> Path:
+    """Half of the features are enough here."""
+    return half_survey_data
 
 
 def fresh_ids(frame: pd.DataFrame, prefix: str) -> pd.DataFrame:

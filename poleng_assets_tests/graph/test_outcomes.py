@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,12 @@ from poleng_assets_tests.graph.conftest import Workshop
 
 STUDY = load_study()
 ID, TARGET = STUDY.id, STUDY.target.name
+
+
+@pytest.fixture(scope="module")
+def survey_data(half_survey_data: Path) -> Path:
+    """Half of the features are enough here."""
+    return half_survey_data
 
 
 def metadata_of(workshop: Workshop, asset: str, partition: str | None = None) -> dict[str, Any]:

@@ -21,10 +21,21 @@ from poleng_assets.sensors import serving_version
 from poleng_assets.simulation.conductor import RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.quick_study import quick_survey, write_quick_study
+from poleng_assets_tests.faults.quick_study import (
+    SHIPPED,
+    half_of_the_features,
+    quick_survey,
+    write_quick_study,
+)
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
-STUDY = load_study()
+STUDY = half_of_the_features(load_study(SHIPPED))
+
+
+@pytest.fixture(scope="module")
+def survey_data(half_survey_data: Path) -> Path:
+    """Half of the features are enough here."""
+    return half_survey_data
 
 
 def put_back(workshop: Workshop, **config: Any) -> RunReport:

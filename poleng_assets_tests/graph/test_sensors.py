@@ -26,6 +26,12 @@ from poleng_assets.study import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 
+@pytest.fixture(scope="module")
+def survey_data(half_survey_data: Path) -> Path:
+    """Half of the features are enough here."""
+    return half_survey_data
+
+
 def tick(workshop: Workshop, name: str) -> dg.SensorResult | dg.SkipReason:
     sensor: Any = workshop.conductor.defs.get_sensor_def(name)
     resources = {"landing": (workshop.conductor.defs.resources or {})["landing"]}

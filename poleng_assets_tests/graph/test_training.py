@@ -24,11 +24,12 @@ from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.study import Budget, load_study
 from poleng_assets_tests.conftest import with_policies
+from poleng_assets_tests.faults.quick_study import SHIPPED, half_of_the_features
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
-# The shipped study with few rounds and few trials: a training takes seconds.
+# Few features, few rounds and few trials: a training takes seconds.
 SMALL = with_policies(
-    load_study(),
+    half_of_the_features(load_study(SHIPPED)),
     training={
         "rounds": 40,
         "learning_rate": 0.2,
@@ -51,6 +52,12 @@ class DiesOnce(Registry):
             self.alive.append("from now on")
             raise ConnectionError("gone between the ledger and the alias")
         super().set_alias(alias, version)
+
+
+@pytest.fixture(scope="module")
+def survey_data(half_survey_data: Path) -> Path:
+    """Half of the features are enough here."""
+    return half_survey_data
 
 
 def conductor_of(workshop: Workshop, registry: Registry) -> Conductor:
