@@ -57,7 +57,7 @@ def pytest_configure() -> None:
     """Give the workers of this run one folder for the homes that tests begin with, and rarer collections.
 
     All tests and the libraries that they load are millions of objects that live as long as the worker:
-    looking for garbage among them at every 700th new object is a twelfth of all work.
+    looking for garbage among them at every 700th new object is a tenth of all work.
     """
     os.environ[homes.SHARED] = str(homes.kept_folder())
     gc.set_threshold(5_000, 20, 50)

@@ -178,8 +178,7 @@ def _univariate(
         categorical_methods=list(DISTANCES),
         chunk_number=1,
     )
-    result = calculator.fit(reference[names]).calculate(batch[names])
-    told = _of_the_batch(result)
+    told = _of_the_batch(calculator.fit(reference[names]).calculate(batch[names]))
     found = {}
     for name in names:
         comparable = reference[name].notna().any() and batch[name].notna().any()
@@ -217,7 +216,7 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
 
 
 def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
-    """Return what NannyML found of the batch, which is one chunk, by the names of its columns."""
+    """Return what NannyML found of the rows to compare, which are one chunk, by the names of its columns."""
     (row,) = result.filter(period="analysis").to_df().to_dict("records")
     return row
 
@@ -233,16 +232,13 @@ def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: S
     batch = here[matched.comparable].reset_index(drop=True)
     calculator = nannyml.DataReconstructionDriftCalculator(column_names=names, chunk_number=1)
     calculator.fit(_answered(learned, study))
-    usual, found = (
-        calculator.calculate(_answered(rows, study)).filter(period="analysis").to_df()[key].iloc[0]
-        for rows in (kept, batch)
-        for key in ["reconstruction_error"]
-    )
+    usual, found = (_of_the_batch(calculator.calculate(_answered(rows, study))) for rows in (kept, batch))
+    key = "reconstruction_error"
     # The repeated rows are no more people than there are; so many would tell as much.
-    spread = float(usual["sampling_error"]) * math.sqrt(2 * len(kept) / matched.effective_rows)
-    error = math.hypot(float(found["sampling_error"]), spread)
+    spread = float(usual[key, "sampling_error"]) * math.sqrt(2 * len(kept) / matched.effective_rows)
+    error = math.hypot(float(found[key, "sampling_error"]), spread)
     reach = NormalDist().inv_cdf(1 - policy.false_alarms / 2) * error
-    value, middle = float(found["value"]), float(usual["value"])
+    value, middle = float(found[key, "value"]), float(usual[key, "value"])
     yield Figure.compared(ALL_COLUMNS, RECONSTRUCTION, value, middle + reach, max(middle - reach, 0.0))
 
 
@@ -262,8 +258,8 @@ def _domain_classifier(
         hyperparameters={"verbosity": -1, "n_jobs": 1, "random_state": study.policies.overseer.seed},
     )
     batch = here.loc[matched.comparable, names].reset_index(drop=True)
-    result = calculator.fit(like[names]).calculate(batch).filter(period="analysis").to_df()
-    value = float(result[("domain_classifier_auroc", "value")].iloc[0])
+    told = _of_the_batch(calculator.fit(like[names]).calculate(batch))
+    value = float(told["domain_classifier_auroc", "value"])
     yield Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
 
 

@@ -32,7 +32,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from poleng_assets import jobs
 from poleng_assets.core.accounting import rows_in
@@ -47,7 +46,8 @@ from poleng_assets.resources.landing import Landing
 from poleng_assets.sensors import CHAMPION_ASSET, batch_arrivals, field_study_arrivals, outcome_arrivals
 from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study import STUDIES, Study, load_study
+from poleng_assets.study import Study, load_study
+from poleng_assets_tests.faults.quick_study import shipped, write_study
 
 ROWS = 100
 MAX_EXPANDED_MEGABYTES = 24
@@ -1519,9 +1519,9 @@ def corpus_people(study: Study) -> pd.DataFrame:
 @contextmanager
 def _study_named(path: Path) -> Iterator[Study]:
     """Write the shipped study with a small limit on expansion, and let ``POLENG_STUDY`` name it."""
-    content = yaml.safe_load((STUDIES / "political_engagement.yaml").read_text(encoding="utf-8"))
+    content = shipped()
     content["policies"]["ingestion"]["max_expanded_megabytes"] = MAX_EXPANDED_MEGABYTES
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_study(content, path)
     before = os.environ.get("POLENG_STUDY")
     os.environ["POLENG_STUDY"] = str(path)
     try:

@@ -25,18 +25,24 @@ SHIPPED = STUDIES / "political_engagement.yaml"
 def quick_survey(folder: Path, *, every_feature: bool = False) -> Iterator[Path]:
     """Put the quick study in force, as ``quick.yaml`` of a folder; yield the folder of its made-up data."""
     study = write_quick_study(folder / "quick.yaml", every_feature=every_feature)
-    with patch.dict(os.environ, POLENG_STUDY=str(study)):
-        write_scenario_data(load_study(), folder / "data", scale=0.05)
-        yield folder / "data"
+    with _in_force(study, 0.05) as data:
+        yield data
 
 
 @contextmanager
 def half_survey(folder: Path, scale: float) -> Iterator[Path]:
     """Put the policies as they ship in force on half of the features; yield the folder of made-up data."""
-    study = _write(_on_half_of_the_features(_shipped()), folder / "half.yaml")
+    study = write_study(_on_half_of_the_features(shipped()), folder / "half.yaml")
+    with _in_force(study, scale) as data:
+        yield data
+
+
+@contextmanager
+def _in_force(study: Path, scale: float) -> Iterator[Path]:
+    data = study.parent / "data"
     with patch.dict(os.environ, POLENG_STUDY=str(study)):
-        write_scenario_data(load_study(), folder / "data", scale=scale)
-        yield folder / "data"
+        write_scenario_data(load_study(), data, scale=scale)
+        yield data
 
 
 def write_quick_study(path: Path, *, every_feature: bool = False) -> Path:
@@ -45,7 +51,7 @@ def write_quick_study(path: Path, *, every_feature: bool = False) -> Path:
     One candidate, few trees, few resamples; gates so wide that a model of a few hundred people passes
     them. Half of the features, unless every one is asked for; their codes and labels are the shipped ones.
     """
-    content = _shipped() if every_feature else _on_half_of_the_features(_shipped())
+    content = shipped() if every_feature else _on_half_of_the_features(shipped())
     policies = content["policies"]
     policies["training"] |= {
         "candidates": ["xgboost"],
@@ -72,7 +78,7 @@ def write_quick_study(path: Path, *, every_feature: bool = False) -> Path:
         "shadow_batches": 1,
     }
     policies["overseer"] |= {"resamples": 100, "min_rows": 50}
-    return _write(content, path)
+    return write_study(content, path)
 
 
 def half_of_the_features(study: Study) -> Study:
@@ -101,11 +107,13 @@ def _on_half_of_the_features(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"features": [one for one in content["features"] if one["name"] in names]}
 
 
-def _shipped() -> dict[str, Any]:
+def shipped() -> dict[str, Any]:
+    """Return the content of the study file that ships, to be changed."""
     return yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
 
 
-def _write(content: dict[str, Any], path: Path) -> Path:
+def write_study(content: dict[str, Any], path: Path) -> Path:
+    """Write the content of a study to ``path``, which ``POLENG_STUDY`` may name; return the path."""
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
@@ -119,4 +127,4 @@ def ask_for_a_long_training(path: Path, rounds: int) -> None:
         "max_depth": 6,
         "folds": 3,
     }
-    _write(content, path)
+    write_study(content, path)

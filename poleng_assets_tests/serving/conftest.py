@@ -29,7 +29,7 @@ from poleng_assets.serving.app import build_app
 from poleng_assets.serving.watch import Watch
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import Study, load_study
-from poleng_assets_tests.faults.quick_study import write_quick_study
+from poleng_assets_tests.faults.quick_study import write_quick_study, write_study
 from poleng_assets_tests.graph.conftest import open_workshop
 from poleng_assets_tests.homes import kept_archive
 
@@ -119,7 +119,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "min_blend_gain": 0.0,
         "quick": {"trials": 4, "minutes": 5},
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_study(content, path)
     with patch.dict(os.environ, POLENG_STUDY=str(path)):
         study, home = load_study(), Home(folder / "home")
         restore_backup(_served_archive(), home)
@@ -143,16 +143,11 @@ def _served_archive() -> Path:
     return kept_archive("founded, and two batches scored", work)
 
 
-@pytest.fixture(scope="package")
-def archive(served: Served) -> Path:
-    return _served_archive()
-
-
 @pytest.fixture
-def copied(served: Served, archive: Path, tmp_path: Path) -> Served:
+def copied(served: Served, tmp_path: Path) -> Served:
     """A home of its own to change: the served one, restored in another place."""
     home = Home(tmp_path / "home")
-    restore_backup(archive, home)
+    restore_backup(_served_archive(), home)
     return Served(home, served.study, served.study_file)
 
 
