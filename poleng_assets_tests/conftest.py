@@ -17,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import sqlalchemy
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
@@ -95,6 +97,27 @@ def _dagster_keeps_its_engines() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for storage in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
             patch.setattr(storage, "create_engine", create_engine)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alembic_reads_its_scripts_once() -> Iterator[None]:
+    """Dagster asks for the newest revision of a run's log three times a run, MLflow at each new store.
+
+    Alembic loads every revision there is to tell, which is as much work as to make the tables. They do not
+    change while tests run.
+    """
+    read = ScriptDirectory.from_config.__func__
+    kept: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(cls: type[ScriptDirectory], config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in kept:
+            kept[place] = read(cls, config)
+        return kept[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", classmethod(from_config))
         yield
 
 
