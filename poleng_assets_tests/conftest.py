@@ -107,17 +107,17 @@ def _alembic_reads_its_scripts_once() -> Iterator[None]:
     Alembic loads every revision there is to tell, which is as much work as to make the tables. They do not
     change while tests run.
     """
-    read = ScriptDirectory.from_config.__func__
+    read = ScriptDirectory.from_config
     kept: dict[str | None, ScriptDirectory] = {}
 
-    def from_config(cls: type[ScriptDirectory], config: Config) -> ScriptDirectory:
+    def from_config(config: Config) -> ScriptDirectory:
         place = config.get_main_option("script_location")
         if place not in kept:
-            kept[place] = read(cls, config)
+            kept[place] = read(config)
         return kept[place]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScriptDirectory, "from_config", classmethod(from_config))
+        patch.setattr(ScriptDirectory, "from_config", staticmethod(from_config))
         yield
 
 
