@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
 from poleng_assets.core.evaluation import (
     GROUP_COLUMNS,
@@ -102,6 +103,25 @@ def test_with_one_class_only_there_is_no_ranking_to_speak_of(only: int):
 
 def test_log_loss_of_one_class_is_still_right():
     assert score_metrics(np.ones(1), np.array([0.25]))["log_loss"] == pytest.approx(-math.log(0.25))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("decimals", [1, 6], ids=["tied", "apart"])
+def test_figures_are_those_of_scikit_learn(many: Rows, decimals: int, dtype: str):
+    """Scores of 0 and 1 that turned out wrong are among the tied ones."""
+    target, score = many[0], many[1].round(decimals).astype(dtype)
+    theirs = {
+        "log_loss": metrics.log_loss(target, score),
+        "brier": metrics.brier_score_loss(target, score),
+        "auc": metrics.roc_auc_score(target, score),
+        "average_precision": metrics.average_precision_score(target, score),
+    }
+    figures = score_metrics(target, score)
+    assert {name: figures[name] for name in theirs} == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_wrong_certainty_costs_much_but_not_everything():
+    assert score_metrics(np.array([1, 0]), np.array([0.0, 1.0]))["log_loss"] == pytest.approx(36.04, abs=0.01)
 
 
 def test_precision_of_no_contacts_is_zero():
