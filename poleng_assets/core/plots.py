@@ -61,8 +61,7 @@ def holdout_plots(target: np.ndarray, scores: Scores) -> dict[str, bytes]:
 
     Returns:
         PNG by title, always the five of :data:`CAPTIONS`; calibration is drawn in bins of equal mass with
-        Wilson's 95 % intervals. Views that one class alone
-        does not have say so in the picture.
+        Wilson's 95 % intervals. Views that one class alone does not have say so in the picture.
 
     Raises:
         ValueError: there is no model, or its scores have another length than the target.

@@ -20,7 +20,7 @@ from poleng_assets_tests.homes import new_home
 
 pytestmark = pytest.mark.slow
 
-# One of each way in each chapter.
+# Two of each way.
 KILLS = 4
 
 
