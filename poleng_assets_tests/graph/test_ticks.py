@@ -18,7 +18,7 @@ from poleng_assets.definitions import build_defs
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.resources.landing import Landing
-from poleng_assets.runs import attempts_of
+from poleng_assets.runs import PARTITION_TAG, REQUEST_TAG, attempts_of
 from poleng_assets.sensors import FEW, survey
 from poleng_assets.study import load_study
 from poleng_assets_tests.homes import new_home
@@ -91,6 +91,20 @@ def offices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Office, 
     folder = tmp_path_factory.mktemp("offices")
     with open_office(folder / "young", 60) as young, open_office(folder / "old", 1200) as old:
         yield young, old
+
+
+def test_dagster_reads_the_history_as_if_it_had_written_all_of_it(office: Office):
+    for number, name in enumerate(batch_names(3)):
+        (run,) = office.instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: name}))
+        assert run.tags[REQUEST_TAG] == f"batches/{name}.parquet/{number}"
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("batches"), asset_partitions=[name])
+        (record,) = office.instance.fetch_materializations(wanted, limit=10).records
+        assert record.run_id == record.event_log_entry.run_id == run.run_id
+        assert record.timestamp == pytest.approx(record.event_log_entry.timestamp, abs=1e-3)
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.partition == name
+        assert record.asset_materialization.metadata["content_hash"].value == f"{number:064}"
+    assert office.instance.get_latest_materialization_event(dg.AssetKey("batches")) == record.event_log_entry
 
 
 @pytest.mark.parametrize("name", SENSORS)
