@@ -231,8 +231,10 @@ def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: S
     learned, kept = (there.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1))
     batch = here[matched.comparable].reset_index(drop=True)
     calculator = nannyml.DataReconstructionDriftCalculator(column_names=names, chunk_number=1)
-    calculator.fit(_answered(learned, study))
-    usual, found = (_of_the_batch(calculator.calculate(_answered(rows, study))) for rows in (kept, batch))
+    calculator.fit(_as_quantities(learned, learned, study))
+    usual, found = (
+        _of_the_batch(calculator.calculate(_as_quantities(rows, learned, study))) for rows in (kept, batch)
+    )
     key = "reconstruction_error"
     # The repeated rows are no more people than there are; so many would tell as much.
     spread = float(usual[key, "sampling_error"]) * math.sqrt(2 * len(kept) / matched.effective_rows)
@@ -263,25 +265,22 @@ def _domain_classifier(
     yield Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
 
 
-def _answered(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Return ordinal answers as numbers and the others as text, without holes.
+def _as_quantities(rows: pd.DataFrame, learned: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return ordinal answers as they are, and of the others how common they are among ``learned``.
 
-    NannyML's imputers refuse a column without any answer. No answer is one like any other where answers
-    are names, and the middle of the scale where they have an order.
+    NannyML would count the latter itself, in more time than all the rest takes it, and its imputers refuse a
+    column without any answer. No answer is one like any other where answers are names, and the middle of
+    the scale where they have an order.
     """
     columns = {
         f.name: rows[f.name].fillna(float(np.median(list(f.codes))))
         if f.is_ordinal
-        else _as_names(rows[f.name])
+        else rows[f.name]
+        .map(learned[f.name].value_counts(normalize=True, dropna=False))
+        .fillna(0.0)  # nobody there has said so
         for f in study.features
     }
     return pd.DataFrame(columns, index=rows.index)
-
-
-def _as_names(values: pd.Series) -> np.ndarray:
-    """Return answers as text, shape (n,), no answer being one like any other."""
-    which, answers = pd.factorize(values, use_na_sentinel=False)
-    return np.array([str(answer) for answer in answers], dtype=object)[which]
 
 
 @contextmanager
