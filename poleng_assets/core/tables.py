@@ -100,9 +100,9 @@ JOIN (SELECT batch, max(scored_at) AS scored_at FROM predictions GROUP BY batch)
 USING (batch, scored_at);
 """
 
-
-# Asks for the hash of all that a warehouse was last made to have, by which it is known to lack nothing.
-_LAYOUT = "SELECT comment FROM duckdb_tables() WHERE table_name = 'decisions'"
+# Tells the hash of all that a warehouse was last made to have, by which it is known to lack nothing. To ask
+# DuckDB's catalogue for a comment instead takes half as long as to open the file.
+_LAYOUT = "warehouse_layout"
 
 
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
@@ -136,15 +136,16 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS]
     layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
     with transaction(con):
+        con.execute(f"CREATE MACRO IF NOT EXISTS {_LAYOUT}() AS ''")
         # To ask for every column takes as long as to open the file, at each of a run's steps.
-        if con.execute(_LAYOUT).fetchall() != [(layout,)]:
+        if con.execute(f"SELECT {_LAYOUT}()").fetchall() != [(layout,)]:
             for statement in made:
                 con.execute(statement)
             for table, types in columns.items():
                 _follow_the_study(con, study, table, types)
             for statement in fixed:
                 con.execute(statement)
-            con.execute(f"COMMENT ON TABLE decisions IS '{layout}'")
+            con.execute(f"CREATE OR REPLACE MACRO {_LAYOUT}() AS '{layout}'")
         # Whatever there is: by a commit DuckDB gives back what a full disk left in the file.
         con.execute(CURRENT_PREDICTIONS)
 

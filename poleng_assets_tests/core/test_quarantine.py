@@ -491,7 +491,7 @@ def test_a_warehouse_of_an_earlier_release_gets_the_column_that_is_needed(
 
     take_in("batches", batch_of(answered, study, (3, ordinal(study), "x")))
     # It did not say what it has.
-    con.execute("COMMENT ON TABLE decisions IS NULL; ALTER TABLE ingested_files DROP COLUMN data_hash")
+    con.execute("DROP MACRO warehouse_layout; ALTER TABLE ingested_files DROP COLUMN data_hash")
     create_tables(con, study)
     sheet = sheet_of(con, study)
     sheet[0][ordinal(study)] = ""
