@@ -50,11 +50,7 @@ def founded_home(folder: Path, data: Path) -> Home:
     founding = data / "field_studies" / "founding_study.parquet"
 
     def found(home: Home) -> None:
-        with open_instance(home) as instance:
-            defs = build_defs(home=home, settle_seconds=0.0)
-            conductor = Conductor(defs, instance, show=lambda report: None)
-            Landing(home, settle_seconds=0.0).submit("field_studies", founding)
-            conductor.settle()
+        _drop(new_home(home.root), founding)
         assert Registry(home, load_study()).champion().version == 1
 
     home = Home(folder)
@@ -62,12 +58,38 @@ def founded_home(folder: Path, data: Path) -> Home:
     return home
 
 
+def promoted_home(folder: Path, data: Path) -> Home:
+    """Make a founded home in which a clean batch was scored, and version 2 won when a batch drifted."""
+    files = (
+        data / "batches" / "clean_batch_1.parquet",
+        data / "field_studies" / "followup_study.parquet",
+        data / "batches" / "drift_batch_1.parquet",
+    )
+
+    def promote(home: Home) -> None:
+        _drop(founded_home(home.root, data), *files)
+        assert Registry(home, load_study()).champion().version == 2
+
+    home = Home(folder)
+    restore_backup(kept_archive(f"promoted {' '.join(map(content_hash, files))}", promote), home)
+    return home
+
+
+def _drop(home: Home, *files: Path) -> None:
+    """Drop files, from folders of their kind, one after the other; what they ask for is done."""
+    with open_instance(home) as instance:
+        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
+        for file in files:
+            Landing(home, settle_seconds=0.0).submit(file.parent.name, file)  # type: ignore[arg-type]
+            conductor.settle()
+
+
 def kept_archive(what: str, make: Callable[[Home], None]) -> Path:
     """Return the backup of a home in which something was done, under the study in force.
 
     Args:
         what: was done. Homes of the same name and study are the same home.
-        make: does it, in a new home, when no worker of this test run has.
+        make: makes that home, where there is none, when no worker of this test run has.
     """
     made_from = f"{what} {load_study().model_dump_json()}"
     kept = kept_folder() / f"home_{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
@@ -75,7 +97,7 @@ def kept_archive(what: str, make: Callable[[Home], None]) -> Path:
     with _one_makes(kept):
         if not archive.exists():
             shutil.rmtree(kept, ignore_errors=True)  # a killed process may have begun
-            home = new_home(kept / "home")
+            home = Home(kept / "home")
             make(home)
             make_backup(home, Warehouse(home.warehouse, load_study()), archive)
     return archive

@@ -22,7 +22,7 @@ from poleng_assets.simulation.conductor import Conductor, RunReport
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.quick_study import half_survey
-from poleng_assets_tests.homes import founded_home, new_home
+from poleng_assets_tests.homes import founded_home, new_home, promoted_home
 
 SCALE = 0.25
 
@@ -128,6 +128,15 @@ def open_founded(folder: Path, data: Path) -> Iterator[Workshop]:
     founded_home(folder, data)
     with open_workshop(folder, data) as opened:
         assert opened.registry.champion().version == 1
+        yield opened
+
+
+@contextmanager
+def open_promoted(folder: Path, data: Path) -> Iterator[Workshop]:
+    """A home of its own whose second champion serves, since a batch drifted: played once for all."""
+    promoted_home(folder, data)
+    with open_workshop(folder, data) as opened:
+        assert opened.registry.champion().version == 2
         yield opened
 
 

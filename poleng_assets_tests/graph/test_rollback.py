@@ -19,15 +19,13 @@ from poleng_assets.resources.registry import Registry
 from poleng_assets.rollback import ROLLBACK_JOB
 from poleng_assets.sensors import serving_version
 from poleng_assets.simulation.conductor import RunReport
-from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.quick_study import (
     SHIPPED,
     half_of_the_features,
     quick_survey,
-    write_quick_study,
 )
-from poleng_assets_tests.graph.conftest import Workshop, open_founded
+from poleng_assets_tests.graph.conftest import Workshop, open_promoted
 
 STUDY = half_of_the_features(load_study(SHIPPED))
 
@@ -45,11 +43,7 @@ def put_back(workshop: Workshop, **config: Any) -> RunReport:
 @pytest.fixture(scope="module")
 def taken_back(tmp_path_factory, survey_data):
     """A home in which version 2 served, scored a batch, and was taken back."""
-    with open_founded(tmp_path_factory.mktemp("taken_back") / "home", survey_data) as workshop:
-        workshop.drop("batches", "clean_batch_1")
-        workshop.drop("field_studies", "followup_study")
-        workshop.drop("batches", "drift_batch_1")
-        assert workshop.registry.champion().version == 2
+    with open_promoted(tmp_path_factory.mktemp("taken_back") / "home", survey_data) as workshop:
         workshop.first_list = workshop.contact_list("drift_batch_1")  # type: ignore[attr-defined]
         report = put_back(workshop, reason="complaints from the field", score_again=True)
         assert report.success, report.message
@@ -179,9 +173,7 @@ def test_the_check_of_the_list_runs_with_every_list_that_is_made(taken_back: Wor
 def twice_promoted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A home in which version 2 serves and version 1 may be put back, by a study that trains in seconds."""
     folder = tmp_path_factory.mktemp("twice_promoted")
-    with quick_survey(folder) as data, open_founded(folder / "home", data) as workshop:
-        workshop.drop("field_studies", "followup_study")
-        workshop.conductor.run("retrain_and_promote")
+    with quick_survey(folder) as data, open_promoted(folder / "home", data) as workshop:
         assert serving_version(workshop.instance) == 2
         yield workshop
 
@@ -234,23 +226,18 @@ def test_a_version_that_was_mended_is_put_back(twice_promoted: Workshop):
 def test_a_rollback_that_died_before_it_was_told_is_told_by_the_next_scoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("POLENG_STUDY", str(write_quick_study(tmp_path / "quick.yaml")))
-    write_scenario_data(load_study(), tmp_path / "data", scale=0.05)
-
     def killed(*_: object) -> None:
         raise RuntimeError("killed")
 
-    with open_founded(tmp_path / "home", tmp_path / "data") as workshop:
-        workshop.drop("field_studies", "followup_study")
-        workshop.drop("batches", "drift_batch_1")
+    with quick_survey(tmp_path) as data, open_promoted(tmp_path / "home", data) as workshop:
         assert serving_version(workshop.instance) == 2
         with monkeypatch.context() as patch:
             patch.setattr("poleng_assets.rollback._event", killed)
             assert put_back(workshop, score_again=True).message == "RuntimeError: killed"
         assert (workshop.registry.champion().version, serving_version(workshop.instance)) == (1, 2)
-        workshop.drop("batches", "clean_batch_1")
+        workshop.drop("batches", "clean_batch_2")
         assert serving_version(workshop.instance) == 1
         assert [version for _, version in workshop.verdicts("drift_batch_1")] == [2, 1]
-        assert [version for _, version in workshop.verdicts("clean_batch_1")] == [1]
+        assert [version for _, version in workshop.verdicts("clean_batch_2")] == [1]
         assert workshop.decisions().count("rollback") == 1
         assert workshop.conductor.settle() == []

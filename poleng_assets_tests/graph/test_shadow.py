@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from poleng_assets.study import load_study
-from poleng_assets_tests.graph.conftest import Workshop, open_founded
+from poleng_assets_tests.graph.conftest import Workshop, open_promoted
 
 STUDY = load_study()
 
 
 @pytest.fixture(scope="module")
-def promoted(tmp_path_factory, survey_data) -> Iterator[Workshop]:
+def promoted(tmp_path_factory: pytest.TempPathFactory, half_survey_data: Path) -> Iterator[Workshop]:
     """A home in which a batch drifted, and a second version was promoted for it."""
-    with open_founded(tmp_path_factory.mktemp("promoted") / "home", survey_data) as workshop:
-        workshop.drop("batches", "clean_batch_1")
-        workshop.landing.submit("field_studies", survey_data / "field_studies" / "followup_study.parquet")
-        workshop.drop("batches", "drift_batch_1")
-        assert workshop.registry.champion().version == 2
+    with open_promoted(tmp_path_factory.mktemp("promoted") / "home", half_survey_data) as workshop:
         yield workshop
 
 
