@@ -29,6 +29,7 @@ from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, writ
 from poleng_assets_tests.homes import founded_home
 
 ROWS = 60
+POLL_SECONDS = 0.5
 # A person's shell: it opens the file as soon as it can, says so, and keeps it until told to let go.
 HOLDER = """
 import duckdb, sys, time
@@ -165,7 +166,7 @@ def _hold(home: Home, seconds: float) -> str:
         shell.stdout.readline()
         began, said = time.monotonic(), ""
         while time.monotonic() < began + (seconds if said else 4 * seconds):
-            time.sleep(2)
+            time.sleep(POLL_SECONDS)
             said = said or _said_to_wait(home)
         shell.communicate("\n", timeout=30)
     return said
@@ -226,4 +227,4 @@ def _look(home: Home, study: Study, dropped: tuple[str, ...], waited: str, secon
 def _wait(happened: Callable[[], bool], seconds: float) -> None:
     give_up = time.monotonic() + seconds
     while not happened() and time.monotonic() < give_up:
-        time.sleep(1)
+        time.sleep(POLL_SECONDS)

@@ -11,7 +11,7 @@ from poleng_assets_tests.faults.crowd import Crowd, run_crowd
 
 @pytest.mark.slow
 def test_a_crowd_is_dealt_with_in_order_and_whole(tmp_path: Path):
-    crowd = run_crowd(tmp_path, batches=3, held_seconds=5, patience=300, rounds=3000)
+    crowd = run_crowd(tmp_path, batches=3, held_seconds=5, patience=300, rounds=5000)
     assert crowd.faults == []
     assert crowd.listed == 3
 
