@@ -10,7 +10,7 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -214,41 +214,28 @@ def compare(
 
 
 def table(shadows: Sequence[Shadow]) -> str:
-    """Return a markdown table, one row for each batch: what the UI shows."""
-    head = [
-        "batch",
-        "people",
-        "champion's list",
-        "challenger's list",
-        "change",
-        "kept",
-        "newcomers",
-        "dropped",
-        "Jaccard",
-        "rank correlation",
-        "mean change of a score",
-        "most changed protected group",
-    ]
-    rows = [
-        [
-            one.batch,
-            f"{one.rows:,}" if one.rows == one.batch_rows else f"{one.rows:,} of {one.batch_rows:,}",
-            f"{one.champion_contacts:,}",
-            f"{one.challenger_contacts:,}",
-            f"{one.volume_change:+,} ({_share(one.relative_volume_change, signed=True)})",
-            f"{one.both:,} ({_share(one.kept_share)})",
-            f"{one.newcomers:,}",
-            f"{one.dropped:,}",
-            _number(one.jaccard),
-            _number(one.rank_correlation),
-            _number(one.mean_score_change),
-            one._most_changed_in_words(),
-        ]
-        for one in shadows
-    ]
+    """Return a markdown table, one column for each batch: what the UI shows, which cuts off wide tables."""
+    figures: dict[str, Callable[[Shadow], str]] = {
+        "": lambda one: one.batch,
+        "people": lambda one: (
+            f"{one.rows:,}" if one.rows == one.batch_rows else f"{one.rows:,} of {one.batch_rows:,}"
+        ),
+        "champion's list": lambda one: f"{one.champion_contacts:,}",
+        "challenger's list": lambda one: f"{one.challenger_contacts:,}",
+        "change": lambda one: f"{one.volume_change:+,} ({_share(one.relative_volume_change, signed=True)})",
+        "kept": lambda one: f"{one.both:,} ({_share(one.kept_share)})",
+        "newcomers": lambda one: f"{one.newcomers:,}",
+        "dropped": lambda one: f"{one.dropped:,}",
+        "Jaccard": lambda one: _number(one.jaccard),
+        "rank correlation": lambda one: _number(one.rank_correlation),
+        "mean change of a score": lambda one: _number(one.mean_score_change),
+        "most changed protected group": lambda one: one._most_changed_in_words(),
+    }
     # A stroke inside a cell would begin another one.
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *cells])
+    head, *rows = (
+        [name, *(tell(one).replace("|", "\\|") for one in shadows)] for name, tell in figures.items()
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:

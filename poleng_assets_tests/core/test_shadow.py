@@ -148,12 +148,12 @@ def test_columns_of_another_length_are_refused():
         shadow(groups={"Colour": COLOUR[:4]})
 
 
-def test_the_table_has_one_row_for_each_batch_and_whole_cells():
+def test_the_table_has_one_column_for_each_batch_and_whole_cells():
     groups = {"Colour": np.array(["red|green"] * 10, dtype=object)}
-    head, line, *rows = table([shadow(groups=groups), shadow(batch_rows=99)]).splitlines()
-    assert len(rows) == 2
-    assert {one.replace("\\|", "").count("|") for one in (head, line, *rows)} == {13}
-    assert "10 of 99" in rows[1]
+    head, line, people, *rows = table([shadow(groups=groups), shadow(batch_rows=99)]).splitlines()
+    assert {one.replace("\\|", "").count("|") for one in (head, line, people, *rows)} == {4}
+    assert people == "| people | 10 | 10 of 99 |"
+    assert "red\\|green" in rows[-1]
 
 
 # Whom a rule would contact

@@ -74,5 +74,5 @@ def test_the_ui_shows_the_shadow_as_a_table_and_says_why_the_first_champion_has_
     records = promoted.instance.fetch_materializations(dg.AssetKey("champion"), limit=2).records
     second, first = (one.asset_materialization.metadata for one in records if one.asset_materialization)
     assert "no champion serves yet" in str(first["shadow"].value)
-    lines = str(second["shadow"].value).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| drift_batch_1", "| clean_batch_1"]
+    head, *_ = str(second["shadow"].value).splitlines()
+    assert head == "|  | drift_batch_1 | clean_batch_1 |"
