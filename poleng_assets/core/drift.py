@@ -231,9 +231,14 @@ def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: S
     learned, kept = (there.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1))
     batch = here[matched.comparable].reset_index(drop=True)
     calculator = nannyml.DataReconstructionDriftCalculator(column_names=names, chunk_number=1)
-    calculator.fit(_as_quantities(learned, learned, study))
+    common = {
+        f.name: learned[f.name].value_counts(normalize=True, dropna=False)
+        for f in study.features
+        if not f.is_ordinal
+    }
+    calculator.fit(_as_quantities(learned, common, study))
     usual, found = (
-        _of_the_batch(calculator.calculate(_as_quantities(rows, learned, study))) for rows in (kept, batch)
+        _of_the_batch(calculator.calculate(_as_quantities(rows, common, study))) for rows in (kept, batch)
     )
     key = "reconstruction_error"
     # The repeated rows are no more people than there are; so many would tell as much.
@@ -265,8 +270,8 @@ def _domain_classifier(
     yield Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
 
 
-def _as_quantities(rows: pd.DataFrame, learned: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Return ordinal answers as they are, and of the others how common they are among ``learned``.
+def _as_quantities(rows: pd.DataFrame, common: Mapping[str, pd.Series], study: Study) -> pd.DataFrame:
+    """Return ordinal answers as they are, and of the others how common they are, in [0, 1], by answer.
 
     NannyML would count the latter itself, in more time than all the rest takes it, and its imputers refuse a
     column without any answer. No answer is one like any other where answers are names, and the middle of
@@ -275,9 +280,7 @@ def _as_quantities(rows: pd.DataFrame, learned: pd.DataFrame, study: Study) -> p
     columns = {
         f.name: rows[f.name].fillna(float(np.median(list(f.codes))))
         if f.is_ordinal
-        else rows[f.name]
-        .map(learned[f.name].value_counts(normalize=True, dropna=False))
-        .fillna(0.0)  # nobody there has said so
+        else rows[f.name].map(common[f.name]).fillna(0.0)  # nobody there has said so
         for f in study.features
     }
     return pd.DataFrame(columns, index=rows.index)
