@@ -110,9 +110,8 @@ class Shadow:
 
     def in_words(self) -> str:
         """Return one line for a log."""
-        people = f"{self.rows:,}" if self.rows == self.batch_rows else f"{self.rows:,} of {self.batch_rows:,}"
         words = (
-            f"{self.batch} in the shadow: of {people} people the champion contacts "
+            f"{self.batch} in the shadow: of {self._people_in_words()} people the champion contacts "
             f"{self.champion_contacts:,}, the challenger {self.challenger_contacts:,} "
             f"({_share(self.relative_volume_change, signed=True)}); {self.both:,} are the same "
             f"({_share(self.kept_share)} of the champion's list are kept, Jaccard {_number(self.jaccard)}), "
@@ -141,6 +140,9 @@ class Shadow:
             "groups": {name: {**vars(one), "change": one.change} for name, one in self.groups.items()},
         }
         return {name: value for name, value in figures.items() if value is not None}
+
+    def _people_in_words(self) -> str:
+        return f"{self.rows:,}" if self.rows == self.batch_rows else f"{self.rows:,} of {self.batch_rows:,}"
 
     def _most_changed_in_words(self) -> str:
         name = self.most_changed_group
@@ -217,9 +219,7 @@ def table(shadows: Sequence[Shadow]) -> str:
     """Return a markdown table, one column for each batch: what the UI shows, which cuts off wide tables."""
     figures: dict[str, Callable[[Shadow], str]] = {
         "": lambda one: one.batch,
-        "people": lambda one: (
-            f"{one.rows:,}" if one.rows == one.batch_rows else f"{one.rows:,} of {one.batch_rows:,}"
-        ),
+        "people": lambda one: one._people_in_words(),
         "champion's list": lambda one: f"{one.champion_contacts:,}",
         "challenger's list": lambda one: f"{one.challenger_contacts:,}",
         "change": lambda one: f"{one.volume_change:+,} ({_share(one.relative_volume_change, signed=True)})",
