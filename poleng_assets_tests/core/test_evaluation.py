@@ -124,6 +124,12 @@ def test_a_wrong_certainty_costs_much_but_not_everything():
     assert score_metrics(np.array([1, 0]), np.array([0.0, 1.0]))["log_loss"] == pytest.approx(36.04, abs=0.01)
 
 
+@pytest.mark.parametrize("target", [[1, 1], [0, 1]], ids=["one class", "both"])
+def test_a_score_that_is_no_number_is_refused(target: list[int]):
+    with pytest.raises(ValueError, match="NaN"):
+        score_metrics(np.array(target), np.array([math.nan, 0.5]))
+
+
 def test_precision_of_no_contacts_is_zero():
     assert decision_metrics(TARGET, np.zeros(4, dtype=bool))["precision"] == 0.0
 
