@@ -125,6 +125,7 @@ def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path)
 
 def test_the_one_process_that_was_started_ends_the_others_when_it_is_asked_to(moved: Served):
     """Last of all: nothing runs any more."""
+    assert moved.running("retrain_and_promote") == []
     moved.ask_to_end()
     assert daemons(moved.home) == []
 
