@@ -58,7 +58,8 @@ def score_metrics(target: np.ndarray, score: np.ndarray) -> dict[str, float]:
     from sklearn import metrics
 
     # For a hundred resamples each: the same as scikit-learn's brier_score_loss, log_loss and roc_auc_score,
-    # which take most of their time to find out what kind of target it is. The first refuses what is no number.
+    # which take most of their time to find out what kind of target it is. The mean squared error refuses what
+    # is no number.
     brier = float(metrics.mean_squared_error(target, score))
     likelihood = np.where(target == 1, score, 1 - score)
     result = {
