@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from poleng_assets.core.evaluation import bootstrap_intervals, evaluate, evaluate_groups
 from poleng_assets.core.figures import (
@@ -50,47 +50,34 @@ class Visit:
 
 
 class Visitor:
-    """Opens pages without a network, as wide and as dark as is asked for."""
+    """Opens a page without a network, as wide and as dark as is asked for, in place of the last one."""
 
-    def __init__(self, browser: Browser, folder: Path) -> None:
-        self.browser, self.folder = browser, folder
+    def __init__(self, tab: Page, folder: Path) -> None:
+        self.tab, self.folder = tab, folder
+        self.visit = Visit(tab, [], [])
+        tab.on("pageerror", lambda error: self.visit.complaints.append(str(error)))
+        tab.on("console", lambda said: self.visit.complaints.append(said.text))
+        tab.on("request", lambda request: self.visit.requests.append(request.url))
 
     def open(self, name: str, width: int = WIDE, scheme: str = "light") -> Visit:
-        context = self.browser.new_context(
-            viewport={"width": width, "height": 800},
-            color_scheme="dark" if scheme == "dark" else "light",
-            offline=True,
-        )
-        visit = Visit(context.new_page(), [], [])
-        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-        visit.page.on("console", lambda said: visit.complaints.append(said.text))
-        visit.page.on("request", lambda request: visit.requests.append(request.url))
-        visit.page.goto((self.folder / name / "page.html").as_uri())
-        return visit
+        self.visit = Visit(self.tab, [], [])
+        self.tab.set_viewport_size({"width": width, "height": 800})
+        self.tab.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        self.tab.goto((self.folder / name / "page.html").as_uri())
+        return self.visit
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def visitor(folder: Path) -> Iterator[Visitor]:
+    """One tab for all: a new one takes a browser longer than all that is asked of the page in it."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no browser: install chromium to look at the pages")
     with sync_playwright() as playwright:
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        yield browser
+        yield Visitor(browser.new_context(offline=True).new_page(), folder)
         browser.close()
-
-
-@pytest.fixture(scope="session")
-def visitor(browser: Browser, folder: Path) -> Iterator[Visitor]:
-    yield Visitor(browser, folder)
-
-
-@pytest.fixture(autouse=True)
-def _closed(browser: Browser) -> Iterator[None]:
-    yield
-    for context in browser.contexts:
-        context.close()
 
 
 @pytest.fixture(scope="session")
