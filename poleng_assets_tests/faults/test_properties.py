@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -425,12 +426,16 @@ def test_parquet_of_any_types_keeps_the_sound_rows_and_sets_the_broken_ones_apar
 
 
 def oracle(text: str, delimiter: str, strict: bool) -> list[list[str]] | None:
-    """Return the records of a text that are not blank, read by Python; None when it cannot be read."""
+    """Return the records of a text that are not blank, read by Python; None when it cannot be read.
+
+    Before the header, a record of empty names is as good as blank.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
     try:
-        return [record for record in reader if any(record) or len(record) > 1]
+        records = [record for record in reader if any(map(str.strip, record)) or len(record) > 1]
     except csv.Error:
         return None
+    return list(dropwhile(lambda record: not any(map(str.strip, record)), records))
 
 
 def stand_in(text: str, rows: Stored) -> str:
@@ -502,6 +507,14 @@ def test_a_row_behind_a_line_with_a_broken_quote_is_kept_as_its_own_line_has_it(
         (5, "person 3"),
     ]
     assert set(door.faults) == {3, 4}
+    assert stand_in(text, door.rows) == ""
+
+
+@pytest.mark.parametrize("above", ["\t", ",,,,", " "])
+def test_a_header_is_the_first_line_that_names_anything(con: duckdb.DuckDBPyConnection, above: str):
+    text = "\n".join([above, ",".join([*NEEDED, "note"]), "person 0,20,1,1,", "person 1,20,1,1,", ""])
+    door = through_the_door(con, "drop.csv", text.encode())
+    assert [(number, person) for number, person, *_ in door.rows] == [(1, "person 0"), (2, "person 1")]
     assert stand_in(text, door.rows) == ""
 
 
