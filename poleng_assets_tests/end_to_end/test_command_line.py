@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -11,19 +10,30 @@ import duckdb
 import pytest
 
 from poleng_assets.home import Home
+from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.registry import Registry
 from poleng_assets.study import load_study
-from poleng_assets_tests.end_to_end.conftest import poleng
+from poleng_assets_tests.end_to_end.conftest import POLENG, poleng
+from poleng_assets_tests.faults.seclusion import Seclusion, cannot_seclude, run_secluded
 
 pytestmark = pytest.mark.slow
 
 
 @dataclass
 class Founded:
-    """A home into which a founding study was dropped, and what ``poleng settle`` said to it."""
+    """A home into which a founding study and a batch were dropped, and what ``poleng settle`` did.
+
+    Attributes:
+        home: the home.
+        exit_code: of the command.
+        said: what it printed.
+        seen: what a watch saw of it, without a network; None where a machine cannot do without.
+    """
 
     home: Home
-    said: CompletedProcess[str]
+    exit_code: int
+    said: str
+    seen: Seclusion | None
 
     def versions(self) -> list[int]:
         return [one.version for one in Registry(self.home, load_study()).versions()]
@@ -34,11 +44,18 @@ class Founded:
 
 
 @pytest.fixture(scope="module")
-def founded(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Iterator[Founded]:
-    home = Home(tmp_path_factory.mktemp("command_line") / "home")
+def founded(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Founded:
+    folder = tmp_path_factory.mktemp("command_line")
+    home = Home(folder / "home")
     study = small_survey / "field_studies" / "founding_study.parquet"
     assert poleng("submit", "study", study, "--home", home.root).returncode == 0
-    yield Founded(home, poleng("settle", "--home", home.root))
+    Landing(home).submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
+    settle = ["settle", "--home", home.root]
+    if cannot_seclude():
+        done = poleng(*settle)
+        return Founded(home, done.returncode, done.stdout + done.stderr, None)
+    seen = run_secluded([POLENG, *settle], folder / "watched")
+    return Founded(home, seen.exit_code, seen.output, seen)
 
 
 def words(answer: CompletedProcess[str]) -> str:
@@ -63,13 +80,27 @@ def test_retraining_without_a_field_study_says_what_is_missing(tmp_path: Path):
 
 
 def test_a_founding_study_that_waits_makes_the_first_version(founded: Founded):
-    assert founded.said.returncode == 0, founded.said.stderr
-    said = words(founded.said)
-    assert "ingest_field_study founding_study" in said
-    assert "version 1 trained; version 1 promoted" in said
+    assert founded.exit_code == 0, founded.said
+    assert "Traceback" not in founded.said
+    assert "ingest_field_study founding_study" in founded.said
+    assert "version 1 trained; version 1 promoted" in founded.said
     assert founded.versions() == [1]
     assert [kind for kind, _ in founded.decisions()][:2] == ["retrain", "promote"]
     assert not list(founded.home.landing("field_studies").iterdir())
+
+
+def test_a_batch_that_waits_as_well_is_scored_and_gets_its_list(founded: Founded):
+    assert "process_batch clean_batch_1" in founded.said
+    assert (founded.home.contact_lists / "clean_batch_1.csv").exists()
+
+
+def test_all_that_sends_nothing_and_loads_no_pickle(founded: Founded):
+    """``make test-faults`` does the same with the whole demo; faults/test_seclusion.py watches the watch."""
+    if founded.seen is None:
+        pytest.skip(f"no network namespace can be made here: {cannot_seclude()}")
+    seen = founded.seen
+    assert (seen.no_routes, seen.sent, seen.reached_for, seen.unpickled) == (0, 0, (), ())
+    assert seen.secluded
 
 
 def test_settling_again_has_nothing_to_do(founded: Founded):

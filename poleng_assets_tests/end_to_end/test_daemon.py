@@ -17,21 +17,25 @@ from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.locks import daemons
 from poleng_assets_tests.end_to_end.conftest import Served, poleng, serve, wait_until
+from poleng_assets_tests.faults.crowd import Crowd, let_a_crowd_come
 from poleng_assets_tests.faults.quick_study import ask_for_a_long_training
 
 pytestmark = pytest.mark.slow
 
+# Of boosting: a training that lasts until something has happened meanwhile.
+ROUNDS = 5000
+
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Iterator[Served]:
-    """A daemon that was given a clean batch and a study, died in its training, and goes on with a drift.
+def served(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Iterator[Served]:
+    """A daemon that was given a clean batch and a study, died in its training, and was started again.
 
-    That is a follow-up study and a drifted batch. The first training takes long, until it was interrupted.
+    That training takes long, until it was interrupted.
     """
     home = Home(tmp_path_factory.mktemp("daemon") / "home")
     study = small_survey.parent / "quick.yaml"
     quick = study.read_text(encoding="utf-8")
-    ask_for_a_long_training(study, 5000)
+    ask_for_a_long_training(study, ROUNDS)
     with serve(home) as served:
         served.landing.submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
         served.landing.submit("field_studies", small_survey / "field_studies" / "founding_study.parquet")
@@ -44,10 +48,26 @@ def moved(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Itera
             "the clean batch, which came first, has its list", lambda: served.has_list("clean_batch_1"), 300
         )
         assert served.champion() == 1
-        served.landing.submit("field_studies", small_survey / "field_studies" / "followup_study.parquet")
-        served.landing.submit("batches", small_survey / "batches" / "drift_batch_1.parquet")
-        wait_until("the drifted batch has its list", lambda: served.has_list("drift_batch_1"), 300)
         yield served
+
+
+@pytest.fixture(scope="module")
+def crowd(served: Served, small_survey: Path) -> Crowd:
+    """A follow-up study and a drifted batch came, and many batches at once while a challenger was trained."""
+    return let_a_crowd_come(served, small_survey, batches=3, held_seconds=5, patience=300, rounds=ROUNDS)
+
+
+@pytest.fixture(scope="module")
+def moved(served: Served, crowd: Crowd) -> Served:
+    """The daemon after the crowd."""
+    wait_until("the drifted batch has its list", lambda: served.has_list("drift_batch_1"), 300)
+    return served
+
+
+def test_a_crowd_is_dealt_with_in_order_and_whole(crowd: Crowd):
+    """``make test-faults`` drops a hundred."""
+    assert crowd.faults == []
+    assert crowd.listed == 3
 
 
 def test_the_daemons_own_sensors_move_the_champion_from_1_to_2(moved: Served):

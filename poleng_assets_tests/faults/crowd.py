@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from unittest.mock import patch
 
 import dagster as dg
 import pandas as pd
@@ -22,10 +22,10 @@ from poleng_assets.instance import open_instance
 from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import runs_in_progress
-from poleng_assets.simulation.population import synthesise, write_scenario_data
+from poleng_assets.simulation.population import synthesise
 from poleng_assets.study import Study, load_study
-from poleng_assets_tests.end_to_end.conftest import serve
-from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, write_quick_study
+from poleng_assets_tests.end_to_end.conftest import Served, serve
+from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, quick_survey
 from poleng_assets_tests.homes import founded_home
 
 ROWS = 60
@@ -103,7 +103,7 @@ class Crowd:
 def run_crowd(
     folder: Path, *, batches: int, held_seconds: float, patience: float, rounds: int = 6000
 ) -> Crowd:
-    """Start a daemon, give it a held batch with a new field study, and drop the crowd at once.
+    """Start a daemon on a founded home, and let a crowd come, see :func:`let_a_crowd_come`.
 
     Args:
         folder: an empty one to work in.
@@ -112,32 +112,43 @@ def run_crowd(
         patience: seconds after which the missing lists are counted as missing.
         rounds: of boosting, in the training that goes on meanwhile.
     """
-    study_file = write_quick_study(folder / "study.yaml")
-    # Put back afterwards: whatever else this process does has another study.
-    with patch.dict(os.environ, POLENG_STUDY=str(study_file)):
-        return _play(folder, batches, held_seconds, patience, rounds)
+    with quick_survey(folder) as data:
+        home = founded_home(folder / "home", data)
+        with serve(home) as served:
+            return let_a_crowd_come(
+                served, data, batches=batches, held_seconds=held_seconds, patience=patience, rounds=rounds
+            )
 
 
-def _play(folder: Path, batches: int, held_seconds: float, patience: float, rounds: int) -> Crowd:
-    study = load_study()
-    write_scenario_data(study, folder / "data", scale=0.05)
-    home = founded_home(folder / "home", folder / "data")
-    dropped = _write_batches(study, folder / "crowd", batches)
-    ask_for_a_long_training(folder / "study.yaml", rounds)
-    with serve(home) as served:
-        for kind, name in (("field_studies", "followup_study"), ("batches", "drift_batch_1")):
-            Landing(home).submit(kind, folder / f"data/{kind}/{name}.parquet")  # type: ignore[arg-type]
-        _wait(lambda: bool(served.running(RETRAIN_JOB)), 180)
-        began = time.time()
-        # One rename each: they are all there within the same second, and their times tell the order.
-        for name in dropped:
-            os.utime(folder / "crowd" / f"{name}.parquet")
-            shutil.move(folder / "crowd" / f"{name}.parquet", home.landing("batches"))
-            time.sleep(0.002)
-        waited = _hold(home, held_seconds)
-        _wait(lambda: _all_done(home, dropped), patience)
-        seconds = time.time() - began
-    return _look(home, study, dropped, waited, seconds)
+def let_a_crowd_come(
+    served: Served, data: Path, *, batches: int, held_seconds: float, patience: float, rounds: int
+) -> Crowd:
+    """Give a daemon a batch that is held and a new field study, and drop the crowd once a training runs.
+
+    Args:
+        served: of a home with a champion.
+        data: the survey of the quick study in force, which is asked to train for long from now on.
+        batches: how many.
+        held_seconds: for which a person's shell keeps the warehouse open; longer when no run came to it yet.
+        patience: seconds after which the missing lists are counted as missing.
+        rounds: of boosting, in the training that goes on meanwhile.
+    """
+    home, study, began = served.home, load_study(), time.time()
+    dropped = _write_batches(study, data.parent / "crowd", batches)
+    ask_for_a_long_training(Path(os.environ["POLENG_STUDY"]), rounds)
+    for kind, name in (("field_studies", "followup_study"), ("batches", "drift_batch_1")):
+        served.landing.submit(kind, data / kind / f"{name}.parquet")  # type: ignore[arg-type]
+    _wait(lambda: bool(served.running(RETRAIN_JOB)), 180)
+    came = time.time()
+    # One rename each: they are all there within the same second, and their times tell the order.
+    for name in dropped:
+        file = data.parent / "crowd" / f"{name}.parquet"
+        os.utime(file)
+        shutil.move(file, home.landing("batches"))
+        time.sleep(0.002)
+    waited = _hold(home, held_seconds)
+    _wait(lambda: _all_done(home, dropped), patience)
+    return _look(home, study, dropped, waited, began, time.time() - came)
 
 
 def _write_batches(study: Study, folder: Path, count: int) -> tuple[str, ...]:
@@ -192,9 +203,15 @@ def _listed(home: Home, dropped: tuple[str, ...]) -> int:
     return sum((home.contact_lists / f"{name}.csv").exists() for name in dropped)
 
 
-def _look(home: Home, study: Study, dropped: tuple[str, ...], waited: str, seconds: float) -> Crowd:
+def _look(
+    home: Home, study: Study, dropped: tuple[str, ...], waited: str, began: float, seconds: float
+) -> Crowd:
     with open_instance(home) as instance:
-        failures = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        failures = instance.get_runs(
+            dg.RunsFilter(
+                statuses=[dg.DagsterRunStatus.FAILURE], created_after=datetime.fromtimestamp(began, UTC)
+            )
+        )
         failed = tuple(f"{run.job_name} {run.tags.get('dagster/partition', '')}".strip() for run in failures)
         storage = instance.event_log_storage
         slots = sum(

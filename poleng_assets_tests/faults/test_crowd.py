@@ -1,20 +1,11 @@
-"""Many batches at once, beside a training and a person's shell; ``make test-faults`` drops a hundred."""
+"""What is said of a crowd at the door; end_to_end/test_daemon.py and ``make test-faults`` let one come."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from poleng_assets.core.accounting import Balance
-from poleng_assets_tests.faults.crowd import Crowd, run_crowd
-
-
-@pytest.mark.slow
-def test_a_crowd_is_dealt_with_in_order_and_whole(tmp_path: Path):
-    crowd = run_crowd(tmp_path, batches=3, held_seconds=5, patience=300, rounds=5000)
-    assert crowd.faults == []
-    assert crowd.listed == 3
-
+from poleng_assets_tests.faults.crowd import Crowd
 
 GOOD = Crowd(
     dropped=("a", "b"),

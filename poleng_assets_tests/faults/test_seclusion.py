@@ -1,4 +1,7 @@
-"""Nothing leaves the machine, and no pickle is loaded; and the watch would notice if it were otherwise."""
+"""The watch that nothing leaves the machine, and no pickle is loaded, would notice if it were otherwise.
+
+It watches in end_to_end/test_command_line.py, and the whole demo in ``make test-faults``.
+"""
 
 import os
 import sys
@@ -6,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets_tests.end_to_end.conftest import POLENG
-from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.faults.seclusion import cannot_seclude, run_secluded
 
 pytestmark = pytest.mark.slow
@@ -17,19 +18,6 @@ pytestmark = pytest.mark.slow
 def _a_namespace() -> None:
     if why := cannot_seclude():
         pytest.skip(f"no network namespace can be made here: {why}")
-
-
-def test_a_whole_scenario_sends_nothing_and_loads_no_pickle(tmp_path: Path):
-    """``make test-faults`` does the same with the whole demo."""
-    seen = run_secluded(
-        [POLENG, "simulate", "clean", "--home", tmp_path / "home"],
-        tmp_path / "watched",
-        POLENG_STUDY=str(write_quick_study(tmp_path / "quick.yaml")),
-        POLENG_NOTIFY="",
-    )
-    assert seen.exit_code == 0, seen.output
-    assert (seen.no_routes, seen.sent, seen.reached_for, seen.unpickled) == (0, 0, (), ())
-    assert seen.secluded
 
 
 ATTEMPTS = {
