@@ -75,6 +75,8 @@ def measure_batch(
         quarantined: rows of its file that broke the contract, not among ``rows``.
         importance: how much each feature moves the model's scores, in any unit.
     """
+    from threadpoolctl import threadpool_limits
+
     policy = study.policies.overseer
     outside = outside_support(dict(unseen))
     total = sum((importance or {}).values())
@@ -107,8 +109,9 @@ def measure_batch(
         policy.min_stratum,
     )  # fmt: skip
     columns = _like_with_like(matched, study)
-    # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile.
-    with quiet(), ThreadPoolExecutor(1) as beside:
+    # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
+    # linear algebra would take both from them, waiting, and round sums in another order on another machine.
+    with quiet(), threadpool_limits(1), ThreadPoolExecutor(1) as beside:
         drawing = beside.submit(matched.resampled, policy.resamples, policy.seed)
         limits = beside.submit(lambda: distance_limits(there, columns, drawing.result(), policy))
         others = [
@@ -118,9 +121,7 @@ def measure_batch(
         ]
         like = there.iloc[matched.repeated()].reset_index(drop=True)
         found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
-        estimated = estimation.estimate(
-            reference, batch[matched.comparable], matched, drawing.result(), study
-        )
+        estimated = estimation.estimate(reference, batch[matched.comparable], matched, drawing, study, beside)
         composition = list(_composition(there, here, matched, study))
         # Last of all: the limits are drawn meanwhile.
         distances = [
@@ -217,8 +218,9 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
 
 def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
     """Return what NannyML found of the rows to compare, which are one chunk, by the names of its columns."""
-    (row,) = result.filter(period="analysis").to_df().to_dict("records")
-    return row
+    found = result.to_df()
+    # The reference's chunk stands first. NannyML's own filter would copy all rows of both to tell them apart.
+    return dict(zip(found.columns, found.iloc[-1], strict=True))
 
 
 def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:

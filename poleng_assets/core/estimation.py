@@ -10,6 +10,7 @@ https://nannyml.readthedocs.io/en/v0.13.1/how_it_works/performance_estimation.ht
 from __future__ import annotations
 
 import math
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -52,8 +53,9 @@ def estimate(
     reference: pd.DataFrame,
     batch: pd.DataFrame,
     match: Match,
-    resampled: tuple[np.ndarray, np.ndarray],
+    resampled: Future[tuple[np.ndarray, np.ndarray]],
     study: Study,
+    beside: Executor,
 ) -> Estimation:
     """Estimate the performance on a batch from its scores.
 
@@ -63,6 +65,7 @@ def estimate(
         match: of the two.
         resampled: what it draws, see :meth:`poleng_assets.core.matching.Match.resampled`.
         study: names the target.
+        beside: does the linear algebra meanwhile, once it has ended what was given to it before.
 
     Returns:
         No estimates and no loss where the reference has only one class.
@@ -81,6 +84,8 @@ def estimate(
             study.target.name: target,
         }
     )
+    probability = there[SCORE].to_numpy()
+    loss_error = beside.submit(lambda: _loss_error(probability, resampled.result()))
     here = pd.DataFrame(
         {SCORE: calibration.probability(_log_odds(batch[SCORE])), CONTACT: batch[CONTACT].to_numpy()}
     )
@@ -120,8 +125,7 @@ def estimate(
         return Estimation(tuple(estimates), None, math.inf)
     lost = float(of_reference[("roc_auc", "value")].iloc[0]) - auc.value
     half_width = (auc.upper - auc.lower) / 2
-    loss = Loss(lost, _loss_error(there[SCORE].to_numpy(), resampled))
-    return Estimation(tuple(estimates), loss, half_width)
+    return Estimation(tuple(estimates), Loss(lost, loss_error.result()), half_width)
 
 
 def trust(estimation: Estimation, outside_support: float, shifted: bool, study: Study) -> Trust:

@@ -79,6 +79,7 @@ class Match:
         reference = np.zeros((resamples, rows), np.float32)
         batch = np.zeros((resamples, rows), np.float32)
         compared = sum(len(here) for _, here in self.strata)
+        lent_to: list[tuple[np.ndarray, np.ndarray, float]] = []
         for there, here in self.strata:
             # Everybody has nobody to borrow from.
             lent = BORROWED / (len(there) + BORROWED) if self.within else 0.0
@@ -87,9 +88,14 @@ class Match:
                 (batch, len(here), 1.0),
             ):
                 borrowed = random.binomial(count, lent, size=resamples)
-                resamples_of[:, there] += weight * _tally(random, count - borrowed, len(there))
+                drawn = _tally(random, count - borrowed, len(there)).astype(np.float32)
+                resamples_of[:, there] = np.multiply(drawn, weight, out=drawn)
                 who = random.integers(0, rows, size=int(borrowed.sum()))
-                np.add.at(resamples_of, (np.repeat(np.arange(resamples), borrowed), who), weight)
+                who += np.repeat(np.arange(resamples) * rows, borrowed)
+                lent_to.append((resamples_of, who, weight))
+        # People of any stratum are borrowed: all of them are there only now.
+        for resamples_of, who, weight in lent_to:
+            np.add.at(resamples_of.reshape(-1), who, np.float32(weight))
         return reference, batch
 
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -276,14 +276,12 @@ class Registry:
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
         """Return how much each feature moves the version's scores, in log-odds; raises as :meth:`model`."""
-        with _told_of(version):
-            folder = self._reference_folder(version)
-            if self._may_be(version).get(IMPORTANCE) or (folder / IMPORTANCE).exists():
-                found: dict[str, float] = json.loads(self._content(version, IMPORTANCE))
-                return found
-        # Earlier releases did not keep it.
+        with _told_of(version), suppress(FileNotFoundError):
+            found: dict[str, float] = json.loads(self._content(version, IMPORTANCE))
+            return found
+        # Earlier releases did not keep it, and said nothing of it.
         self.model(version)
-        return _importance(self._model_folder(version), folder / REFERENCE)
+        return _importance(self._model_folder(version), self._reference_folder(version) / REFERENCE)
 
     @contextmanager
     def rewriting_reference(self, run_id: str, path: Path, fresh: Path) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -46,8 +47,15 @@ def estimated(
 ) -> Estimation:
     there, here = (reference["kind"], batch["kind"]) if within else (None, None)
     found = match(there, here, (len(reference), len(batch)), MIN_ROWS)
-    with quiet():
-        return estimate(reference, batch.drop(columns=TARGET), found, found.resampled(RESAMPLES, 23), study)
+    return estimated_of(found, reference, batch, study)
+
+
+def estimated_of(
+    found: Match, reference: pd.DataFrame, batch: pd.DataFrame, study: Study, resamples: int = RESAMPLES
+) -> Estimation:
+    with quiet(), ThreadPoolExecutor(1) as beside:
+        drawing = beside.submit(found.resampled, resamples, 23)
+        return estimate(reference, batch.drop(columns=TARGET), found, drawing, study, beside)
 
 
 def get(estimation: Estimation, metric: str = "auc") -> Estimate:
@@ -387,8 +395,7 @@ def test_the_target_may_be_called_otherwise(
     other = study.model_copy(update={"target": study.target.model_copy(update={"name": "turned_away"})})
     found = match(None, None, (1_500, 800), MIN_ROWS)
     renamed = reference.rename(columns={TARGET: "turned_away"})
-    with quiet():
-        again = estimate(renamed, batch.drop(columns=TARGET), found, found.resampled(RESAMPLES, 23), other)
+    again = estimated_of(found, renamed, batch, other)
     assert [one.value for one in again.estimates] == [one.value for one in usual.estimates]
     assert (again.loss, again.half_width) == (usual.loss, usual.half_width)
 
@@ -445,6 +452,5 @@ def test_a_match_of_many_strata_is_no_obstacle(reference: pd.DataFrame, study: S
     few = reference.iloc[:120].reset_index(drop=True)
     strata: Match = match(few["kind"], few["kind"], (120, 120), MIN_ROWS)
     assert strata.within
-    with quiet():
-        found = estimate(few, few.drop(columns=TARGET), strata, strata.resampled(100, 1), study)
+    found = estimated_of(strata, few, few, study, resamples=100)
     assert get(found).lower < get(found).reference < get(found).upper  # type: ignore[operator]

@@ -50,7 +50,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Fou
     study = small_survey / "field_studies" / "founding_study.parquet"
     assert poleng("submit", "study", study, "--home", home.root).returncode == 0
     Landing(home).submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
-    settle = ["settle", "--home", home.root]
+    settle: list[str | Path] = ["settle", "--home", home.root]
     if cannot_seclude():
         done = poleng(*settle)
         return Founded(home, done.returncode, done.stdout + done.stderr, None)
