@@ -242,32 +242,33 @@ def memory(ground: Ground, sizes: Sizes) -> list[Row]:
 
 
 def report(ground: Ground, sizes: Sizes) -> list[Row]:
-    """Measure the drift report beside the calculators that it calls, NannyML alone and the seed's drift."""
+    """Measure the drift report beside NannyML's calculators, bare and inside it, and the seed's drift."""
     ground.champion()
     rows = []
     for size in sizes.report_rows:
         people = ground.people(size)
         run = run_task("report", home=ground.home, people=people, times=2 * sizes.repeats + 1).found
-        seconds, ratio = run["seconds"], run["ratio"]
-        usual = size == USUAL_BATCH
+        seconds, inside = in_unit(run["seconds"], "s"), in_unit(run["inside"], "s")
+        which = "usual" if size == USUAL_BATCH else "large"
         rows += [
             Row(
-                f"report_{'usual' if usual else 'large'}",
+                f"report_alone_{which}",
                 f"drift report of {size:,} rows: measured, judged, page written, kept",
-                in_unit(seconds, "s"),
-                f"NannyML's calculators that it calls {in_unit(run['calculators'], 's')}",
-                in_unit(ratio, "x"),
-                ratio,
+                seconds,
+                f"NannyML's five calculators bare {in_unit(run['bare'], 's')}; "
+                f"the seed's test of each column {in_unit(run['seed'], 's')}",
+                in_unit(run["ratio"], "x"),
+                run["ratio"],
                 BARS["report"],
                 "" if size in (USUAL_BATCH, LARGE_BATCH) else f"{size:,} rows only",
             ),
             Row(
-                f"report_alone_{'usual' if usual else 'large'}",
-                "the same beside NannyML's five calculators by themselves",
-                in_unit(seconds, "s"),
-                f"{in_unit(run['alone'], 's')}; the seed's test of each column {in_unit(run['seed'], 's')}",
-                in_unit(seconds / run["alone"], "x"),
-                seconds / run["alone"],
+                f"report_{which}",
+                "the same beside the time that it spends inside NannyML itself",
+                seconds,
+                inside,
+                in_unit(run["seconds"] / run["inside"], "x"),
+                run["seconds"] / run["inside"],
             ),
         ]
     return rows
