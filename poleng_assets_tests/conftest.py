@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import sqlalchemy
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from dagster._core.execution import compute_logs
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
@@ -118,6 +120,14 @@ def _alembic_reads_its_scripts_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", staticmethod(from_config))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_runs_print_is_kept_and_not_shown() -> Iterator[None]:
+    """Dagster starts four processes a run that copy what is printed to the terminal as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute_logs, "tail_to_stream", lambda path, stream: nullcontext((None, None)))
         yield
 
 
