@@ -30,11 +30,11 @@ def strongest_reasons(model: Model, rows: pd.DataFrame, study: Study) -> list[st
     withheld = [position for position, f in enumerate(study.features) if f.name in policy.withheld_reasons]
     contributions[:, withheld] = -np.inf
     strongest = np.argsort(-contributions, axis=1, kind="stable")[:, : policy.reasons]
-    answers = rows[study.feature_names]
+    answers = [rows[name].tolist() for name in study.feature_names]
     return [
         "; ".join(
             f"{study.features[position].title}: "
-            f"{study.features[position].label(answers.iat[row, position]) or 'no answer'}"
+            f"{study.features[position].label(answers[position][row]) or 'no answer'}"
             for position in chosen
             if contributions[row, position] > 0
         )
