@@ -25,7 +25,9 @@ from zlib import crc32
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from poleng_assets.cli import main
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.jobs import RETRAIN_JOB
 from poleng_assets.resources.registry import CHAMPION, ModelUnusable, Registry
@@ -131,6 +133,12 @@ def poleng(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def status(shop: Workshop) -> dict[str, Any]:
+    answer = CliRunner().invoke(main, ["status", "--json", "--home", str(shop.home.root)])
+    assert answer.exit_code == 0, answer.output
+    return json.loads(answer.stdout)
+
+
 def test_everything_written_is_its_owners_alone(shop: Workshop):
     put(shop, "privacy")
     assert_dealt_with(shop, "privacy")
@@ -143,34 +151,37 @@ def test_everything_written_is_its_owners_alone(shop: Workshop):
 # Disks
 
 
-@pytest.mark.parametrize(
-    ("moment", "words"),
-    [
-        ("core.ingestion.ingest", "the disk is full. Free some space"),
-        ("core.scoring.score_batch", "the disk is full. Free some space"),
-        ("core.observation.keep", "the disk is full. Free some space"),
-        ("assets.monitoring.write_report", "No space left on device"),
-        ("assets.scoring.write_whole", "No space left on device"),
-    ],
-    ids=["ingestion", "scoring", "measuring", "report", "list"],
-)
-def test_a_disk_that_is_full(shop: Workshop, monkeypatch: pytest.MonkeyPatch, moment: str, words: str):
-    name = f"full-{moment.rsplit('.', 1)[1]}"
-    put(shop, name)
-    module, function = f"poleng_assets.{moment}".rsplit(".", 1)
-    original = getattr(importlib.import_module(module), function)
+FULL = {
+    "core.ingestion.ingest": "the disk is full. Free some space",
+    "core.scoring.score_batch": "the disk is full. Free some space",
+    "core.observation.keep": "the disk is full. Free some space",
+    "assets.monitoring.write_report": "No space left on device",
+    "assets.scoring.write_whole": "No space left on device",
+}
 
-    def fill_first(*args: object, **kwargs: object) -> object:
-        with filled(shop.home.root):
-            return original(*args, **kwargs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(f"{module}.{function}", fill_first)
-        failed = failures(shop.conductor.settle())
-    assert failed
-    assert all(words in message for message in failed), failed
-    assert all(str(shop.home.root) in message for message in failed), failed
-    assert_dealt_with(shop, name)
+def test_a_disk_that_is_full_at_every_step_of_a_batch(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    """One step after the other finds it full; some space is freed each time, and the work goes on."""
+    put(shop, "full")
+    reached: list[str] = []
+    for moment, words in FULL.items():
+        module, function = f"poleng_assets.{moment}".rsplit(".", 1)
+        original = getattr(importlib.import_module(module), function)
+
+        def fill_first(*args: object, moment: str = moment, original: Any = original, **named: object) -> Any:
+            reached.append(moment)
+            with filled(shop.home.root):
+                return original(*args, **named)
+
+        forgive(shop.instance)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.{function}", fill_first)
+            failed = failures(shop.conductor.settle())
+        assert failed, moment
+        assert all(words in message for message in failed), failed
+        assert all(str(shop.home.root) in message for message in failed), failed
+    assert list(dict.fromkeys(reached)) == list(FULL)  # each is tried again, in vain
+    assert_dealt_with(shop, "full")
 
 
 def test_a_disk_that_is_full_while_a_model_is_kept(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
@@ -203,15 +214,15 @@ def test_a_disk_that_is_full_when_a_command_begins(tmp_path: Path):
         assert poleng("settle", "--home", disk).returncode == 0
 
 
-@pytest.mark.parametrize("folder", ["contact_lists", "reports"])
-def test_a_folder_that_may_not_be_written(shop: Workshop, folder: str):
-    name = f"closed-{folder}"
-    put(shop, name)
-    with read_only(shop.home.root / folder):
-        failed = failures(shop.conductor.settle())
-    assert failed
-    assert all("Read-only file system" in words and f"/{folder}/" in words for words in failed), failed
-    assert_dealt_with(shop, name)
+def test_a_folder_that_may_not_be_written(shop: Workshop):
+    put(shop, "closed")
+    for folder in ("reports", "contact_lists"):
+        forgive(shop.instance)
+        with read_only(shop.home.root / folder):
+            failed = failures(shop.conductor.settle())
+        assert failed, folder
+        assert all("Read-only file system" in words and f"/{folder}/" in words for words in failed), failed
+    assert_dealt_with(shop, "closed")
 
 
 # The model registry
@@ -290,13 +301,13 @@ def test_an_alias_that_was_deleted_is_put_back(shop: Workshop):
     serving = shop.registry.champion().version
     shop.registry._client().delete_registered_model_alias(shop.registry.model_name, CHAMPION)
     put(shop, "deleted")
-    told = json.loads(poleng("status", "--json", "--home", shop.home.root).stdout)
+    told = status(shop)
     assert told["champion_version"] is None
     assert f"version {serving} serves" in told["champion_in_doubt"]
     assert f"`poleng rollback --to {serving}` puts it back" in told["champion_in_doubt"]
     assert_dealt_with(shop, "deleted")
     assert shop.registry.champion().version == serving
-    told = json.loads(poleng("status", "--json", "--home", shop.home.root).stdout)
+    told = status(shop)
     assert (told["champion_version"], told["champion_in_doubt"]) == (serving, "")
 
 
