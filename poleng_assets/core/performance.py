@@ -484,10 +484,12 @@ def _by_nannyml(sample: _Sample) -> dict[str, float]:
     )
     with warnings.catch_warnings():
         # It warns of too few chunks, and of resamples of few people: it makes thresholds and errors of
-        # them that are not used here. For the same reason it is fitted on the very rows that it measures.
+        # them that are not used here. For these it measures the very rows that it is fitted on.
         warnings.filterwarnings("ignore", message="The resulting number of chunks is too low")
         warnings.filterwarnings("ignore", message="No positive class found")
-        measured = calculator.fit(rows).calculate(rows).filter(period="analysis").to_df().iloc[0]
+        calculator.fit(rows)
+    assert calculator.result is not None
+    measured = calculator.result.to_df().iloc[0]
     return {
         ours: float(measured[(theirs, "value")])
         for ours, theirs in REALISED_METRICS.items()
