@@ -63,7 +63,7 @@ def estimate(
         reference: held-out rows with the target, ``score`` and ``contact`` (0/1), in their own order.
         batch: ``score`` and ``contact`` of the rows to measure, at least one.
         match: of the two.
-        resampled: what it draws, see :meth:`poleng_assets.core.matching.Match.resampled`.
+        resampled: what it draws, once it has, see :meth:`poleng_assets.core.matching.Match.resampled`.
         study: names the target.
         beside: does the linear algebra meanwhile, once it has ended what was given to it before.
 

@@ -430,9 +430,15 @@ def oracle(text: str, delimiter: str, strict: bool) -> list[list[str]] | None:
 
     Before the header, a record of empty names is as good as blank.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    records, begun = [], 0
     try:
-        records = [record for record in reader if any(map(str.strip, record)) or len(record) > 1]
+        for record in reader:
+            # An empty quoted cell is read as nothing, too: only the text tells that it is no blank line.
+            if len(record) > 1 or "".join(lines[begun : reader.line_num]).strip():
+                records.append(record)
+            begun = reader.line_num
     except csv.Error:
         return None
     return list(dropwhile(lambda record: not any(map(str.strip, record)), records))
@@ -515,6 +521,15 @@ def test_a_header_is_the_first_line_that_names_anything(con: duckdb.DuckDBPyConn
     text = "\n".join([above, ",".join([*NEEDED, "note"]), "person 0,20,1,1,", "person 1,20,1,1,", ""])
     door = through_the_door(con, "drop.csv", text.encode())
     assert [(number, person) for number, person, *_ in door.rows] == [(1, "person 0"), (2, "person 1")]
+    assert stand_in(text, door.rows) == ""
+
+
+def test_an_empty_quoted_cell_alone_on_its_line_is_a_malformed_row(con: duckdb.DuckDBPyConnection):
+    lines = [",".join([*NEEDED, "note"]), "person 0,20,1,1,", '""', "", "person 1,20,1,1,", ""]
+    text = "\n".join(lines)
+    door = through_the_door(con, "drop.csv", text.encode())
+    assert [(number, person) for number, person, *_ in door.rows] == [(1, "person 0"), (3, "person 1")]
+    assert set(door.faults) == {2}
     assert stand_in(text, door.rows) == ""
 
 

@@ -176,7 +176,7 @@ def test_the_ui_gets_every_plot_as_a_picture(told: Workshop):
         assert base64.b64decode(content, validate=True).startswith(b"\x89PNG\r\n\x1a\n"), title
 
 
-def test_each_version_has_its_model_card_in_the_home_and_in_its_mlflow_run(told: Workshop):
+def test_each_version_has_its_model_card_in_the_home_and_in_its_mlflow_run(told: Workshop, tmp_path: Path):
     client = mlflow.MlflowClient(told.home.mlflow_uri)
     assert challenger_metadata(told)["model_card"] == str(told.home.model_card(2))
     for version in told.registry.versions():
@@ -187,7 +187,7 @@ def test_each_version_has_its_model_card_in_the_home_and_in_its_mlflow_run(told:
         for words in (version.run_id, version.tags["dagster_run_id"], version.training_data_hash):
             assert words in page
         (kept,) = client.list_artifacts(version.run_id, "model_card")
-        assert Path(client.download_artifacts(version.run_id, kept.path)).read_text() == page
+        assert Path(client.download_artifacts(version.run_id, kept.path, str(tmp_path))).read_text() == page
 
 
 def test_the_run_holds_the_six_metrics_of_the_seed_and_the_usual_ones(told: Workshop):
