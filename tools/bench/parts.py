@@ -249,6 +249,7 @@ def report(ground: Ground, sizes: Sizes) -> list[Row]:
         people = ground.people(size)
         run = run_task("report", home=ground.home, people=people, times=2 * sizes.repeats + 1).found
         seconds, inside = in_unit(run["seconds"], "s"), in_unit(run["inside"], "s")
+        times_inside = run["seconds"] / run["inside"]
         which = "usual" if size == USUAL_BATCH else "large"
         rows += [
             Row(
@@ -267,8 +268,8 @@ def report(ground: Ground, sizes: Sizes) -> list[Row]:
                 "the same beside the time that it spends inside NannyML itself",
                 seconds,
                 inside,
-                in_unit(run["seconds"] / run["inside"], "x"),
-                run["seconds"] / run["inside"],
+                in_unit(times_inside, "x"),
+                times_inside,
             ),
         ]
     return rows
