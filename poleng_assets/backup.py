@@ -34,7 +34,7 @@ import dagster as dg
 import duckdb
 
 from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.files import write_whole
+from poleng_assets.files import move, write_whole
 from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import open_instance
 from poleng_assets.resources.landing import SETTLE_SECONDS
@@ -192,10 +192,9 @@ def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool =
         try:
             _write(part, stage, manifest)
             _check(part, manifest)
-            part.replace(target)
+            move(part, target)
         finally:
             part.unlink(missing_ok=True)
-        _sync(target.parent)
     note = {"made_at": manifest.made_at, "file": target.name}
     write_whole(home.root / LAST_BACKUP, json.dumps(note))
     return Backup(target, manifest, target.stat().st_size, found.held_seconds, tuple(found.remarks))
@@ -547,14 +546,6 @@ def _check(part: Path, manifest: Manifest) -> None:
         raise BackupRefused(f"the archive cannot be read back, and was removed: {error}") from error
     if found != manifest:
         raise BackupRefused("the archive is not what was written, and was removed: is the disk sound?")
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read_manifest(archive: tarfile.TarFile, first: tarfile.TarInfo | None) -> Manifest:

@@ -40,7 +40,7 @@ from poleng_assets.core.person import Person
 from poleng_assets.core.sifting import Sifted, Unreadable, open_plain, sift
 from poleng_assets.core.tables import record_decision, transaction
 from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.files import in_place_of, write_whole
+from poleng_assets.files import in_place_of, move, write_whole
 from poleng_assets.home import KINDS, Home
 from poleng_assets.resources.registry import REFERENCE, ModelVersion, Registry
 from poleng_assets.study import Study
@@ -402,7 +402,7 @@ def _rewrite(
             os.fsync(target.fileno())
         shutil.copystat(path, part)
         with around(part) if around else nullcontext():
-            part.replace(path)
+            move(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

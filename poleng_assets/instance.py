@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
-from poleng_assets.files import write_whole
+from poleng_assets.files import move, sync_tree, write_whole
 from poleng_assets.home import CHECKOUT, Home
 
 SETTINGS = CHECKOUT / "dagster.yaml"
@@ -63,7 +63,8 @@ def _make_history(home: Home) -> None:
     for name in _HISTORY:
         # Not when a killed process has moved it in before.
         if not (home.dagster / name).exists():
-            (made / name).rename(home.dagster / name)
+            sync_tree(made / name)
+            move(made / name, home.dagster / name)
     shutil.rmtree(made)
 
 

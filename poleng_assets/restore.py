@@ -29,7 +29,7 @@ from poleng_assets.backup import (
     read_archive,
     versions,
 )
-from poleng_assets.files import write_whole
+from poleng_assets.files import move, sync_tree, write_whole
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.runs import runs_in_progress
@@ -87,6 +87,7 @@ def restore_backup(archive: Path, home: Home) -> Restored:
         note = {"made_at": manifest.made_at, "file": archive.name}
         write_whole(stage / LAST_BACKUP, json.dumps(note))
         _make_private(stage)
+        sync_tree(stage)
         _exchange(stage, root)
     return Restored(manifest, buried, tuple(_other_versions(manifest)))
 
@@ -132,7 +133,7 @@ def _exchange(stage: Path, root: Path) -> None:
             aside.rename(root)
             _need_empty(root)
             raise
-    stage.rename(root)
+    move(stage, root)
     if aside.exists():
         shutil.rmtree(aside)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import duckdb
 
+from poleng_assets.files import move, sync_file
+
 _CATALOGUE = (
     "SELECT table_name, column_name, data_type, column_default, is_nullable FROM duckdb_columns() "
     "WHERE database_name = '{}' AND NOT internal ORDER BY ALL",
@@ -76,7 +78,8 @@ def _replace_by_copy(path: Path, fresh: Path) -> int:
         con.execute("DETACH new")
         shutil.copymode(path, fresh)
         saved = path.stat().st_size - fresh.stat().st_size
-        fresh.replace(path)
+        sync_file(fresh)
+        move(fresh, path)
     return saved
 
 

@@ -33,6 +33,7 @@ from poleng_assets.core.encoding import Encoder
 from poleng_assets.core.folds import fold_of
 from poleng_assets.core.parallel import side_by_side
 from poleng_assets.core.recipe import Ingredient, Recipe
+from poleng_assets.files import in_place_of
 from poleng_assets.study import Budget, Study
 
 if TYPE_CHECKING:
@@ -294,7 +295,8 @@ class _Search:
         self.out_of_fold[place] = raw
         if self.folder is not None:
             # Before the trial counts as complete: a complete one always has its log-odds.
-            np.save(self.folder / f"{place}.npy", raw)
+            with in_place_of(self.folder / f"{place}.npy") as part, part.open("wb") as file:
+                np.save(file, raw)
         self.optuna.tell(trial, float(np.mean(losses)))
 
     def _score_folds(self, folds: Sequence[int], point: Point, following: Point | None) -> list[np.ndarray]:

@@ -28,6 +28,7 @@ import duckdb
 import psutil
 
 from poleng_assets.core.serving import Appointed, appointed, disagreement
+from poleng_assets.files import sync_file, sync_folder, sync_tree
 from poleng_assets.home import Home
 from poleng_assets.mlflow_pages import run_page, version_page
 from poleng_assets.study import Study, load_study
@@ -418,6 +419,11 @@ class Registry:
             mode: of that search.
         """
         client = self._client()
+        # MLflow waits for no disk. Its store does: after a power cut it would name files that are empty.
+        of_run = client.get_run(logged.run_id).info.artifact_uri
+        for uri in (client.get_logged_model(logged.model_id).artifact_location, of_run):
+            sync_tree(_place(uri))
+        sync_folder(self.home.artifacts)
         if not client.search_registered_models(f"name = '{self.model_name}'"):
             client.create_registered_model(self.model_name, description=self.study.title)
         made = client.create_model_version(
@@ -640,7 +646,9 @@ def create_store(path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     mlflow.MlflowClient(f"sqlite:///{part}", f"sqlite:///{part}").search_experiments()
     try:
+        sync_file(part)
         os.link(part, path)
+        sync_folder(path.parent)
     except FileExistsError:
         pass  # another process was first; its tables are the same
     finally:

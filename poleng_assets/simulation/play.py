@@ -9,6 +9,7 @@ from pathlib import Path
 
 from poleng_assets.core.dropped_files import content_hash
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.files import move, sync_tree
 from poleng_assets.home import Home
 from poleng_assets.resources.landing import Landing
 from poleng_assets.simulation.scenarios import BatchRow, Drop, Scenario, batch_rows, drops, shortfalls
@@ -41,7 +42,8 @@ def scenario_data(home: Home, study: Study, data: Path | None) -> Path:
         part = folder.with_name(".simulation.part")
         shutil.rmtree(part, ignore_errors=True)
         write_scenario_data(study, part)
-        part.replace(folder)
+        sync_tree(part)
+        move(part, folder)
     return folder
 
 
