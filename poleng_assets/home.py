@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
+
+from poleng_assets.files import write_whole
 
 Kind = Literal["batches", "field_studies", "outcomes"]
 KINDS: tuple[Kind, ...] = ("field_studies", "batches", "outcomes")
@@ -74,8 +78,14 @@ class Home:
 
     @property
     def reports(self) -> Path:
-        """The folder of the drift reports, one folder for each batch."""
+        """The folder of all pages: of batches, of model versions, and the overview."""
         return self.root / "reports"
+
+    @property
+    def batch_reports(self) -> Path:
+        """The folder of the drift reports, one folder for each batch: whatever a batch is called, the
+        pages that are of no batch stand elsewhere."""
+        return self.reports / "batches"
 
     @property
     def requests(self) -> Path:
@@ -94,7 +104,7 @@ class Home:
 
     def report(self, batch: str, version: int) -> Path:
         """Return the page that tells about a batch under a model version."""
-        return self.reports / batch / f"version_{version}.html"
+        return self.batch_reports / batch / f"version_{version}.html"
 
     @property
     def overview(self) -> Path:
@@ -124,13 +134,35 @@ class Home:
         os.umask(0o077)
         folders = [folder(kind) for folder in (self.landing, self.archive, self.rejected) for kind in KINDS]
         self.root.mkdir(parents=True, exist_ok=True)
-        own = [self.artifacts, self.contact_lists, self.requests, self.reports, self.tuning, self.dagster]
-        for folder in [*folders, *own]:
+        folders += [self.artifacts, self.contact_lists, self.requests, self.batch_reports, self.tuning]
+        for folder in [*folders, self.dagster]:
             folder.mkdir(parents=True, exist_ok=True)
             # By itself too: it may be that the root has to stay open.
             (self.root / folder.relative_to(self.root).parts[0]).chmod(0o700)
+        self._gather_reports()
         self._close()
         return self
+
+    def _gather_reports(self) -> None:
+        """Move the reports of earlier releases, which stood beside the pages that are of no batch."""
+        moved = []
+        for folder in self.reports.iterdir():
+            if folder.name == "models" or folder.is_symlink() or not folder.is_dir():
+                continue
+            for page in folder.glob("version_*.html"):
+                place = self.batch_reports / folder.name / page.name
+                place.parent.mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):  # another process opens this home, too
+                    page.replace(place)
+                    moved.append(f"{quote(folder.name, safe='')}/{page.name}")
+            if folder != self.batch_reports and not any(folder.iterdir()):
+                with suppress(FileNotFoundError):
+                    folder.rmdir()
+        if moved and self.overview.is_file():
+            text = self.overview.read_text(encoding="utf-8")
+            for address in moved:
+                text = text.replace(f'"./{address}"', f'"./batches/{address}"')
+            write_whole(self.overview, text)
 
     def _close(self) -> None:
         """Take the rights of group and others away; the root comes last, and says that it was done.

@@ -154,7 +154,7 @@ def _stays(home: Home, path: Path, waiting: Collection[str]) -> bool:
     """Whether a file belongs to a batch that waits, to a model, or to all batches together."""
     folder, *below = path.relative_to(home.root).parts
     if folder == "reports":
-        return len(below) == 1 or below[0] == "models" or below[0] in waiting
+        return below[0] != "batches" or below[1] in waiting
     if folder == "archive" and below[0] == "batches":
         # Those of earlier releases may carry a part of their hash behind the name.
         return any(file_id(path.name) == name or path.name.startswith(f"{name}.") for name in waiting)
@@ -162,8 +162,8 @@ def _stays(home: Home, path: Path, waiting: Collection[str]) -> bool:
 
 
 def _remove_empty(home: Home) -> None:
-    for folder in home.reports.iterdir():
-        if folder.is_dir() and folder.name != "models" and not any(folder.iterdir()):
+    for folder in home.batch_reports.iterdir():
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 

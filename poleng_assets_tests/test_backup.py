@@ -56,7 +56,7 @@ def furnished(home: Home, warehouse: Warehouse) -> Home:
         "rejected/batches/märz (1).csv": "not text at all",
         f"rejected/batches/{NO_TEXT}": "a name that is no text",
         "contact_lists/march.csv": "1\n",
-        "reports/march/version_1.html": "<p>march</p>",
+        "reports/batches/march/version_1.html": "<p>march</p>",
         "mlartifacts/models/m-1/artifacts/model.json": "{}",
         "dagster/storage/run/compute_logs/step.out": "said",
     }

@@ -113,3 +113,27 @@ def test_the_folder_of_a_user_stays_as_it_is(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(tmp_path))
     Home(tmp_path).create()
     assert mode_of(tmp_path) == 0o755
+
+
+def test_reports_of_an_earlier_release_move_to_the_folder_of_the_batches(home: Home):
+    written = {}
+    for name in ("march", "batches", "overview.html.2", "march@2"):
+        old = home.reports / name / "version_1.html"
+        old.parent.mkdir(exist_ok=True)
+        old.write_text(name)
+        written[name] = home.report(name, 1)
+    card = home.model_card(1)
+    card.parent.mkdir()
+    card.write_text("card")
+    home.overview.write_text('<a href="./march/version_1.html">, <a href="./march%402/version_1.html">')
+    home.create()
+    assert {name: page.read_text() for name, page in written.items()} == {name: name for name in written}
+    assert card.read_text() == "card"
+    assert sorted(path.name for path in home.reports.iterdir()) == ["batches", "models", "overview.html"]
+    pages = ["./batches/march/version_1.html", "./batches/march%402/version_1.html"]
+    assert home.overview.read_text() == ", ".join(f'<a href="{page}">' for page in pages)
+
+
+def test_whatever_a_batch_is_called_its_report_is_no_other_page(home: Home):
+    others = {home.overview, home.model_card(1)}
+    assert not others & {home.report(name, 1) for name in ("models", "overview.html", "overview", "batches")}

@@ -148,7 +148,7 @@ def load_overview(con: duckdb.DuckDBPyConnection, study: Study) -> Overview:
 
 def report_address(batch: str, version: int) -> str:
     """Return where the report of a batch is, seen from the folder of all reports."""
-    return f"./{quote(batch, safe='')}/version_{version}.html"
+    return f"./batches/{quote(batch, safe='')}/version_{version}.html"
 
 
 def render_overview(

@@ -26,7 +26,7 @@ REPORT: dict[str, Any] = {
     "verdict": "untrusted",
     "model_version": 3,
     "reasons": "- **acted upon:** 12% gave a new answer. No estimate can be believed\n- one\n- two\n- three",
-    "report": "/home/reports/march/version_3.html",
+    "report": "/home/reports/batches/march/version_3.html",
 }
 
 
@@ -42,7 +42,7 @@ def test_an_alarm_names_batch_version_home_time_and_the_top_reasons():
         "Batch march is untrusted under model version 3. Its contact list is held until a better model was "
         "looked for.\n"
         "- 12% gave a new answer. No estimate can be believed.\n- one.\n- two.\n"
-        "Report: /home/reports/march/version_3.html\n\n/data/poleng, 2026-11-18 11:06 UTC"
+        "Report: /home/reports/batches/march/version_3.html\n\n/data/poleng, 2026-11-18 11:06 UTC"
     )
 
 

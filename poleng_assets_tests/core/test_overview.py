@@ -325,10 +325,10 @@ def test_a_line_says_what_was_held_what_alarmed_and_what_counts_no_more(page: st
 def test_links_lead_to_the_report_of_the_version_whatever_the_name(page: str):
     links = [attributes["href"] for tag, attributes in Page(page).tags if tag == "a"]
     assert [link for link in links if not link.startswith("#")] == [
-        "./odd%20name%2F%C3%BC/version_2.html",
-        "./foreign/version_2.html",
-        "./foreign/version_1.html",
-        "./first/version_1.html",
+        "./batches/odd%20name%2F%C3%BC/version_2.html",
+        "./batches/foreign/version_2.html",
+        "./batches/foreign/version_1.html",
+        "./batches/first/version_1.html",
     ]
 
 

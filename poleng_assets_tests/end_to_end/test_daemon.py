@@ -138,7 +138,7 @@ def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path)
     page.screenshot(path=pictures / "asset_graph.png")
     page.goto("/assets/drift_report?view=partitions&partition=drift_batch_1")
     expect(page.get_by_text("share_outside_support")).to_be_visible(timeout=20_000)
-    expect(page.get_by_text("reports/drift_batch_1/version_2.html")).to_be_visible()
+    expect(page.get_by_text("reports/batches/drift_batch_1/version_2.html")).to_be_visible()
     page.screenshot(path=pictures / "drift_report.png")
     assert (pictures / "asset_graph.png").stat().st_size > 20_000
 
