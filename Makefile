@@ -1,8 +1,11 @@
-# Every target makes its own virtual environment when there is none.
+# Every target makes its own virtual environment when there is none; what only tests and tools need is added
+# by the first target that needs it.
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TOOLS  := $(VENV)/.tools_installed
+UV     := uv==0.13.9
 
 # Tests, the daemon and the bench start hundreds of processes: none has to compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,57 +24,70 @@ IN_MEMORY = $(shell df --output=avail -k /dev/shm 2>/dev/null | awk 'NR == 2 && 
 
 # More workers than cores, because many tests wait. Each keeps linear algebra to one thread: threads that
 # wait for one another take the core from those that work.
-test: $(STAMP)          ## run the tests
+test: $(TOOLS)          ## run the tests
 	$(IN_MEMORY) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -m 'not timed' -n 3 --dist loadfile --no-loadscope-reorder
 	$(IN_MEMORY) $(BIN)/python -m pytest -m timed $$(grep -rl --include='*.py' mark.timed poleng_assets_tests)
 
-test-faults: $(STAMP)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)
+test-faults: $(TOOLS)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)
 	PYTHONPATH=. $(BIN)/python tools/test_faults.py
 
 audit: $(STAMP)         ## look the pinned versions up among the known vulnerabilities
 	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(VENV)/audit/bin/pip-audit --requirement constraints-dev.txt --no-deps --disable-pip
 
-bench: $(STAMP)         ## speed and size beside the limit and the seed's way; DATA=folder, ARGS=--quick or --full
+bench: $(TOOLS)         ## speed and size beside the limit and the seed's way; DATA=folder, ARGS=--quick or --full
 	$(BIN)/python -m tools.bench $(if $(DATA),--data $(DATA)) $(ARGS)
 
-bench-promotion: $(STAMP)  ## how often the gates are right; DATA=folder with field_studies/
+bench-promotion: $(TOOLS)  ## how often the gates are right; DATA=folder with field_studies/
 	$(BIN)/python tools/bench_promotion.py --data $(DATA)
 
-bench-model: $(STAMP)   ## the model and its promotion against their bars; DATA=folder of a real survey
+bench-model: $(TOOLS)   ## the model and its promotion against their bars; DATA=folder of a real survey
 	PYTHONPATH=. $(BIN)/python tools/bench_model.py --data $(DATA)
 
-bench-overseer: $(STAMP)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
+bench-overseer: $(TOOLS)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
 	PYTHONPATH=. $(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))
 
-bench-serve: $(STAMP)   ## requests a second and how long they take; DATA=folder of a real survey, HOME_FOLDER=a home
+bench-serve: $(TOOLS)   ## requests a second and how long they take; DATA=folder of a real survey, HOME_FOLDER=a home
 	$(BIN)/python tools/bench_serve.py $(if $(DATA),--data $(DATA)) $(if $(HOME_FOLDER),--home $(HOME_FOLDER))
 
-docs: $(STAMP)          ## make a web site of docs/, in site/
+docs: $(TOOLS)          ## make a web site of docs/, in site/
 	$(BIN)/mkdocs build --strict --quiet
 
-lint: $(STAMP)          ## ruff and mypy
+lint: $(TOOLS)          ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-constraints: $(STAMP)   ## resolve all versions anew
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
-		--no-annotate --custom-compile-command "make constraints" pyproject.toml -o constraints.txt
+# Two files of the same versions: what the project runs with, and the tools on top of it.
+constraints:            ## resolve all versions anew
+	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check $(UV)
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --upgrade --group lock pyproject.toml -o constraints.txt
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --upgrade --group lock --extra dev -c constraints.txt \
+		pyproject.toml -o constraints-dev.txt
+
+LOCK = --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make constraints"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-# The stamp is written last: an installation that was interrupted starts again.
+# A file that is not the one that was resolved is refused. Modules are compiled when they are first imported: most
+# never are. The stamp is written last: an installation that was interrupted starts again.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
+
 $(STAMP): constraints.txt pyproject.toml
-	@echo "Setting up $(VENV): its packages take a few minutes, the first time."
+	@echo "Setting up $(VENV): its packages take a minute, the first time."
 	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) --require-hashes -r constraints.txt
+	$(INSTALL) --no-build-isolation -e .
 	touch $(STAMP)
+
+$(TOOLS): constraints-dev.txt $(STAMP)
+	$(INSTALL) --require-hashes -r constraints-dev.txt
+	touch $(TOOLS)

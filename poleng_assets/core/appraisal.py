@@ -6,7 +6,6 @@ is measured stands in ``core/evaluation.py`` and ``core/plots.py``.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +21,7 @@ from poleng_assets.core.evaluation import (
     evaluate_groups,
     score_metrics,
 )
+from poleng_assets.core.library_versions import library_version
 from poleng_assets.core.model import Model
 from poleng_assets.core.model_card import ModelCard
 from poleng_assets.core.plots import holdout_plots, importance_plot
@@ -115,7 +115,7 @@ class Appraisal:
             importance=[(study.feature(name).title, value) for name, value in self.importance.items()],
             plots=self.pictures(study),
             seeds={"training": policies.training.seed, "promotion": policies.promotion.seed},
-            package_versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+            package_versions={name: library_version(name) for name in LIBRARIES},
             dagster_run_id=run,
             mlflow_run_id=mlflow_run,
         )

@@ -12,7 +12,6 @@ Sources:
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from poleng_assets.core.candidates.interface import Columns, Parameters, with_ma
 from poleng_assets.core.contact_rule import settle
 from poleng_assets.core.encoding import Encoder
 from poleng_assets.core.folds import fold_of
+from poleng_assets.core.library_versions import library_version
 from poleng_assets.core.parallel import side_by_side
 from poleng_assets.core.recipe import Ingredient, Recipe
 from poleng_assets.files import in_place_of
@@ -156,7 +156,7 @@ def search_name(training_data_hash: str, study: Study) -> str:
     """
     policy = study.policies.training.model_dump(exclude={"mode", "quick", "full"})
     features = [feature.model_dump() for feature in study.features]
-    libraries = [importlib.metadata.version(name) for name in ("optuna", "scikit-learn", "xgboost")]
+    libraries = [library_version(name) for name in ("optuna", "scikit-learn", "xgboost")]
     told = json.dumps(
         [training_data_hash, study.name, study.target.model_dump(), policy, features, libraries]
     )

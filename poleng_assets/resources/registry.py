@@ -7,7 +7,6 @@ ends, stands here. MLflow is imported when it is first needed: it costs seconds.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
@@ -27,6 +26,7 @@ import dagster as dg
 import duckdb
 import psutil
 
+from poleng_assets.core.library_versions import library_version
 from poleng_assets.core.serving import Appointed, appointed, disagreement
 from poleng_assets.files import sync_file, sync_folder, sync_tree
 from poleng_assets.home import Home
@@ -403,7 +403,7 @@ class Registry:
                     artifacts={"model": str(folder / "model")},
                     signature=signature,
                     input_example=_invented_person(self.study),
-                    pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+                    pip_requirements=[f"{name}=={library_version(name)}" for name in REQUIREMENTS],
                 )
         kept = {**tags, HASHES_TAG: hashes, REFERENCE_HASHES_TAG: json.dumps(of_reference)}
         return LoggedModel(logged.model_uri, logged.model_id, run.info.run_id, kept)

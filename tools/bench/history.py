@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from poleng_assets.core.library_versions import library_version
 from tools.bench.rows import Row
 
 VERSIONS = ("dagster", "duckdb", "nannyml", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost")
@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "versions": {name: library_version(name) for name in VERSIONS},
     }
 
 
