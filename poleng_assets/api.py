@@ -28,7 +28,7 @@ from poleng_assets.core.codes import to_codes
 from poleng_assets.core.encoding import Encoder, EncodingError
 from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.model import Model
-from poleng_assets.core.reasons import strongest_reasons
+from poleng_assets.core.reasons import shown_questions, strongest_reasons
 from poleng_assets.core.serving import appointed, disagreement
 from poleng_assets.core.warehouse import (
     PATIENCE_SECONDS,
@@ -199,8 +199,8 @@ class Explanation:
             those that the study withholds. Empty when no answer raises it.
         contributions: one row for each question, by its name, the strongest first: ``question`` and
             ``answer`` in words, ``effect`` (how much the answer moves the score, in log-odds),
-            ``never_learned`` (the model does not know the answer, and takes it as none), ``withheld`` (by
-            the study's ``policies.contact.withheld_reasons``: not for a contact centre). With a constant
+            ``never_learned`` (the model does not know the answer, and takes it as none), ``withheld`` (not
+            among the study's ``policies.contact.shown_reasons``: not for a contact centre). With a constant
             the effects add up to the log-odds of the score, unless a forest is in the blend.
     """
 
@@ -567,7 +567,7 @@ def _unknown_answers(encoder: Encoder, codes: pa.Table) -> np.ndarray:
 
 def _contributions(model: Model, codes: pa.Table, study: Study) -> pd.DataFrame:
     """Return what each answer of one person does to the score, the strongest first."""
-    unseen = model.encoder.unseen(codes)
+    unseen, shown = model.encoder.unseen(codes), set(shown_questions(study, model.proxies))
     effects = dict(zip(model.encoder.features, model.contributions(codes)[0], strict=True))
     found = pd.DataFrame(
         {
@@ -577,9 +577,7 @@ def _contributions(model: Model, codes: pa.Table, study: Study) -> pd.DataFrame:
             ],
             "effect": [effects[feature.name] for feature in study.features],
             "never_learned": [bool(unseen.get(feature.name, [False])[0]) for feature in study.features],
-            "withheld": [
-                feature.name in study.policies.contact.withheld_reasons for feature in study.features
-            ],
+            "withheld": [feature.name not in shown for feature in study.features],
         },
         index=pd.Index(study.feature_names),
     )

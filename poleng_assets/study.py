@@ -104,7 +104,10 @@ class ContactPolicy(_Strict):
     capacity: int = Field(ge=1)
     usual_batch: int = Field(ge=1)
     reasons: int = Field(ge=0)
-    withheld_reasons: tuple[str, ...]
+    # Studies of earlier releases list what is withheld: core/reasons.py says what holds then.
+    shown_reasons: tuple[str, ...] | None = None
+    withheld_reasons: tuple[str, ...] = ()
+    max_association: Share = 0.25
 
 
 class Budget(_Strict):
@@ -297,6 +300,7 @@ class Study(_Strict):
             "policies.training.masked": self.policies.training.masked,
             "policies.training.varies_by": [v for v in [self.policies.training.varies_by] if v],
             "policies.overseer.compare_within": [v for v in [self.policies.overseer.compare_within] if v],
+            "policies.contact.shown_reasons": self.policies.contact.shown_reasons or (),
             "policies.contact.withheld_reasons": self.policies.contact.withheld_reasons,
         }
         for field, columns in fields.items():

@@ -306,12 +306,12 @@ def test_an_explanation_is_told_in_words(champion: LoadedModel, made: Served):
 
 
 def test_what_the_study_withholds_is_in_the_frame_and_not_in_the_table(champion: LoadedModel):
-    withheld = STUDY.policies.contact.withheld_reasons
-    assert withheld
+    withheld = set(STUDY.feature_names) - set(STUDY.policies.contact.shown_reasons or ())
+    assert withheld > set(STUDY.protected)
     person = somebody()
     why = champion.explain(person)
     frame = why.contributions
-    assert set(frame.index[frame["withheld"]]) == set(withheld)
+    assert set(frame.index[frame["withheld"]]) == withheld
     everything = dataclasses.replace(why, contributions=frame.sort_values("withheld", ascending=False))
     for page in (why._repr_html_(), everything._repr_html_()):
         assert f"{len(withheld)} withheld by the study" in page

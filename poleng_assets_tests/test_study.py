@@ -329,9 +329,9 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
         ("varies_by: country", "varies_by: shoe_size", "policies.training.varies_by"),
         ("compare_within: country", "compare_within: shoe_size", "policies.overseer.compare_within"),
         (
-            "withheld_reasons: [religion,",
-            "withheld_reasons: [shoe_size,",
-            "policies.contact.withheld_reasons",
+            "shown_reasons: [settlement,",
+            "shown_reasons: [shoe_size,",
+            "policies.contact.shown_reasons",
         ),
     ],
 )

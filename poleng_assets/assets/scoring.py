@@ -166,7 +166,6 @@ def contact_list(
                     batch=batch,
                     dagster_run_id=context.run.run_id,
                 )
-    preview = listed.head(5).drop(columns=[warehouse.study.id])
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(listed),
@@ -177,7 +176,6 @@ def contact_list(
             "remark": remark or "none",
             "workbook": dg.MetadataValue.path(str(workbook)),
             "list": dg.MetadataValue.path(str(path)),
-            "first_five_without_ids": dg.MetadataValue.md(preview.to_markdown(index=False)),
         }
     )
 

@@ -158,6 +158,8 @@ def challenger(
     from poleng_assets.core.model import train
     from poleng_assets.core.model_card import render_model_card
     from poleng_assets.core.plots import as_markdown
+    from poleng_assets.core.proxies import proxies, shown_proxies
+    from poleng_assets.core.reasons import shown_questions
     from poleng_assets.core.tuning import search_name, tune
 
     study, policy = warehouse.study, warehouse.study.policies.training
@@ -188,8 +190,10 @@ def challenger(
             registry.home.tuning / search,
             _trial_logger(context, registry, mlflow),
         )
-        model = train(training, study, tuned.recipe)
+        model = dataclasses.replace(train(training, study, tuned.recipe), proxies=proxies(training, study))
         appraisal = appraise(model, study, training, holdout)
+        for words in shown_proxies(study, model.proxies):
+            context.log.warning(f"Contact lists give something protected away: {words}")
         logged = registry.log_model(
             mlflow,
             model,
@@ -235,6 +239,8 @@ def challenger(
             "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture(study))),
             "model_card": dg.MetadataValue.path(str(path)),
             **registry.pages(version),
+            "shown_reasons": ", ".join(shown_questions(study, model.proxies)) or "none",
+            "given_away": "; ".join(shown_proxies(study, model.proxies)) or "nothing",
             "training_rows": training.num_rows,
             "holdout_rows": holdout.num_rows,
             "field_studies": ", ".join(chosen.studies),

@@ -49,6 +49,7 @@ class Appraisal:
         populations: figures of each field study, and of each value of the feature that effects vary by.
         importance: of each feature: how much it moves the scores of the holdout, in log-odds, largest first.
         rows: training rows and holdout rows of each field study.
+        proxies: questions that stood for a protected one among the training rows, with the words for why.
     """
 
     reference: pd.DataFrame
@@ -59,6 +60,7 @@ class Appraisal:
     populations: pd.DataFrame
     importance: Mapping[str, float]
     rows: Mapping[str, tuple[int, int]]
+    proxies: Mapping[str, str] | None = None
 
     def metrics(self) -> dict[str, float]:
         """Return all figures by the names that the registry keeps."""
@@ -118,6 +120,7 @@ class Appraisal:
             package_versions={name: library_version(name) for name in LIBRARIES},
             dagster_run_id=run,
             mlflow_run_id=mlflow_run,
+            proxies=self.proxies,
         )
 
     def _interval(self, name: str) -> str:
@@ -157,6 +160,7 @@ def appraise(model: Model, study: Study, training: pa.Table, holdout: pa.Table) 
         populations=evaluate_groups(target, score, contact, populations, least),
         importance=model.importance(explained),
         rows=_rows_of_each(training, holdout),
+        proxies=model.proxies,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import duckdb
 
+from poleng_assets.core.reasons import without_withheld
 from poleng_assets.study import Study
 
 
@@ -81,7 +82,11 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
         WHERE p."{study.id}" = ? ORDER BY p.scored_at""",  # noqa: S608
         [subject],
     ).fetchall()
-    return [Scoring(*row) for row in rows]
+    # Lists of earlier releases told more than the study shows today.
+    return [
+        replace(one, reasons=without_withheld(one.reasons, study) or None if one.reasons else None)
+        for one in (Scoring(*row) for row in rows)
+    ]
 
 
 def _time(when: datetime | None) -> str:

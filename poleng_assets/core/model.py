@@ -6,6 +6,7 @@ A folder with ``encoder.json``, ``model.json`` and a folder ``blend`` is a model
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -32,12 +33,17 @@ Rows: TypeAlias = pa.Table | pa.RecordBatch | pd.DataFrame
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder, the candidates trained on its matrices, their calibration, and the contact rule."""
+    """An encoder, the candidates trained on its matrices, their calibration, and the contact rule.
+
+    ``proxies`` are the questions that stood for a protected one among the rows it learned from, with the
+    words for why (``core/proxies.py``); None when nobody measured it, as in models of earlier releases.
+    """
 
     encoder: Encoder
     blend: Blend
     calibration: Calibration
     rule: ContactRule
+    proxies: Mapping[str, str] | None = None
 
     def score(self, rows: Rows) -> np.ndarray:
         """Return the probability of being disengaged for each row: float64, shape (rows,).
@@ -80,7 +86,9 @@ class Model:
         """Write the model into a folder, which is made if it is missing and must be empty."""
         (folder / "blend").mkdir(parents=True)
         (folder / "encoder.json").write_text(self.encoder.to_json(), encoding="utf-8")
-        settings = {"calibration": asdict(self.calibration), "rule": asdict(self.rule)}
+        settings: dict[str, object] = {"calibration": asdict(self.calibration), "rule": asdict(self.rule)}
+        if self.proxies is not None:
+            settings["proxies"] = dict(self.proxies)
         (folder / "model.json").write_text(json.dumps(settings), encoding="utf-8")
         self.blend.save(folder / "blend")
 
@@ -93,6 +101,7 @@ class Model:
             Blend.load(folder / "blend"),
             Calibration(**settings["calibration"]),
             ContactRule(**settings["rule"]),
+            settings.get("proxies"),
         )
 
 

@@ -19,6 +19,8 @@ import pandas as pd
 from poleng_assets.core.evaluation import OTHERS, Interval
 from poleng_assets.core.pages import template
 from poleng_assets.core.plots import BARS_SHOWN, CAPTIONS, as_data_uri
+from poleng_assets.core.proxies import shown_proxies
+from poleng_assets.core.reasons import shown_questions
 from poleng_assets.study import Study
 
 CANDIDATES_SHOWN = 15
@@ -71,6 +73,8 @@ class ModelCard:
         package_versions: by name of the package.
         dagster_run_id: of the run that trained it.
         mlflow_run_id: of the run that keeps it; None where there is none.
+        proxies: questions that stand for a protected one, as :func:`~poleng_assets.core.proxies.proxies`
+            returns them; None when nobody measured it.
     """
 
     study: Study
@@ -92,6 +96,7 @@ class ModelCard:
     package_versions: Mapping[str, str]
     dagster_run_id: str
     mlflow_run_id: str | None
+    proxies: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ def render_model_card(card: ModelCard) -> str:
         holdout_rows=sum(rows for _, rows in card.training_data.values()),
         protected=[titles[name] for name in study.protected],
         masked=[titles[name] for name in study.policies.training.masked],
-        withheld=[titles[name] for name in study.policies.contact.withheld_reasons],
+        shown_reasons=[titles[name] for name in shown_questions(study, card.proxies)],
+        given_away=shown_proxies(study, card.proxies),
         in_short=how_good(card.figures, card.intervals),
         figures=[
             Line(title, (_figure(card.figures[name], form), _between(card.intervals.get(name), form), words))

@@ -87,7 +87,7 @@ def half_of_the_features(study: Study) -> Study:
     named = {
         *study.contact_list,
         *study.protected,
-        *policies.contact.withheld_reasons,
+        *(policies.contact.shown_reasons or ()),
         *policies.training.masked,
         policies.training.varies_by,
         policies.overseer.compare_within,
