@@ -13,6 +13,9 @@ import re
 import threading
 from dataclasses import dataclass, field
 
+from poleng_assets.core.markdown import escaped
+from poleng_assets.core.plain_text import in_one_line, visible
+
 VARIABLE = "POLENG_NOTIFY"
 SOCKET_SECONDS = 4.0
 # A logger's filter does not see what its children log: those that name paths are listed one by one.
@@ -98,6 +101,10 @@ def _deliver(address: Address, title: str, text: str) -> Delivery:
             service.overflow_mode = apprise.OverflowMode.SPLIT
         box = apprise.Apprise(asset=asset)
         box.add(service)
+        title, text = in_one_line(title), visible(text)
+        if service.notify_format == apprise.NotifyFormat.MARKDOWN:
+            # Apprise escapes text for HTML, but not for Markdown.
+            title, text = escaped(title), "\n".join(map(escaped, text.split("\n")))
         result = box.notify(text, title=title, body_format=apprise.NotifyFormat.TEXT)
     except Exception as error:
         # The boundary to some hundred plugins; what they say may hold the address.

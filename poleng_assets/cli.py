@@ -22,6 +22,7 @@ from poleng_assets.commands.notify import notify
 from poleng_assets.commands.quarantine import quarantine
 from poleng_assets.commands.retention import retention
 from poleng_assets.commands.serve import serve
+from poleng_assets.core.plain_text import in_one_line, visible
 from poleng_assets.home import CHECKOUT, Home, Kind
 from poleng_assets.study import StudyError, load_study
 from poleng_assets.terminal import (
@@ -35,6 +36,7 @@ from poleng_assets.terminal import (
     open_warehouse,
     reading,
     show_run,
+    styled,
 )
 
 if TYPE_CHECKING:
@@ -51,14 +53,17 @@ class _Boundary(click.Group):
         try:
             return super().invoke(ctx)
         except StudyError as error:
-            raise click.ClickException(str(error)) from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise click.ClickException(visible(str(error))) from error
+        except click.ClickException as error:
+            vars(error)["message"] = visible(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             words = fault_in_words(error)
             if not words:
                 raise
-            raise click.ClickException(words) from error
+            raise click.ClickException(visible(words)) from error
 
 
 @click.group(cls=_Boundary, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,10 +92,10 @@ def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None
     with open_conductor(home) as conductor:
         folder = scenario_data(home, load_study(), data)
         landing, warehouse = _landing(home), open_warehouse(home)
-        console.print(f"Scenario [bold]{scenario}[/bold] with {folder}, home {home.root}\n")
+        console.print("Scenario", styled("bold", scenario), f"with {folder}, home {home.root}\n")
 
         def settle(drop: Any) -> None:
-            console.print(f"[bold]{drop.path.name}[/bold] dropped into landing/{drop.kind}")
+            console.print(styled("bold", in_one_line(drop.path.name)), f"dropped into landing/{drop.kind}")
             conductor.settle()
 
         try:
@@ -138,15 +143,15 @@ def status(as_json: bool, home_folder: Path | None) -> None:
     champion = facts["champion_version"]
     console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
     if facts["champion_in_doubt"]:
-        console.print(f"[red]Not as it should be:[/red] {facts['champion_in_doubt']}")
+        console.print(styled("red", "Not as it should be:"), facts["champion_in_doubt"])
     elif champion is None:
         console.print(_next_step(home, facts["landing"]))
     for kind, names in facts["landing"].items():
         if names:
-            console.print(f"Waiting in landing/{kind}: {', '.join(names)}")
+            console.print(f"Waiting in landing/{kind}: {', '.join(map(in_one_line, names))}")
     for kind, names in facts["rejected"].items():
         if names:
-            console.print(f"Refused, see rejected/{kind}: {', '.join(names)}")
+            console.print(f"Refused, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
     if facts["quarantined_rows"]:
         console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
     if facts["batches"]:
@@ -196,7 +201,7 @@ def settle(home_folder: Path | None) -> None:
         forgive(conductor.instance)
         reports = conductor.settle()
         for name, words in conductor.skips.items():
-            console.print(f"[dim]{name}: {words}[/dim]")
+            console.print(styled("dim", f"{name}: {words}"))
     if not all(report.success for report in reports):
         sys.exit(1)
 
@@ -318,7 +323,7 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         except LookupError as error:
             raise click.ClickException(str(error)) from error
     path = write_report(home, study, seen)
-    console.print(f"{batch}, version {number}: [bold]{seen.judgement.verdict}[/bold]. See {path}")
+    console.print(f"{batch}, version {number}: {seen.judgement.verdict}. See {path}")
 
 
 @main.command()
@@ -457,7 +462,7 @@ def _show_ending(ending: Ending, waiting: list[str]) -> None:
     console.print()
     console.print(_batch_table([_batch_facts(row) for row in ending.rows]))
     for words in [*waiting, *ending.faults]:
-        console.print(f"[red]Not as it should be:[/red] {words}")
+        console.print(styled("red", "Not as it should be:"), words)
     if not ending.faults:
         console.print("The scenario ended as it should.")
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
+from poleng_assets.core.plain_text import in_one_line, visible
 from poleng_assets.home import Home
 from poleng_assets.study import load_study
 
@@ -22,8 +24,27 @@ if TYPE_CHECKING:
     from poleng_assets.core.warehouse import Warehouse
     from poleng_assets.simulation.conductor import Conductor, RunReport
 
+
+class PlainConsole(Console):
+    """Prints text as it is: no text is markup, and nothing in it steers the terminal.
+
+    File names, reasons and cells come from strangers. What is to look different says so by :func:`styled`.
+    """
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return what is printed for a text, be it a line or a cell of a table."""
+        return super().render_str(visible(text), **{**how, "markup": False, "emoji": False})
+
+
+def styled(style: str, text: str) -> Text:
+    """Return text that is printed in a style of rich, such as ``red``; whatever it holds stays text."""
+    return Text(visible(text), style=style)
+
+
 # A pipe has no width of its own: rich would fold its tables at 80 columns.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+console = PlainConsole(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
+)
 
 home_option = click.option(
     "--home",
@@ -99,7 +120,7 @@ def open_warehouse(home: Home) -> Warehouse:
 
 
 def _say_on_stderr(words: str) -> None:
-    click.echo(words, err=True)
+    click.echo(visible(words), err=True)
 
 
 @contextmanager
@@ -152,12 +173,12 @@ _FAULTS = (
 
 def show_run(report: RunReport) -> None:
     """Tell in one line how a run went."""
-    told = f"{report.job} {report.partition}".strip()
+    told = f"  {report.job} {in_one_line(report.partition)}".rstrip()
     if not report.success:
-        console.print(f"  [red]{told} failed[/red]: {report.message}")
+        console.print(styled("red", f"{told} failed"), f": {report.message}", sep="")
         return
     words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
-    console.print(f"  {told}: {'; '.join(words)} [dim]({report.seconds:.1f} s)[/dim]")
+    console.print(f"{told}: {'; '.join(words)}", styled("dim", f"({report.seconds:.1f} s)"))
 
 
 def _about_champion(metadata: dict[str, Any]) -> str:
@@ -188,7 +209,7 @@ _SAYINGS: dict[str, Any] = {
     "champion": _about_champion,
     "batches": lambda m: _rows_kept(m, "respondents"),
     "predictions": lambda m: f"scored by version {m['model_version']}",
-    "drift_report": lambda m: f"[bold]{m['verdict']}[/bold]{', held' if m['held'] else ''}",
+    "drift_report": lambda m: f"{m['verdict']}{', held' if m['held'] else ''}",
     "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
     "contact_list": lambda m: f"{m['contacts']:,} contacts{'' if m['remark'] == 'none' else ', marked'}",
     "realised_performance": lambda m: "outcomes compared with the scores",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.table import Table
 
 from poleng_assets.core.warehouse import WarehouseBusy, WarehouseUnusable
 from poleng_assets.resources.registry import ModelUnusable, RegistryUnusable
-from poleng_assets.terminal import fault_in_words
+from poleng_assets.simulation.conductor import RunReport
+from poleng_assets.terminal import PlainConsole, fault_in_words, show_run, styled
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,34 @@ def test_a_fault_of_the_code_is_not_blamed_on_the_machine(error: Exception):
 def test_the_words_name_the_file_that_could_not_be_written(tmp_path: Path):
     told = fault_in_words(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "list.csv")))
     assert str(tmp_path / "list.csv") in told
+
+
+def printed(*parts: Any, **how: Any) -> str:
+    console = PlainConsole(file=io.StringIO(), width=80, color_system=None, soft_wrap=True)
+    console.print(*parts, **how)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+HOSTILE = "[/refused] [bold]x[/bold] :smile: \x1b[31m\u202e\udcff \\[a]"
+SHOWN = "[/refused] [bold]x[/bold] :smile: \\x1b[31m\\u202e\\udcff \\[a]"
+
+
+def test_what_is_printed_is_never_markup():
+    assert printed(f"Waiting: {HOSTILE}") == f"Waiting: {SHOWN}\n"
+    assert printed(styled("red", HOSTILE), HOSTILE) == f"{SHOWN} {SHOWN}\n"
+    assert printed(styled("red", "a"), ": b", sep="") == "a: b\n"
+
+
+def test_cells_heads_and_titles_of_tables_are_never_markup():
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    lines = printed(table).splitlines()
+    assert sum(SHOWN in line for line in lines) == 3
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_a_run_that_failed_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch):
+    console = PlainConsole(file=io.StringIO(), width=200, color_system=None, soft_wrap=True)
+    monkeypatch.setattr("poleng_assets.terminal.console", console)
+    show_run(RunReport("ingest", "march", 1.0, False, f"refused: {HOSTILE}", {}))
+    assert console.file.getvalue() == f"  ingest march failed: refused: {SHOWN}\n"  # type: ignore[attr-defined]

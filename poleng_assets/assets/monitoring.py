@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from poleng_assets.assets.scoring import predictions
+from poleng_assets.core.markdown import escaped
 from poleng_assets.core.tables import now
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
@@ -164,7 +165,7 @@ def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
     from poleng_assets.core.distance_picture import distance_picture
 
     figures, judgement = seen.figures, seen.judgement
-    lines = [f"- {'**acted upon:** ' if one.acts else ''}{one.words}" for one in judgement.reasons]
+    lines = [f"- {'**acted upon:** ' if one.acts else ''}{escaped(one.words)}" for one in judgement.reasons]
     metadata: dict[str, Any] = {
         "verdict": judgement.verdict,
         "held": judgement.held,

@@ -8,6 +8,7 @@ import duckdb
 
 from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
 from poleng_assets.assets.monitoring import write_report
+from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.partitions import outcomes_partitions
 from poleng_assets.resources.landing import Landing
@@ -173,7 +174,7 @@ def _table(measured: "dict[tuple[str, int], Realised]", estimated: dict[tuple[st
         }
         for (batch, version), found in measured.items()
     ]
-    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    return frame_as_table(pd.DataFrame(rows))
 
 
 def _cell(found: "Realised", metric: str) -> str:

@@ -7,6 +7,7 @@ import dagster as dg
 import duckdb
 
 from poleng_assets.assets.training import challenger
+from poleng_assets.core.markdown import escaped, table
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.versions import newest
 from poleng_assets.core.warehouse import Warehouse
@@ -240,16 +241,15 @@ def _metadata(
     why: str,
     shadow_words: str,
 ) -> dict[str, Any]:
-    rows = [
-        f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.words} |" for gate in verdict
-    ]
-    gates = "\n".join(["| gate | | what was found |", "|---|---|---|", *rows])
+    rows = [(gate.name, "passed" if gate.passed else "failed", gate.words) for gate in verdict]
     return {
         "promoted": won,
         "serving_version": serves.version if serves else 0,
         "challenger_version": contender.version,
         "reason": why,
-        "gates": dg.MetadataValue.md(gates if verdict else why),
+        "gates": dg.MetadataValue.md(
+            table(["gate", "", "what was found"], rows) if verdict else escaped(why)
+        ),
         "shadow": dg.MetadataValue.md(shadow_words),
         "figures": dg.MetadataValue.json({gate.name: dict(gate.figures) for gate in verdict}),
         "judged_field_studies": dg.MetadataValue.json(json.loads(contender.tags["field_study_hashes"])),

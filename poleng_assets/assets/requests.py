@@ -7,6 +7,7 @@ import duckdb
 
 from poleng_assets.core.figures import DISTANCES, UNSEEN
 from poleng_assets.core.ledger import was_decided_by
+from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.core.tables import insert, now, record_decision, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
@@ -159,7 +160,7 @@ def _metadata(
     return {
         "request": request.words,
         "interviews": request.size,
-        "strata": dg.MetadataValue.md(str(request.strata.to_markdown(index=False))),
+        "strata": dg.MetadataValue.md(frame_as_table(request.strata)),
         "batches": ", ".join(batches) or "none",
         "drifted": ", ".join(study.feature(name).title for name in drifted) or "none",
         "model_version": version,

@@ -10,6 +10,7 @@ from pydantic import Field
 from poleng_assets.assets.batches import batches
 from poleng_assets.assets.promotion import champion
 from poleng_assets.core.ledger import is_decided
+from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.core.tables import now, record_decision, replace, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import in_place_of, write_whole
@@ -80,7 +81,7 @@ def predictions(
             "contacts": contacts,
             "share_flagged": round(contacts / respondents, 4) if respondents else 0.0,
             "model_version": version.version,
-            "scores": dg.MetadataValue.md(histogram.to_markdown(index=False)),
+            "scores": dg.MetadataValue.md(frame_as_table(histogram)),
         },
         check_results=[
             dg.AssetCheckResult(

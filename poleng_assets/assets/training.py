@@ -12,6 +12,7 @@ from pydantic import Field
 from poleng_assets.assets.field_studies import field_studies
 from poleng_assets.core.holdout import on_both_sides
 from poleng_assets.core.ledger import was_decided_by
+from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.core.tables import now, record_decision, replace, stamp, transaction
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
 from poleng_assets.core.versions import newest
@@ -112,7 +113,7 @@ def training_data(
             "holdout_rows": int(counts["holdout_rows"].sum()),
             "reason": config.reason,
             "pending": ", ".join(pending) or "none",
-            "field_studies": dg.MetadataValue.md(counts.round(4).to_markdown(index=False)),
+            "field_studies": dg.MetadataValue.md(frame_as_table(counts.round(4))),
             "training_data_hash": digest,
         },
         check_results=[
@@ -231,8 +232,8 @@ def challenger(
             "cv_log_loss": round(tuned.log_loss, 4),
             "comparison": dg.MetadataValue.md(_comparison(tuned)),
             "metrics": dg.MetadataValue.md(appraisal.metric_table()),
-            "protected_groups": dg.MetadataValue.md(appraisal.groups.round(3).to_markdown(index=False)),
-            "populations": dg.MetadataValue.md(appraisal.populations.round(3).to_markdown(index=False)),
+            "protected_groups": dg.MetadataValue.md(frame_as_table(appraisal.groups.round(3))),
+            "populations": dg.MetadataValue.md(frame_as_table(appraisal.populations.round(3))),
             "plots": dg.MetadataValue.md(
                 "\n".join(as_markdown(title, png) for title, png in card.plots.items())
             ),
@@ -310,4 +311,4 @@ def _parameters(
 
 def _comparison(tuned: "Tuned") -> str:
     table: pd.DataFrame = tuned.table().round({"log_loss": 4, "seconds": 1})
-    return table.to_markdown(index=False)
+    return frame_as_table(table)

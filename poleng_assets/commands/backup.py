@@ -10,7 +10,7 @@ import click
 
 from poleng_assets.home import Home
 from poleng_assets.study import load_study
-from poleng_assets.terminal import console, home_option
+from poleng_assets.terminal import console, home_option, styled
 
 WAIT_SECONDS = 300.0
 
@@ -48,7 +48,7 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
             f"Look at the disks of {home.root} and of {file}."
         ) from error
     for remark in made.remarks:
-        console.print(f"[yellow]Mind:[/yellow] {remark}.")
+        console.print(styled("yellow", "Mind:"), f"{remark}.")
     console.print(
         f"{made.path}: {len(made.manifest.members):,} files of {home.root}, {_megabytes(made.size)} "
         f"({_megabytes(made.manifest.size)} unpacked), in {time.monotonic() - started:.1f} s. It was read "
@@ -83,7 +83,7 @@ def restore(file: Path, home_folder: Path | None) -> None:
         raise click.ClickException(f"Nothing was restored into {home.root}: {error}.") from error
     manifest = restored.manifest
     for words in restored.other_versions:
-        console.print(f"[yellow]Mind:[/yellow] {words}.")
+        console.print(styled("yellow", "Mind:"), f"{words}.")
     if restored.buried:
         console.print(f"{restored.buried} runs were under way then; their work is done again.")
     console.print(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from poleng_assets.study import load_study
-from poleng_assets.terminal import console, home_option, instance_without_daemon, open_home, open_warehouse
+from poleng_assets.terminal import (
+    console,
+    home_option,
+    instance_without_daemon,
+    open_home,
+    open_warehouse,
+    styled,
+)
 
 if TYPE_CHECKING:
     from poleng_assets.forget import Forgotten
@@ -87,14 +94,14 @@ def _tell(done: Forgotten, home: Home) -> None:
             "quarantined rows. A file that holds this person and was not taken in before brings them back."
         )
     for note in done.notes:
-        console.print(f"[yellow]Not told:[/yellow] {note}")
+        console.print(styled("yellow", "Not told:"), note)
     proof = done.proof
     console.print(
         f"Looked through {proof.tables} tables ({proof.columns} columns) and {proof.files} files "
         f"({proof.bytes:,} bytes): {_count(len(proof.traces), 'trace')}."
     )
     for trace in proof.traces:
-        console.print(f"  [red]{trace}[/red]")
+        console.print(styled("red", f"  {trace}"))
 
 
 def _count(number: int, noun: str) -> str:

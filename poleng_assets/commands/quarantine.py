@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from poleng_assets.study import load_study
@@ -50,7 +49,7 @@ def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path
             table = Table("source", "rows", "commonest reasons")
             for one in files:
                 words = [f"{column}: {reason} ({count:,})" for column, reason, count in one.commonest]
-                table.add_row(escape(one.source), f"{one.rows:,}", escape("\n".join(words)))
+                table.add_row(one.source, f"{one.rows:,}", "\n".join(words))
             console.print(table if files else "No row is in quarantine.")
             return
         kind, name = parse_source(source)
@@ -64,14 +63,14 @@ def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path
     rows = len({fault.row_number for fault in faults})
     if out:
         console.print(
-            f"{rows:,} rows of {escape(source)} written to {escape(str(out))}. Mend them, then: "
-            f"poleng quarantine release {escape(source)} {escape(str(out))}"
+            f"{rows:,} rows of {source} written to {out}. Mend them, then: "
+            f"poleng quarantine release {source} {out}"
         )
         return
     detailed = Table("row", "column", "reason")
     for fault in faults:
-        detailed.add_row(f"{fault.row_number}", escape(fault.column), escape(fault.reason))
-    console.print(detailed if faults else f"No row of {escape(source)} is in quarantine.")
+        detailed.add_row(f"{fault.row_number}", fault.column, fault.reason)
+    console.print(detailed if faults else f"No row of {source} is in quarantine.")
 
 
 @quarantine.command("release")
@@ -100,7 +99,7 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
         if not report.success:
             sys.exit(1)
         told = [metadata["in_words"] for metadata in report.metadata.values()]
-        console.print(escape(told[0]) if told else "Nothing new: no row of this sheet could be put back now.")
+        console.print(told[0] if told else "Nothing new: no row of this sheet could be put back now.")
         if not told:
             return
         if daemon_is_running(instance):

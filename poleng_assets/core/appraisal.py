@@ -22,6 +22,7 @@ from poleng_assets.core.evaluation import (
     score_metrics,
 )
 from poleng_assets.core.library_versions import library_version
+from poleng_assets.core.markdown import table
 from poleng_assets.core.model import Model
 from poleng_assets.core.model_card import ModelCard
 from poleng_assets.core.plots import holdout_plots, importance_plot
@@ -78,10 +79,10 @@ class Appraisal:
     def metric_table(self) -> str:
         """Return the figures as markdown, training rows beside the holdout."""
         lines = [
-            f"| {name} | {_cell(self.on_training.get(name))} | {_cell(value)} | {self._interval(name)} |"
+            (name, _cell(self.on_training.get(name)), _cell(value), self._interval(name))
             for name, value in sorted(self.figures.items())
         ]
-        return "\n".join(["| figure | training rows | holdout | 95 % |", "|---|---|---|---|", *lines])
+        return table(["figure", "training rows", "holdout", "95 %"], lines)
 
     def pictures(self, study: Study) -> dict[str, bytes]:
         """Return the plots of the holdout as PNG, by title."""

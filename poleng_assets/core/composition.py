@@ -14,6 +14,7 @@ import pandas as pd
 
 from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.ingestion import ROW_TABLES
+from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
 
@@ -49,7 +50,7 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
     if not lines:
         return f"Fewer than {FEWEST} people: nothing is told of them."
     table = pd.DataFrame(lines, columns=["question", "answer", "people", "share"])
-    words = table.to_markdown(index=False, disable_numparse=True, colalign=("left", "left", "right", "right"))
+    words = frame_as_table(table, align=("left", "left", "right", "right"))
     return f"{words}\n\nSeldom answers are told together: no line is of fewer than {FEWEST} people."
 
 

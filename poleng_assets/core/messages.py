@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from poleng_assets.core.markdown import unescaped
+
 TOP_REASONS = 3
 LISTED = 10
 SUMMARISED = 25
@@ -259,7 +261,7 @@ def _of_report(event: Event) -> _Told | None:
     batch, version, verdict = event.partition, told.get("model_version"), told.get("verdict")
     reasons = [
         line.removeprefix("- ").removeprefix("**acted upon:** ")
-        for line in str(told.get("reasons", "")).splitlines()
+        for line in unescaped(str(told.get("reasons", ""))).splitlines()
         if line.startswith("- ")
     ]
     top = "\n".join(f"- {_full_stop(reason)}" for reason in reasons[:TOP_REASONS])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from poleng_assets.core.plain_text import visible
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -28,5 +30,13 @@ def _templates() -> jinja2.Environment:
     import jinja2
 
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("poleng_assets"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("poleng_assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
+
+
+def _shown(value: object) -> object:
+    """Return what is put into a page: text without what would turn a line around, or hide."""
+    return visible(value) if type(value) is str else value  # what is markup already is another type

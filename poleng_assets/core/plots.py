@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poleng_assets.core.evaluation import CALIBRATION_BINS, wilson_interval
+from poleng_assets.core.markdown import escaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,11 +142,11 @@ def as_markdown(title: str, picture: bytes, kind: str = "png") -> str:
     """Return a picture as markdown that holds it whole: metadata of the Dagster UI shows it.
 
     Args:
-        title: read out where the picture is not seen; brackets would end it and become parentheses.
+        title: read out where the picture is not seen.
         picture: its bytes.
         kind: as of :func:`as_data_uri`.
     """
-    return f"![{title.translate(str.maketrans('[]', '()'))}]({as_data_uri(picture, kind)})"
+    return f"![{escaped(title)}]({as_data_uri(picture, kind)})"
 
 
 def _plots(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:

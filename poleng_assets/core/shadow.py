@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from poleng_assets.core import markdown
 from poleng_assets.core.contact_rule import ContactRule
 from poleng_assets.core.promotion import members
 
@@ -231,11 +232,8 @@ def table(shadows: Sequence[Shadow]) -> str:
         "mean change of a score": lambda one: _number(one.mean_score_change),
         "most changed protected group": lambda one: one._most_changed_in_words(),
     }
-    # A stroke inside a cell would begin another one.
-    head, *rows = (
-        [name, *(tell(one).replace("|", "\\|") for one in shadows)] for name, tell in figures.items()
-    )
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    head, *rows = ([name, *(tell(one) for one in shadows)] for name, tell in figures.items())
+    return markdown.table(head, rows)
 
 
 def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:

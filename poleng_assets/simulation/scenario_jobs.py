@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.markdown import table
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import runs_in_progress
@@ -74,12 +75,29 @@ def _wait_until_settled(context: dg.OpExecutionContext, landing: Landing, drop: 
 
 def _table(ending: Ending) -> dg.MarkdownMetadataValue:
     rows = [
-        f"| {row.batch} | {row.version} | {row.rows} | {row.verdict} | {row.drifted_columns} "
-        f"| {_cell(row.estimated_auc)} | {_cell(row.realised_auc)} | {row.listed} |"
+        (
+            row.batch,
+            row.version,
+            row.rows,
+            row.verdict,
+            row.drifted_columns,
+            _cell(row.estimated_auc),
+            _cell(row.realised_auc),
+            row.listed,
+        )
         for row in ending.rows
     ]
-    head = "| batch | model | rows | verdict | drifted columns | estimated AUC | realised AUC | contacts |"
-    return dg.MetadataValue.md("\n".join([head, "|---|---|---|---|---|---|---|---|", *rows]))
+    head = [
+        "batch",
+        "model",
+        "rows",
+        "verdict",
+        "drifted columns",
+        "estimated AUC",
+        "realised AUC",
+        "contacts",
+    ]
+    return dg.MetadataValue.md(table(head, rows))
 
 
 def _cell(value: float | None) -> str:

@@ -151,7 +151,7 @@ def test_markdown_holds_the_picture_whole():
 
 
 def test_brackets_do_not_end_a_title_early():
-    assert as_markdown("a [b](c)", b"").startswith("![a (b)(c)](data:")
+    assert as_markdown("a [b](c)", b"").startswith("![a \\[b\\](c)](data:")
 
 
 def test_an_address_holds_the_picture_whole():
