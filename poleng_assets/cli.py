@@ -278,14 +278,17 @@ def rollback(version: int, reason: str, score_again: bool, home_folder: Path | N
 def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
     """Tell how SUBJECT was scored, on which lists they stood, and how that model came to decide."""
     from poleng_assets.core.history import history_of
+    from poleng_assets.core.subject_ids import alike_in_warehouse, plain_id
 
-    home = open_home(home_folder)
+    home, study = open_home(home_folder), load_study()
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: nobody was scored.")
     with reading(home) as con:
-        history = history_of(con, load_study(), subject)
+        history = history_of(con, study, subject)
+        alike = "" if history else alike_in_warehouse(con, study, [plain_id(subject)]).in_words()
     if not history:
-        raise click.ClickException(f"{subject} stands in no batch of {home.root}.")
+        words = [f"{subject} stands in no batch of {home.root}.", *([f"{alike}."] if alike else [])]
+        raise click.ClickException("\n".join(words))
     if as_json:
         click.echo(json.dumps([vars(one) for one in history], indent=2, default=str))
         return

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from poleng_assets.core.codes import to_codes
+from poleng_assets.core.subject_ids import as_written, is_id_type, is_uuid, trimmed
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
 
@@ -124,11 +125,10 @@ def check_rows(
     columns: dict[str, pa.Array] = {"row_number": pa.array(numbers, pa.int64())}
     faults: list[tuple[int, str, str]] = []
     for name in names:
-        values = _plain(name, table[name])
         if name == study.id:
-            columns[name], found = read_ids(name, _each(values), ascii_only)
+            columns[name], found = read_ids(name, _one_array(table[name]), ascii_only)
         else:
-            columns[name], found = _codes(values, ascii_only)
+            columns[name], found = _codes(_plain(name, table[name]), ascii_only)
         faults += [(place, name, reason) for fault in found for place, reason in fault.each()]
     rows = pa.table(columns)
     faults += _against_schema(rows.drop_columns(["row_number"]), study, kind, faults)
@@ -136,7 +136,11 @@ def check_rows(
         sound = np.ones(table.num_rows, dtype=bool)
         sound[[place for place, _, _ in faults]] = False
         rows = rows.filter(pa.array(sound))
-    return CheckedRows(rows, _broken(table.select(names), numbers, faults))
+    written = table.select(names)
+    if faults and is_uuid(table[study.id].type):
+        # In quarantine a person is found by the id as it is written everywhere else.
+        written = written.set_column(0, study.id, as_written(_one_array(table[study.id]))[0])
+    return CheckedRows(rows, _broken(written, numbers, faults))
 
 
 def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
@@ -164,6 +168,11 @@ def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
         return values.cast(pa.string() if pa.types.is_string_view(kind) else kind).combine_chunks()
     except pa.ArrowException as error:
         raise FileRefused(f"the column {name} holds {values.type}, not answers: {error}") from error
+
+
+def _one_array(values: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, a dictionary as the values of its rows."""
+    return _each(values.combine_chunks())
 
 
 def _each(values: pa.Array) -> pa.Array:
@@ -243,31 +252,23 @@ def _reason(check: str, value: object) -> str:
 
 
 def read_ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
-    """Return the ids as text, without blanks around them, and what is wrong with them.
+    """Return the ids as text (``core/subject_ids.py`` has the rule), and what is wrong with them.
 
     The reasons do not name the id: they stand in logs and messages.
+
+    Raises:
+        FileRefused: the column is of a type that tells nobody apart, such as truth values.
     """
-    kind, written = values.type, values
-    if pa.types.is_boolean(kind):
-        raise FileRefused(f"the column {name} holds {kind}, which tells nobody apart")
-    inexact = pa.repeat(False, len(values))
-    if pa.types.is_floating(kind):
-        numbers = values.cast(pa.float64())
-        given = pc.fill_null(pc.invert(pc.is_nan(numbers)), False)
-        # From 2^53 on, neighbouring whole numbers are one float: two people would be one.
-        exact = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**53))
-        values = pc.if_else(exact, numbers, None).cast(pa.int64())
-        inexact = pc.and_(given, values.is_null())
-    elif pa.types.is_decimal(kind):
-        whole = pc.if_else(pc.equal(pc.floor(values), values), values, None)
-        inexact = pc.and_(values.is_valid(), whole.is_null())
-        values = whole.cast(pa.decimal256(76, 0))
-    raw = values.cast(pa.string())
-    text = pc.utf8_trim_whitespace(raw)
-    text = pc.if_else(pc.equal(text, ""), None, text)
+    if not is_id_type(values.type):
+        raise FileRefused(
+            f"the column {name} holds {values.type}, which tells nobody apart: ids are text, whole numbers "
+            "or UUIDs"
+        )
+    raw, inexact = as_written(values)
+    text = trimmed(raw)
     control = pc.and_(text.is_valid(), pc.match_substring_regex(raw, _CONTROL))
     faults = [
-        _Fault("is no whole number that can be told from its neighbours", inexact, written),
+        _Fault("is no whole number that can be told from its neighbours", inexact, values),
         _Fault("holds a control character", pc.fill_null(control, False), raw),
         _Fault(
             f"is longer than {MAX_ID} characters",

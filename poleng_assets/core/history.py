@@ -8,6 +8,7 @@ from datetime import datetime
 import duckdb
 
 from poleng_assets.core.reasons import without_withheld
+from poleng_assets.core.subject_ids import plain_id
 from poleng_assets.study import Study
 
 
@@ -67,7 +68,7 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
     Args:
         con: a connection to the warehouse.
         study: names the id column.
-        subject: the person's id, exactly.
+        subject: the person's id; blanks around it are no part of it.
     """
     rows = con.execute(
         f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
@@ -80,7 +81,7 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
         LEFT JOIN drift_reports r ON r.batch = p.batch AND r.model_version = p.model_version
         LEFT JOIN decisions d ON d.kind = 'promote' AND d.challenger_version = p.model_version
         WHERE p."{study.id}" = ? ORDER BY p.scored_at""",  # noqa: S608
-        [subject],
+        [plain_id(subject)],
     ).fetchall()
     # Lists of earlier releases told more than the study shows today.
     return [

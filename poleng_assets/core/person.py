@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from poleng_assets.core.contact_list import harmless
+from poleng_assets.core.subject_ids import plain_id
 from poleng_assets.study import Study
 
 RECOGNISABLE = 6
@@ -42,7 +43,7 @@ class Person:
     @classmethod
     def of(cls, subject: str, study: Study) -> Person:
         """Return the person with an id; blanks around it are no part of it, as at the door."""
-        return cls(subject.strip(), study.id)
+        return cls(plain_id(subject), study.id)
 
     @property
     def recognisable(self) -> bool:
@@ -58,7 +59,7 @@ class Person:
         """Whether a cell of the column of ids is this person's; whole numbers are read as the door does."""
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
-        return str(cell).strip() in self.ids or str(cell) in self.ids
+        return plain_id(str(cell)) in self.ids or str(cell) in self.ids
 
     def stands_in(self, text: str) -> bool:
         """Whether a text names the person; never, when the id is too short to tell."""

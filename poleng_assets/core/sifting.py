@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poleng_assets.core.person import Person
+from poleng_assets.core.subject_ids import as_stored
 
 DELIMITERS = ",;\t|"
 CHUNK = 50_000
@@ -236,13 +237,7 @@ def _names(line: str, delimiter: str) -> list[str]:
 
 
 def _is_persons(ids: pa.ChunkedArray, person: Person) -> pa.Array:
-    if pa.types.is_floating(ids.type):
-        ids = pa.chunked_array(
-            [[str(int(x)) if x is not None and x.is_integer() else None for x in ids.to_pylist()]],
-            pa.string(),
-        )
-    trimmed = pc.utf8_trim_whitespace(ids.cast(pa.string()))
-    return pc.fill_null(pc.is_in(trimmed, pa.array(sorted(person.ids))), False)
+    return pc.fill_null(pc.is_in(as_stored(ids), pa.array(sorted(person.ids))), False)
 
 
 def _may_hold_text(kind: pa.DataType) -> bool:
