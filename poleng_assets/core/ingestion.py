@@ -22,7 +22,7 @@ from poleng_assets.core.contract import (
     required_columns,
 )
 from poleng_assets.core.dropped_files import content_hash, file_id
-from poleng_assets.core.holdout import draw_holdout, keep_duplicates_together
+from poleng_assets.core.holdout import balance_holdout, draw_holdout, keep_duplicates_together
 from poleng_assets.core.parallel import one_ahead
 from poleng_assets.core.reading import Chunk, Malformed, OpenFile, open_file
 from poleng_assets.core.tables import in_little_memory, insert, now, replace, stamp, transaction
@@ -116,6 +116,7 @@ def ingest(
             # may stand anywhere in the file.
             draw_holdout(con, study, name)
             keep_duplicates_together(con, study, name)
+            balance_holdout(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
         insert(con, "ingested_files", _file_row(kind, result, stamp(con, "ingested_files", "ingested_at")))
     return result
