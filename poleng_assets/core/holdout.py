@@ -27,7 +27,7 @@ _WHOLE, _NOBODY = 10.0, 1e9
 _FIRST_OF_A_PAIR = 60
 _MOST_MOVES = 20_000
 # How often, and from how many kinds of groups elsewhere, the search begins anew.
-_RESTARTS, _SHAKEN, _SEED = 40, 3, 23
+_RESTARTS, _SHAKEN, _SEED = 60, 6, 23
 
 
 def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
