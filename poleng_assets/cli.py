@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from poleng_assets.commands.quarantine import quarantine
 from poleng_assets.commands.retention import retention
 from poleng_assets.commands.serve import serve
 from poleng_assets.core.plain_text import in_one_line, visible
-from poleng_assets.home import CHECKOUT, Home, Kind
+from poleng_assets.home import CHECKOUT, Home, HomeRefused, Kind
 from poleng_assets.study import StudyError, load_study
 from poleng_assets.terminal import (
     console,
@@ -52,7 +53,7 @@ class _Boundary(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except StudyError as error:
+        except (StudyError, HomeRefused) as error:
             raise click.ClickException(visible(str(error))) from error
         except click.ClickException as error:
             vars(error)["message"] = visible(error.message)
@@ -501,7 +502,7 @@ def _cell(value: object) -> str:
 
 
 def _dev_hint(home: Home) -> str:
-    return "make dev" if home == Home.default() else f"poleng dev --home {home.root}"
+    return "make dev" if home == Home.default() else f"poleng dev --home {shlex.quote(str(home.root))}"
 
 
 for command in (backup, forget, mlflow, notify, quarantine, restore, retention, serve):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from poleng_assets.core.plain_text import in_one_line
 from poleng_assets.files import write_whole
 
 Kind = Literal["batches", "field_studies", "outcomes"]
@@ -33,11 +35,59 @@ OWN = (
 )
 
 
+class HomeRefused(ValueError):
+    """A folder cannot be a home because of its name; the message says which sign is in the way."""
+
+
+# SQLAlchemy, by which Dagster and MLflow open their databases, reads %20 and ? as parts of an address;
+# Dagster looks for its settings by a pattern: where the folder has * ? [ in it, it finds none and sends
+# telemetry; braces are formatted; DuckDB takes a backslash for a slash.
+_IN_THE_WAY = re.compile(r"%[0-9A-Fa-f]{2}|[?*\[\]{}\\]")
+# SQLite opens no path of more than 512 bytes, and the longest one in a home needs some 80.
+LONGEST_ROOT = 400  # bytes
+
+
+def _refuse_unusable(root: Path) -> None:
+    """Refuse a folder in which a library that we stand on would work elsewhere, or not at all.
+
+    Raises:
+        HomeRefused: its path has a sign that is in the way, or is too long.
+    """
+    name = str(root)
+    unseen = {in_one_line(sign) for sign in name if in_one_line(sign) != sign}
+    if in_the_way := sorted(unseen | set(_IN_THE_WAY.findall(name))):
+        signs = " ".join(in_the_way)
+        raise HomeRefused(
+            f"{in_one_line(name)} cannot be a home folder: its path has {signs} in it, which the databases "
+            "of a home cannot be opened with. Choose another --home (or POLENG_HOME), or rename the folder; "
+            "blanks, quotes, # and letters of any language are fine. Nothing was made"
+        )
+    if long := [part for part in root.parts if len(os.fsencode(part)) > 255]:
+        raise HomeRefused(
+            f"{name[:60]}… cannot be a home folder: {long[0][:60]}… is longer than the 255 bytes that a name "
+            "may have. Choose another --home (or POLENG_HOME). Nothing was made"
+        )
+    if (length := len(os.fsencode(name))) > LONGEST_ROOT:
+        raise HomeRefused(
+            f"{name[:60]}… cannot be a home folder: its path is {length} bytes long, and databases can be "
+            f"opened in a folder of {LONGEST_ROOT} at most. Choose another --home (or POLENG_HOME). "
+            "Nothing was made"
+        )
+
+
 @dataclass(frozen=True)
 class Home:
-    """The folders and files under one root; nothing is made until :meth:`create`."""
+    """The folders and files under one root; nothing is made until :meth:`create`.
+
+    Raises:
+        HomeRefused: the folder cannot be one because of its name.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        """Refuse a folder that cannot be a home, whoever asks and before anything is made."""
+        _refuse_unusable(self.root)
 
     @classmethod
     def default(cls) -> Home:
@@ -131,6 +181,8 @@ class Home:
         From here on, whatever this process writes is its owner's alone: databases and models are written
         by libraries, which ask the process and not us. Files of earlier releases are mended once.
         """
+        if self.root.exists() and not self.root.is_dir():
+            raise HomeRefused(f"{self.root} cannot be a home folder: it is a file. Choose another --home")
         os.umask(0o077)
         folders = [folder(kind) for folder in (self.landing, self.archive, self.rejected) for kind in KINDS]
         self.root.mkdir(parents=True, exist_ok=True)

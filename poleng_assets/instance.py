@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -45,7 +46,11 @@ def dagster_home(home: Home) -> Path:
 
 def _settled(folder: Path) -> Path:
     """Write the settings that keep Dagster's history in a folder into that folder; return it."""
-    settings = SETTINGS.read_text(encoding="utf-8").replace(RELATIVE_HISTORY, str(folder))
+    settings = SETTINGS.read_text(encoding="utf-8")
+    for below in ("/storage", ""):
+        # As JSON, which is YAML: left bare, a blank with # behind it would end the path.
+        named = json.dumps(f"{folder}{below}", ensure_ascii=False)
+        settings = settings.replace(f"base_dir: {RELATIVE_HISTORY}{below}\n", f"base_dir: {named}\n")
     write_whole(folder / "dagster.yaml", settings)
     return folder
 

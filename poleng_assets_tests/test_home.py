@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from poleng_assets.home import KINDS, OWN, Home
+from poleng_assets.cli import main
+from poleng_assets.home import KINDS, LONGEST_ROOT, OWN, Home, HomeRefused
 
 
 def mode_of(path: Path) -> int:
@@ -137,3 +139,70 @@ def test_reports_of_an_earlier_release_move_to_the_folder_of_the_batches(home: H
 def test_whatever_a_batch_is_called_its_report_is_no_other_page(home: Home):
     others = {home.overview, home.model_card(1)}
     assert not others & {home.report(name, 1) for name in ("models", "overview.html", "overview", "batches")}
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        ("a%20b", "%20"),
+        ("a%3Fb", "%3F"),
+        ("what?", "?"),
+        ("all*", "*"),
+        ("[x]", "["),
+        ("{x}", "{"),
+        ("a\\b", "\\"),
+        ("two\nlines", "\\n"),
+        ("esc\x1b[31m", "\\x1b"),
+        ("list\u202evsc", "\\u202e"),
+        ("no\udcfftext", "\\udcff"),
+    ],
+)
+def test_a_folder_that_a_database_cannot_be_opened_in_is_refused_with_the_sign_that_is_in_the_way(
+    tmp_path: Path, name: str, sign: str
+):
+    with pytest.raises(HomeRefused, match="cannot be a home folder: its path has") as refused:
+        Home(tmp_path / name / "home")
+    assert sign in str(refused.value).partition("its path has")[2]
+    assert not set("\n\x1b\u202e\udcff") & set(str(refused.value))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "x#y", "it's", 'say "hi"', "a;b&c", "100%", "Zürich 日本", "-a", "$(x)`"]
+)
+def test_blanks_quotes_and_letters_of_any_language_are_no_obstacle(tmp_path: Path, name: str):
+    assert Home(tmp_path / name).create().landing("batches").is_dir()
+
+
+def test_a_path_is_as_long_as_databases_allow(tmp_path: Path):
+    def folder(length: int) -> Path:
+        root = tmp_path
+        while (left := length - len(str(root)) - 1) > 100:
+            root /= "l" * 99
+        return root / ("l" * left)
+
+    assert Home(folder(LONGEST_ROOT)).create().dagster.is_dir()
+    with pytest.raises(HomeRefused, match=f"{LONGEST_ROOT + 1} bytes long"):
+        Home(folder(LONGEST_ROOT + 1))
+    with pytest.raises(HomeRefused, match="longer than the 255 bytes"):
+        Home(tmp_path / ("l" * 256))
+    with pytest.raises(HomeRefused, match="255 bytes"):
+        Home(tmp_path / ("ü" * 128))
+
+
+def test_a_file_is_no_home(tmp_path: Path):
+    (tmp_path / "home").touch()
+    with pytest.raises(HomeRefused, match="it is a file"):
+        Home(tmp_path / "home").create()
+
+
+@pytest.mark.parametrize("words", ["status", "decisions", "settle", "retry", "mlflow", "submit batch {file}",
+                                   "restore {file}", "backup {file}", "why x", "forget x --yes"])  # fmt: skip
+def test_every_command_refuses_such_a_folder_before_a_file_is_made(tmp_path: Path, words: str):
+    file = tmp_path / "march.csv"
+    file.write_text("a\n1\n")
+    told = [one.format(file=file) for one in words.split()]
+    result = CliRunner().invoke(main, [*told, "--home", str(tmp_path / "a%20b?")])
+    assert result.exit_code == 1
+    assert "cannot be a home folder: its path has %20 ? in it" in result.output
+    assert list(tmp_path.iterdir()) == [file]

@@ -37,6 +37,15 @@ def assert_it_works(home: Home) -> None:
         assert instance.all_instigator_state() == []
 
 
+def test_settings_name_the_folder_whatever_is_in_its_name(tmp_path: Path):
+    home = Home(tmp_path / "a b #c: d'e\"f & ü 100%").create()
+    assert_it_works(home)
+    with open_instance(home) as instance:
+        assert instance.root_directory == str(home.dagster)
+        assert not instance.telemetry_enabled
+    assert [path.name for path in tmp_path.iterdir()] == [home.root.name]
+
+
 def test_a_history_is_made_whole_and_nothing_is_left_beside_it(home: Home):
     assert_it_works(home)
     assert str(home.dagster) in (home.dagster / "dagster.yaml").read_text()

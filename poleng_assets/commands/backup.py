@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import time
 from pathlib import Path
@@ -88,7 +89,7 @@ def restore(file: Path, home_folder: Path | None) -> None:
         console.print(f"{restored.buried} runs were under way then; their work is done again.")
     console.print(
         f"{home.root} is what {manifest.home} was on {manifest.made_at}: {len(manifest.members):,} files, "
-        f"in {time.monotonic() - started:.1f} s. Go on: poleng settle --home {home.root}"
+        f"in {time.monotonic() - started:.1f} s. Go on: poleng settle --home {shlex.quote(str(home.root))}"
     )
     console.print("Whoever was erased since must be erased again: poleng forget.")
 
