@@ -10,16 +10,27 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from poleng_assets.study_text import Repeated, StudyText
 
 Share = Annotated[float, Field(ge=0, le=1)]
+LEAST_CODE, MOST_CODE = -(2**31), 2**31 - 1  # what the warehouse and the encoder hold
 _CODE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 STUDIES = Path(__file__).parent / "studies"
 
 
@@ -27,18 +38,56 @@ class StudyError(ValueError):
     """A study file that cannot be used; the message names each field, its line and the reason."""
 
 
+def _read_code(written: object) -> int:
+    """Return a code as the questionnaire has it: decimal digits, with zeros before them or not."""
+    number = _CODE.fullmatch(str(written).strip()) if isinstance(written, int | str) else None
+    if number is None or isinstance(written, bool):
+        raise ValueError(
+            f"{written!r} is no valid integer: a code is a whole number, in decimal digits as in the data"
+        )
+    code = int(number[1])
+    if not LEAST_CODE <= code <= MOST_CODE:
+        raise ValueError(f"{written} is no valid integer of 32 bits, which is all that the warehouse holds")
+    return code
+
+
+def _read_words(written: str) -> str:
+    words = written.strip()
+    if not words:
+        raise ValueError("has no words")
+    if control := _CONTROL.search(words):
+        raise ValueError(f"holds a control character, {control[0]!a}")
+    return words
+
+
+def _not_reserved(name: str) -> str:
+    from poleng_assets.core.tables import names_in_use  # loads DuckDB, and needs this module
+
+    if name in names_in_use():
+        raise ValueError(
+            f"the project itself has a column of the name {name} beside the answers: call this one "
+            f"otherwise, such as {name}_asked, in the study and in the files"
+        )
+    return name
+
+
+Code = Annotated[int, BeforeValidator(_read_code)]
+Words = Annotated[str, AfterValidator(_read_words)]
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_not_reserved)]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Feature(_Strict):
     """One column of the survey, with the question asked and what each code means."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    question: str
-    title: str
+    name: ColumnName
+    question: Words
+    title: Words
     kind: Literal["nominal", "ordinal", "binary"]
-    codes: dict[int, str] = Field(min_length=2)
+    codes: dict[Code, Words] = Field(min_length=2)
 
     @property
     def is_ordinal(self) -> bool:
@@ -72,12 +121,12 @@ class Feature(_Strict):
 class Target(_Strict):
     """What is predicted; ``positive`` is the code of the people worth a contact."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    question: str
-    title: str
-    definition: str
-    positive: int
-    codes: dict[int, str] = Field(min_length=2, max_length=2)
+    name: ColumnName
+    question: Words
+    title: Words
+    definition: Words
+    positive: Code
+    codes: dict[Code, Words] = Field(min_length=2, max_length=2)
 
     @model_validator(mode="after")
     def _is_zero_one(self) -> Self:
@@ -277,8 +326,8 @@ class Study(_Strict):
     """One survey programme; see ``studies/political_engagement.yaml`` for the file it is read from."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    title: str
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    title: Words
+    id: ColumnName
     target: Target
     contact_list: tuple[str, ...]
     protected: tuple[str, ...]
@@ -349,23 +398,25 @@ def load_study(path: Path | None = None) -> Study:
 def _study_in(path: Path, stamp: object) -> Study:
     """Read a study anew only when ``stamp`` has changed: sensors ask every few seconds."""
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        text = StudyText(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: is no YAML: {error}") from error
-    if not isinstance(content, dict):
+    if not isinstance(text.content, dict):
         raise StudyError(f"{path}: line 1: a study is a mapping of fields, this is not")
-    if twice := list(_repeated_keys(tree)):
-        raise StudyError("\n".join(f"{path}: line {line}: {key}: stands twice" for key, line in twice))
+    if twice := list(text.repeated_keys(_as_one_key)):
+        raise StudyError("\n".join(f"{path}: line {one.line}: {_stands_twice(one)}" for one in twice))
     try:
-        return Study.model_validate(content)
+        return Study.model_validate(text.content)
     except ValidationError as error:
-        faults = [_fault(fault["loc"], fault["msg"]) for fault in error.errors()]
-        lines = [f"{path}: line {_line_of(tree, where)}: {'.'.join(where)}: {why}" for where, why in faults]
-        raise StudyError("\n".join(lines)) from error
+        faults = []
+        for fault in error.errors():
+            where, why = _fault(fault["loc"], fault["msg"])
+            if fault["type"] == "string_type" and (written := text.written(where)) is not None:
+                why += f": if {written or 'nothing'} is meant as a word, put it in quotes"
+            faults.append(f"{path}: line {text.line_of(where)}: {'.'.join(where)}: {why}")
+        raise StudyError("\n".join(faults)) from error
 
 
 def _fault(location: tuple[str | int, ...], message: str) -> tuple[tuple[str, ...], str]:
@@ -378,32 +429,16 @@ def _fault(location: tuple[str | int, ...], message: str) -> tuple[tuple[str, ..
     return where, why
 
 
-def _repeated_keys(node: Any) -> Iterator[tuple[str, int]]:
-    """Yield each key that stands twice in one mapping, with its line: YAML lets the last one win."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key.value, key.start_mark.line + 1
-            seen.add(key.value)
-            yield from _repeated_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _repeated_keys(item)
+def _as_one_key(mapping: tuple[str, ...], key: str) -> object:
+    """Return what two keys share that are one: of codes, the number, however it is spelled."""
+    number = _CODE.fullmatch(key.strip()) if mapping[-1:] == ("codes",) else None
+    return int(number[1]) if number else key
 
 
-def _line_of(node: Any, location: tuple[str, ...]) -> int:
-    """Return the line (from 1) of the deepest node on the way to ``location``."""
-    line = node.start_mark.line + 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next((p for p in node.value if p[0].value == part), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
+def _stands_twice(key: Repeated) -> str:
+    if key.location[-1] == key.earlier:
+        return f"{key.earlier}: stands twice"
+    return (
+        f"{'.'.join(key.location)}: is the same code as {key.earlier} in line {key.earlier_line}, in another "
+        "spelling: give each code once"
+    )

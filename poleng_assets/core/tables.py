@@ -75,6 +75,16 @@ CREATE TABLE IF NOT EXISTS decisions (
     training_data_hash VARCHAR, batch VARCHAR, dagster_run_id VARCHAR, mlflow_run_id VARCHAR);
 """
 
+# The tables that hold answers, with what stands before these, and the kind of file that they come from.
+_ROW_TABLES: dict[str, tuple[str, Kind]] = {
+    "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
+    "field_study_rows": (
+        "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
+        "field_studies",
+    ),
+    "outcomes": ("batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL", "outcomes"),
+}
+
 # Columns that warehouses of earlier releases lack. DuckDB adds a column with a default, not with NOT NULL.
 _NEW_COLUMNS = """
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_erased BIGINT DEFAULT 0;
@@ -105,6 +115,20 @@ USING (batch, scored_at);
 _LAYOUT = "warehouse_layout"
 
 
+# What frames and lists about people call their own columns, beside those of the tables.
+_IN_FRAMES = frozenset({"prediction"})
+
+
+def names_in_use() -> frozenset[str]:
+    """Return the names of columns that stand beside a person's id or answers, in tables, frames and lists.
+
+    Neither a question nor the id or the target can be called so: the two would be one column.
+    """
+    about_people = [table for table in _FIXED_TABLES.split("CREATE TABLE") if '"{id}"' in table]
+    definitions = " ".join([*about_people, *(first for first, _ in _ROW_TABLES.values())])
+    return frozenset(re.findall(r"\b([a-z_]+) [A-Z]{3,}", definitions)) | _IN_FRAMES
+
+
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Make the tables and columns that are missing; the row tables get the study's columns.
 
@@ -117,21 +141,10 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     # Sensors and jobs load this module, and none of them makes a table.
     from poleng_assets.core.contract import storage_types
 
-    row_tables: dict[str, tuple[str, Kind]] = {
-        "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
-        "field_study_rows": (
-            "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
-            "field_studies",
-        ),
-        "outcomes": (
-            "batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL",
-            "outcomes",
-        ),
-    }
-    columns = {table: storage_types(study, kind) for table, (_, kind) in row_tables.items()}
+    columns = {table: storage_types(study, kind) for table, (_, kind) in _ROW_TABLES.items()}
     made = [
         f"CREATE TABLE IF NOT EXISTS {table} ({first}, {_listed(columns[table])})"
-        for table, (first, _) in row_tables.items()
+        for table, (first, _) in _ROW_TABLES.items()
     ]
     fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS]
     layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
