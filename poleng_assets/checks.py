@@ -17,7 +17,7 @@ from poleng_assets.resources.warehouse import WAREHOUSE_POOL
     asset="contact_list",
     partitions_def=batch_partitions,
     pool=WAREHOUSE_POOL,
-    description="The file holds every person of the batch whom the current scores flag, and nobody else.",
+    description="The newest file holds every person whom the scores that it was made by flag, nobody else.",
 )
 def every_contact_stands_in_the_list(
     context: dg.AssetCheckExecutionContext,
@@ -33,16 +33,31 @@ def every_contact_stands_in_the_list(
 
 
 def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tuple[set[str], set[str]]:
-    """Return the ids that are flagged and not in the file, and those in the file and not flagged."""
+    """Return the ids that are flagged and not in the newest file, and those in the file and not flagged.
+
+    Flagged by the version that the list was made by: the batch may have been scored by another one since.
+    """
     from poleng_assets.core.contact_list import harmless
+    from poleng_assets.core.issued_lists import newest_list
 
     study = warehouse.study
     with warehouse.connect() as con:
+        issued = newest_list(con, batch)
+        if issued is None:
+            return set(), set()
         flagged = con.execute(
-            f'SELECT "{study.id}" FROM current_predictions WHERE batch = ? AND contact',  # noqa: S608
-            [batch],
+            f"""SELECT "{study.id}" FROM predictions
+            WHERE batch = $batch AND model_version = $version AND contact
+            UNION SELECT "{study.id}" FROM contact_lists
+            WHERE batch = $batch AND list_number = $number""",  # noqa: S608
+            {"batch": batch, "version": issued.model_version, "number": issued.number},
         ).fetchall()
-    with (landing.home.contact_lists / f"{batch}.csv").open(newline="", encoding="utf-8") as file:
-        listed = {row[study.id] for row in csv.DictReader(file)}
+    if issued.contacts and not flagged:
+        return set(), set()  # their rows were kept long enough, and erased
     wanted = {harmless(one) for (one,) in flagged}
+    path = landing.home.contact_lists / f"{issued.stem}.csv"
+    if not path.exists():
+        return wanted, set()
+    with path.open(newline="", encoding="utf-8") as file:
+        listed = {row[study.id] for row in csv.DictReader(file)}
     return wanted - listed, listed - wanted

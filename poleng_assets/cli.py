@@ -451,6 +451,7 @@ def _batch_facts(row: BatchRow) -> dict[str, Any]:
         "contacts": row.listed,
         "current": row.current,
         "flagged": row.flagged,
+        "list_from_version": row.issued,
     }
 
 
@@ -490,9 +491,13 @@ def _batch_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _contacts(row: dict[str, Any]) -> str:
-    if not row["current"]:
-        return "superseded"
-    return "no list yet" if row["flagged"] and not row["contacts"] else f"{row['contacts']:,}"
+    """Return how many people the batch's list has; where another version made it, which one did."""
+    issued, version = row["list_from_version"], row["model_version"]
+    if row["current"] and issued is None:
+        return "no list yet" if row["flagged"] else "0"
+    if issued == version:
+        return f"{row['contacts']:,}" if row["current"] else f"{row['contacts']:,} (list stands)"
+    return f"list of v{issued} stands" if row["current"] else "superseded"
 
 
 def _cell(value: object) -> str:

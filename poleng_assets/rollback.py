@@ -11,6 +11,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field
 
+from poleng_assets.assets.promotion import WHOEVER_SERVES
 from poleng_assets.core.rollback import (
     RollbackRefused,
     batches_scored_by,
@@ -134,6 +135,7 @@ def _event(
             # Field studies that were judged stay judged: the same data are not trained on twice.
             "judged_field_studies": dg.MetadataValue.json(judged),
         },
+        tags={"dagster/data_version": WHOEVER_SERVES},
     )
 
 

@@ -283,6 +283,8 @@ def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) 
         # It has rows without a score, whatever was found of the others; it is no new batch.
         seen["open"][batch] = {"version": None, "held": False}
         return
+    if metadata.get("list_stands"):
+        return  # it was materialised again by hand: nothing is to be done about it
     seen["open"].setdefault(batch, {"version": None, "held": False})
     # A run that died behind this event is run again, and tells of the same batch once more.
     if seen["since_retraining"] is not None and batch != seen["newest"]:
@@ -292,7 +294,8 @@ def _learn_of_batch(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) 
 
 def _learn_of_report(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -> None:
     version = metadata["model_version"]
-    seen["open"][batch] = {"version": version, "held": bool(metadata["held"])}
+    if not metadata.get("list_stands"):
+        seen["open"][batch] = {"version": version, "held": bool(metadata["held"])}
     seen["undrawn"] = f"{batch}/{version}"
     # Reports of earlier releases knew no alarms, and their outcomes no losses.
     if metadata.get("alarm") and version == seen["serving"]:

@@ -196,6 +196,14 @@ def _about_challenger(metadata: dict[str, Any]) -> str:
     return f"version {metadata['version']} trained"
 
 
+def _about_list(metadata: dict[str, Any]) -> str:
+    if "share_flagged" not in metadata:
+        return str(metadata["what_happened"])
+    number = metadata["list_number"]
+    beside = f", in list {number}" if number > 1 else ""
+    return f"{metadata['contacts']:,} contacts{'' if metadata['remark'] == 'none' else ', marked'}{beside}"
+
+
 def _rows_kept(metadata: dict[str, Any], whom: str) -> str:
     apart = metadata["rows_quarantined"]
     kept = f"{metadata['dagster/row_count']:,} {whom}"
@@ -211,6 +219,6 @@ _SAYINGS: dict[str, Any] = {
     "predictions": lambda m: f"scored by version {m['model_version']}",
     "drift_report": lambda m: f"{m['verdict']}{', held' if m['held'] else ''}",
     "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
-    "contact_list": lambda m: f"{m['contacts']:,} contacts{'' if m['remark'] == 'none' else ', marked'}",
+    "contact_list": _about_list,
     "realised_performance": lambda m: "outcomes compared with the scores",
 }

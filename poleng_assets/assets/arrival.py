@@ -60,6 +60,7 @@ def take_in(
     from poleng_assets.core.composition import composition
     from poleng_assets.core.contract import FileRefused
     from poleng_assets.core.ingestion import ingest, record_refusal
+    from poleng_assets.core.issued_lists import list_stands
     from poleng_assets.core.quarantine import data_hash
 
     study = warehouse.study
@@ -76,10 +77,12 @@ def take_in(
             counted = account(con, study, kind, result.name, rows_in(path, study, kind))
             learned_from = data_hash(con, kind, result.name)
             people = composition(con, study, kind, result.name)
+            stands = kind == "batches" and list_stands(con, result.name)
     if reason:
         _refuse(context, kind, path, reason, landing)
     kept = landing.place_in_archive(kind, path, result.name)
-    yield _taken_in(context, result, counted, kept, learned_from, people)
+    told = _taken_in(context, result, counted, kept, learned_from, people)
+    yield told._replace(metadata={**(told.metadata or {}), "list_stands": stands})
     landing.archive(kind, path, result.name, result.content_hash)
 
 

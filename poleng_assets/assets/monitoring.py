@@ -50,6 +50,7 @@ def drift_report(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
+    from poleng_assets.core.issued_lists import list_stands
     from poleng_assets.core.observation import keep, observe, scoring_version
 
     batch, study = context.partition_key, warehouse.study
@@ -63,9 +64,12 @@ def drift_report(
         seen = observe(con, study, batch, witness(registry, version))
         path = write_report(landing.home, study, seen)
         keep(con, study, seen, context.run.run_id)
+        stands = list_stands(con, batch)
     for reason in seen.judgement.words:
         context.log.info(f"{batch}: {reason}")
-    return dg.MaterializeResult(metadata=_metadata(study, seen, path), check_results=_checks(seen))
+    return dg.MaterializeResult(
+        metadata=_metadata(study, seen, path) | {"list_stands": stands}, check_results=_checks(seen)
+    )
 
 
 @dg.asset(

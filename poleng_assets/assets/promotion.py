@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from poleng_assets.core.shadow import Scored, Shadow
 
 CAN_SERVE = "champion_can_serve"
+# Always the same: scores and lists of earlier batches stand when another version serves, and the UI must not
+# call them unsynced, which invites to make them again.
+WHOEVER_SERVES = "whoever serves"
 # Of a larger batch a sample is scored in the shadow: always the same people.
 SHADOW_ROWS = 50_000
 
@@ -103,6 +106,7 @@ def champion(
     if serves is None:
         broken = "no version serves: the first challenger was rejected"
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(WHOEVER_SERVES),
         metadata=told | (registry.pages(serves) if serves else {}),
         check_results=[
             dg.AssetCheckResult(

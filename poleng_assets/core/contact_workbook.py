@@ -28,6 +28,7 @@ from xlsxwriter.utility import xl_range
 from xlsxwriter.worksheet import Worksheet
 
 from poleng_assets.core.contact_list import as_it_was
+from poleng_assets.core.issued_lists import list_in_file
 from poleng_assets.study import Study
 
 # https://support.microsoft.com/office/excel-specifications-and-limits; the first row is the header.
@@ -78,27 +79,25 @@ class AboutList:
 
 
 def about_list(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, without: Collection[str] = ()
+    con: duckdb.DuckDBPyConnection, study: Study, stem: str, without: Collection[str] = ()
 ) -> AboutList | None:
-    """Return what the warehouse knows of the newest list of a batch; None when it had no contacts.
+    """Return what the warehouse knows of a list; None when none was issued in a file of that name.
 
     Args:
         con: of the warehouse.
         study: names the column of the ids.
-        batch: whose list it is.
+        stem: name of the list's files, without the suffix.
         without: ids of people who do not count any more.
     """
-    newest = con.execute(
-        """SELECT model_version, created_at FROM contact_lists WHERE batch = ?
-        ORDER BY created_at DESC LIMIT 1""",
-        [batch],
-    ).fetchall()
+    issued = list_in_file(con, stem)
+    if issued is None:
+        return None
     ((asked,),) = con.execute(
-        f"""SELECT count(*) FROM current_predictions
-        WHERE batch = $batch AND NOT list_contains($without::VARCHAR[], "{study.id}")""",  # noqa: S608
-        {"batch": batch, "without": list(without)},
+        f"""SELECT count(*) FROM predictions WHERE batch = $batch AND model_version = $version
+        AND NOT list_contains($without::VARCHAR[], "{study.id}")""",  # noqa: S608
+        {"batch": issued.batch, "version": issued.model_version, "without": list(without)},
     ).fetchall()
-    return AboutList(batch, newest[0][1], newest[0][0], asked) if newest else None
+    return AboutList(issued.batch, issued.issued_at, issued.model_version, asked)
 
 
 def write_workbook(

@@ -29,6 +29,9 @@ class Scoring:
         verdict: of the overseer on the batch under this version, None when there is no report.
         promoted_at: when the version became champion.
         promoted_because: why, from the ledger.
+        list_number: of the batch's lists that name the person, made by this version; the newest, None when
+            there is none.
+        list_stands: whether that is the batch's newest list.
     """
 
     batch: str
@@ -43,10 +46,17 @@ class Scoring:
     verdict: str | None
     promoted_at: datetime | None
     promoted_because: str | None
+    list_number: int | None = None
+    list_stands: bool = False
 
     def in_words(self) -> str:
         """Tell it as an auditor would read it."""
-        listed = f"put on the contact list at {_time(self.listed_at)}" if self.listed_at else "not on a list"
+        number = f" {self.list_number}" if (self.list_number or 1) > 1 else ""
+        listed = f"put on the contact list{number} at {_time(self.listed_at)}"
+        if self.listed_at is None:
+            listed = "not on a list"
+        elif self.list_stands and not self.current:
+            listed += ", which stands"
         if self.remark:
             listed += f' (remark: "{self.remark}")'
         if self.reasons:
@@ -73,15 +83,19 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
     rows = con.execute(
         f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
             p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
-            l.created_at, nullif(l.remark, ''), nullif(l.reasons, ''),
-            r.verdict, d.decided_at, d.reason
+            l.listed_at, nullif(l.remark, ''), nullif(l.reasons, ''),
+            r.verdict, d.decided_at, d.reason, l.list_number, l.list_number IS NOT DISTINCT FROM (
+                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch)
         FROM predictions p
-        LEFT JOIN contact_lists l ON l.batch = p.batch AND l.model_version = p.model_version
-            AND l."{study.id}" = p."{study.id}"
+        LEFT JOIN ( -- a version may have made several lists of a batch
+            SELECT batch, model_version, min(created_at) AS listed_at, arg_max(remark, list_number) AS remark,
+                arg_max(reasons, list_number) AS reasons, max(list_number) AS list_number
+            FROM contact_lists WHERE "{study.id}" = $subject GROUP BY ALL
+        ) l ON l.batch = p.batch AND l.model_version = p.model_version
         LEFT JOIN drift_reports r ON r.batch = p.batch AND r.model_version = p.model_version
         LEFT JOIN decisions d ON d.kind = 'promote' AND d.challenger_version = p.model_version
-        WHERE p."{study.id}" = ? ORDER BY p.scored_at""",  # noqa: S608
-        [plain_id(subject)],
+        WHERE p."{study.id}" = $subject ORDER BY p.scored_at""",  # noqa: S608
+        {"subject": plain_id(subject)},
     ).fetchall()
     # Lists of earlier releases told more than the study shows today.
     return [

@@ -51,7 +51,11 @@ CREATE TABLE IF NOT EXISTS predictions (
 CREATE TABLE IF NOT EXISTS contact_lists (
     batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL, model_version INTEGER NOT NULL,
     score DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL, remark VARCHAR NOT NULL,
-    reasons VARCHAR NOT NULL);
+    reasons VARCHAR NOT NULL, list_number INTEGER DEFAULT 1);
+CREATE TABLE IF NOT EXISTS issued_lists (
+    batch VARCHAR NOT NULL, list_number INTEGER NOT NULL, model_version INTEGER NOT NULL,
+    issued_at TIMESTAMPTZ NOT NULL, contacts BIGINT NOT NULL, remark VARCHAR NOT NULL,
+    file VARCHAR, dagster_run_id VARCHAR, PRIMARY KEY (batch, list_number));
 CREATE TABLE IF NOT EXISTS drift_reports (
     batch VARCHAR NOT NULL, model_version INTEGER NOT NULL, verdict VARCHAR NOT NULL,
     rows BIGINT NOT NULL, drifted_columns INTEGER NOT NULL, reported_at TIMESTAMPTZ NOT NULL,
@@ -100,6 +104,23 @@ ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS figures JSON;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS judgement JSON;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS first_reported_at TIMESTAMPTZ;
 UPDATE drift_reports SET first_reported_at = reported_at WHERE first_reported_at IS NULL;
+ALTER TABLE contact_lists ADD COLUMN IF NOT EXISTS list_number INTEGER DEFAULT 1;
+"""
+
+# Lists of earlier releases: of several for a batch, the file of the newest replaced the others.
+_EARLIER_LISTS = """
+UPDATE contact_lists SET list_number = numbered.place FROM (
+    SELECT DISTINCT batch, model_version,
+        dense_rank() OVER (PARTITION BY batch ORDER BY created_at, model_version)::INTEGER AS place
+    FROM contact_lists) numbered
+WHERE contact_lists.batch = numbered.batch AND contact_lists.model_version = numbered.model_version
+    AND contact_lists.batch NOT IN (SELECT batch FROM issued_lists)
+    AND contact_lists.list_number <> numbered.place;
+INSERT INTO issued_lists (batch, list_number, model_version, issued_at, contacts, remark, file)
+SELECT batch, list_number, model_version, max(created_at), count(*), min(remark),
+    CASE WHEN list_number = max(list_number) OVER (PARTITION BY batch) THEN batch END
+FROM contact_lists WHERE batch NOT IN (SELECT batch FROM issued_lists)
+GROUP BY batch, list_number, model_version;
 """
 
 # The newest scoring of a batch is the current one: a rescoring adds a version and takes nothing away.
@@ -146,7 +167,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
         f"CREATE TABLE IF NOT EXISTS {table} ({first}, {_listed(columns[table])})"
         for table, (first, _) in _ROW_TABLES.items()
     ]
-    fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS]
+    fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS, _EARLIER_LISTS]
     layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
     with transaction(con):
         con.execute(f"CREATE MACRO IF NOT EXISTS {_LAYOUT}() AS ''")

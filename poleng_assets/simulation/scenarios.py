@@ -50,6 +50,7 @@ class BatchRow:
     flagged: int
     listed: int
     current: bool
+    issued: int | None = None  # the version that the batch's newest list was made by
 
 
 def drops(data: Path, scenario: Scenario) -> list[Drop]:
@@ -92,13 +93,17 @@ def batch_rows(con: duckdb.DuckDBPyConnection, batches: Iterable[str] | None = N
             realised.value,
             (SELECT count(*) FILTER (p.contact) FROM predictions p
                 WHERE p.batch = r.batch AND p.model_version = r.model_version),
-            (SELECT count(*) FROM contact_lists l
-                WHERE l.batch = r.batch AND l.model_version = r.model_version),
+            (SELECT count(*) FROM contact_lists l WHERE l.batch = r.batch
+                AND l.list_number = (SELECT max(list_number) FROM issued_lists made
+                    WHERE made.batch = r.batch AND made.model_version = r.model_version)),
             r.model_version = (SELECT any_value(model_version) FROM current_predictions c
-                WHERE c.batch = r.batch)
+                WHERE c.batch = r.batch),
+            issued.model_version
         FROM drift_reports r LEFT JOIN performance realised
             ON realised.batch = r.batch AND realised.model_version = r.model_version
             AND realised.kind = 'realised' AND realised.metric = 'auc'
+        LEFT JOIN (SELECT batch, arg_max(model_version, list_number) AS model_version FROM issued_lists
+            GROUP BY batch) issued ON issued.batch = r.batch
         WHERE $wanted IS NULL OR list_contains($wanted, r.batch) ORDER BY r.reported_at""",
         {"wanted": wanted},
     ).fetchall()
