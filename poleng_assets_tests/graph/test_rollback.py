@@ -117,7 +117,7 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_judging_it_again(taken
 
 def test_an_auditor_is_told_every_list_that_a_person_stood_on(taken_back: Workshop):
     first = set(taken_back.first_list[STUDY.id])  # type: ignore[attr-defined]
-    second = set(taken_back.contact_list("drift_batch_1")[STUDY.id])
+    second = set(taken_back.contact_list("drift_batch_1 (list 2)")[STUDY.id])
     subject = min(first & second)
     with taken_back.warehouse.read() as con:
         history = history_of(con, STUDY, subject)
@@ -127,7 +127,8 @@ def test_an_auditor_is_told_every_list_that_a_person_stood_on(taken_back: Worksh
     ]
     assert all(one.listed_at is not None for one in history)
     told = "\n".join(one.in_words() for one in history)
-    assert "put on the contact list" in told
+    assert "put on the contact list at" in told
+    assert "put on the contact list 2 at" in told
     assert "log-loss" in told
 
 
