@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shlex
-import signal
 import sys
 import time
 import warnings
@@ -17,6 +16,7 @@ import click
 from rich.table import Table
 
 from poleng_assets.commands.backup import backup, restore
+from poleng_assets.commands.dev import dev
 from poleng_assets.commands.forget import forget
 from poleng_assets.commands.mlflow import mlflow
 from poleng_assets.commands.notify import notify
@@ -24,7 +24,7 @@ from poleng_assets.commands.quarantine import quarantine
 from poleng_assets.commands.retention import retention
 from poleng_assets.commands.serve import serve
 from poleng_assets.core.plain_text import in_one_line, visible
-from poleng_assets.home import CHECKOUT, Home, HomeRefused, Kind
+from poleng_assets.home import Home, HomeRefused, Kind
 from poleng_assets.study import StudyError, load_study
 from poleng_assets.terminal import (
     console,
@@ -347,43 +347,6 @@ def reset(yes: bool, home_folder: Path | None) -> None:
     console.print(f"{home.root} is empty again.")
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
-@click.option("--port", default=3000, show_default=True)
-@home_option
-def dev(host: str, port: int, home_folder: Path | None) -> None:
-    """Open the Dagster UI with its daemon on this home folder."""
-    from poleng_assets.instance import dagster_home
-    from poleng_assets.locks import DAEMON, HomeTaken, daemons, end_orphans, take
-
-    home = open_home(home_folder)
-    try:
-        # Kept by the process that this one becomes, to its end.
-        take(home, DAEMON, inherited=True)
-    except HomeTaken as error:
-        raise click.ClickException(f"{error} Stop it first, or choose another --home.") from error
-    for process in end_orphans(home):
-        console.print(f"Process {process} was left by a `poleng dev` that was killed. It is ended now.")
-    if others := daemons(home):
-        raise click.ClickException(
-            f"A Dagster daemon runs on {home.root} already (process {', '.join(map(str, others))}). "
-            "Stop it first, or choose another --home."
-        )
-    environment = {
-        **os.environ,
-        "POLENG_HOME": str(home.root),
-        "DAGSTER_HOME": str(dagster_home(home)),
-        # `dagster dev` works; that `dg` will follow it is no news for who runs this project.
-        "PYTHONWARNINGS": "ignore",
-    }
-    # What a script starts in the background has Ctrl-C ignored, and Dagster would then ignore SIGTERM, too:
-    # neither `kill` nor a service manager could end it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    dagster = Path(sys.executable).with_name("dagster")
-    command = [str(dagster), "dev", "-w", str(CHECKOUT / "workspace.yaml"), "-h", host, "-p", str(port)]
-    os.execve(command[0], command, environment)  # noqa: S606
-
-
 def _landing(home: Home) -> Any:
     from poleng_assets.resources.landing import Landing
 
@@ -510,7 +473,7 @@ def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {shlex.quote(str(home.root))}"
 
 
-for command in (backup, forget, mlflow, notify, quarantine, restore, retention, serve):
+for command in (backup, dev, forget, mlflow, notify, quarantine, restore, retention, serve):
     main.add_command(command)
 
 

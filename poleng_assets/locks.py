@@ -23,6 +23,8 @@ import psutil
 from poleng_assets.home import Home
 
 DAEMON = "dev"
+# Of a plain `dagster dev` and of `poleng dev`.
+_WEB_SERVERS = (["-m", "dagster_webserver"], ["-m", "poleng_assets.serving.dagster_ui"])
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _services(home: Home) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             words = process.cmdline()
-            wanted = _is_daemon(words) or words[1:3] == ["-m", "dagster_webserver"]
+            wanted = _is_daemon(words) or words[1:3] in _WEB_SERVERS
             if wanted and process.status() != psutil.STATUS_ZOMBIE and _serves(process, home):
                 found.append(process)
     return found
@@ -147,9 +149,11 @@ def _is_daemon(words: list[str]) -> bool:
 
 
 def _is_orphan(process: psutil.Process) -> bool:
-    """Whether ``dagster dev`` started a process, which alone uses this option, and is gone."""
+    """Whether ``poleng dev`` or ``dagster dev`` started a process, which alone say this, and is gone."""
     parent = process.parent()
-    return "--shutdown-pipe" in process.cmdline() and (parent is None or "dev" not in parent.cmdline())
+    return "--shutdown-pipe" in process.cmdline() and (
+        parent is None or not {"dev", "poleng_assets.serving.dev"} & set(parent.cmdline())
+    )
 
 
 def _serves(process: psutil.Process, home: Home) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
-import socket
 from pathlib import Path
 
 import click
 
+from poleng_assets.commands.listening import address_of, is_loopback, listen
 from poleng_assets.study import load_study
 from poleng_assets.terminal import console, home_option, open_home
 
@@ -37,7 +36,7 @@ def serve(host: str, port: int, max_rows: int, home_folder: Path | None) -> None
     machine can be served. A new champion is taken over by itself.
     """
     token = _token()
-    if not token and not _is_loopback(host):
+    if not token and not is_loopback(host):
         raise click.ClickException(
             f"{host} can be reached by other machines: set {TOKEN} to a long random text, which every "
             "request has to show (and put TLS before the port), or bind to 127.0.0.1"
@@ -45,7 +44,7 @@ def serve(host: str, port: int, max_rows: int, home_folder: Path | None) -> None
     # Read when libraries load: each request keeps to one thread, and as many run as there are cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     home, study = open_home(home_folder), load_study()
-    listening = _listen(host, port)
+    listening = listen(host, port)
 
     import uvicorn
 
@@ -65,9 +64,7 @@ def serve(host: str, port: int, max_rows: int, home_folder: Path | None) -> None
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GOODBYE_SECONDS,
     )
-    address, bound = listening.getsockname()[:2]
-    place = f"[{address}]" if ":" in address else address
-    console.print(f"Home {home.root}\nServing on http://{place}:{bound}. Ctrl-C ends it.")
+    console.print(f"Home {home.root}\nServing on {address_of(listening)}. Ctrl-C ends it.")
     watch.start()
     try:
         uvicorn.Server(config).run([listening])
@@ -90,21 +87,3 @@ def _token() -> str:
             "as `openssl rand -hex 32` makes them"
         )
     return token
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name may mean any address
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port now: what cannot be served is said before anything is loaded."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=512)
-    except (OSError, OverflowError) as error:
-        raise click.ClickException(
-            f"{host}, port {port} cannot be bound to: {error}. Choose another --port, or end what has it"
-        ) from error

@@ -16,7 +16,17 @@ from playwright.sync_api import Page, expect, sync_playwright
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.locks import daemons
+from poleng_assets.partitions import PARTITIONS
 from poleng_assets_tests.end_to_end.conftest import Served, poleng, serve, wait_until
+from poleng_assets_tests.end_to_end.foreign_pages import (
+    ADD,
+    JSON,
+    PARTITION,
+    another_page,
+    carried_out,
+    foreign_requests,
+    send,
+)
 from poleng_assets_tests.faults.crowd import Crowd, let_a_crowd_come
 from poleng_assets_tests.faults.quick_study import ask_for_a_long_training
 
@@ -141,6 +151,40 @@ def test_the_ui_shows_the_graph_and_the_drift_report(page: Page, tmp_path: Path)
     expect(page.get_by_text("reports/batches/drift_batch_1/version_2.html")).to_be_visible()
     page.screenshot(path=pictures / "drift_report.png")
     assert (pictures / "asset_graph.png").stat().st_size > 20_000
+
+
+def test_nothing_that_other_pages_ask_for_is_carried_out(moved: Served, page: Page):
+    before = carried_out(moved.home)
+    requests = foreign_requests(moved.url)
+    answers = [send(moved.url, request) for request in requests]
+    assert len(answers) >= 30
+    assert {status for status, _ in answers} <= {400, 403, 405, 415}
+    assert not [name for _, headers in answers for name in headers if name.startswith("access-control")]
+    with another_page(moved.url) as address:
+        page.goto(address)
+        page.wait_for_function("document.title.startsWith('done')", timeout=30_000)
+        assert page.title() == "done: websocket refused"
+    assert carried_out(moved.home) == before
+    # A program may, and so each of them would have been.
+    assert send(moved.url, ("POST", "/graphql", JSON, json.dumps({"query": ADD})))[0] == 200
+    assert set(carried_out(moved.home)["partitions"]) - set(before["partitions"]) == {PARTITION}
+    with open_instance(moved.home) as instance:
+        instance.delete_dynamic_partition(PARTITIONS["batches"].name or "", PARTITION)
+
+
+def test_a_run_is_launched_from_the_ui(moved: Served, page: Page):
+    before = carried_out(moved.home)["runs"]
+    page.goto("/assets/overview")
+    page.get_by_role("button", name="Materialize").first.click()
+    sure = page.get_by_role("button", name="Confirm")
+
+    def launched() -> bool:
+        if sure.is_visible():
+            sure.click()
+        return len(carried_out(moved.home)["runs"]) == len(before) + 1
+
+    wait_until("a run is launched", launched, 60)
+    wait_until("it has ended", lambda: not moved.running("__ASSET_JOB"), 120)
 
 
 def test_the_one_process_that_was_started_ends_the_others_when_it_is_asked_to(moved: Served):

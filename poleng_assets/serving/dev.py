@@ -1,0 +1,121 @@
+"""The processes of ``poleng dev``: a code server, Dagster's daemon, and its web server behind a guard.
+
+This does what ``dagster dev`` does, whose web server would answer any web page that a browser has open. It
+becomes the process of ``poleng dev`` and is told where the home is by ``DAGSTER_HOME``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import dagster as dg
+import yaml
+from dagster._cli.proxy_server_manager import ProxyServerManager
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.interrupts import setup_interrupt_handlers
+from dagster._utils.log import configure_loggers
+from dagster_shared.ipc import get_ipc_shutdown_pipe, open_ipc_subprocess, send_ipc_shutdown_message
+
+from poleng_assets.home import CHECKOUT
+
+LOOK_SECONDS = 1.0
+GOODBYE_SECONDS = 60.0
+log = logging.getLogger("dagster")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process that ends when it is told to, by a pipe."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    pipe: int
+
+    def tell_to_end(self) -> None:
+        """Ask it to end; one that has ended already does not read any more."""
+        with suppress(BrokenPipeError):
+            send_ipc_shutdown_message(self.pipe)
+
+    def see_its_end(self) -> None:
+        """Wait until it has ended, and kill it when it does not."""
+        try:
+            self.process.wait(GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("The %s does not end and is killed", self.name)
+            self.process.kill()
+            self.process.wait()
+
+
+@click.command()
+@click.option(
+    "--socket", "descriptor", type=int, required=True, help="Descriptor of the port that was taken."
+)
+@click.option("--host", required=True)
+@click.option("--allow-host", "allow_hosts", multiple=True)
+def main(descriptor: int, host: str, allow_hosts: Sequence[str]) -> None:
+    """Run the processes until this one is interrupted, or one of them ends."""
+    os.environ["DAGSTER_IS_DEV_CLI"] = "1"
+    configure_loggers(formatter="colored", log_level="INFO")
+    setup_interrupt_handlers()
+    names = [word for name in allow_hosts for word in ("--allow-host", name)]
+    web = ["poleng_assets.serving.dagster_ui", "--socket", str(descriptor), "--host", host, *names]
+    failed = ""
+    with suppress(KeyboardInterrupt), _code_server() as workspace:
+        services: list[Service] = []
+        try:
+            services.append(_start("web server", [*web, "--workspace", workspace], descriptor))
+            os.close(descriptor)  # the port is the web server's
+            daemon = ["dagster._daemon", "run", "--log-level", "info", "--code-server-log-level", "warning"]
+            services.append(_start("daemon", [*daemon, "--workspace", workspace]))
+            while not (failed := _ended(services)):
+                time.sleep(LOOK_SECONDS)
+        finally:
+            for service in services:
+                service.tell_to_end()
+            for service in services:
+                service.see_its_end()
+    if failed:
+        log.error("%s Everything was ended. Start `poleng dev` again", failed)
+        sys.exit(1)
+
+
+@contextmanager
+def _code_server() -> Iterator[str]:
+    """Start the one process that has the definitions loaded; yield a workspace file that leads to it."""
+    target = WorkspaceFileTarget(paths=[str(CHECKOUT / "workspace.yaml")])
+    with (
+        dg.DagsterInstance.get() as instance,
+        ProxyServerManager(instance, target, code_server_log_level="warning") as servers,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        workspace = Path(folder) / "workspace.yaml"
+        workspace.write_text(yaml.dump({"load_from": servers.get_code_server_specs()}), encoding="utf-8")
+        yield str(workspace)
+
+
+def _start(name: str, module: Sequence[str], *descriptors: int) -> Service:
+    reads, writes = get_ipc_shutdown_pipe()
+    command = [sys.executable, "-m", *module, "--shutdown-pipe", str(reads)]
+    process = open_ipc_subprocess(command, pass_fds=[reads, *descriptors])
+    os.close(reads)
+    return Service(name, process, writes)
+
+
+def _ended(services: Sequence[Service]) -> str:
+    """Return which process has ended though nobody asked it to; empty when none has."""
+    codes = {service.name: service.process.poll() for service in services}
+    return next((f"The {name} ended with {code}." for name, code in codes.items() if code is not None), "")
+
+
+if __name__ == "__main__":
+    main()
