@@ -8,14 +8,12 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.commands.listening import address_of, is_loopback, listen
+from poleng_assets.commands.listening import address_of, allow_host_option, is_loopback, listen
 from poleng_assets.study import load_study
 from poleng_assets.terminal import console, home_option, open_home
 
 TOKEN = "POLENG_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST_TOKEN = 16
-CONNECTIONS = 1000
-GOODBYE_SECONDS = 10
 
 
 @click.command()
@@ -28,8 +26,11 @@ GOODBYE_SECONDS = 10
     show_default=True,
     help="Respondents that one request may hold; more are a batch.",
 )
+@allow_host_option
 @home_option
-def serve(host: str, port: int, max_rows: int, home_folder: Path | None) -> None:
+def serve(
+    host: str, port: int, max_rows: int, allow_hosts: tuple[str, ...], home_folder: Path | None
+) -> None:
     """Answer over HTTP with the champion's scores: /predict, /model, /health, /metrics.
 
     Whoever may ask shows the token of POLENG_SERVE_TOKEN (Authorization: Bearer ...). Without one, only this
@@ -46,28 +47,23 @@ def serve(host: str, port: int, max_rows: int, home_folder: Path | None) -> None
     home, study = open_home(home_folder), load_study()
     listening = listen(host, port)
 
-    import uvicorn
-
     from poleng_assets.serving.app import build_app
+    from poleng_assets.serving.guard import Guard, Rules, allowed_hosts
+    from poleng_assets.serving.server import build_server
     from poleng_assets.serving.watch import Watch
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("poleng.serve").setLevel(logging.INFO)
     watch = Watch(home, study)
     app = build_app(study, lambda: watch.seen, max_rows=max_rows, token=token)
-    config = uvicorn.Config(
-        app,
-        access_log=False,  # who asked when is nobody's business either
-        server_header=False,
-        log_level="warning",
-        log_config=None,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GOODBYE_SECONDS,
-    )
+    # Without a token, a browser of this machine may ask, and any web page that it shows asks by it.
+    names = allowed_hosts(listening.getsockname()[1], host, allow_hosts)
+    guarded = app if token else Guard(app, Rules(names, pages=(), name="The server"))
+    server = build_server(guarded, app.state.metrics.refuse_connection)
     console.print(f"Home {home.root}\nServing on {address_of(listening)}. Ctrl-C ends it.")
     watch.start()
     try:
-        uvicorn.Server(config).run([listening])
+        server.run([listening])
     except KeyboardInterrupt:
         pass  # told once more by uvicorn when it has ended; that was asked for
     finally:

@@ -14,8 +14,10 @@ import os
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,18 +27,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from poleng_assets.serving import description
 from poleng_assets.serving.champion import Champion
 from poleng_assets.serving.metrics import CONTENT_TYPE, Metrics
 from poleng_assets.serving.respondents import FAULTS_TOLD, Asked, NotUnderstood, Reader, Refused, TooMany
 from poleng_assets.serving.watch import Seen
-from poleng_assets.study import Feature, Study
+from poleng_assets.study import Study
 
 log = logging.getLogger("poleng.serve")
 ROUTES = ("/predict", "/model", "/health", "/health/live", "/metrics", "/openapi.json")
 OPEN = ("/health", "/health/live")  # for whoever has to restart it: a token is not asked for
 BYTES_PER_ROW, BYTES_BESIDE = 4_096, 65_536
 BODY_SECONDS = 30.0
-LOADING_SECONDS = 5
+# Bodies are kept in memory while they come in, and while they wait for a core.
+BODY_MEMORY, MOST_BODIES = 2**28, 64
+LOADING_SECONDS, BUSY_SECONDS = 5, 1
 GONE = 499  # who asked did not wait for the answer
 
 
@@ -57,36 +62,49 @@ def build_app(
         token: that must be shown for all but health; empty: everybody who reaches the port may ask.
         clock: seconds since 1970.
     """
-    # The pages that show an OpenAPI description load their script from a CDN: there are none.
-    app = FastAPI(title=study.title, docs_url=None, redoc_url=None, version="1")
-    metrics = Metrics(seen, len(study.feature_names), clock)
+    # The pages that show an OpenAPI description load their script from a CDN: there are none. A redirect to
+    # the same address without its last slash would repeat the name that was asked for.
+    app = FastAPI(title=study.title, docs_url=None, redoc_url=None, redirect_slashes=False, version="1")
+    app.state.metrics = metrics = Metrics(seen, len(study.feature_names), clock)
     reader = Reader(study, max_rows)
     limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
-    max_bytes = BYTES_BESIDE + max_rows * BYTES_PER_ROW
+    bodies = _Bodies(BYTES_BESIDE + max_rows * BYTES_PER_ROW)
+    errors = partial(description.errors, token=bool(token))
 
-    @app.post("/predict", openapi_extra=_described(study, max_rows), response_model=None)
+    @app.post(
+        "/predict",
+        openapi_extra=description.request_body(study, max_rows),
+        responses={
+            **description.json_answer("Everybody was scored.", description.predictions(study)),
+            **errors(413, 415, 503),
+            **description.broken_request(),
+        },
+        response_model=None,
+    )
     async def predict(request: Request) -> Response:
         """Score one respondent or many with the champion."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise HTTPException(415, "say Content-Type: application/json, and send JSON")
-        body = await _body(request, max_bytes)
-        champion = seen().champion
-        if champion is None:
-            raise _nobody(seen())
-        try:
-            answer = await anyio.to_thread.run_sync(_predict, reader, champion, body, limiter=limiter)
-        except NotUnderstood as error:
-            raise HTTPException(400, str(error)) from None
-        except TooMany as error:
-            raise HTTPException(413, str(error)) from None
-        except Refused as error:
-            metrics.refused.inc(len(error.faults))
-            return _refusal(error)
+        async with bodies.of(request) as body:
+            champion = seen().champion
+            if champion is None:
+                raise _nobody(seen())
+            try:
+                answer = await anyio.to_thread.run_sync(_predict, reader, champion, body, limiter=limiter)
+            except NotUnderstood as error:
+                raise HTTPException(400, str(error)) from None
+            except TooMany as error:
+                raise HTTPException(413, str(error)) from None
+            except Refused as error:
+                metrics.refused.inc(len(error.faults))
+                return _refusal(error)
         predictions = answer["predictions"]
         metrics.scored(sum(one["contact"] for one in predictions), len(predictions))
         return _json(answer)
 
-    @app.get("/model", response_model=None)
+    facts = description.json_answer("What there is to tell of it.", {"type": "object"})
+
+    @app.get("/model", responses={**facts, **errors(503)}, response_model=None)
     async def model() -> Response:
         """Tell which version answers, how it was made, how good it is, and what it knows."""
         champion = seen().champion
@@ -94,18 +112,24 @@ def build_app(
             raise _nobody(seen())
         return _json({**champion.facts, "loaded_at": champion.loaded_at.isoformat()})
 
-    @app.get("/health", response_model=None)
+    open_to_all = description.errors(token=False)
+
+    @app.get("/health", responses={**open_to_all, **description.health_answers()}, response_model=None)
     async def health() -> Response:
         """Tell whether people can be scored (200) or not (503), and what is not as it should be."""
         now = seen()
         return _json(_health(now, clock()), 200 if now.champion else 503)
 
-    @app.get("/health/live", response_model=None)
+    @app.get("/health/live", responses={**open_to_all, **description.live_answers()}, response_model=None)
     async def live() -> Response:
         """Tell whether the process works (200) or has to be started again (503)."""
         return _json({"alive": not seen().replaced}, 503 if seen().replaced else 200)
 
-    @app.get("/metrics", response_model=None)
+    @app.get(
+        "/metrics",
+        responses={**description.text_answer("Figures for Prometheus."), **errors()},
+        response_model=None,
+    )
     async def scrape() -> Response:
         """Return the metrics in Prometheus' text format."""
         return Response(metrics.as_text(), media_type=CONTENT_TYPE)
@@ -114,11 +138,12 @@ def build_app(
     async def refuse(_: Request, error: HTTPException) -> Response:
         return _json({"detail": error.detail}, error.status_code, error.headers)
 
-    app.add_middleware(_Guard, metrics=metrics, token=token)
+    description.finish(app, tuple(path for path in ROUTES if path not in OPEN) if token else ())
+    app.add_middleware(_Boundary, metrics=metrics, token=token)
     return app
 
 
-class _Guard:
+class _Boundary:
     """Around all routes: asks for the token, counts, and lets no unexpected fault out with its words."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: str) -> None:
@@ -181,19 +206,70 @@ def _predict(reader: Reader, champion: Champion, body: bytes) -> dict[str, Any]:
     return champion.answer(asked)
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """Return the body; nothing of it is kept when it is too large or comes too slowly."""
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > max_bytes:
-                    raise HTTPException(413, f"a request may have {max_bytes:,} bytes, this one has more")
-                parts.append(part)
-    except TimeoutError:
-        raise HTTPException(408, f"the request did not come within {BODY_SECONDS:.0f} s") from None
-    return b"".join(parts)
+class _Bodies:
+    """The bodies that are in memory: each has a size and a time, and there are only so many."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._most = max(4, min(MOST_BODIES, BODY_MEMORY // max_bytes))
+        self._coming: dict[asyncio.Timeout, None] = {}  # the oldest first
+        self._whole = 0
+
+    @asynccontextmanager
+    async def of(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body of a request, and count it until it has been dealt with.
+
+        Raises:
+            HTTPException: it is too large, comes too slowly, or too many wait already.
+        """
+        if self._whole >= self._most:
+            raise HTTPException(
+                503, "too many ask at once: ask again in a moment", {"Retry-After": str(BUSY_SECONDS)}
+            )
+        body = await self._read(request)
+        self._whole += 1
+        try:
+            yield body
+        finally:
+            self._whole -= 1
+
+    async def _read(self, request: Request) -> bytes:
+        said = request.headers.get("content-length", "")
+        if said.isdecimal() and int(said) > self._max_bytes:
+            raise self._too_large()
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS) as deadline:
+                self._begin(deadline)
+                try:
+                    async for part in request.stream():
+                        size += len(part)
+                        if size > self._max_bytes:
+                            raise self._too_large()
+                        parts.append(part)
+                finally:
+                    self._coming.pop(deadline, None)
+        except TimeoutError:
+            words = (
+                f"the request did not come within {BODY_SECONDS:.0f} s, or the slowest had to go because too "
+                "many came at once"
+            )
+            raise HTTPException(408, words, {"Connection": "close"}) from None
+        return b"".join(parts)
+
+    def _begin(self, deadline: asyncio.Timeout) -> None:
+        """Count a body that begins to come; of too many, the one that began first has to go.
+
+        An honest client sends its body in one go, and is never among the slowest for long.
+        """
+        if len(self._coming) >= self._most:
+            slowest = next(iter(self._coming))
+            del self._coming[slowest]
+            slowest.reschedule(asyncio.get_running_loop().time())
+        self._coming[deadline] = None
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"a request may have {self._max_bytes:,} bytes, this one has more")
 
 
 def _nobody(seen: Seen) -> HTTPException:
@@ -235,44 +311,3 @@ def _place(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else "unknown"
     return f"{type(error).__name__} in {place}"
-
-
-def _described(study: Study, max_rows: int) -> dict[str, Any]:
-    """Return what ``/openapi.json`` tells of a request: every question, with its codes in words."""
-    person: dict[str, Any] = {
-        study.id: {
-            "description": "Given back with the score; may be left out.",
-            "type": ["string", "integer"],
-        },
-        **{feature.name: _question(feature) for feature in study.features},
-    }
-    one = {
-        "type": "object",
-        "properties": person,
-        "required": study.feature_names,
-    }
-    content = {
-        "type": "object",
-        "properties": {
-            "respondents": {"anyOf": [one, {"type": "array", "items": one, "maxItems": max_rows}]},
-            "reasons": {
-                "type": "boolean",
-                "default": False,
-                "description": "Name the answers that raise each score most; takes longer.",
-            },
-        },
-        "required": ["respondents"],
-        "additionalProperties": False,
-    }
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": content}}}}
-
-
-def _question(feature: Feature) -> dict[str, Any]:
-    codes = "; ".join(f"{code}: {words}" for code, words in sorted(feature.codes.items()))
-    others = " Other codes are taken, as answers that the model does not know." * (
-        feature.closed_codes is None
-    )
-    return {
-        "type": ["integer", "string", "null"],
-        "description": f"{feature.title} ({feature.question}). {codes}. null: no answer.{others}",
-    }

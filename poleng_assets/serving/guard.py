@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("poleng.guard")
@@ -84,7 +84,7 @@ class Guard:
             # Before it is accepted: the server below answers the handshake with 403.
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.words[:120]})
             return
-        answer = PlainTextResponse(f"Refused: {refusal.words}\n", refusal.status)
+        answer = JSONResponse({"detail": refusal.words}, refusal.status)
         await answer(scope, receive, _with_headers(send))
 
 

@@ -23,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from poleng_assets.serving.connections import REASONS, Reason
 from poleng_assets.serving.history import VERDICTS, Told
 from poleng_assets.serving.watch import Seen
 
@@ -78,6 +79,14 @@ class Metrics:
         self.refused = Counter(
             "poleng_refused_answers", "Answers that broke the contract.", registry=self._registry
         )
+        self.refused_connections = Counter(
+            "poleng_refused_connections",
+            "Connections ended before they had a request: slow, crowded, malformed or too large.",
+            ["reason"],
+            registry=self._registry,
+        )
+        for reason in REASONS:
+            self.refused_connections.labels(reason)
         for label in ("contact", "no_contact"):
             self.predictions.labels(label)  # zero is known before the first one
         ProcessCollector(registry=self._registry)
@@ -87,6 +96,10 @@ class Metrics:
         """Count people who were scored."""
         self.predictions.labels("contact").inc(contacts)
         self.predictions.labels("no_contact").inc(people - contacts)
+
+    def refuse_connection(self, reason: Reason) -> None:
+        """Count a connection that was ended before it had a request."""
+        self.refused_connections.labels(reason).inc()
 
     def as_text(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -1,0 +1,290 @@
+"""The connections of ``poleng serve``: how many there may be, how long they may take, how much they may hold.
+
+A server that waits for its peers can be stopped by peers who never go on. Here each has so long to send its
+headers, and so many bytes; and when there are too many, the one that has kept the server waiting longest has
+to go. Who sends a whole request at once, as every honest client does, waits for nobody. So ``/health`` is
+answered while a thousand others hang on, also on loopback, where all peers have one address.
+
+What is said of bodies stands in ``app.py``, which reads them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import resource
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+HEAD_BYTES = 16_384
+HEAD_SECONDS = 10.0
+STALLED_SECONDS = 10.0
+LINGER_SECONDS = 2.0
+# An honest client sends chunks of some thousand bytes; each costs as much work as a long one.
+CHUNKS, BYTES_PER_CHUNK = 1_000, 64
+MOST_CONNECTIONS, MOST_PER_PEER = 512, 256
+MOST_WAITING = 1_024
+DESCRIPTORS, OWN_DESCRIPTORS = 4_096, 256
+Reason = Literal["slow", "crowded", "malformed", "too_large"]
+REASONS: tuple[Reason, ...] = ("slow", "crowded", "malformed", "too_large")
+_WORDS = {
+    408: f"the headers did not come within {HEAD_SECONDS:.0f} s",
+    431: f"the headers may have {HEAD_BYTES:,} bytes, these have more",
+}
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many connections there may be.
+
+    Attributes:
+        total: open at a time.
+        per_peer: open at a time from one address (of IPv6: from one network of 64 bits).
+        queue: that the kernel holds until they are taken.
+    """
+
+    total: int = MOST_CONNECTIONS
+    per_peer: int = MOST_PER_PEER
+    queue: int = MOST_WAITING
+
+
+def make_room() -> Room:
+    """Let this process open as many files as it may need, and return for how many connections that lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    # Those of the queue are all taken at once before one is let go.
+    free = (DESCRIPTORS if soft == resource.RLIM_INFINITY else soft) - OWN_DESCRIPTORS
+    total = max(8, min(MOST_CONNECTIONS, free // 3))
+    return Room(total, max(4, min(MOST_PER_PEER, total // 2)), max(8, min(MOST_WAITING, free - total)))
+
+
+class Connections:
+    """All open connections of a server, those first that have kept it waiting longest."""
+
+    def __init__(self, room: Room, refused: Callable[[Reason], None] = lambda _: None) -> None:
+        """Take how many there may be, and what is to be told of each that is refused."""
+        self._room, self.refused = room, refused
+        self._of_peer: dict[str, dict[BoundedProtocol, None]] = {}
+        self._waiting: dict[BoundedProtocol, None] = {}
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return sum(map(len, self._of_peer.values()))
+
+    def enter(self, connection: BoundedProtocol) -> None:
+        """Let a connection in, at the cost of those that have kept the server waiting."""
+        own = self._of_peer.setdefault(connection.peer, {})
+        if len(own) >= self._room.per_peer:
+            self._drop(own)
+        elif len(self) >= self._room.total:
+            self._drop(max(self._of_peer.values(), key=len))
+        own = self._of_peer.setdefault(connection.peer, {})
+        own[connection] = None
+        self._waiting[connection] = None
+
+    def leave(self, connection: BoundedProtocol) -> None:
+        """Forget a connection; does nothing when it was forgotten before."""
+        self._waiting.pop(connection, None)
+        own = self._of_peer.get(connection.peer, {})
+        own.pop(connection, None)
+        if not own:
+            self._of_peer.pop(connection.peer, None)
+
+    def waits(self, connection: BoundedProtocol, waits: bool) -> None:
+        """Note whether the server waits for the other side now; who has begun to be waited for is last."""
+        if not waits:
+            self._waiting.pop(connection, None)
+        elif connection in self._of_peer.get(connection.peer, {}):
+            self._waiting.setdefault(connection)
+
+    def _drop(self, among: dict[BoundedProtocol, None]) -> None:
+        """Let the one go that has kept the server waiting longest; those that are answered stay."""
+        longest = next((one for one in self._waiting if one in among), None)
+        if longest is not None:
+            self.leave(longest)
+            self.refused("crowded")
+            longest.abort()
+
+
+class _Parser(h11.Connection):
+    """h11's parser, which remembers as what an error is to be answered, and counts what it was given."""
+
+    fault = 400
+    _chunks = _bytes = 0
+
+    def next_event(self) -> Any:
+        try:
+            event = super().next_event()
+            if isinstance(event, h11.Request):
+                self._chunks = self._bytes = 0
+                names = [name for name, _ in event.headers]
+                if b"content-length" in names and b"transfer-encoding" in names:
+                    # A proxy before this server may believe the other one: https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+                    raise h11.RemoteProtocolError("two lengths", error_status_hint=400)
+                # What came in one piece was never incomplete, and h11 has no limit for it.
+                size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
+                if size > HEAD_BYTES:
+                    raise h11.RemoteProtocolError("headers too large", error_status_hint=431)
+            elif isinstance(event, h11.Data):
+                self._chunks += 1
+                self._bytes += len(event.data)
+                if self._chunks > CHUNKS and self._bytes < self._chunks * BYTES_PER_CHUNK:
+                    raise h11.RemoteProtocolError("chunks too small", error_status_hint=400)
+        except h11.RemoteProtocolError as error:
+            self.fault = error.error_status_hint
+            raise
+        return event
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection, with its limits. uvicorn's own has none for headers, and none in time but when idle."""
+
+    def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
+        """Take what uvicorn gives a protocol, and the connections that this one is among."""
+        super().__init__(*args, **kwargs)
+        self.conn = _Parser(h11.SERVER, HEAD_BYTES)
+        self._connections = connections
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._end_deadline: asyncio.TimerHandle | None = None
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self.peer = _peer(self.client)
+        self._connections.enter(self)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget everything."""
+        self._connections.leave(self)
+        self._head_arrived()
+        self._set_end(None)
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a request that has begun has so long until its headers are whole."""
+        super().data_received(data)
+        if not self._answering and self._head_deadline is None:
+            self._expect_head()
+
+    def handle_events(self) -> None:
+        """Deal with what has come, and note whether more has to come."""
+        super().handle_events()
+        if self._answering:
+            self._head_arrived()
+        if not (
+            self.transport.is_closing() or self.flow.write_paused or self.conn.their_state is h11.SEND_BODY
+        ):
+            self._set_end(None)
+        self._connections.waits(self, self._is_waiting)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; a body that nobody wants any more is not read for ever."""
+        if self.transport.is_closing():
+            self._set_end(STALLED_SECONDS)
+        elif self.conn.their_state is h11.SEND_BODY:
+            self._set_end(LINGER_SECONDS)
+        super().on_response_complete()
+        self._connections.waits(self, self._is_waiting)
+
+    def pause_writing(self) -> None:
+        """Give a peer that does not read its answer so long to go on."""
+        super().pause_writing()
+        self._set_end(STALLED_SECONDS)
+        self._connections.waits(self, True)
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has read."""
+        super().resume_writing()
+        if self.transport is not None and not self.transport.is_closing():
+            self._set_end(None)
+            self._connections.waits(self, self._is_waiting)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, also when its peer has not read the last answer."""
+        super().timeout_keep_alive_handler()
+        self._set_end(STALLED_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, in the form of all errors; uvicorn's words are not sent."""
+        fault = self.conn.fault  # type: ignore[attr-defined]
+        self._connections.refused("too_large" if fault == 431 else "malformed")
+        self._refuse(fault)
+
+    def abort(self) -> None:
+        """End at once, whatever is under way; what was not read yet is not kept for the peer."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_waiting(self) -> bool:
+        return not self._answering or self.cycle.more_body or self.flow.write_paused
+
+    def _expect_head(self) -> None:
+        self._head_deadline = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def _head_arrived(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _too_slow(self) -> None:
+        self._head_deadline = None
+        if self.transport.is_closing():
+            return
+        self._connections.refused("slow")
+        if self.conn.trailing_data[0]:
+            self._refuse(408)
+        else:
+            # A browser that opened a connection in advance takes an answer for that to a later question.
+            self.transport.close()
+
+    def _set_end(self, seconds: float | None) -> None:
+        if self._end_deadline is not None:
+            self._end_deadline.cancel()
+        self._end_deadline = None if seconds is None else self.loop.call_later(seconds, self.abort)
+
+    def _refuse(self, status: int) -> None:
+        """Say why, once, and end the connection."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            words = _WORDS.get(status, "this is no HTTP request")
+            body = json.dumps({"detail": words}).encode()
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"cache-control", b"no-store"),
+                (b"connection", b"close"),
+            ]
+            response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+        self._set_end(LINGER_SECONDS)
+
+
+def _peer(client: tuple[str, int] | None) -> str:
+    """Return whose connection it is: who has an IPv6 address has 2^64 of them."""
+    if client is None:
+        return ""
+    address = ipaddress.ip_address(client[0].partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)

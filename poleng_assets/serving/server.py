@@ -1,0 +1,38 @@
+"""The HTTP server of ``poleng serve``: uvicorn, with the limits of ``connections.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from poleng_assets.serving.connections import BoundedProtocol, Connections, Reason, make_room
+
+GOODBYE_SECONDS = 10
+IDLE_SECONDS = 5
+
+
+def build_server(app: ASGIApp, refused: Callable[[Reason], None]) -> uvicorn.Server:
+    """Return a server that runs with ``run([listening])``; see also :func:`make_room`.
+
+    Args:
+        app: what is served.
+        refused: is told why a connection was ended before it had a request.
+    """
+    room = make_room()
+    config = uvicorn.Config(
+        app,
+        http=partial(BoundedProtocol, connections=Connections(room, refused)),  # type: ignore[arg-type]
+        ws="none",
+        access_log=False,  # who asked when is nobody's business either
+        server_header=False,
+        proxy_headers=False,
+        log_level="error",  # a line for each request that is none would fill a disk
+        log_config=None,
+        backlog=room.queue,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
+    )
+    return uvicorn.Server(config)
