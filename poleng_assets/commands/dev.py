@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from poleng_assets.commands.listening import address_of, allow_host_option, is_loopback, listen
-from poleng_assets.terminal import console, home_option, open_home
+from poleng_assets.terminal import console, home_option, open_home, styled
 
 
 @click.command()
