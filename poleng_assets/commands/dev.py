@@ -50,9 +50,8 @@ def dev(host: str, port: int, allow_hosts: tuple[str, ...], home_folder: Path | 
         "PYTHONWARNINGS": "ignore",
     }
     if not is_loopback(host):
-        console.print(
-            f"[yellow]{host} can be reached by other machines, and this UI has no password.[/yellow]"
-        )
+        words = f"{host} can be reached by other machines, and this UI has no password."
+        console.print(styled("yellow", words))
     console.print(f"Home {home.root}\nDagster's UI opens on {address_of(listening)}. Ctrl-C ends it.")
     # What a script starts in the background has Ctrl-C ignored, and Dagster would then ignore SIGTERM, too:
     # neither `kill` nor a service manager could end it.
