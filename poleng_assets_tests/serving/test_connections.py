@@ -167,8 +167,8 @@ def test_one_peer_cannot_take_the_room_of_all():
         room.enter(one)  # type: ignore[arg-type]
     assert not any(one.ended for one in quiet)
     assert [one.ended for one in many] == [True] * 34 + [False] * 6
-    for one in many[34:]:
-        room.waits(one, False)  # type: ignore[arg-type] - is answered now
+    for one in many[34:]:  # are answered now
+        room.waits(one, False)  # type: ignore[arg-type]
     others = [Peer(f"other {number}") for number in range(3)]
     for one in others:
         room.enter(one)  # type: ignore[arg-type]
