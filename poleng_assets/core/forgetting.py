@@ -108,6 +108,8 @@ def look(con: duckdb.DuckDBPyConnection, person: Person) -> Looked:
         for column, _, _ in _mentions(con, person, table, columns):
             traces[f"table {table}, column {column}"] += 1
     traces["table quarantine, column payload"] += len(_quarantined(con, person))
+    for table, column, rows in _marked(con, person, tables):
+        traces[f"table {table}, {column}"] += rows
     told = tuple(f"{place}: {count}" for place, count in sorted((+traces).items()))
     return Looked(len(tables), sum(map(len, tables.values())), told)
 
@@ -238,6 +240,32 @@ def _mentions(
         yield from ((column, row, text) for row, text in rows if person.stands_in(text))
 
 
+def _marked(
+    con: duckdb.DuckDBPyConnection, person: Person, tables: dict[str, dict[str, str]]
+) -> Iterator[tuple[str, str, int]]:
+    """Yield table, what was found there, and in how many rows: the person's answers, or their exact score."""
+    marks = person.marks
+    if marks is None:
+        return
+    for table, columns in tables.items():
+        questions = [name for name in marks.study.feature_names if name in columns]
+        if len(questions) == len(marks.study.features):
+            same = " AND ".join(f'"{name}" IS NOT DISTINCT FROM ?' for name in questions)
+            for answers in marks.answers:
+                ((rows,),) = con.execute(
+                    f'SELECT count(*) FROM "{table}" WHERE {same}',  # noqa: S608
+                    list(answers),
+                ).fetchall()
+                yield table, "the same answers", rows
+        for column, type_ in columns.items():
+            if type_ == "DOUBLE" and marks.scores:
+                ((rows,),) = con.execute(
+                    f'SELECT count(*) FROM "{table}" WHERE list_contains(?, "{column}")',  # noqa: S608
+                    [list(marks.scores)],
+                ).fetchall()
+                yield table, f"the exact score in {column}", rows
+
+
 _NUMBERS = {"BIGINT", "INTEGER", "DOUBLE", "BOOLEAN"}
 
 
@@ -255,8 +283,9 @@ def _payloads(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, int, dict[s
 
 def _is_about(person: Person, payload: dict[str, Any]) -> bool:
     if set(payload) == {"line"}:
-        return person.stands_in(str(payload["line"]))
-    return person.owns(payload.get(person.column))
+        line = str(payload["line"])
+        return person.stands_in(line) or bool(person.marks and person.marks.in_bytes(line.encode()))
+    return person.owns(payload.get(person.column)) or bool(person.marks and person.marks.is_row(payload))
 
 
 def _by_source(rows: Sequence[tuple[str, int]]) -> dict[str, set[int]]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from poleng_assets.core.contact_list import harmless
+from poleng_assets.core.marks import ERASED, Marks
 from poleng_assets.core.subject_ids import plain_id
 from poleng_assets.study import Study
 
 RECOGNISABLE = 6
-ERASED = "[erased]"
 # A word ends where no letter, digit or underscore goes on, nor behind one dot or hyphen: ``b-12`` is another
 # id than ``b-123`` and ``a-b-12``. A line break that is written out (JSON) begins a word.
 _BEFORE = r"(?:(?<!\w)(?<!\w[.\-])|(?<=\\[nrt]))"
@@ -34,11 +34,13 @@ class Person:
         id: as the warehouse has it.
         column: of the ids.
         listed: whether files that spreadsheets open are looked at, where ids are made harmless.
+        marks: answers and scores that are the person's alone; None when they are not known.
     """
 
     id: str
     column: str
     listed: bool = False
+    marks: Marks | None = None
 
     @classmethod
     def of(cls, subject: str, study: Study) -> Person:
@@ -64,6 +66,13 @@ class Person:
     def stands_in(self, text: str) -> bool:
         """Whether a text names the person; never, when the id is too short to tell."""
         return self.recognisable and self._word.search(text) is not None
+
+    def in_bytes(self, content: bytes) -> bool:
+        """Whether the id stands in bytes as a word, or answers or scores that are the person's alone."""
+        if self.recognisable and any(one in content for one in self.literals):
+            if self.bytes_pattern.search(content):
+                return True
+        return bool(self.marks and self.marks.in_bytes(content))
 
     def erased_from(self, text: str) -> str:
         """Return the text without the person's id."""

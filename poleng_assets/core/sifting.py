@@ -132,6 +132,16 @@ def records_without(
         if number >= len(head) and ((len(cells) > at and person.owns(cells[at])) or (named and not whole)):
             found.rows += 1
             continue
+        if (
+            person.marks
+            and whole
+            and number >= len(head)
+            and not cells[at].strip()
+            and person.marks.is_row(dict(zip(header, cells, strict=True)))
+        ):
+            # Nobody's id stands there, and the answers are the person's alone.
+            found.rows += 1
+            continue
         if named:
             found.mentions += 1
             record = person.erased_from(record)
@@ -151,6 +161,11 @@ def table_without(table: pa.Table, person: Person, answers: Collection[str], fou
         if count:
             found.rows += count
             table = table.filter(pc.invert(mine))
+    if person.marks and person.column in names:
+        theirs = person.marks.rows_of_table(table)
+        if count := pc.sum(theirs).as_py():
+            found.rows += count
+            table = table.filter(pc.invert(theirs))
     for index, field in enumerate(table.schema):
         if not person.recognisable or names[index] in (person.column, *answers):
             continue
@@ -190,6 +205,8 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
         schema = file.schema_arrow
         if target is None:
             telling = [name for name in schema.names if name.strip() not in answers]
+            if person.marks and _has_blanks(file, person.column):
+                telling = schema.names
             for chunk in file.iter_batches(CHUNK, columns=telling):
                 table_without(pa.Table.from_batches([chunk]), person, answers, found)
             return found
@@ -202,6 +219,18 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
                 table = pa.Table.from_batches([chunk], schema)
                 writer.write_table(table_without(table, person, answers, found))
     return found
+
+
+def _has_blanks(file: pq.ParquetFile, column: str) -> bool:
+    """Whether a row has no id: it is told by its answers then."""
+    names = [name for name in file.schema_arrow.names if name.strip() == column]
+    for chunk in file.iter_batches(CHUNK, columns=names) if names else ():
+        for ids in chunk.columns:
+            if ids.null_count or any(
+                str(one).strip() == "" for one in ids.dictionary_encode().dictionary.to_pylist()
+            ):
+                return True
+    return False
 
 
 def _compressed(path: Path, target: IO[bytes] | None) -> Any:
