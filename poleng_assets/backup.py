@@ -195,7 +195,12 @@ def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool =
             move(part, target)
         finally:
             part.unlink(missing_ok=True)
-    note = {"made_at": manifest.made_at, "file": target.name}
+    note = {
+        "made_at": manifest.made_at,
+        "file": target.name,
+        "path": str(target),
+        "earlier": [one for one in _backups(home.root) if one["path"] != str(target)],
+    }
     write_whole(home.root / LAST_BACKUP, json.dumps(note))
     return Backup(target, manifest, target.stat().st_size, found.held_seconds, tuple(found.remarks))
 
@@ -227,6 +232,27 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
         raise ArchiveBroken(f"{path} is no whole backup: {error}") from error
     return manifest
+
+
+def backups_made(root: Path) -> list[str]:
+    """Return in words which backups were made of a home, newest first, and whether they still lie there."""
+    words = []
+    for one in _backups(root):
+        there = "" if Path(one["path"]).exists() else " (it lies there no more: was it moved?)"
+        words.append(f"{one['path']}, made {one['made_at']}{there}")
+    return words
+
+
+def _backups(root: Path) -> list[dict[str, str]]:
+    """Return path and time of each backup that the home knows of, newest first."""
+    try:
+        note = json.loads((root / LAST_BACKUP).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    if not isinstance(note, dict) or "made_at" not in note:
+        return []
+    last = {"path": str(note.get("path") or note.get("file", "")), "made_at": str(note["made_at"])}
+    return [last, *note.get("earlier", [])]
 
 
 def versions() -> dict[str, str]:

@@ -1,16 +1,19 @@
 """Forgetting a person: out of the warehouse, the files, the lists and the models' reference rows.
 
-The warehouse tells which rows of a model's reference are the person's, so its rows go last: killed at any
-moment, the command can simply run again. Then the DuckDB file is written anew, because deleted rows stay in
-its bytes, and at the end everything is looked through once more.
+The warehouse tells which rows of a model's reference are the person's, and which answers and scores are
+nobody else's, so its rows go last: killed at any moment, the command can simply run again. Then the DuckDB
+file is written anew, because deleted rows stay in its bytes, and at the end everything is looked through once
+more: for the id, the answers and the scores.
 """
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import sqlite3
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -21,11 +24,14 @@ from typing import IO
 import dagster as dg
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from poleng_assets.backup import backups_made
 from poleng_assets.core.compaction import write_anew
 from poleng_assets.core.contact_list import read_list
 from poleng_assets.core.dropped_files import SUFFIXES, content_hash, file_id
+from poleng_assets.core.event_previews import erase_previews
 from poleng_assets.core.forgetting import (
     Erased,
     changed_studies,
@@ -36,12 +42,14 @@ from poleng_assets.core.forgetting import (
     reference_without,
     studies_learned_from,
 )
+from poleng_assets.core.marks import Answers, marks_of, others_answer_so
 from poleng_assets.core.person import Person
-from poleng_assets.core.sifting import Sifted, Unreadable, open_plain, sift
+from poleng_assets.core.sifting import MARKS, Sifted, Unreadable, open_plain, sift
 from poleng_assets.core.tables import record_decision, transaction
+from poleng_assets.core.unpacking import LIMIT, look_inside, table_holds, without_hidden
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import in_place_of, move, write_whole
-from poleng_assets.home import KINDS, Home
+from poleng_assets.home import KINDS, OWN, Home
 from poleng_assets.resources.registry import REFERENCE, ModelVersion, Registry
 from poleng_assets.study import Study
 
@@ -51,6 +59,8 @@ OF_PEOPLE = ("landing", "archive", "rejected", "simulation", "contact_lists", "r
 LISTS = ("contact_lists", "requests")
 TEXTS = (".txt", ".json", ".html", ".md", ".log", ".out", ".err", ".yaml")
 CHUNK = 1 << 22
+# All answers side by side, in two bytes for each letter, are shorter.
+MARKS_LENGTH = 4096
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -70,13 +80,17 @@ class Changed:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was looked through at the end, and every place where the person still stands."""
+    """What was looked through at the end, and every place where the person still stands.
+
+    ``closed`` are the files, or parts of them, that could not be looked into, with the words for why.
+    """
 
     tables: int
     columns: int
     files: int
     bytes: int
     traces: tuple[str, ...]
+    closed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -88,6 +102,9 @@ class Forgotten:
         files: that were changed or removed.
         references: model versions whose reference rows lost one of the person.
         learned: model versions that learned from the person: that cannot be undone.
+        previews: events that lost rows of people, shown by earlier releases.
+        searches: whether searches for a model, which keep a score for each row, were removed.
+        backups: that were made of this home, and may hold the person.
         notes: what could not be told.
         proof: of the end.
     """
@@ -96,6 +113,9 @@ class Forgotten:
     files: list[Changed] = field(default_factory=list)
     references: list[int] = field(default_factory=list)
     learned: list[int] = field(default_factory=list)
+    previews: int = 0
+    searches: bool = False
+    backups: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     proof: Proof = Proof(0, 0, 0, 0, ())
 
@@ -133,10 +153,12 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
         WarehouseBusy: another process has the warehouse open.
     """
     person = Person.of(subject, study)
-    result = Forgotten()
+    result = Forgotten(previews=erase_previews(home.dagster), backups=backups_made(home.root))
     if home.warehouse.exists():
         with warehouse.connect() as con:
             _refuse_unfinished(home, study, con, person)
+            alone = _Alone(warehouse, person, con)
+            person = replace(person, marks=marks_of(con, study, sorted(person.ids), alone))
             _clean_files(home, study, person, result, con)
             _clean_references(home, study, con, person, registry, result)
             if not person.recognisable and (lines := raw_lines_in_quarantine(con)):
@@ -148,6 +170,7 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
                 result.warehouse = erase(con, study, person)
                 if result.any:
                     _record(con, result)
+        alone.con = None
         write_anew(home.warehouse, warehouse.patience_seconds)
     else:
         _refuse_unfinished(home, study, None, person)
@@ -160,11 +183,12 @@ def prove(home: Home, study: Study, warehouse: Warehouse, person: Person) -> Pro
     """Look through every table and every file of a home for a person.
 
     Tables and cells are compared as such, and the bytes of every file are searched for the id as a word,
-    unpacked where they are packed. Bytes cannot tell a short id from an answer: it is looked for in the
-    columns of ids only.
+    unpacked where they are packed; with marks, for the answers and the scores as well. Bytes cannot tell a
+    short id from an answer: it is looked for in the columns of ids only.
     """
     tables = columns = files = size = 0
     traces: list[str] = []
+    closed: list[str] = []
     if home.warehouse.exists():
         with warehouse.connect() as con:
             looked = look(con, person)
@@ -173,8 +197,13 @@ def prove(home: Home, study: Study, warehouse: Warehouse, person: Person) -> Pro
     for path in _files(home):
         files += 1
         size += path.stat().st_size
-        traces += [f"{path.relative_to(home.root)}: {where}" for where in _traces(home, study, path, person)]
-    return Proof(tables, columns, files, size, tuple(traces))
+        name = path.relative_to(home.root)
+        try:
+            traces += [f"{name}: {where}" for where in _traces(home, study, path, person)]
+            closed += _closed(home, study, path, person)
+        except PermissionError:
+            closed.append(f"{name}: it may not be read")
+    return Proof(tables, columns, files, size, tuple(traces), tuple(closed))
 
 
 def tell_of_changed_studies(instance: dg.DagsterInstance, warehouse: Warehouse) -> list[str]:
@@ -210,6 +239,27 @@ def tell_of_changed_studies(instance: dg.DagsterInstance, warehouse: Warehouse) 
     return told
 
 
+@dataclass
+class _Alone:
+    """Asks the warehouse whether nobody else gave the same answers, and remembers what it said."""
+
+    warehouse: Warehouse
+    person: Person
+    con: duckdb.DuckDBPyConnection | None
+    known: dict[tuple[tuple[str, ...], Answers], bool] = field(default_factory=dict)
+
+    def __call__(self, names: tuple[str, ...], answers: Answers) -> bool:
+        if (names, answers) not in self.known:
+            with self._connection() as con:
+                others = others_answer_so(con, self.warehouse.study, sorted(self.person.ids), names, answers)
+            self.known[names, answers] = not others
+        return self.known[names, answers]
+
+    def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        # A cursor of the connection that is open: it may be in the middle of a transaction.
+        return closing(self.con.cursor()) if self.con is not None else self.warehouse.read()
+
+
 # Files
 
 
@@ -231,7 +281,14 @@ def _is_workbook(home: Home, path: Path) -> bool:
 def _sifted(home: Home, path: Path, target: IO[bytes] | None, person: Person, study: Study) -> Sifted:
     listed = path.relative_to(home.root).parts[0] in LISTS
     answers = {*study.feature_names, study.target.name}
-    if person.recognisable and not path.name.endswith(".parquet") and not _bytes_hold(path, person):
+    # A row without an id is told by its answers, which takes reading every row.
+    may_lack_ids = person.marks is not None and path.relative_to(home.root).parts[0] not in LISTS
+    if (
+        person.recognisable
+        and not may_lack_ids
+        and not path.name.endswith(".parquet")
+        and not _bytes_hold(path, person)
+    ):
         return Sifted()
     return sift(path, target, replace(person, listed=listed), answers)
 
@@ -286,26 +343,43 @@ def _clean_files(
     """Take the person out of every file of the home but the warehouse."""
     called_so = {path.name for path in _files(home) if file_id(path.name) == person.id}
     for path in _files(home):
-        if path.name.startswith(home.warehouse.name):
+        if path in (home.warehouse, home.warehouse.with_name(f"{home.warehouse.name}.wal")):
             continue
         try:
-            if _is_of_people(home, path):
-                changed = _clean_table(home, study, path, person)
-            elif _is_workbook(home, path):
-                changed = _clean_workbook(study, path, person, con)
-            elif path.suffix in TEXTS:
-                changed = _clean_text(path, person)
-            elif _is_sqlite(path):
-                # A batch called like the person is a partition of Dagster's: its name must stay.
-                changed = None if called_so else _clean_sqlite(path, person)
-            elif path.relative_to(home.root).parts[0] in OF_PEOPLE:
-                raise Unreadable(path.name)
-            else:
-                changed = None
+            changed = _clean_file(home, study, path, person, con, called_so)
+        except PermissionError:
+            changed = None  # the proof names it
         except Unreadable:
             changed = _remove_unreadable(home, path, person, result)
         if changed:
             result.files.append(changed)
+
+
+def _clean_file(
+    home: Home,
+    study: Study,
+    path: Path,
+    person: Person,
+    con: duckdb.DuckDBPyConnection | None,
+    called_so: set[str],
+) -> Changed | None:
+    """Take the person out of one file.
+
+    Raises:
+        Unreadable: it is a file that people dropped, and its rows cannot be told apart.
+    """
+    if _is_of_people(home, path):
+        return _clean_table(home, study, path, person)
+    if _is_workbook(home, path):
+        return _clean_workbook(study, path, person, con)
+    if path.suffix in TEXTS:
+        return _clean_text(path, person)
+    if path.relative_to(home.root).parts[0] in OF_PEOPLE:
+        raise Unreadable(path.name)
+    if _is_sqlite(path):
+        # A batch called like the person is a partition of Dagster's: its name must stay.
+        return None if called_so else _clean_sqlite(path, person)
+    return None
 
 
 def _clean_table(home: Home, study: Study, path: Path, person: Person) -> Changed | None:
@@ -348,27 +422,43 @@ def _clean_workbook(
 
 
 def _clean_text(path: Path, person: Person) -> Changed | None:
-    if not _bytes_hold(path, person):
+    if path.stat().st_size > LIMIT:
+        if _bytes_hold(path, person):
+            raise Unreadable(path.name)
         return None
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    left = person.erased_from(text)
+    content = path.read_bytes()
+    encoding = next((code for mark, code in MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
+    except UnicodeError as error:
+        raise Unreadable(path.name) from error
+    left = _text_without(text, person)
     if left == text:
         return None
-    _rewrite(path, lambda target: target.write(left.encode("utf-8", "surrogateescape")))
+    _rewrite(path, lambda target: target.write(left.encode(encoding, "surrogateescape")))
     return Changed(path, mentions=1)
 
 
+def _text_without(text: str, person: Person) -> str:
+    """Return a text without the id, the lines with the person's answers or scores; packed parts too."""
+    left = person.erased_from(text) if person.recognisable else text
+    if person.marks and person.marks.in_text(left):
+        left = person.marks.erased_from(left)
+    return without_hidden(left, person)
+
+
 def _remove_unreadable(home: Home, path: Path, person: Person, result: Forgotten) -> Changed | None:
-    """Remove a file that nobody can read and that holds the id; say so where its reason stands."""
-    if not person.recognisable:
-        result.notes.append(
-            f"{path} cannot be read, and an id of {len(person.id)} characters cannot be told from an answer "
-            "there: look at it, and remove it if it holds this person"
-        )
-        return None
-    if not _bytes_hold(path, person):
+    """Remove a file whose rows cannot be told apart and that holds the person; say so beside its reason."""
+    if not _holds_somewhere(path, person):
+        if not person.recognisable:
+            result.notes.append(
+                f"{path} cannot be read, and an id of {len(person.id)} characters cannot be told from an "
+                "answer there: look at it, and remove it if it holds this person"
+            )
         return None
     folder, *kind = path.relative_to(home.root).parts[:-1]
+    if folder not in OF_PEOPLE:
+        return None
     if folder in ("landing", "rejected") and kind and kind[0] in KINDS:
         note = home.root / "rejected" / kind[0] / f"{path.name}.reason.txt"
         before = note.read_text(encoding="utf-8", errors="replace") if note.exists() else ""
@@ -379,6 +469,34 @@ def _remove_unreadable(home: Home, path: Path, person: Person, result: Forgotten
         )
     path.unlink()
     return Changed(path, removed=True)
+
+
+def _holds_somewhere(path: Path, person: Person) -> bool:
+    if path.stat().st_size > LIMIT:
+        return _bytes_hold(path, person)
+    return look_inside(path.read_bytes(), person, path.name).holds
+
+
+def _closed(home: Home, study: Study, path: Path, person: Person) -> list[str]:
+    """Return what of a file could not be looked into; the project's own files are of known kinds."""
+    name = path.relative_to(home.root)
+    if path.name.startswith(home.warehouse.name):
+        own = path in (home.warehouse, home.warehouse.with_name(f"{home.warehouse.name}.wal"))
+        return [] if own else [f"{name}: a part or a copy of a warehouse, which this does not look into"]
+    if name.parts[0] in OWN and name.parts[0] not in OF_PEOPLE:
+        return []
+    try:
+        if _is_of_people(home, path):
+            _sifted(home, path, None, person, study)
+            return []
+        if _is_workbook(home, path):
+            _rows_in_workbook(path, person)
+            return []
+    except Unreadable:
+        pass
+    if path.stat().st_size > LIMIT:
+        return [f"{name}: larger than {LIMIT // 2**20} MB"]
+    return [str(name.parent / words) for words in look_inside(path.read_bytes(), person, path.name).closed]
 
 
 def _rewrite(
@@ -417,17 +535,17 @@ def _is_sqlite(path: Path) -> bool:
 
 
 def _clean_sqlite(path: Path, person: Person) -> Changed | None:
-    """Take the id out of the texts of a SQLite file (histories of Dagster and MLflow), and its free pages."""
-    if not person.recognisable:
+    """Take the person out of the texts and free pages of a SQLite file: histories of Dagster and MLflow."""
+    if not person.recognisable and not person.marks:
         return None
     with closing(sqlite3.connect(path, timeout=30)) as con:
-        con.create_function("erased_from", 1, person.erased_from)
+        con.create_function("without_person", 1, lambda cell: _text_without(cell, person))
         cells = 0
         with con:
             for table, column, rows in _sqlite_cells(con, person):
                 cells += rows
                 con.execute(
-                    f'UPDATE "{table}" SET "{column}" = erased_from("{column}") '  # noqa: S608
+                    f'UPDATE "{table}" SET "{column}" = without_person("{column}") '  # noqa: S608
                     f'WHERE names_person("{column}")'
                 )
         if cells or _bytes_hold(path, person):
@@ -438,15 +556,19 @@ def _clean_sqlite(path: Path, person: Person) -> Changed | None:
 
 
 def _sqlite_cells(con: sqlite3.Connection, person: Person) -> Iterator[tuple[str, str, int]]:
-    """Yield table, column and number of the cells that name the person."""
+    """Yield table, column and number of the cells that name the person, or hold their answers or scores."""
     con.create_function(
-        "names_person", 1, lambda cell: isinstance(cell, str) and person.stands_in(cell), deterministic=True
+        "names_person",
+        1,
+        lambda cell: isinstance(cell, str) and _text_without(cell, person) != cell,
+        deterministic=True,
     )
     tables = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     for (table,) in tables:
         for _, column, *_ in con.execute(f'PRAGMA table_info("{table}")').fetchall():
             ((rows,),) = con.execute(
-                f'SELECT count(*) FROM "{table}" WHERE names_person("{column}")'  # noqa: S608
+                f'SELECT count(*) FROM "{table}" WHERE typeof("{column}") = \'text\' '  # noqa: S608
+                f'AND names_person("{column}")'
             ).fetchall()
             if rows:
                 yield table, column, rows
@@ -469,9 +591,13 @@ def _clean_references(
     versions = {one.run_id: one for one in registry.versions()}
     learned_from = set(studies_learned_from(con, person))
     result.learned = sorted(one.version for one in versions.values() if learned_from & set(one.field_studies))
+    if learned_from and any(home.tuning.iterdir()):
+        # A search keeps a score for each row that it learns from, and these rows are others from now on.
+        registry.forget_searches()
+        result.searches = True
     for path in sorted(home.artifacts.rglob(REFERENCE)):
         version = _version_of(path, versions)
-        left = reference_without(con, study, person, path, version.field_studies if version else None)
+        left = _reference_without(con, study, person, path, version)
         if left is None:
             continue
         write = partial(_write_parquet, left, pq.read_metadata(path))
@@ -480,6 +606,19 @@ def _clean_references(
             result.references.append(version.version)
         else:
             _rewrite(path, write)
+
+
+def _reference_without(
+    con: duckdb.DuckDBPyConnection, study: Study, person: Person, path: Path, version: ModelVersion | None
+) -> pa.Table | None:
+    """Return a reference without the person's rows, as the warehouse and the answers tell; None as it is."""
+    left = reference_without(con, study, person, path, version.field_studies if version else None)
+    if person.marks:
+        rows = left if left is not None else pq.read_table(path)
+        theirs = person.marks.rows_of_table(rows)
+        if pc.any(theirs).as_py():
+            return rows.filter(pc.invert(theirs))
+    return left
 
 
 def _write_parquet(rows: pa.Table, like: pq.FileMetaData, target: IO[bytes]) -> None:
@@ -516,44 +655,69 @@ def _traces(home: Home, study: Study, path: Path, person: Person) -> Iterator[st
     if file_id(path.name) == person.id:
         yield "its name is the id"
     if _is_of_people(home, path):
-        try:
-            found = _sifted(home, path, None, person, study)
-        except Unreadable:
-            found = Sifted()
-        if found.any:
-            yield f"{found.rows} rows, {found.mentions} mentions"
+        yield from _traces_of_table(home, study, path, person)
     elif _is_workbook(home, path):
         if rows := _rows_in(home, study, path, person):
             yield f"{rows} rows"
     elif path.name.endswith(".parquet"):
-        for column in pq.read_table(path).itercolumns():
-            if any(isinstance(cell, str) and person.stands_in(cell) for cell in column.unique().to_pylist()):
-                yield "a cell"
-    elif _is_sqlite(path) and person.recognisable:
+        if table_holds(pq.read_table(path), person):
+            yield "a row or a cell"
+    elif _is_sqlite(path):
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as con:
             yield from (f"table {t}, column {c}: {rows}" for t, c, rows in _sqlite_cells(con, person))
+    elif _may_be_anything(home, path) and _holds_somewhere(path, person):
+        yield "inside"
     if _bytes_hold(path, person):
         yield "its bytes"
 
 
+def _traces_of_table(home: Home, study: Study, path: Path, person: Person) -> Iterator[str]:
+    try:
+        found = _sifted(home, path, None, person, study)
+    except Unreadable:
+        if _holds_somewhere(path, person):
+            yield "inside"
+        return
+    if found.any:
+        yield f"{found.rows} rows, {found.mentions} mentions"
+
+
+def _may_be_anything(home: Home, path: Path) -> bool:
+    """Whether a file is a text, or one that people put there: of others the project knows what they are."""
+    first = path.relative_to(home.root).parts[0]
+    return path.suffix in TEXTS or first in OF_PEOPLE or first not in OWN
+
+
 def _bytes_hold(path: Path, person: Person) -> bool:
-    """Whether the id stands in the bytes of a file as a word; packed files are unpacked."""
-    if not person.recognisable:
+    """Whether the id, answers or scores stand in the bytes of a file; packed ones are unpacked."""
+    if not person.recognisable and not person.marks:
         return False
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            for name in packed.namelist():
-                with packed.open(name) as member:
-                    if _stream_holds(member, person):
-                        return True
+    if zipfile.is_zipfile(path) and _zip_holds(path, person):
+        return True
     try:
         with open_plain(path) as plain:
             if _stream_holds(plain, person):
                 return True
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         pass  # it is not packed as its name says, or damaged: its bytes as they are are looked at
     with path.open("rb") as file:
         return _stream_holds(file, person)
+
+
+def _zip_holds(path: Path, person: Person) -> bool:
+    try:
+        with zipfile.ZipFile(path) as packed:
+            for member in packed.infolist():
+                if person.stands_in(member.filename):
+                    return True
+                if member.flag_bits & 1:
+                    continue  # encrypted: the proof names it
+                with packed.open(member) as file:
+                    if _stream_holds(file, person):
+                        return True
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, zlib.error, lzma.LZMAError):
+        pass  # damaged: what can be read of it is looked into elsewhere, and the rest named
+    return False
 
 
 def _stream_holds(stream: IO[bytes], person: Person) -> bool:
@@ -564,13 +728,16 @@ def _stream_holds(stream: IO[bytes], person: Person) -> bool:
         chunk = stream.read(CHUNK)
         last = not chunk
         window += chunk
+        if person.marks and person.marks.in_bytes(window):
+            return True
         # The literal is found many times faster than the pattern.
-        if any(one in window for one in person.literals):
+        if person.recognisable and any(one in window for one in person.literals):
             for match in person.bytes_pattern.finditer(window):
                 if (match.start() >= around or not cut) and (match.end() <= len(window) - around or last):
                     return True
-        cut = cut or len(window) > person.longest + 2 * around
-        window = window[-(person.longest + 2 * around) :]
+        longest = max(person.longest, MARKS_LENGTH if person.marks else 0)
+        cut = cut or len(window) > longest + 2 * around
+        window = window[-(longest + 2 * around) :]
     return False
 
 

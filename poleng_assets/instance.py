@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
+from poleng_assets.core.event_previews import erase_previews_once
 from poleng_assets.files import move, sync_tree, write_whole
 from poleng_assets.home import CHECKOUT, Home
 
@@ -41,6 +42,7 @@ def dagster_home(home: Home) -> Path:
                 shutil.rmtree(left)  # its process was killed
         if not (home.dagster / _HISTORY[-1]).exists():
             _make_history(home)
+        erase_previews_once(home.dagster)
         return _settled(home.dagster)
 
 

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
     """Erase SUBJECT from every table, list, archive and report, and look through everything for traces.
 
-    The exit code is 1 when a trace is left. Killed in between, run it again: it ends the same. Other
-    people's rows stay as they are. Refused while a daemon or another command works on the home.
+    The exit code is 1 when a trace is left, or a file cannot be looked into. Killed in between, run it again:
+    it ends the same. Other people's rows stay as they are. Refused while a daemon or another command works on
+    the home.
     """
     from duckdb import IOException
 
@@ -58,7 +59,7 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
                 f"The warehouse could not be written anew: {error}. Nothing was lost; say this again."
             ) from error
     _tell(done, home)
-    sys.exit(1 if done.proof.traces else 0)
+    sys.exit(1 if done.proof.traces or done.proof.closed else 0)
 
 
 def _ask(found: dict[str, int]) -> None:
@@ -82,6 +83,16 @@ def _tell(done: Forgotten, home: Home) -> None:
         console.print(f"  {line}")
     for version in done.references:
         console.print(f"  reference rows of version {version}")
+    if done.previews:
+        events = _count(done.previews, "event")
+        console.print(f"  {events} of Dagster, which showed rows of people in an earlier release")
+    if done.searches:
+        console.print("  searches for a model, which keep a score for each row")
+    _tell_what_is_not_reached(done)
+    _tell_proof(done)
+
+
+def _tell_what_is_not_reached(done: Forgotten) -> None:
     if done.learned:
         versions = ", ".join(f"version {version}" for version in done.learned)
         console.print(
@@ -93,8 +104,17 @@ def _tell(done: Forgotten, home: Home) -> None:
             "Not reached: copies outside of this home, such as backups, lists handed out and exports of "
             "quarantined rows. A file that holds this person and was not taken in before brings them back."
         )
+    if done.any and done.backups:
+        console.print(
+            "These backups were made of this home and may hold this person: delete them, or make them anew."
+        )
+        for backup in done.backups:
+            console.print(f"  {backup}")
     for note in done.notes:
         console.print(styled("yellow", "Not told:"), note)
+
+
+def _tell_proof(done: Forgotten) -> None:
     proof = done.proof
     console.print(
         f"Looked through {proof.tables} tables ({proof.columns} columns) and {proof.files} files "
@@ -102,6 +122,13 @@ def _tell(done: Forgotten, home: Home) -> None:
     )
     for trace in proof.traces:
         console.print(styled("red", f"  {trace}"))
+    if proof.closed:
+        console.print(
+            f"{_count(len(proof.closed), 'file')} could not be looked into. Look yourself, remove what holds "
+            "this person, or make it readable, and say this again:"
+        )
+    for closed in proof.closed:
+        console.print(styled("red", f"  {closed}"))
 
 
 def _count(number: int, noun: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from poleng_assets.core.codes import to_codes
+from poleng_assets.core.subject_ids import as_stored
 from poleng_assets.study import Study
 
 ERASED = "[erased]"
@@ -95,9 +96,7 @@ class Marks:
                 array = column.cast(pa.float64()).combine_chunks()
                 theirs = pc.or_(theirs, pc.fill_null(pc.is_in(array, scores), False))
         if self.study.id in names:
-            ids = table.column(names.index(self.study.id)).cast(pa.string()).combine_chunks()
-            blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(ids, "")), "")
-            theirs = pc.and_(theirs, blank)
+            theirs = pc.and_(theirs, as_stored(table.column(names.index(self.study.id))).is_null())
         return theirs
 
     def is_row(self, row: Mapping[str, object]) -> bool:
@@ -156,7 +155,7 @@ class Marks:
 
     def _rows_of_text(self, text: str) -> Iterator[int]:
         """Yield the numbers of the lines, from 0, that are the person's."""
-        if not self.answers:
+        if not self.answers or sum(name in text for name in self.study.feature_names) < 2:
             return
         if text.lstrip()[:1] in ("{", "["):
             try:
@@ -165,8 +164,6 @@ class Marks:
                 return
             except ValueError:
                 pass  # lines of objects, or no objects at all
-        if sum(name in text for name in self.study.feature_names) < min(2, len(self.study.features)):
-            return
         lines = text.splitlines(keepends=True)
         header: list[str] = []
         delimiter = ","

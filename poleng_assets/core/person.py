@@ -70,9 +70,10 @@ class Person:
     def in_bytes(self, content: bytes) -> bool:
         """Whether the id stands in bytes as a word, or answers or scores that are the person's alone."""
         if self.recognisable and any(one in content for one in self.literals):
-            if self.bytes_pattern.search(content):
-                return True
-        return bool(self.marks and self.marks.in_bytes(content))
+            named = self.bytes_pattern.search(content) is not None
+        else:
+            named = False
+        return named or bool(self.marks and self.marks.in_bytes(content))
 
     def erased_from(self, text: str) -> str:
         """Return the text without the person's id."""

@@ -29,7 +29,8 @@ from poleng_assets.core.subject_ids import as_stored
 
 DELIMITERS = ",;\t|"
 CHUNK = 50_000
-_MARKS = {
+# By which bytes a text begins that is not UTF-8.
+MARKS = {
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -161,7 +162,7 @@ def table_without(table: pa.Table, person: Person, answers: Collection[str], fou
         if count:
             found.rows += count
             table = table.filter(pc.invert(mine))
-    if person.marks and person.column in names:
+    if person.marks:
         theirs = person.marks.rows_of_table(table)
         if count := pc.sum(theirs).as_py():
             found.rows += count
@@ -189,7 +190,7 @@ def _sift_csv(path: Path, target: IO[bytes] | None, person: Person, answers: Col
         start = source.read(4)
         source.seek(0)
         # UTF-8 or not, every byte comes back as it was.
-        encoding = next((code for mark, code in _MARKS.items() if start.startswith(mark)), "utf-8")
+        encoding = next((code for mark, code in MARKS.items() if start.startswith(mark)), "utf-8")
         errors = "surrogateescape" if encoding == "utf-8" else "strict"
         lines = io.TextIOWrapper(cast("Any", source), encoding, errors, newline="")
         with _compressed(path, target) as sink:
@@ -205,7 +206,7 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
         schema = file.schema_arrow
         if target is None:
             telling = [name for name in schema.names if name.strip() not in answers]
-            if person.marks and _has_blanks(file, person.column):
+            if person.marks and _lacks_ids(file, person.column):
                 telling = schema.names
             for chunk in file.iter_batches(CHUNK, columns=telling):
                 table_without(pa.Table.from_batches([chunk]), person, answers, found)
@@ -221,15 +222,14 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
     return found
 
 
-def _has_blanks(file: pq.ParquetFile, column: str) -> bool:
-    """Whether a row has no id: it is told by its answers then."""
+def _lacks_ids(file: pq.ParquetFile, column: str) -> bool:
+    """Whether any row has no id: it is told by its answers then."""
     names = [name for name in file.schema_arrow.names if name.strip() == column]
-    for chunk in file.iter_batches(CHUNK, columns=names) if names else ():
-        for ids in chunk.columns:
-            if ids.null_count or any(
-                str(one).strip() == "" for one in ids.dictionary_encode().dictionary.to_pylist()
-            ):
-                return True
+    if not names:
+        return True
+    for chunk in file.iter_batches(CHUNK, columns=names):
+        if any(pc.any(pc.equal(pc.fill_null(as_stored(ids), ""), "")).as_py() for ids in chunk.columns):
+            return True
     return False
 
 

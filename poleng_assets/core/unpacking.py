@@ -20,12 +20,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poleng_assets.core.person import ERASED, Person
 from poleng_assets.core.sifting import Sifted, Unreadable, records_without
+from poleng_assets.core.subject_ids import as_stored
 
 LIMIT = 256 * 2**20
 DEEPEST = 6
@@ -91,18 +93,16 @@ class _Looker:
     def look_if_known(self, content: bytes, name: str, depth: int) -> bool:
         """Search content; return whether its kind is known."""
         if self.inside.holds or not content:
-            return True
-        if self.person.in_bytes(content):
+            pass
+        elif self.person.in_bytes(content):
             self.inside.holds = True
-            return True
-        if depth > DEEPEST:
+        elif depth > DEEPEST:
             self.inside.closed.append(f"{name}: packed more than {DEEPEST} times")
-            return True
-        if content.startswith(_PICTURES):
-            return True
-        if content.startswith(_STREAMS):
-            return self._stream(content, name, depth)
-        if content.startswith(_ZIP) or (content[:2] == b"PK" and zipfile.is_zipfile(io.BytesIO(content))):
+        elif content.startswith(_PICTURES):
+            pass
+        elif content.startswith(_STREAMS):
+            self._stream(content, name, depth)
+        elif content.startswith(_ZIP) or (content[:2] == b"PK" and zipfile.is_zipfile(io.BytesIO(content))):
             self._zip(content, name, depth)
         elif content[257:262] == b"ustar":
             self._tar(content, name, depth)
@@ -117,13 +117,12 @@ class _Looker:
             self._text(text, depth)
         return True
 
-    def _stream(self, content: bytes, name: str, depth: int) -> bool:
+    def _stream(self, content: bytes, name: str, depth: int) -> None:
         unpacked, fault = self._unpacked(content)
         if unpacked or not fault:
             self.look(unpacked, f"{name} (unpacked)", depth + 1)
         if fault and not self.inside.holds:
             self.inside.closed.append(f"{name}: {fault}")
-        return True
 
     def _unpacked(self, content: bytes) -> tuple[bytes, str]:
         """Return what comes out of a compressed stream, and why it is not all, in words."""
@@ -262,13 +261,17 @@ def table_holds(table: pa.Table, person: Person) -> bool:
     """Whether a table has a row that is the person's, or a cell that names them."""
     names = [name.strip() for name in table.column_names]
     if person.column in names:
-        cells = table.column(names.index(person.column)).unique().to_pylist()
-        if any(map(person.owns, cells)):
+        cells = as_stored(table.column(names.index(person.column))).unique().to_pylist()
+        if any(cell and person.owns(cell) for cell in cells):
             return True
-    for column in table.itercolumns():
-        if person.recognisable and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            if any(cell and person.stands_in(cell) for cell in column.unique().to_pylist()):
-                return True
+    texts = [
+        one
+        for one in table.itercolumns()
+        if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)
+    ]
+    for column in texts if person.recognisable else []:
+        if any(cell and person.stands_in(cell) for cell in column.unique().to_pylist()):
+            return True
     return bool(person.marks and person.marks.in_table(table))
 
 
@@ -316,13 +319,8 @@ def _parts(content: bytes) -> Iterator[bytes]:
         yield from _parts_of_zstd(content)
         return
     while content:
-        if content.startswith(b"\x1f\x8b"):
-            machine, lossless = zlib.decompressobj(31), True
-        elif content.startswith(b"BZh"):
-            machine, lossless = bz2.BZ2Decompressor(), False  # type: ignore[assignment]
-        elif content.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
-            machine, lossless = lzma.LZMADecompressor(), True  # type: ignore[assignment]
-        else:
+        machine = _machine(content)
+        if machine is None:
             return  # what stands behind the end is padding
         for at in range(0, len(content), _BLOCK):
             rest = content[at : at + _BLOCK]
@@ -336,10 +334,19 @@ def _parts(content: bytes) -> Iterator[bytes]:
             if machine.eof:
                 break
         if not machine.eof:
-            if lossless and hasattr(machine, "flush"):
+            if hasattr(machine, "flush"):
                 yield machine.flush()
-            raise _CutOff(lossless)
+            raise _CutOff(not isinstance(machine, bz2.BZ2Decompressor))
         content = machine.unused_data + content[at + _BLOCK :]
+
+
+def _machine(content: bytes) -> Any:
+    """Return what unpacks a stream that begins so; None when nothing is packed so."""
+    if content.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(31)
+    if content.startswith(b"BZh"):
+        return bz2.BZ2Decompressor()
+    return lzma.LZMADecompressor() if content.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")) else None
 
 
 def _parts_of_zstd(content: bytes) -> Iterator[bytes]:
@@ -374,8 +381,8 @@ def _runs(content: bytes) -> Iterator[tuple[int, int]]:
 def _decoded(run: bytes) -> Iterator[bytes]:
     """Yield what a run of letters may be in base64, with and without what breaks its lines."""
     joined = re.sub(rb"\\[rn]|\s", b"", run)
-    for letters in {joined, *run.split()}:
-        letters = letters.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
+    for line in {joined, *run.split()}:
+        letters = line.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
         if len(letters) < 16:
             continue
         try:
