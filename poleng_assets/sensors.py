@@ -205,11 +205,15 @@ def survey(
     waited for one tick more, where the other order would miss it or start it a second time.
     """
     arriving = _arriving_studies(instance, landing)
+    unscored = _arriving_batches(instance, landing)
     running = runs_in_progress(instance)
     # What happens from here on belongs to the next tick: of two events, none is seen without the one before.
     until = instance.event_log_storage.get_maximum_record_id() or 0
     champion = _newest_champion(instance, until)
     memory = _remember(instance, memory if _goes_on(memory, until, champion) else {}, until)
+    memory["together"] = _dropped_together(
+        instance, memory, champion.get("serving_version"), running, unscored
+    )
     situation = _situation(instance, memory, champion, running, arriving)
     return memory, situation, plan(situation, load_study().policies.overseer)
 
@@ -254,6 +258,7 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any], until: int) 
         "serving": memory.get("serving"),
         "since_retraining": memory.get("since_retraining"),
         "newest": memory.get("newest"),
+        "together": memory.get("together"),
     }
     for asset, record in _new_events(instance, memory.get("read", 0), until):
         _LEARN[asset](seen, record.partition_key or "", _metadata(record.event_log_entry))
@@ -400,6 +405,42 @@ def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[st
     return [file_id(path.name) for path in landing.waiting("field_studies") if path not in given_up]
 
 
+def _arriving_batches(instance: dg.DagsterInstance, landing: Landing) -> set[str]:
+    """Return the batches in landing that are taken in next: those that fail do not count."""
+    tags = {_ingest_tag(one): one.name for one in landing.dropped("batches") if not one.problem}
+    tried = attempts_of(instance, list(tags))
+    return {name for tag, name in tags.items() if not tried[tag].resting}
+
+
+def _dropped_together(
+    instance: dg.DagsterInstance,
+    memory: Mapping[str, Any],
+    champion: int | None,
+    running: Sequence[dg.DagsterRun],
+    arriving: Collection[str],
+) -> list[str] | None:
+    """Return the batches that were there, and without a score, when a retraining was first wanted.
+
+    It waits for them, and for none that comes later: whichever way a drop is worked through, and wherever
+    that is cut short, all of its batches are first scored by the version that served when it came.
+
+    Returns:
+        Those that still have no score; None while no retraining is wanted.
+    """
+    held = any(state["held"] and state["version"] == champion for state in memory["open"].values())
+    if champion is None or not (held or memory["lost"].get(str(champion))):
+        return None
+    busy = busy_partitions(run for run in running if run.job_name == jobs.process_batch.name)
+    scored = {batch for batch, state in memory["open"].items() if state["version"] is not None}
+    # A run that died behind its first step leaves a batch to the overseer; one that fails is not waited for.
+    left = {_score_request(batch, champion): batch for batch in memory["open"] if batch not in scored | busy}
+    tried = attempts_of(instance, list(left))
+    left = {request: batch for request, batch in left.items() if not tried[request].resting}
+    unscored = {*arriving, *(name_and_number(batch)[0] for batch in {*(busy - scored), *left.values()})}
+    before = memory["together"]
+    return sorted(unscored if before is None else unscored.intersection(before))
+
+
 def _situation(
     instance: dg.DagsterInstance,
     memory: Mapping[str, Any],
@@ -426,6 +467,7 @@ def _situation(
         ),
         pending=tuple(name for name in newest(studies) if judged.get(name) != studies[name]),
         arriving=tuple(arriving),
+        together=tuple(memory["together"] or ()),
         retrain_failures=_failures(tried[retraining]),
         retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
         busy=busy,

@@ -35,6 +35,7 @@ class Situation:
         open_batches: batches without a list.
         pending: field studies that no finished retraining has used.
         arriving: field studies that were dropped and are not taken in yet.
+        together: batches that have no score yet and were there when a retraining was first wanted.
         retrain_failures: how often a retraining on exactly these data died.
         retraining: a retraining is queued or running.
         busy: batches with a run queued or running.
@@ -53,6 +54,7 @@ class Situation:
     open_batches: tuple[OpenBatch, ...] = ()
     pending: tuple[str, ...] = ()
     arriving: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
     retrain_failures: int = 0
     retraining: bool = False
     busy: frozenset[str] = frozenset()
@@ -121,12 +123,18 @@ def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
         else:
             score.append(one.batch)
     retrain = None
-    wanted = [*(f"drift in {batch}" for batch in waiting), *(f"loss in {batch}" for batch in situation.lost)]
+    # By name: in which order batches of one drop were scored decides nothing.
+    wanted = [
+        *(f"drift in {batch}" for batch in sorted(waiting)),
+        *(f"loss in {batch}" for batch in situation.lost),
+    ]
     if waiting and situation.retraining:
         messages.append(f"Held until the retraining ends: {', '.join(waiting)}")
     elif waiting and situation.arriving:
         studies = ", ".join(situation.arriving)
         messages.append(f"Held until {studies} is taken in: {', '.join(waiting)}")
+    elif wanted and learnable and not situation.retraining and situation.together:
+        messages.append(f"The retraining waits until {', '.join(situation.together)} is scored, too")
     elif wanted and learnable and not situation.retraining and not situation.arriving:
         retrain = f"{', '.join(wanted)}; new field data: {', '.join(situation.pending)}"
         messages.append(f"Retraining: {retrain}")

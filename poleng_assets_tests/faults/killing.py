@@ -42,7 +42,7 @@ QUIET_SECONDS = 20
 # Exit code of a look that found work going on.
 BUSY = 3
 STARTING_SECONDS = 6.0
-DAEMON_CHAPTERS = ("clean batch", "retraining")
+DAEMON_CHAPTERS = ("clean batch", "together")
 # Of each kind of point.
 SAMPLED = 4
 FAMILIES = ("warehouse", "file", "mlflow", "dagster", "trials")
@@ -64,7 +64,16 @@ STORY = (
     Chapter("founding", (("field_studies", "founding_study"),)),
     Chapter("clean batch", (("batches", "clean_batch_1"),)),
     Chapter("drift without data", (("batches", "drift_batch_1"),)),
-    Chapter("retraining", (("field_studies", "followup_study"), ("batches", "drift_batch_2"))),
+    Chapter(
+        "together",
+        (
+            ("batches", "clean_batch_2"),
+            ("batches", "drift_batch_2"),
+            ("batches", "clean_batch_3"),
+            ("batches", "drift_batch_3"),
+            ("field_studies", "followup_study"),
+        ),
+    ),
     Chapter("outcomes", (("outcomes", "clean_batch_1"), ("outcomes", "drift_batch_2"))),
 )
 
