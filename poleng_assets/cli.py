@@ -16,6 +16,7 @@ import click
 from rich.table import Table
 
 from poleng_assets.commands.backup import backup, restore
+from poleng_assets.commands.clock import clock
 from poleng_assets.commands.dev import dev
 from poleng_assets.commands.forget import forget
 from poleng_assets.commands.mlflow import mlflow
@@ -147,6 +148,8 @@ def status(as_json: bool, home_folder: Path | None) -> None:
         console.print(styled("red", "Not as it should be:"), facts["champion_in_doubt"])
     elif champion is None:
         console.print(_next_step(home, facts["landing"]))
+    if facts["clock_in_doubt"]:
+        console.print(f"[red]The clock is in doubt:[/red] {facts['clock_in_doubt']}.")
     for kind, names in facts["landing"].items():
         if names:
             console.print(f"Waiting in landing/{kind}: {', '.join(map(in_one_line, names))}")
@@ -373,6 +376,7 @@ def _status(home: Home) -> dict[str, Any]:
         "landing": {kind: _names(home.landing(kind)) for kind in get_args(Kind)},
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
         "quarantined_rows": quarantined[0][0] if quarantined else 0,
+        "clock_in_doubt": _clock_in_doubt(home),
         "batches": [_batch_facts(row) for row in _all_batch_rows(home)],
     }
 
@@ -391,6 +395,17 @@ def _champion_in_doubt(home: Home, alias: int | None) -> str:
             f"{home.root / 'mlflow.db'} is gone. Put it back from a backup (`poleng restore`)"
         )
     return disagreement(told, alias)
+
+
+def _clock_in_doubt(home: Home) -> str:
+    from poleng_assets.clock import clock_in_doubt
+    from poleng_assets.instance import open_instance
+
+    with open_instance(home) as instance:
+        if not home.warehouse.exists():
+            return clock_in_doubt(instance, home)
+        with reading(home) as con:
+            return clock_in_doubt(instance, home, con)
 
 
 def _all_batch_rows(home: Home) -> list[BatchRow]:
@@ -473,7 +488,7 @@ def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {shlex.quote(str(home.root))}"
 
 
-for command in (backup, dev, forget, mlflow, notify, quarantine, restore, retention, serve):
+for command in (backup, clock, dev, forget, mlflow, notify, quarantine, restore, retention, serve):
     main.add_command(command)
 
 

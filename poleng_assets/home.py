@@ -31,6 +31,7 @@ OWN = (
     "tuning",
     "outbox",
     "simulation",
+    "clock.json",
     "dagster",
 )
 
@@ -169,6 +170,11 @@ class Home:
     def dagster(self) -> Path:
         """Dagster's own history."""
         return self.root / "dagster"
+
+    @property
+    def clock(self) -> Path:
+        """Up to when the clock was found right (``clock.py``)."""
+        return self.root / "clock.json"
 
     @property
     def lock(self) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 import dagster as dg
 
 from poleng_assets.addresses import VARIABLE, read_addresses
+from poleng_assets.clock import clock_in_doubt
 from poleng_assets.core.messages import (
     TOLD_ASSETS,
     Day,
@@ -28,6 +29,7 @@ from poleng_assets.core.messages import (
     Failure,
     Message,
     about,
+    about_clock,
     about_earlier,
     about_failure,
     about_refusal,
@@ -117,6 +119,10 @@ def collect(
         state.read_until = max([state.read_until, *(one.happened_at for one in found)])
         state.position = newest
     messages += _refusals(home, outbox, horizon)
+    if doubt := clock_in_doubt(instance, home):
+        messages.append(about_clock(doubt, str(home.root), now))
+    # A wrong clock may have dated it years ahead: there would be no digest until then.
+    state.digest_at = None if state.digest_at is None else min(state.digest_at, now)
     due = _digest_due(outbox.policy.digest_hour, now)
     if state.digest_at is None:
         state.digest_at = now

@@ -148,7 +148,8 @@ class Outbox:
             if not waiting:
                 continue
             self._give_up(one, waiting, said)
-            if time.time() >= ledger.retry_at:
+            # Never longer than the longest pause: a wrong clock may have dated it years ahead.
+            if not 0 < ledger.retry_at - time.time() <= LONGEST_PAUSE:
                 self._deliver_to(one, waiting, until, said)
         return said
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.clock import WHAT_TO_DO, look_at_clock, newest_run, read_mark
+from poleng_assets.clock import trust_clock as trust
 from poleng_assets.core.compaction import free_share, write_anew
 from poleng_assets.core.dropped_files import file_id
 from poleng_assets.core.tables import now, record_decision, transaction
@@ -67,6 +69,7 @@ def apply(
     last_success: datetime | None = None,
     dry_run: bool = False,
     trust_clock: bool = False,
+    run_number: int = 0,
     dagster_run_id: str | None = None,
 ) -> Expired:
     """Erase what was kept long enough, from the warehouse and from the folders of a home.
@@ -81,23 +84,28 @@ def apply(
         waiting: batches whose contact list is still to be made.
         last_success: when this was done the last time.
         dry_run: only look.
-        trust_clock: a person has looked at the clock.
+        trust_clock: a person has looked at the clock; the ledger tells of it when it was in doubt.
+        run_number: storage id of the newest run of the home's history.
         dagster_run_id: for the ledger.
 
     Raises:
-        ClockInDoubt: the clock is far ahead of everything that was ever written down.
+        ClockInDoubt: the present moment, or something that was written down, is dated as no clock that goes
+            right would date it; nothing was erased.
     """
-    from poleng_assets.core.retention import doubt_about_clock, erase_expired, newest_moment
+    from poleng_assets.core.retention import erase_expired
 
     if not home.warehouse.exists():
         return Expired()
     policy = warehouse.study.policies.retention
     expired = Expired(files=_expired_files(home, policy, moment, waiting))
+    mark = read_mark(home)
     with warehouse.connect() as con:
-        seen = [one for one in (newest_moment(con), last_success) if one is not None]
-        doubt = doubt_about_clock(moment, max(seen, default=None), policy.max_gap)
-        if doubt and not trust_clock:
-            raise ClockInDoubt(doubt)
+        doubt = look_at_clock(mark, moment, con=con, last_success=last_success)
+    if doubt and not trust_clock:
+        raise ClockInDoubt(f"{doubt}. {WHAT_TO_DO}")
+    if doubt and not dry_run:
+        trust(home, warehouse, moment, doubt, run_number, dagster_run_id)
+    with warehouse.connect() as con:
         try:
             with transaction(con):
                 expired.rows = erase_expired(con, policy, moment, waiting)
@@ -173,8 +181,7 @@ class RetentionConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Only tell what would be erased.")
     trust_clock: bool = Field(
         default=False,
-        description="Erase although the clock is far ahead of everything that was written down here. Look at "
-        "the clock first.",
+        description="Say that the clock is right although it is in doubt. Look at it first.",
     )
 
 
@@ -194,9 +201,10 @@ def erase_what_expired(
             warehouse,
             now(),
             _waiting(context.instance),
-            last_success=_last_success(context.instance),
+            last_success=_last_success(context.instance, read_mark(landing.home).runs_until),
             dry_run=config.dry_run,
             trust_clock=config.trust_clock,
+            run_number=newest_run(context.instance),
             dagster_run_id=context.run_id,
         )
     except ClockInDoubt as doubt:
@@ -215,12 +223,15 @@ def _waiting(instance: dg.DagsterInstance) -> set[str]:
     )
 
 
-def _last_success(instance: dg.DagsterInstance) -> datetime | None:
-    """Return when this job last succeeded: a sign of life in a home where nothing else happens."""
+def _last_success(instance: dg.DagsterInstance, runs_until: int) -> datetime | None:
+    """Return when this job last succeeded, which it does only when the clock is right.
+
+    Runs from before a person spoke about the clock may be dated by a wrong one.
+    """
     found = instance.get_run_records(
         dg.RunsFilter(job_name=RETENTION_JOB, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
     )
-    ended = found[0].end_time if found else None
+    ended = found[0].end_time if found and found[0].storage_id > runs_until else None
     return datetime.fromtimestamp(ended, UTC) if ended else None
 
 

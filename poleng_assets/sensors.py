@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 
 from poleng_assets import jobs
+from poleng_assets.clock import clock_in_doubt
 from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.overseer import OpenBatch, Plan, Situation, plan
 from poleng_assets.core.training_set import training_data_hash
@@ -60,6 +61,8 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]
     ) -> dg.SensorResult | dg.SkipReason:
         instance = context.instance
+        if doubt := clock_in_doubt(instance, landing.home):
+            return dg.SkipReason(f"The clock is in doubt: {doubt}")
         busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
         dropped = list(landing.dropped(kind))
         if kind == "batches" and dropped and serving_version(instance) is None:
@@ -176,6 +179,11 @@ def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Land
     """Walk the new events since the last tick, and act on the plan that follows from them."""
     instance = context.instance
     bury_dead_runs(instance)
+    if doubt := clock_in_doubt(instance, landing.home, remember=True):
+        context.log.warning(f"The clock is in doubt: {doubt}")
+        return dg.SensorResult(
+            cursor=context.cursor, skip_reason=dg.SkipReason(f"The clock is in doubt: {doubt}")
+        )
     at_work = bool(runs_in_progress(instance))
     memory, situation, decided = survey(
         instance, landing, json.loads(context.cursor) if context.cursor else {}
@@ -591,4 +599,6 @@ def _metadata(event: dg.EventLogEntry | None) -> dict[str, Any]:
     return {name: value.value for name, value in materialization.metadata.items()}
 
 
-SENSORS = [field_study_arrivals, batch_arrivals, outcome_arrivals, overseer]
+# The command line ticks them in this order: what a killed run left undone comes before what is new, so that
+# batches are judged in the order in which they came.
+SENSORS = [overseer, field_study_arrivals, batch_arrivals, outcome_arrivals]

@@ -10,6 +10,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field
 
+from poleng_assets.clock import clock_in_doubt
 from poleng_assets.core.dropped_files import SUFFIXES, file_id
 from poleng_assets.core.versions import name_and_number
 from poleng_assets.core.warehouse import Warehouse
@@ -66,6 +67,10 @@ def take_in(
     study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
     with warehouse.connect() as con:
+        if doubt := clock_in_doubt(context.instance, landing.home, con):
+            raise dg.Failure(
+                f"{path.name} was not taken in, the clock is in doubt: {doubt}.", allow_retries=False
+            )
         name = _id_in_archive(landing, kind, path) or _id_in_landing(con, kind, path, context.partition_key)
         try:
             result = ingest(con, study, kind, path, name)

@@ -8,7 +8,7 @@ import duckdb
 from poleng_assets.core.figures import DISTANCES, UNSEEN
 from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.markdown import frame_as_table
-from poleng_assets.core.tables import insert, now, record_decision, transaction
+from poleng_assets.core.tables import insert, record_decision, stamp, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
 from poleng_assets.resources.landing import Landing
@@ -58,7 +58,8 @@ def field_study_request(
         if request.size and not was_decided_by(con, "request", earlier):
             with transaction(con):
                 # Who was drawn by lot tells of more people than oneself (core/performance.py).
-                insert(con, "field_study_requests", request.people.assign(requested_at=now()))
+                asked_at = stamp(con, "field_study_requests", "requested_at")
+                insert(con, "field_study_requests", request.people.assign(requested_at=asked_at))
                 record_decision(
                     con,
                     "request",

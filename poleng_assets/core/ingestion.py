@@ -25,7 +25,7 @@ from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.holdout import balance_holdout, draw_holdout, keep_duplicates_together
 from poleng_assets.core.parallel import one_ahead
 from poleng_assets.core.reading import Chunk, Malformed, OpenFile, open_file
-from poleng_assets.core.tables import in_little_memory, insert, now, replace, stamp, transaction
+from poleng_assets.core.tables import in_little_memory, insert, replace, stamp, transaction
 from poleng_assets.core.versions import place
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
@@ -136,7 +136,8 @@ def record_refusal(
     """
     digest = content_hash(path)
     file = {"kind": kind, "file": path.name, "content_hash": digest}
-    refusal = pd.DataFrame([{"rows": rows, "reason": reason, "refused_at": now()}])
+    refused_at = stamp(con, "refused_files", "refused_at")
+    refusal = pd.DataFrame([{"rows": rows, "reason": reason, "refused_at": refused_at}])
     with transaction(con):
         replace(con, "refused_files", file, refusal)
 

@@ -40,7 +40,7 @@ class Message:
         key: what happened, the same however often it is read; a message of that key is kept once.
         cause: what happened, the same when it happens again: the same batch, the same failing job.
         kind: ``drift``, ``training``, ``champion``, ``loss``, ``request``, ``refused``, ``failed``,
-            ``skipped`` or ``digest``.
+            ``skipped``, ``clock`` or ``digest``.
         title: a line of words.
         text: some sentences.
         happened_at: seconds since 1970, UTC.
@@ -332,6 +332,13 @@ _WORDS: dict[str, Callable[[Event], _Told | None]] = {
     "realised_performance": _of_outcomes,
 }
 TOLD_ASSETS = tuple(_WORDS)
+
+
+def about_clock(doubt: str, home: str, at: float) -> Message:
+    """Tell that the clock is in doubt, so that nothing goes on; once a day by the clock that there is."""
+    text = _signed(_full_stop(doubt[:1].upper() + doubt[1:]), home, at)
+    day = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+    return Message(f"clock/{day}", "clock", "clock", "The clock is in doubt, and nothing goes on", text, at)
 
 
 def _batch_lines(batches: Sequence[tuple[str, str, int, bool]]) -> list[str]:

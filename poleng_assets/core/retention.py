@@ -1,4 +1,4 @@
-"""How long things are kept: which rows have been there long enough, and whether the clock can be believed.
+"""How long things are kept: which rows have been there long enough.
 
 Rows of files count from the day the file was taken in, everything else from the day it was made. The ledger
 (``decisions``, ``ingested_files``, ``training_sets``) is never touched. What is done with files stands in
@@ -89,35 +89,3 @@ def erase_expired(
         ).fetchall()
         erased[table] = len(gone)
     return +erased
-
-
-def newest_moment(con: duckdb.DuckDBPyConnection) -> datetime | None:
-    """Return the newest moment that any table knows, None when all are empty."""
-    columns = con.execute(
-        """SELECT table_name, column_name FROM duckdb_columns() JOIN duckdb_tables()
-        USING (database_name, schema_name, table_name)
-        WHERE database_name = current_database() AND data_type = 'TIMESTAMP WITH TIME ZONE'"""
-    ).fetchall()
-    found = [con.execute(f'SELECT max("{column}") FROM "{table}"').fetchall() for table, column in columns]  # noqa: S608
-    return max((moment for ((moment,),) in found if moment is not None), default=None)
-
-
-def doubt_about_clock(moment: datetime, last_seen: datetime | None, max_gap: int) -> str:
-    """Say why the clock may be wrong, or nothing.
-
-    A clock that goes back erases less, and nothing is said about it. One that jumps ahead would erase what
-    should be kept, and cannot be told from a home that nobody used: that is for a person to say.
-
-    Args:
-        moment: the present one, as the clock has it.
-        last_seen: the newest sign of life, None when there was none.
-        max_gap: days between them that need no explanation.
-    """
-    gap = (moment - last_seen).days if last_seen else 0
-    if gap <= max_gap:
-        return ""
-    return (
-        f"the clock says {moment:%Y-%m-%d}, and the last sign of life here is of {last_seen:%Y-%m-%d}, "
-        f"{gap} days before. Nothing was erased. If the clock is right, run this again with "
-        "--trust-clock (in the launchpad: trust_clock)"
-    )

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from poleng_assets.core.retention import doubt_about_clock, erase_expired, newest_moment
+from poleng_assets.core.retention import erase_expired
 from poleng_assets.core.tables import insert, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
@@ -186,24 +186,6 @@ def test_scores_are_kept_as_long_as_the_answers(study: Study):
 def test_the_shipped_study_keeps_what_models_must_answer_for(study: Study):
     assert study.policies.retention.field_study_rows is None
     assert study.policies.retention.quarantine == 90
-
-
-# The clock
-
-
-def test_the_newest_moment_of_any_table_is_a_sign_of_life(filled: Connection, con: Connection):
-    assert newest_moment(filled) == NEW
-
-
-def test_an_empty_warehouse_knows_no_moment(con: Connection):
-    assert newest_moment(con) is None
-
-
-@pytest.mark.parametrize(
-    ("gap", "doubted"), [(-400, False), (0, False), (100, False), (101, True), (400, True)]
-)
-def test_a_clock_far_ahead_of_everything_is_doubted(gap: int, doubted: bool):
-    assert bool(doubt_about_clock(TODAY + gap * DAY, TODAY, 100)) is doubted
 
 
 # The files

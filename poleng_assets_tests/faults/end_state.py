@@ -1,8 +1,10 @@
 """What stands in a home when nothing is asked for any more, in a form that two homes can be compared by.
 
 Every section is a sorted list of lines. What must differ between two runs of the same work is left out:
-times, ids of runs and of MLflow's models, and what only tells of attempts that died (their runs, their
-artifacts). Nothing else is: a score in its last digit, a row of the ledger, a line of a list.
+times, ids of runs and of MLflow's models, what only tells of attempts that died (their runs, their
+artifacts), and in which order batches that were dropped together were reported: the ledger of each batch,
+and of the model, is compared in its order, not one batch with another. Nothing else is: a score in its last
+digit, a row of the ledger, a line of a list, which version scored a batch first.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import duckdb
 import numpy as np
 import openpyxl
 
+from poleng_assets.core.overview import load_overview, render_overview
 from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import open_instance
 from poleng_assets.partitions import PARTITIONS
@@ -73,7 +77,8 @@ def end_state(home: Home, outside: Path | None = None) -> State:
     state: State = {}
     with duckdb.connect(str(home.warehouse), read_only=True) as con:
         state |= _tables(con)
-    state["files"] = sorted(_files(home))
+        page_of_all = _page_of_all_batches(home, con)
+    state["files"] = sorted([*_files(home), *page_of_all])
     state["files that wait or were left"] = sorted(_leftovers(home, outside))
     state |= _models(home)
     with open_instance(home) as instance:
@@ -183,8 +188,22 @@ def _timeless(value: Any) -> Any:
 def _files(home: Home) -> Iterator[str]:
     for path in sorted(home.root.rglob("*")):
         name = str(path.relative_to(home.root))
-        if path.is_file() and not name.startswith(OPENED):
+        if path.is_file() and not name.startswith(OPENED) and path != home.overview:
             yield f"{name} {_digest(path)}"
+
+
+def _page_of_all_batches(home: Home, con: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Tell whether the page of all batches shows what the warehouse knows.
+
+    It shows batches in the order of their reports, the one order that two runs of the same work need not
+    have in common: a daemon works on batches that were dropped together side by side.
+    """
+    if not home.overview.exists():
+        return
+    study, name = load_study(), str(home.overview.relative_to(home.root))
+    drawn = VARYING.sub("", render_overview(study, *load_overview(con, study), made_at=datetime.now(UTC)))
+    same = drawn == VARYING.sub("", home.overview.read_text(encoding="utf-8"))
+    yield f"{name} {'as the warehouse has it' if same else _digest(home.overview)}"
 
 
 def _digest(path: Path) -> str:

@@ -69,7 +69,6 @@ STORY = (
         (
             ("batches", "clean_batch_2"),
             ("batches", "drift_batch_2"),
-            ("batches", "clean_batch_3"),
             ("batches", "drift_batch_3"),
             ("field_studies", "followup_study"),
         ),
