@@ -29,7 +29,7 @@ from poleng_assets.backup import (
     read_archive,
     versions,
 )
-from poleng_assets.files import move, sync_tree, write_whole
+from poleng_assets.files import sync_folder, sync_tree, write_whole
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.runs import runs_in_progress
@@ -133,7 +133,8 @@ def _exchange(stage: Path, root: Path) -> None:
             aside.rename(root)
             _need_empty(root)
             raise
-    move(stage, root)
+    stage.rename(root)
+    sync_folder(root.parent)
     if aside.exists():
         shutil.rmtree(aside)
 

@@ -20,8 +20,7 @@ def clock(trust: bool, home_folder: Path | None) -> None:
     it may have jumped (max_gap of policies.retention). --trust goes into the ledger, and dates to now what a
     wrong clock dated ahead. The exit code is 1 while the clock is in doubt.
     """
-    from poleng_assets.clock import clock_in_doubt, newest_run, trust_clock
-    from poleng_assets.core.tables import now
+    from poleng_assets.clock import clock_in_doubt, newest_run, now, trust_clock
 
     home = open_home(home_folder)
     warehouse = open_warehouse(home)

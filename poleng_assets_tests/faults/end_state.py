@@ -47,6 +47,7 @@ OPENED = (
     "tuning/",
     "dagster/",
     "outbox/",
+    "clock.json",
     ".lock",
     "dev.log",
 )
@@ -77,7 +78,7 @@ def end_state(home: Home, outside: Path | None = None) -> State:
     state: State = {}
     with duckdb.connect(str(home.warehouse), read_only=True) as con:
         state |= _tables(con)
-        page_of_all = _page_of_all_batches(home, con)
+        page_of_all = list(_page_of_all_batches(home, con))
     state["files"] = sorted([*_files(home), *page_of_all])
     state["files that wait or were left"] = sorted(_leftovers(home, outside))
     state |= _models(home)
