@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import duckdb
 
-from poleng_assets.core.clock import TRUSTED, date_to_now, doubt_about_clock, signs_of_life, trusted_until
+from poleng_assets.core.clock import date_to_now, doubt_about_clock, signs_of_life, trusted_until
 from poleng_assets.core.tables import now, record_decision, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import write_whole
@@ -130,7 +130,7 @@ def trust_clock(
             dated = ", ".join(f"{rows:,} rows of {table}" for table, rows in changed.items())
             record_decision(
                 con,
-                TRUSTED,
+                "clock",
                 f"a person says that the clock is right ({doubt or 'it was not in doubt'})"
                 + (f"; dated to now, in their order: {dated}" if dated else ""),
                 evidence={"clock": moment.isoformat(), "doubt": doubt, "dated_to_now": dict(changed)},

@@ -16,7 +16,6 @@ import duckdb
 
 # What a clock may be set back by without a word: machines that drift are put right by seconds or minutes.
 SLACK = timedelta(hours=1)
-TRUSTED = "clock"  # the kind of decision by which a person says that the clock is right
 
 
 def doubt_about_clock(
@@ -67,7 +66,7 @@ def signs_of_life(con: duckdb.DuckDBPyConnection, after: datetime | None = None)
 
 def trusted_until(con: duckdb.DuckDBPyConnection) -> datetime | None:
     """Return when a person last said that the clock is right, None when nobody ever did."""
-    ((moment,),) = con.execute("SELECT max(decided_at) FROM decisions WHERE kind = ?", [TRUSTED]).fetchall()
+    ((moment,),) = con.execute("SELECT max(decided_at) FROM decisions WHERE kind = 'clock'").fetchall()
     return moment
 
 
