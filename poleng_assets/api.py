@@ -533,7 +533,7 @@ def _codes(table: pa.Table, study: Study) -> pa.Table:
             continue
         given = table[feature.name]
         try:
-            codes, broken = to_codes(given)
+            codes, broken = to_codes(given, feature.is_yes_or_no)
         except pa.ArrowException as error:
             faults.append(f"column {feature.name!r} holds {given.type}, which are no survey codes: {error}")
             continue

@@ -95,6 +95,11 @@ class Feature(_Strict):
         return self.kind == "ordinal"
 
     @property
+    def is_yes_or_no(self) -> bool:
+        """Whether the codes are 1 and 0, which truth values stand for."""
+        return set(self.codes) == {0, 1}
+
+    @property
     def closed_codes(self) -> list[int] | None:
         """The codes that an answer must be among, in order; None: others are news, and taken.
 

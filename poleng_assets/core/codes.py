@@ -1,8 +1,8 @@
 """How an answer as people write it becomes a survey code. Shared by the contract and the encoder.
 
-``20``, ``"20"``, ``20.0``, ``" 20 "`` and a category of any of them are one code; an empty string, a
-NaN and a null are a missing answer; anything else is no code. Whether the study knows the code is
-asked elsewhere.
+``20``, ``"020"``, ``20.0``, ``" 20 "`` and a category of any of them are one code; an empty string, a
+NaN and a null are a missing answer; anything else is no code. Truth values are 1 and 0; as words they are so
+only where a question has just these codes. Whether the study knows the code is asked elsewhere.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ _TEXTS = (
 _LEAST, _MOST = -(2**31), 2**31 - 1  # what the warehouse and the encoder hold
 
 
-def to_codes(values: Any) -> tuple[pa.Array, pa.Array]:
+def to_codes(values: Any, truths: bool = False) -> tuple[pa.Array, pa.Array]:
     """Return the codes in ``values`` and a mask of the values that are no code.
 
     Args:
         values: Arrow array (chunked or not, dictionary or not) of any type, length n.
+        truths: whether the words ``true`` and ``false`` in letters of any size stand for 1 and 0, as a typed
+            column of truth values does.
 
     Returns:
         ``(codes, broken)``: int64 codes with nulls for missing and for broken values, and a boolean
@@ -41,15 +43,15 @@ def to_codes(values: Any) -> tuple[pa.Array, pa.Array]:
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = array.dictionary_encode()  # answers repeat: each spelling is read once
     if pa.types.is_dictionary(array.type):
-        codes, broken = _to_codes(array.dictionary)
+        codes, broken = _to_codes(array.dictionary, truths)
         codes = codes.take(array.indices)
         if not broken.true_count:
             return codes, pa.repeat(False, len(array))
         return codes, pc.fill_null(broken.take(array.indices), False)
-    return _to_codes(array)
+    return _to_codes(array, truths)
 
 
-def _to_codes(array: pa.Array) -> tuple[pa.Array, pa.Array]:
+def _to_codes(array: pa.Array, truths: bool) -> tuple[pa.Array, pa.Array]:
     kind = array.type
     if pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return array.cast(pa.int64()), pa.repeat(False, len(array))
@@ -68,11 +70,20 @@ def _to_codes(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     if not any(is_of(kind) for is_of in _TEXTS):
         return pa.nulls(len(array), pa.int64()), array.is_valid()  # a second is no code 1
     text = pc.utf8_trim_whitespace(array.cast(pa.string()))
+    if truths:
+        text = _in_digits(text)
     given = pc.fill_null(pc.not_equal(text, ""), False)
     whole = pc.fill_null(pc.match_substring_regex(text, _CODE), False)
     digits = pc.replace_substring_regex(pc.if_else(whole, text, None), _INTEGER_PART, r"\1")
     # Floats hold ten digits exactly, and any number of zeros before them.
     return _held(digits.cast(pa.float64()), given)
+
+
+def _in_digits(texts: pa.Array) -> pa.Array:
+    """Return texts with truth values as ``1`` and ``0``."""
+    small = pc.utf8_lower(texts)
+    place = pc.index_in(small, pa.array(["false", "true"]))
+    return pc.coalesce(place.cast(pa.string()), texts)
 
 
 def _held(numbers: pa.Array, given: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from poleng_assets.core.codes import to_codes
+from poleng_assets.core.headers import listed, missing_in_words
 from poleng_assets.core.subject_ids import as_written, is_id_type, is_uuid, trimmed
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
@@ -77,14 +78,16 @@ def check_columns(columns: Sequence[str], study: Study, kind: Kind) -> list[str]
     A name may be empty, more than once, too: a delimiter at the end of each line makes such a column.
 
     Raises:
-        FileRefused: a column is missing, or stands twice.
+        FileRefused: a column is missing, or stands twice. The message says which are there, and which of
+            them are nearest to the missing ones.
     """
     needed = required_columns(study, kind)
     missing = [name for name in needed if name not in columns]
+    there = missing_in_words(missing, columns)
     if missing == needed:
         raise FileRefused(
-            f"none of the needed columns is there ({', '.join(needed)}): does the file have a header "
-            "row, and is it whole?"
+            f"none of the needed columns is there ({listed(needed)}): does the file have a header row, and "
+            f"is it whole? {there}".rstrip()
         )
     twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:
@@ -94,8 +97,8 @@ def check_columns(columns: Sequence[str], study: Study, kind: Kind) -> list[str]
         if missing == [study.target.name]:
             hint = " (the target: without it this is a batch, to be dropped into landing/batches)"
         raise FileRefused(
-            f"{_count(len(missing), 'column')} missing: {', '.join(missing)}{hint}. "
-            f"A file of {kind} needs: {', '.join(needed)}"
+            f"{_count(len(missing), 'column')} missing: {listed(missing)}{hint}. A file of {kind} needs: "
+            f"{listed(needed)}. {there}".rstrip()
         )
     return [name for name in columns if name and name not in needed]
 
@@ -128,7 +131,8 @@ def check_rows(
         if name == study.id:
             columns[name], found = read_ids(name, _one_array(table[name]), ascii_only)
         else:
-            columns[name], found = _codes(_plain(name, table[name]), ascii_only)
+            truths = name == study.target.name or study.feature(name).is_yes_or_no
+            columns[name], found = _codes(_plain(name, table[name]), ascii_only, truths)
         faults += [(place, name, reason) for fault in found for place, reason in fault.each()]
     rows = pa.table(columns)
     faults += _against_schema(rows.drop_columns(["row_number"]), study, kind, faults)
@@ -196,9 +200,9 @@ class _Fault:
                 yield int(place), self.reason.format(value=_shown(value))
 
 
-def _codes(values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
+def _codes(values: pa.Array, ascii_only: bool, truths: bool) -> tuple[pa.Array, list[_Fault]]:
     """Return the codes, and which values are none."""
-    codes, broken = to_codes(values)
+    codes, broken = to_codes(values, truths)
     if ascii_only:
         broken = pc.or_(broken, _not_ascii(_each(values)))
     return codes, [_Fault("{value} is no survey code", broken, values)]

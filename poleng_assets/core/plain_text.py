@@ -35,3 +35,17 @@ def _seen(letter: str) -> str:
     if letter in "\n\t" or letter in _JOINERS or unicodedata.category(letter) not in _UNSEEN:
         return letter
     return letter.encode("unicode_escape").decode()
+
+
+def wrapped(text: str, width: int = 100) -> str:
+    """Return a text in lines of a width or little more, broken behind commas and ends of sentences.
+
+    Other blanks are left alone: names, paths and commands stay in one piece.
+    """
+    lines = [""]
+    for part in re.split(r"(?<=[,;.:]) ", text):
+        if lines[-1] and len(lines[-1]) + 1 + len(part) > width:
+            lines.append(part)
+        else:
+            lines[-1] = f"{lines[-1]} {part}" if lines[-1] else part
+    return "\n".join(lines)

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 from poleng_assets.core.contract import FileRefused
 from poleng_assets.core.dropped_files import SUFFIXES, known_suffix
+from poleng_assets.core.headers import blanks_follow, plain_name
 
 CHUNK = 100_000  # rows
 MAX_RECORD = 16 * 2**20  # bytes; also how much text is parsed at once
@@ -81,7 +82,8 @@ class Chunk:
     """Some data rows of a file, in its order.
 
     Attributes:
-        rows: the needed columns under their stripped names; text for CSV, as typed for parquet.
+        rows: the needed columns under their plain names (``core/headers.py``); text for CSV, as typed for
+            parquet.
         row_numbers: int64, one for each row of ``rows``.
         malformed: the records among them that are no rows; their numbers are left out above.
     """
@@ -95,7 +97,7 @@ class OpenFile(ABC):
     """A file whose form was found to be sound.
 
     Attributes:
-        columns: the names of all its columns, stripped, in order; one that stands twice does so here.
+        columns: the plain names of all its columns, in order; one that stands twice does so here.
         ascii_only: the encoding was guessed (Windows-1252), so only ASCII characters can be trusted.
         rows_at_most: no fewer than there are data rows.
     """
@@ -253,7 +255,7 @@ class _ParquetFile(OpenFile):
             raise _damaged(path, error) from error
         if not self._raw:
             raise FileRefused(f"{path.name} has no columns")
-        self.columns = [name.strip() for name in self._raw]
+        self.columns = [plain_name(name) for name in self._raw]
         self.rows_at_most = file.metadata.num_rows
         # Every value takes a byte at least, however well a long run of them was packed.
         if self.rows_at_most * len(self._needed) > max_bytes:
@@ -292,14 +294,16 @@ class _TextFile(OpenFile):
             raise FileRefused(f"{path.name} is empty: there is nothing in it")
         if any(begin.startswith(magic) for magic, _ in _MAGICS):
             raise FileRefused(f"{path.name} is no text: {_not(begin)}")
-        self._mark, marked = next(((m, e) for m, e in _MARKS if begin.startswith(m)), (b"", ""))
+        mark, marked = next(((m, e) for m, e in _MARKS if begin.startswith(m)), (b"", ""))
         self._encoding = marked or "utf-8"
+        # A program that takes a mark for text and writes its own before it leaves two.
+        self._mark = mark
+        while mark and begin.startswith(self._mark + mark):
+            self._mark += mark
         header = self._find_header()
         self._look_through()
         self.ascii_only = self._encoding == "cp1252"
-        name_encoding = self._encoding if self.ascii_only else "utf-8"
-        # A few bytes mean nothing in Windows-1252; a name with one of them is needed by nobody.
-        self.columns = [n.encode("latin-1").decode(name_encoding, "replace").strip() for n in header]
+        self.columns = [_name(written, self._encoding if self.ascii_only else "utf-8") for written in header]
 
     def _decompressed(self) -> Iterator[bytes]:
         """Yield the bytes of the text, in blocks; not more of them than are allowed."""
@@ -349,10 +353,11 @@ class _TextFile(OpenFile):
         if text.lstrip().startswith("<"):
             raise FileRefused(f"{self._path.name} is no table: its content is HTML or XML")
         found = [self._header_under(text, delimiter) for delimiter in _DELIMITERS]
-        counts = [len(set(self._needed) & {name.strip() for name in names}) for names, _ in found]
+        counts = [len(set(self._needed) & {_name(written) for written in names}) for names, _ in found]
         best = counts.index(max(counts))
         names, self._skip = found[best]
         self._delimiter = _DELIMITERS[best]
+        self._blanks_follow = blanks_follow(text[: self._skip], self._delimiter)
         if self._skip >= _BLOCK:
             raise FileRefused(f"the header of {self._path.name} is longer than {_BLOCK:,} bytes")
         if not names:
@@ -362,13 +367,16 @@ class _TextFile(OpenFile):
     @staticmethod
     def _header_under(text: str, delimiter: str) -> tuple[list[str], int]:
         """Return the first record that is not blank, and how many characters stand before the next one."""
-        lines = _Lines(io.StringIO(text, newline=""), len(text) + 1)
-        try:
-            for record in csv.reader(lines, delimiter=delimiter, strict=True):
-                if any(name.strip() for name in record):
-                    return record, lines.read
-        except csv.Error:  # a broken quote: there is no header under this delimiter
-            return [], 0
+        # A quote behind a blank opens a field, unless no header can be read like that.
+        for blanks_are_none in (True, False):
+            lines = _Lines(io.StringIO(text, newline=""), len(text) + 1)
+            records = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=blanks_are_none)
+            try:
+                for record in records:
+                    if any(map(_name, record)):
+                        return record, lines.read
+            except csv.Error:  # a broken quote: there is no header under this delimiter
+                continue
         return [], 0
 
     def _look_through(self) -> None:
@@ -473,7 +481,9 @@ class _TextFile(OpenFile):
         places, names = [place for place, _ in wanted], [name for _, name in wanted]
         lines = _Lines(io.TextIOWrapper(self._text(), "utf-8", newline=""), MAX_RECORD, self._too_long)
         csv.field_size_limit(MAX_RECORD)  # ours is the limit: it stands for a whole row
-        records = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        records = csv.reader(
+            lines, delimiter=self._delimiter, strict=True, skipinitialspace=self._blanks_follow
+        )
         kept: list[list[str]] = []
         numbers: list[int] = []
         malformed: list[Malformed] = []
@@ -524,6 +534,16 @@ def _chunk_of(
     columns = list(zip(*kept, strict=True)) or [()] * len(names)
     rows = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], names=names)
     return Chunk(rows, np.array(numbers, dtype=np.int64), tuple(malformed))
+
+
+def _name(written: str, encoding: str = "utf-8") -> str:
+    """Return the name of a column; a few bytes mean nothing in an encoding, and nobody needs such a name.
+
+    Args:
+        written: in the header, one character a byte.
+        encoding: of the header.
+    """
+    return plain_name(written.encode("latin-1").decode(encoding, "replace"))
 
 
 def _decodes(decoder: codecs.IncrementalDecoder, block: bytes, final: bool = False) -> bool:

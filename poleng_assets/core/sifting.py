@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from poleng_assets.core.headers import blanks_follow, plain_name
 from poleng_assets.core.person import Person
 from poleng_assets.core.subject_ids import as_stored
 
@@ -107,7 +108,7 @@ def records_without(
     head: list[str] = []
     for line in source:
         head.append(line)
-        if line.strip("\ufeff \r\n"):
+        if plain_name(line):
             break
 
     def remember() -> Iterator[str]:
@@ -124,7 +125,8 @@ def records_without(
         raise Unreadable(f"its first line has no column {person.column}")
     at = header.index(person.column)
     others = [i for i, name in enumerate(header) if i != at and name not in answers]
-    for number, cells in enumerate(csv.reader(remember(), delimiter=delimiter)):
+    as_read = csv.reader(remember(), delimiter=delimiter, skipinitialspace=blanks_follow(first, delimiter))
+    for number, cells in enumerate(as_read):
         record = "".join(taken)
         taken.clear()
         whole = len(cells) == len(header)
@@ -155,7 +157,7 @@ def table_without(table: pa.Table, person: Person, answers: Collection[str], fou
     Raises:
         Unreadable: there is no column of ids, and the id stands in another one.
     """
-    names = [name.strip() for name in table.column_names]
+    names = [plain_name(name) for name in table.column_names]
     if person.column in names:
         mine = _is_persons(table.column(names.index(person.column)), person)
         count = pc.sum(mine).as_py() or 0
@@ -205,7 +207,7 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         if target is None:
-            telling = [name for name in schema.names if name.strip() not in answers]
+            telling = [name for name in schema.names if plain_name(name) not in answers]
             if person.marks and _lacks_ids(file, person.column):
                 telling = schema.names
             for chunk in file.iter_batches(CHUNK, columns=telling):
@@ -224,7 +226,7 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
 
 def _lacks_ids(file: pq.ParquetFile, column: str) -> bool:
     """Whether any row has no id: it is told by its answers then."""
-    names = [name for name in file.schema_arrow.names if name.strip() == column]
+    names = [name for name in file.schema_arrow.names if plain_name(name) == column]
     if not names:
         return True
     for chunk in file.iter_batches(CHUNK, columns=names):
@@ -260,9 +262,8 @@ class _LeftOpen(io.RawIOBase):
 
 
 def _names(line: str, delimiter: str) -> list[str]:
-    return [
-        name.strip().lstrip("\ufeff").strip() for name in next(csv.reader([line], delimiter=delimiter), [])
-    ]
+    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    return [plain_name(cell) for cell in cells]
 
 
 def _is_persons(ids: pa.ChunkedArray, person: Person) -> pa.Array:

@@ -137,7 +137,7 @@ _LAYOUT = "warehouse_layout"
 
 
 # What frames and lists about people call their own columns, beside those of the tables.
-_IN_FRAMES = frozenset({"prediction"})
+_IN_FRAMES = frozenset({"prediction", "unknown_answers"})
 
 
 def names_in_use() -> frozenset[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import dagster as dg
 
 from poleng_assets.core.dropped_files import SUFFIXES, content_hash, file_id, has_known_suffix
-from poleng_assets.core.plain_text import in_one_line, visible
+from poleng_assets.core.plain_text import in_one_line, visible, wrapped
 from poleng_assets.files import write_whole
 from poleng_assets.home import Home, Kind
 
@@ -134,7 +134,7 @@ class Landing:
             number += 1
             target = target.with_name(f"{stem}.{number}{name.removeprefix(stem)}")
         text = (
-            f"{in_one_line(path.name)} was refused.\n\nWhy: {reason}\n\n"
+            f"{in_one_line(path.name)} was refused.\n\n{wrapped(f'Why: {reason}')}\n\n"
             f"What to do: mend the file and drop it into landing/{kind} again. "
             "Nothing of it was taken in.\n"
         )

@@ -29,6 +29,7 @@ SHAPE = (
 FAULTS_TOLD = 100
 _STEP = 2**33  # apart enough that codes of 32 bits of one question never meet those of the next
 _ABSENT = object()
+_TRUTHS = {"true": 1, "false": 0}
 
 
 class NotUnderstood(ValueError):
@@ -185,7 +186,13 @@ class Reader:
 
     def _codes(self, rows: Sequence[Mapping[str, Any]], faults: list[Fault]) -> tuple[np.ndarray, np.ndarray]:
         """Return codes and which are given, each of shape (features, n); add what is wrong to ``faults``."""
-        answers = [row.get(name, _ABSENT) for name in self._names for row in rows]
+        answers = [
+            _in_digits(row.get(feature.name, _ABSENT))
+            if feature.is_yes_or_no
+            else row.get(feature.name, _ABSENT)
+            for feature in self._study.features
+            for row in rows
+        ]
         stacked, strangers = _as_arrow(answers)
         read, broken = to_codes(stacked)
         shape = (len(self._names), len(rows))
@@ -251,6 +258,11 @@ def _as_arrow(answers: Sequence[Any]) -> tuple[pa.Array, list[tuple[int, str]]]:
             text = _text(one)
         texts.append(text)
     return pa.array(texts, pa.string()), strangers
+
+
+def _in_digits(answer: Any) -> Any:
+    """Return an answer to a question of yes or no: a truth value may be a word, as at the door."""
+    return _TRUTHS.get(answer.strip().lower(), answer) if isinstance(answer, str) else answer
 
 
 def _text(answer: Any) -> str:

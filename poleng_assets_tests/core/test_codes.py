@@ -152,3 +152,17 @@ def test_a_table_is_passed_through_as_it_is():
 
 def test_a_record_batch_becomes_a_table():
     assert to_table(pa.record_batch({"x": [1, 2]})).to_pydict() == {"x": [1, 2]}
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_truth_values_may_be_words_where_the_codes_are_one_and_zero(dictionary: bool):
+    words = pa.array(["True", " FALSE ", "true", "false", "1", "0", None, "", "yes", "t", "truely"])
+    codes, broken = to_codes(words.dictionary_encode() if dictionary else words, truths=True)
+    assert codes.to_pylist() == [1, 0, 1, 0, 1, 0, None, None, None, None, None]
+    assert broken.to_pylist() == [False] * 8 + [True] * 3
+
+
+def test_truth_values_are_no_words_elsewhere():
+    codes, broken = to_codes(pa.array(["True", "false"]))
+    assert codes.to_pylist() == [None, None]
+    assert broken.to_pylist() == [True, True]

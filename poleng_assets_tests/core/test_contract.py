@@ -385,3 +385,21 @@ def test_storage_keeps_ids_as_text_and_codes_as_integers(study: Study):
 
 def test_outcomes_are_stored_as_id_and_target(study: Study):
     assert list(storage_types(study, "outcomes")) == [study.id, study.target.name]
+
+
+def test_truth_values_are_the_same_in_every_form_of_file(few: pd.DataFrame, study: Study):
+    yes_no = next(feature.name for feature in study.features if feature.is_yes_or_no)
+    other = next(
+        feature.name for feature in study.features if feature.kind == "binary" and not feature.is_yes_or_no
+    )
+    truths = few[study.target.name].astype(int) == 1
+    typed = as_table(few.assign(**{study.target.name: truths, yes_no: truths}))
+    in_words = as_table(
+        few.assign(**{study.target.name: truths.map(str), yes_no: truths.map({True: "TRUE", False: "false"})})
+    )
+    expected = check_rows(typed, study, "field_studies")
+    assert expected.broken_rows == 0
+    pd.testing.assert_frame_equal(check_rows(in_words, study, "field_studies").frame(), expected.frame())
+    assert faults(check_rows(with_answers(few, {(0, other): "True"}), study, "field_studies")) == [
+        (1, other, "'True' is no survey code")
+    ]

@@ -194,3 +194,9 @@ def as_text(rows: list[dict[str, Any]]) -> pa.Table:
 def by_the_door(study: Study, rows: list[dict[str, Any]]) -> set[tuple[int, str]]:
     broken = check_rows(as_text(rows), study, "batches").broken
     return set(zip(broken["row_number"].tolist(), broken["column_name"].tolist(), strict=True))
+
+
+def test_a_truth_value_may_be_a_word_where_the_codes_are_one_and_zero():
+    yes_no = next(feature.name for feature in STUDY.features if feature.is_yes_or_no)
+    asked = read([somebody(**{yes_no: one}) for one in ("True", " false ", True, "1")])
+    assert asked.rows[yes_no].to_pylist() == [1, 0, 1, 1]
