@@ -42,6 +42,10 @@ from poleng_assets.resources.landing import SETTLE_SECONDS
 FORMAT = 1
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 256 * 2**20
+SMALL_MANIFEST = 2**20
+MANY_MEMBERS = 10_000
+# Of a name that is too long for a header, with its few settings.
+LARGEST_EXTENSION = 64 * 2**10
 LAST_BACKUP = "last_backup.json"
 STAGE = ".backup"
 VERSIONED = ("poleng_assets", "dagster", "duckdb", "mlflow")
@@ -58,6 +62,13 @@ WAREHOUSE = ("warehouse.duckdb", "warehouse.duckdb.wal")
 _LEFT_BESIDE = (".part", ".db-wal", ".db-shm", ".db-journal")
 # Written only while the warehouse is open, and never changed in place: a hard link is a copy of it.
 _HELD_FOLDERS = ("archive", "rejected", "contact_lists", "reports", "requests")
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 # A cursor that is ahead of the events would never see them; an older one reads them again.
 _DAGSTER_ORDER = ("schedules/schedules.db", "history/runs.db", "history/runs/index.db")
 
@@ -126,8 +137,13 @@ class Manifest:
                     f"it is of format {written}, and this release reads formats up to {FORMAT}: "
                     "restore it with the release that made it, or a later one"
                 )
-            return cls(**found | {"members": [Member(**member) for member in found["members"]]})
-        except (ValueError, TypeError, KeyError) as error:
+            members = [Member(**member) for member in found["members"]]
+            if any(type(one.size) is not int or one.size < 0 for one in members):
+                raise ValueError("a size is no number of bytes")
+            if len({one.name for one in members}) < len(members):
+                raise ValueError("a name stands twice")
+            return cls(**found | {"members": members})
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ArchiveBroken(f"its {MANIFEST} cannot be understood ({error})") from error
 
 
@@ -219,17 +235,21 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
     """
     try:
         with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as unzipped:
-            with tarfile.open(fileobj=unzipped, mode="r|") as archive:
+            with tarfile.open(fileobj=unzipped, mode="r|", tarinfo=_Header) as archive:
                 headers = iter(archive)
-                manifest = _read_manifest(archive, next(headers, None))
+                manifest = _read_manifest(archive, next(headers, None), path.stat().st_size)
                 if into is not None:
                     _need_space(manifest, into)
                 _read_members(archive, headers, manifest, into)
-            while unzipped.read(BLOCK):
-                pass  # to the end: the checksum of the whole stands there
+            # To the end: the checksum of the whole stands there.
+            behind = 0
+            while block := unzipped.read(BLOCK):
+                behind += len(block)
+                if behind > BLOCK:
+                    raise ArchiveBroken("it goes on behind its end")
     except ArchiveBroken as error:
         raise ArchiveBroken(f"{path} cannot be restored: {error}") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, RecursionError) as error:
         raise ArchiveBroken(f"{path} is no whole backup: {error}") from error
     return manifest
 
@@ -574,10 +594,41 @@ def _check(part: Path, manifest: Manifest) -> None:
         raise BackupRefused("the archive is not what was written, and was removed: is the disk sound?")
 
 
-def _read_manifest(archive: tarfile.TarFile, first: tarfile.TarInfo | None) -> Manifest:
-    if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST_MANIFEST:
+class _Header(tarfile.TarInfo):
+    """A header that is refused before what it announces is read: tarfile keeps extensions in memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENSIONS and not 0 <= header.size <= LARGEST_EXTENSION:
+            raise ArchiveBroken(f"a name in it takes {header.size:,} bytes, which no backup would write")
+        if header.type not in (*_EXTENSIONS, tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise ArchiveBroken(f"it holds {header.name!r}, which no backup would: it is no file")
+        return header
+
+
+def _read_manifest(archive: tarfile.TarFile, first: tarfile.TarInfo | None, packed_size: int) -> Manifest:
+    """Read the first member, which says what the others are.
+
+    Args:
+        archive: that is read.
+        first: its first header.
+        packed_size: of the whole archive: hashes cannot be packed, so that a manifest and the number of its
+            members are bounded by it.
+    """
+    if first is None or first.name != MANIFEST or not first.isreg() or first.sparse is not None:
         raise ArchiveBroken(f"it does not begin with a {MANIFEST}: `poleng backup` did not make it")
-    return Manifest.from_json(_content(archive, first).read())
+    if first.size > min(LARGEST_MANIFEST, SMALL_MANIFEST + 16 * packed_size):
+        raise ArchiveBroken(
+            f"its {MANIFEST} is said to take {first.size:,} bytes, which an archive of {packed_size:,} "
+            "cannot hold"
+        )
+    manifest = Manifest.from_json(_content(archive, first).read())
+    if len(manifest.members) > MANY_MEMBERS + packed_size // 64:
+        raise ArchiveBroken(
+            f"it names {len(manifest.members):,} files, which so small an archive cannot hold"
+        )
+    return manifest
 
 
 def _need_space(manifest: Manifest, folder: Path) -> None:
@@ -594,6 +645,12 @@ def _read_members(
         member = expected.pop(header.name, None)
         if member is None or not header.isreg() or not _stays_inside(header.name):
             raise ArchiveBroken(f"it holds {header.name!r}, which no backup would")
+        # Before a byte of it is written: what the header announces, and what a sparse file would become.
+        if header.size != member.size or header.sparse is not None:
+            raise ArchiveBroken(
+                f"{header.name} was changed: it is not what was backed up. It is said to take "
+                f"{header.size:,} bytes, and took {member.size:,} when it was backed up"
+            )
         tarfile.data_filter(header, str(into or Path.cwd()))
         size, digest = _unpack(_content(archive, header), into / header.name if into else None, member)
         if (size, digest) != (member.size, member.sha256):
@@ -614,6 +671,8 @@ def _unpack(source: IO[bytes], target: Path | None, member: Member) -> tuple[int
     with _opened(target) as file:
         while block := source.read(BLOCK):
             size += len(block)
+            if size > member.size:
+                raise ArchiveBroken(f"{member.name} was changed: it is larger than what was backed up")
             digest.update(block)
             if file is not None:
                 file.write(block)

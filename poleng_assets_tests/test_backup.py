@@ -13,10 +13,12 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -463,6 +465,105 @@ def test_a_member_with_other_content_is_refused(made: Backup, tmp_path: Path):
         members[place] = (members[place][0], b"2\n")
 
     refuse(repacked(made.path, change), tmp_path, "contact_lists/march.csv was changed")
+
+
+def header_of(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = entry(name, kind)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def bomb(made: Backup, tmp_path: Path, begin: Callable[[bytes], bytes], zeros: int) -> Path:
+    """Write an archive of few bytes whose manifest is followed by what begins so, and by many zeros."""
+    with tarfile.open(made.path) as old:
+        manifest = old.extractfile(MANIFEST).read()  # type: ignore[union-attr]
+    path = tmp_path / "bomb.tar.gz"
+    with gzip.open(path, "wb", compresslevel=9) as packed:
+        padding = -len(manifest) % tarfile.BLOCKSIZE
+        packed.write(header_of(MANIFEST, len(manifest)) + manifest + bytes(padding))
+        packed.write(begin(manifest))
+        for _ in range(zeros // 2**20):
+            packed.write(bytes(2**20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("a member", "It is said to take"),
+        ("a long name", "a name in it takes"),
+        ("a setting", "a name in it takes"),
+        ("a sparse file", "no backup would: it is no file"),
+    ],
+)
+def test_a_header_that_announces_more_than_was_backed_up_is_refused_before_a_byte_of_it(
+    made: Backup, tmp_path: Path, what: str, words: str
+):
+    kinds = {
+        "a member": tarfile.REGTYPE,
+        "a long name": tarfile.GNUTYPE_LONGNAME,
+        "a setting": tarfile.XHDTYPE,
+        "a sparse file": tarfile.GNUTYPE_SPARSE,
+    }
+    size = 64 * 2**20
+    path = bomb(made, tmp_path, lambda _: header_of(made.manifest.members[0].name, size, kinds[what]), size)
+    assert path.stat().st_size < 2**20
+    into = tmp_path / "into"
+    into.mkdir()
+    tracemalloc.start()
+    with pytest.raises(ArchiveBroken, match=words):
+        read_archive(path, into)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 * 2**20
+    assert sum(one.stat().st_size for one in into.rglob("*") if one.is_file()) == 0
+
+
+def test_what_goes_on_behind_the_end_is_refused(made: Backup, tmp_path: Path):
+    path = tmp_path / "long.tar.gz"
+    path.write_bytes(made.path.read_bytes() + gzip.compress(bytes(8 * 2**20)))
+    with pytest.raises(ArchiveBroken, match="goes on behind its end"):
+        read_archive(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda told: told["members"][0].update(size=-1), "a size is no number of bytes"),
+        (lambda told: told["members"].append(told["members"][0]), "a name stands twice"),
+        (lambda told: told["members"].extend({**told["members"][0], "name": str(n)} for n in range(11_000)),
+         "files, which so small an archive cannot hold"),
+        (lambda told: told.update(study=" " * 2**23), "bytes, which an archive of"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_cannot_be_is_refused(made: Backup, tmp_path: Path, change: Any, words: str):
+    def rewrite(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        told = json.loads(members[0][1])
+        change(told)
+        members[0] = (members[0][0], json.dumps(told).encode())
+
+    with pytest.raises(ArchiveBroken, match=words):
+        read_archive(repacked(made.path, rewrite))
+
+
+def test_settings_before_settings_without_end_are_refused(made: Backup, tmp_path: Path):
+    settings = (
+        header_of("x", 12, tarfile.XHDTYPE) + b"12 path=ab\n\0".ljust(tarfile.BLOCKSIZE, b"\0")
+    ) * 20_000
+    with pytest.raises(ArchiveBroken, match="is no whole backup"):
+        read_archive(bomb(made, tmp_path, lambda _: settings, 0))
+
+
+def test_the_backups_that_were_made_are_remembered(furnished: Home, warehouse: Warehouse, tmp_path: Path):
+    first, second = tmp_path / "first.tar.gz", tmp_path / "second.tar.gz"
+    for target in (first, second):
+        make_backup(furnished, warehouse, target)
+    make_backup(furnished, warehouse, first, force=True)
+    second.unlink()
+    newest, before = backup_module.backups_made(furnished.root)
+    assert newest.startswith(f"{first}, made ")
+    assert before.startswith(f"{second}, made ")
+    assert "lies there no more" in before
 
 
 def test_a_member_that_comes_twice_or_not_at_all_is_refused(made: Backup, tmp_path: Path):

@@ -12,6 +12,7 @@ from math import sqrt
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from poleng_assets.study import Study
 
@@ -107,7 +108,7 @@ def _given_away(table: np.ndarray) -> tuple[float, int] | None:
 
 
 def _codes(rows: pa.Table, name: str) -> np.ndarray:
-    return rows[name].to_pandas().astype(object).fillna("").astype(str).to_numpy()
+    return pc.fill_null(rows[name].cast(pa.string()), "").to_numpy()
 
 
 def _counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
