@@ -264,7 +264,7 @@ def rollback(version: int, reason: str, score_again: bool, home_folder: Path | N
 
     home = open_home(home_folder)
     with instance_beside_daemon(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+        conductor = Conductor(build_defs(home=home), instance, show_run)
         settings = {"to": version, "reason": reason, "score_again": score_again}
         report = conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
         if not report.success:

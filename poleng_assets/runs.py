@@ -42,12 +42,14 @@ class Attempts:
         failed: how many died since the last success, or since it was said that the cause is mended.
         in_progress: whether one is queued or running.
         resting: seconds until it is to be tried again; 0 when it may be tried now.
+        done: whether the newest run was good, and nobody has said since that all is to be tried again.
     """
 
     total: int
     failed: int
     in_progress: bool
     resting: float = 0.0
+    done: bool = False
 
     @property
     def number(self) -> int:
@@ -63,7 +65,7 @@ def attempts(instance: dg.DagsterInstance, request: str) -> Attempts:
 def attempts_of(instance: dg.DagsterInstance, requests: Collection[str]) -> dict[str, Attempts]:
     """Count the runs of many requests at once: hundreds of batches may wait for one retraining."""
     runs: dict[str, list[dg.RunRecord]] = {request: [] for request in requests}
-    forgiven = _forgiven(instance) if runs else 0
+    forgiven = forgiven_up_to(instance) if runs else 0
     for begin in range(0, len(runs), REQUESTS_AT_ONCE):
         asked = list(runs)[begin : begin + REQUESTS_AT_ONCE]
         for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: asked})):
@@ -81,6 +83,7 @@ def _counted(records: Sequence[dg.RunRecord], forgiven: int) -> Attempts:
         failed=len(dead),
         in_progress=any(status in IN_PROGRESS for status in statuses),
         resting=_pause(dead),
+        done=statuses[:1] == [dg.DagsterRunStatus.SUCCESS] and records[0].storage_id > forgiven,
     )
 
 
@@ -91,7 +94,8 @@ def forgive(instance: dg.DagsterInstance) -> None:
         instance.daemon_cursor_storage.set_cursor_values({FORGIVEN: str(newest[0].storage_id)})
 
 
-def _forgiven(instance: dg.DagsterInstance) -> int:
+def forgiven_up_to(instance: dg.DagsterInstance) -> int:
+    """Return the run up to which failures do not count any more, 0 when nobody has said so."""
     kept = instance.daemon_cursor_storage.get_cursor_values({FORGIVEN})
     return int(kept.get(FORGIVEN, 0))
 

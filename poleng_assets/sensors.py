@@ -5,12 +5,14 @@ What was done already is read from Dagster's own history, so that the daemon and
 a daemon that starts afresh, come to the same answer.
 """
 
+import errno
 import hashlib
 import heapq
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -18,6 +20,7 @@ import dagster as dg
 from poleng_assets import jobs
 from poleng_assets.clock import clock_in_doubt
 from poleng_assets.core.dropped_files import content_hash, file_id
+from poleng_assets.core.file_names import clash_problem
 from poleng_assets.core.overseer import OpenBatch, Plan, Situation, plan
 from poleng_assets.core.training_set import training_data_hash
 from poleng_assets.core.versions import name_and_number, newest, place
@@ -29,7 +32,7 @@ from poleng_assets.partitions import (
     outcomes_partitions,
 )
 from poleng_assets.release import MEASURE_JOB, measure_outcomes
-from poleng_assets.resources.landing import Dropped, Landing
+from poleng_assets.resources.landing import Dropped, FileChanged, Landing
 from poleng_assets.runs import (
     FAILURES_BEFORE_A_PAUSE,
     PARTITION_TAG,
@@ -38,6 +41,7 @@ from poleng_assets.runs import (
     attempts_of,
     bury_dead_runs,
     busy_partitions,
+    forgiven_up_to,
     runs_in_progress,
 )
 from poleng_assets.study import load_study
@@ -47,6 +51,8 @@ EVENTS_AT_ONCE = 200
 FEW = 10
 
 CHAMPION_ASSET = dg.AssetKey("champion")
+# Faults of a disk that may be mended without anybody touching the file: it is tried again at every look.
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefinition:
@@ -63,34 +69,39 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         instance = context.instance
         if doubt := clock_in_doubt(instance, landing.home):
             return dg.SkipReason(f"The clock is in doubt: {doubt}")
+        if trouble := landing.try_out(kind):
+            return dg.SkipReason(trouble)
+        landing.clear_leftovers(kind)
         busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
-        dropped = list(landing.dropped(kind))
-        if kind == "batches" and dropped and serving_version(instance) is None:
-            names = ", ".join(one.path.name for one in dropped)
-            return dg.SkipReason(f"Waiting for the first model: {names}")
-        requests: list[dg.RunRequest] = []
-        messages: list[str] = []
-        settled: list[Dropped] = []
-        versions = _versions(instance, kind) if dropped else {}
-        for one in dropped:
-            if one.problem:
-                rejected = landing.reject(kind, one.path, one.problem)
-                messages.append(f"Refused {one.path.name}: {one.problem}; it is now {rejected}")
-            elif one.name not in busy:
-                # One version of a name at a time: which is the next is known when the last is taken in.
-                busy.add(one.name)
-                settled.append(one)
+        seen = landing.look(kind)
+        waiting = [f"Waiting for {name}: {why}" for name, why in seen.waits.items()]
+        if kind == "batches" and seen.dropped and serving_version(instance) is None:
+            names = ", ".join(one.path.name for one in seen.dropped)
+            return dg.SkipReason("; ".join([f"Waiting for the first model: {names}", *waiting]))
+        versions = _versions(instance, kind) if seen.dropped else {}
+        settled, refused = _sorted_out(seen.dropped, versions, busy)
+        stuck = _Stuck.read(context.cursor, forgiven_up_to(instance))
+        messages = [words for one, why in refused if (words := stuck.refuse(landing, one, why))]
         tried = attempts_of(instance, [_ingest_tag(one) for one in settled])
+        requests: list[dg.RunRequest] = []
         for one in settled:
             past = tried[_ingest_tag(one)]
-            if past.resting:
+            if past.done:
+                stuck.add(one, "it was taken in, and cannot be removed from landing: remove it by hand")
+            elif past.resting:
                 messages.append(_resting_words(one, past, job))
             else:
-                requests.append(_ingest_request(instance, one, versions[one.name], past))
-        for message in messages:
+                try:
+                    requests.append(_ingest_request(instance, one, versions.get(one.name, ()), past))
+                except OSError as error:  # it went away, or its disk fails: the others are taken in
+                    messages.append(f"{one.path.name} cannot be read now: {error.strerror}")
+        left = {**seen.left, **stuck.words}
+        for message in (*messages, *(f"Left alone: {name}: {left[name]}" for name in stuck.news(left))):
             context.log.warning(message)
+        context.update_cursor(stuck.cursor(left))
         if not requests:
-            return dg.SkipReason("; ".join(messages) or f"Nothing new in {landing.home.landing(kind)}")
+            told = [*messages, *waiting, *(f"Left alone: {name}: {why}" for name, why in left.items())]
+            return dg.SkipReason("; ".join(told) or f"Nothing new in {landing.home.landing(kind)}")
         partitions = [str(request.partition_key) for request in requests]
         return dg.SensorResult(
             run_requests=requests,
@@ -98,6 +109,94 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         )
 
     return arrivals
+
+
+def _sorted_out(
+    dropped: Sequence[Dropped], taken: Collection[str], busy: set[str]
+) -> tuple[list[Dropped], list[tuple[Dropped, str]]]:
+    """Return the files that may be taken in now, and those that are refused by their names, each with why.
+
+    Args:
+        dropped: files that have settled, oldest first.
+        taken: names that were given before.
+        busy: names that a run works on.
+    """
+    settled: list[Dropped] = []
+    refused: list[tuple[Dropped, str]] = []
+    names = set(taken)
+    working = set(busy)
+    for one in dropped:
+        problem = one.problem or clash_problem(one.name, names)
+        if problem:
+            refused.append((one, problem))
+            continue
+        names.add(one.name)
+        if one.name not in working:
+            # One version of a name at a time: which is the next is known when the last is taken in.
+            working.add(one.name)
+            settled.append(one)
+    return settled, refused
+
+
+@dataclass
+class _Stuck:
+    """The entries of a landing folder that nothing can be done with, kept in the sensor's cursor.
+
+    Each is tried once, until it is touched or somebody says ``poleng retry``.
+
+    Attributes:
+        forgiven: up to which run failures do not count any more.
+        before: the stamp of each that could not be refused before, and why, by its name.
+        named: the names that were told of before.
+        words: why each is stuck now.
+    """
+
+    forgiven: int
+    before: dict[str, tuple[str, str]]
+    named: set[str]
+    words: dict[str, str] = field(default_factory=dict)
+    now: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, cursor: str | None, forgiven: int) -> "_Stuck":
+        kept = json.loads(cursor) if cursor else {}
+        before = kept.get("stuck", {}) if kept.get("forgiven") == forgiven else {}
+        known = {name: (stamp, why) for name, (stamp, why) in before.items()}
+        return cls(forgiven, known, set(kept.get("named", ())))
+
+    def add(self, dropped: Dropped, why: str) -> None:
+        self.words[dropped.path.name] = why
+        self.now[dropped.path.name] = (dropped.stamp, why)
+
+    def refuse(self, landing: Landing, dropped: Dropped, why: str) -> str:
+        """Refuse a file or another entry, unless it is known that this fails; return what is to be told."""
+        name = dropped.path.name
+        stamp, known = self.before.get(name, ("", ""))
+        if stamp == dropped.stamp:
+            self.add(dropped, known)
+            return ""
+        try:
+            place = landing.reject(dropped.kind, dropped.path, why)
+        except FileChanged as change:
+            return str(change)
+        except FileNotFoundError:
+            return ""  # somebody took it away
+        except OSError as error:
+            told = f"it is to be refused ({why}), and cannot be moved ({error.strerror}): remove it by hand"
+            if error.errno in _PASSING:
+                return f"{name}: {told}"
+            self.add(dropped, told)
+            return ""
+        if os.path.lexists(dropped.path):
+            self.add(dropped, f"it was refused ({why}), and cannot be removed: remove it by hand")
+        return f"Refused {name}: {why}; it is now {place}"
+
+    def news(self, left: Mapping[str, str]) -> list[str]:
+        """Return the names that were not told of before."""
+        return [name for name in left if name not in self.named]
+
+    def cursor(self, left: Mapping[str, str]) -> str:
+        return json.dumps({"forgiven": self.forgiven, "stuck": self.now, "named": sorted(left)})
 
 
 def _versions(instance: dg.DagsterInstance, kind: Kind) -> Mapping[str, list[str]]:
@@ -406,18 +505,29 @@ def _events_of(
 
 
 def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[str]:
-    """Return the field studies in landing that may soon be taken in: those that fail do not count."""
-    tags = {one.path: _ingest_tag(one) for one in landing.dropped("field_studies")}
+    """Return the field studies in landing that may soon be taken in: those that fail do not count.
+
+    Nor do those that are not whole yet by their names, and those that cannot be removed once they were taken
+    in: nobody knows how long they stay.
+    """
+    seen = landing.look("field_studies")
+    tags = {one.path: _ingest_tag(one) for one in seen.dropped}
     tried = attempts_of(instance, set(tags.values()))
-    given_up = {path for path, tag in tags.items() if tried[tag].failed >= FAILURES_BEFORE_A_PAUSE}
-    return [file_id(path.name) for path in landing.waiting("field_studies") if path not in given_up]
+    given_up = {
+        path for path, tag in tags.items() if tried[tag].done or tried[tag].failed >= FAILURES_BEFORE_A_PAUSE
+    }
+    return [
+        file_id(path.name)
+        for path in landing.waiting("field_studies")
+        if path not in given_up and path.name not in seen.left
+    ]
 
 
 def _arriving_batches(instance: dg.DagsterInstance, landing: Landing) -> set[str]:
     """Return the batches in landing that are taken in next: those that fail do not count."""
     tags = {_ingest_tag(one): one.name for one in landing.dropped("batches") if not one.problem}
     tried = attempts_of(instance, list(tags))
-    return {name for tag, name in tags.items() if not tried[tag].resting}
+    return {name for tag, name in tags.items() if not (tried[tag].resting or tried[tag].done)}
 
 
 def _dropped_together(

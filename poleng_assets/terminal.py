@@ -66,8 +66,7 @@ def open_conductor(home: Home) -> Iterator[Conductor]:
     from poleng_assets.simulation.conductor import Conductor
 
     with instance_without_daemon(home) as instance:
-        # What the command line drops is whole when it appears: there is nothing to wait for.
-        yield Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+        yield Conductor(build_defs(home=home), instance, show_run)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,11 +13,12 @@ from pydantic import Field
 
 from poleng_assets.clock import clock_in_doubt
 from poleng_assets.core.dropped_files import SUFFIXES, file_id
+from poleng_assets.core.file_names import clash_problem, name_problem
 from poleng_assets.core.versions import name_and_number
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Kind
 from poleng_assets.partitions import PARTITIONS
-from poleng_assets.resources.landing import Landing
+from poleng_assets.resources.landing import FileChanged, Landing, TakenCopy
 
 if TYPE_CHECKING:
     from poleng_assets.core.accounting import Account
@@ -50,12 +52,13 @@ def take_in(
     landing: Landing,
     warehouse: Warehouse,
 ) -> Iterator[dg.MaterializeResult]:
-    """Ingest a landing file into the warehouse, tell of it, then archive it; or refuse it, with the reason.
+    """Ingest a copy of a landing file into the warehouse, archive it, and tell of it; or refuse the file.
 
     The file leaves landing last: a run that is killed before Dagster has its event is run again.
 
     Raises:
-        dagster.Failure: the file was refused and stands in ``rejected`` with its reason.
+        dagster.Failure: the file was refused and stands in ``rejected`` with its reason; or somebody writes
+            to it, and nothing was taken in.
     """
     from poleng_assets.core.accounting import account, rows_in
     from poleng_assets.core.composition import composition
@@ -66,29 +69,64 @@ def take_in(
 
     study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
-    with warehouse.connect() as con:
-        if doubt := clock_in_doubt(context.instance, landing.home, con):
-            raise dg.Failure(
-                f"{path.name} was not taken in, the clock is in doubt: {doubt}.", allow_retries=False
-            )
-        name = _id_in_archive(landing, kind, path) or _id_in_landing(con, kind, path, context.partition_key)
-        try:
-            result = ingest(con, study, kind, path, name)
-        except FileRefused as refusal:
-            reason = str(refusal)
-            record_refusal(con, kind, path, rows_in(path, study, kind), reason)
-        else:
-            reason = ""
-            counted = account(con, study, kind, result.name, rows_in(path, study, kind))
-            learned_from = data_hash(con, kind, result.name)
-            people = composition(con, study, kind, result.name)
-            stands = kind == "batches" and list_stands(con, result.name)
-    if reason:
-        _refuse(context, kind, path, reason, landing)
-    kept = landing.place_in_archive(kind, path, result.name)
-    told = _taken_in(context, result, counted, kept, learned_from, people)
-    yield told._replace(metadata={**(told.metadata or {}), "list_stands": stands})
-    landing.archive(kind, path, result.name, result.content_hash)
+    in_archive = path.parent == landing.home.archive(kind)
+    with ExitStack() as stack:
+        with warehouse.connect() as con:
+            if doubt := clock_in_doubt(context.instance, landing.home, con):
+                raise dg.Failure(
+                    f"{path.name} was not taken in, the clock is in doubt: {doubt}.", allow_retries=False
+                )
+            copy = None if in_archive else _copied(context, stack, landing, kind, path)
+            source = copy.path if copy else path
+            name = _id_in_landing(con, kind, copy, context.partition_key) if copy else file_id(path.name)
+            try:
+                if copy:
+                    _check_at_the_door(con, kind, copy, name)
+                result = ingest(con, study, kind, source, name, confirm=copy.confirm if copy else None)
+            except FileRefused as refusal:
+                reason = str(refusal)
+                record_refusal(con, kind, source, rows_in(source, study, kind), reason)
+            except FileChanged as change:
+                raise _not_now(context, kind, str(change)) from change
+            else:
+                reason = ""
+                counted = account(con, study, kind, result.name, rows_in(source, study, kind))
+                learned_from = data_hash(con, kind, result.name)
+                people = composition(con, study, kind, result.name)
+                stands = kind == "batches" and list_stands(con, result.name)
+        if reason:
+            _refuse(context, kind, path, copy, reason, landing)
+        kept = landing.keep(kind, copy, result.name, new=not result.already) if copy else path
+        told = _taken_in(context, result, counted, kept, learned_from, people)
+        yield told._replace(metadata={**(told.metadata or {}), "list_stands": stands})
+        if copy and (why := landing.remove(copy)):
+            context.log.warning(why)
+
+
+def _copied(
+    context: dg.AssetExecutionContext, stack: ExitStack, landing: Landing, kind: Kind, path: Path
+) -> TakenCopy:
+    """Copy a file of landing, until the stack ends."""
+    try:
+        return stack.enter_context(landing.copied(kind, path))
+    except FileChanged as change:
+        raise _not_now(context, kind, str(change)) from change
+
+
+def _check_at_the_door(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCopy, name: str) -> None:
+    """Refuse a file for what can be told before it is read.
+
+    Raises:
+        FileRefused: with the reason.
+    """
+    from poleng_assets.core.contract import FileRefused
+
+    dropped_as = name_and_number(name)[0]
+    if problem := name_problem(copy.path.name):
+        raise FileRefused(problem)
+    known = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
+    if problem := clash_problem(dropped_as, (name_and_number(one)[0] for (one,) in known)):
+        raise FileRefused(problem)
 
 
 def _landing_file(landing: Landing, kind: Kind, file: str, partition: str) -> Path:
@@ -105,19 +143,15 @@ def _landing_file(landing: Landing, kind: Kind, file: str, partition: str) -> Pa
     )
 
 
-def _id_in_archive(landing: Landing, kind: Kind, path: Path) -> str | None:
-    return file_id(path.name) if path.parent == landing.home.archive(kind) else None
-
-
-def _id_in_landing(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, partition: str) -> str:
+def _id_in_landing(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCopy, partition: str) -> str:
     """Return the id of a dropped file; no new version is taken in under the id of an earlier one."""
     from poleng_assets.core.ingestion import id_of
 
-    belongs = id_of(con, kind, path)
+    belongs = id_of(con, kind, copy.path, copy.digest)
     if belongs != partition:
         raise dg.Failure(
-            f"{path.name} has other content than {partition}: it belongs to the partition {belongs}. Leave "
-            "it in landing, the sensor takes it in there; or add that partition and materialise it.",
+            f"{copy.path.name} has other content than {partition}: it belongs to the partition {belongs}. "
+            "Leave it in landing, the sensor takes it in there; or add that partition and materialise it.",
             allow_retries=False,
         )
     return belongs
@@ -172,16 +206,35 @@ def _taken_in(
 
 
 def _refuse(
-    context: dg.AssetExecutionContext, kind: Kind, path: Path, reason: str, landing: Landing
+    context: dg.AssetExecutionContext,
+    kind: Kind,
+    path: Path,
+    copy: TakenCopy | None,
+    reason: str,
+    landing: Landing,
 ) -> NoReturn:
     """Set the file aside and forget its partition, unless an accepted file has that name."""
-    rejected = landing.reject(kind, path, reason)
-    asset = dg.AssetKey(kind)
-    accepted = context.instance.get_materialized_partitions(asset)
-    if context.partition_key not in accepted:
-        context.instance.delete_dynamic_partition(PARTITIONS[kind].name or "", context.partition_key)
+    if copy is None:
+        rejected = landing.reject(kind, path, reason)
+    else:
+        rejected, stays = landing.reject_copy(kind, copy, reason)
+        if stays:
+            context.log.warning(stays)
+    _forget_partition(context, kind)
     raise dg.Failure(
         f"{path.name} was refused: {reason}",
         metadata={"file": dg.MetadataValue.path(str(rejected)), "reason": reason},
         allow_retries=False,
     )
+
+
+def _not_now(context: dg.AssetExecutionContext, kind: Kind, why: str) -> dg.Failure:
+    """Return the failure of a run that took nothing in, and forget its partition."""
+    _forget_partition(context, kind)
+    return dg.Failure(f"{why}.", allow_retries=False)
+
+
+def _forget_partition(context: dg.AssetExecutionContext, kind: Kind) -> None:
+    accepted = context.instance.get_materialized_partitions(dg.AssetKey(kind))
+    if context.partition_key not in accepted:
+        context.instance.delete_dynamic_partition(PARTITIONS[kind].name or "", context.partition_key)

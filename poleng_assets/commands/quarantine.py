@@ -93,7 +93,7 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
     with instance_beside_daemon(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+        conductor = Conductor(build_defs(home=home), instance, show_run)
         settings = {"source": source, "file": str(file.resolve()), "reason": reason}
         report = conductor.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
         if not report.success:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,7 +56,12 @@ class Ingested:
 
 
 def ingest(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, path: Path, name: str | None = None
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    kind: Kind,
+    path: Path,
+    name: str | None = None,
+    confirm: Callable[[], None] | None = None,
 ) -> Ingested:
     """Take one file into the warehouse, whole or not at all.
 
@@ -71,6 +76,7 @@ def ingest(
         kind: of the file.
         path: of the file.
         name: the id of a file from the archive; of one in landing it follows from its name and content.
+        confirm: called before what was read is committed. When it raises, nothing is.
 
     Raises:
         FileRefused: the file cannot be read, breaks the contract, has no rows, or repeats the content
@@ -119,6 +125,8 @@ def ingest(
             balance_holdout(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
         insert(con, "ingested_files", _file_row(kind, result, stamp(con, "ingested_files", "ingested_at")))
+        if confirm is not None:
+            confirm()
     return result
 
 

@@ -10,14 +10,19 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
 
+from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import history_kept_open
+from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import bury_dead_runs, this_process, words_of
 
 MAX_ROUNDS = 50
+# So many times as long as a file must be left alone; one that ends early takes ten of them.
+PATIENCE_FACTOR = 15
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,38 @@ class Conductor:
     def settle(self) -> list[RunReport]:
         """Tick until a whole round asks for nothing; return the runs.
 
+        Files that others have just dropped, or still write to, are waited for as the daemon waits, but not
+        for ever: after a while without anything to do they are left to the next time.
+
         Raises:
             RuntimeError: it still asks after ``MAX_ROUNDS`` rounds, which would be a loop.
         """
         bury_dead_runs(self.instance)
         reports: list[RunReport] = []
         with history_kept_open(self.instance):
-            for _ in range(MAX_ROUNDS):
+            rounds, idle_since = 0, time.monotonic()
+            while rounds < MAX_ROUNDS:
                 done = [report for sensor in self.defs.sensors or [] for report in self._tick(sensor)]
-                if not done:
+                if done:
+                    reports += done
+                    rounds, idle_since = rounds + 1, time.monotonic()
+                elif not self._wait_for_files(idle_since):
                     return reports
-                reports += done
         raise RuntimeError(f"the sensors still ask for runs after {MAX_ROUNDS} rounds: {self.skips}")
+
+    def _wait_for_files(self, since: float) -> bool:
+        """Wait until a file in landing may have settled; say whether there is one and patience for it.
+
+        Args:
+            since: when there was something to do for the last time, as ``time.monotonic`` counts.
+        """
+        resource = (self.defs.resources or {})["landing"]
+        landing = Landing(Home(Path(resource.root)), resource.settle_seconds)
+        rests = [rest for kind in KINDS if (rest := landing.look(kind).seconds)]
+        if not rests or time.monotonic() - since + min(rests) > PATIENCE_FACTOR * landing.settle_seconds:
+            return False
+        time.sleep(min(rests) + 0.01)
+        return True
 
     def _tick(self, sensor: dg.SensorDefinition) -> list[RunReport]:
         """Evaluate one sensor and run each of its requests to the end."""
@@ -76,6 +101,8 @@ class Conductor:
         ) as context:
             context.log.setLevel(logging.CRITICAL)  # what matters is shown run by run
             asked = cast("dg.SensorResult | dg.SkipReason", sensor(context))
+            if context.cursor_updated:
+                self._cursors[sensor.name] = context.cursor
         if isinstance(asked, dg.SkipReason):
             self.skips[sensor.name] = asked.skip_message or ""
             return []

@@ -1579,15 +1579,23 @@ def run_corpus(
         home: an empty home; the study with its small limit is written into it.
         cases: some of ``corpus(study)``, in its order; all by default.
         one_run_in: each so-many-th case goes through the project's sensors and a run of Dagster (half a
-            second each), and every one that follows on another; the others through the same functions.
+            second each), and every one that follows on another or is followed; the others through the same
+            functions.
     """
     home.create()
     with _study_named(home.root / "corpus_study.yaml") as study, open_instance(home) as instance:
         door = _Door.over(home, study, instance)
         people = corpus_people(study)
+        chosen = cases or corpus(study)
+        followed = {case.same_people_as for case in chosen}
         return [
-            _run(door, case, case.people(people), by_run=number % one_run_in == 0 or case.follows)
-            for number, case in enumerate(cases or corpus(study))
+            _run(
+                door,
+                case,
+                case.people(people),
+                by_run=number % one_run_in == 0 or case.follows or case.name in followed,
+            )
+            for number, case in enumerate(chosen)
         ]
 
 
@@ -1653,15 +1661,16 @@ def _take_in(door: _Door, kind: Kind) -> list[tuple[bool, str]]:
 
 
 def _take_one_in(door: _Door, landing: Landing, kind: Kind, path: Path) -> tuple[bool, str]:
-    with door.warehouse.connect() as con:
+    with door.warehouse.connect() as con, landing.copied(kind, path) as copy:
         try:
-            taken = ingest(con, door.study, kind, path)
+            taken = ingest(con, door.study, kind, copy.path, confirm=copy.confirm)
         except FileRefused as refusal:
-            record_refusal(con, kind, path, rows_in(path, door.study, kind), str(refusal))
-            landing.reject(kind, path, str(refusal))
-            return False, str(refusal)
-        landing.archive(kind, path, taken.name)
-        return True, ""
+            record_refusal(con, kind, copy.path, rows_in(copy.path, door.study, kind), str(refusal))
+            stays = landing.reject_copy(kind, copy, str(refusal))[1]
+            return False, f"{refusal} {stays}".strip()
+        landing.keep(kind, copy, taken.name)
+        stays = landing.remove(copy)
+        return not stays, stays
 
 
 def _by_runs(door: _Door, kind: Kind) -> list[tuple[bool, str]]:
