@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from poleng_assets.core.codes import to_codes
 from poleng_assets.core.encoding import Encoder, EncodingError
+from poleng_assets.core.erasures import erasures_of, summary
 from poleng_assets.core.evaluation import NO_ANSWER
 from poleng_assets.core.model import Model
 from poleng_assets.core.reasons import shown_questions, strongest_reasons
@@ -313,7 +314,8 @@ def read_table(
 
     Returns:
         A frame in no stated order. Numbers and truth values are of pandas' nullable types, so that a code
-        stays whole where another is missing; times are in UTC.
+        stays whole where another is missing; times are in UTC. ``frame.attrs["erased"]`` tells in words what
+        retention has erased from the table, when and by which rule.
 
     Raises:
         FileNotFoundError: the home has no warehouse yet.
@@ -345,9 +347,11 @@ def read_table(
             f'SELECT {listed} FROM "{name}" WHERE {matching}',  # noqa: S608 - names that the warehouse has
             params=list(conditions.values()),
         ).to_arrow_table()
+        erased = summary(erasures_of(con, name)) if "erasures" in there else []
     frame: pd.DataFrame = rows.to_pandas(types_mapper=NULLABLE.get)
     for column in frame.columns[[isinstance(one, pd.DatetimeTZDtype) for one in frame.dtypes]]:
         frame[column] = frame[column].dt.tz_convert("UTC")
+    frame.attrs["erased"] = erased
     return frame
 
 

@@ -160,6 +160,9 @@ def status(as_json: bool, home_folder: Path | None) -> None:
         console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
     if facts["batches"]:
         console.print(_batch_table(facts["batches"]))
+    for words in sorted({row["list_erased"] for row in facts["batches"] if row["list_erased"]}):
+        batches = {row["batch"]: None for row in facts["batches"] if row["list_erased"] == words}
+        console.print(f"Contact lists of {', '.join(batches)}: {words}.")
 
 
 def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
@@ -281,6 +284,7 @@ def rollback(version: int, reason: str, score_again: bool, home_folder: Path | N
 @home_option
 def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
     """Tell how SUBJECT was scored, on which lists they stood, and how that model came to decide."""
+    from poleng_assets.core.erasures import erasures_of, summary
     from poleng_assets.core.history import history_of
     from poleng_assets.core.subject_ids import alike_in_warehouse, plain_id
 
@@ -290,8 +294,10 @@ def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
     with reading(home) as con:
         history = history_of(con, study, subject)
         alike = "" if history else alike_in_warehouse(con, study, [plain_id(subject)]).in_words()
+        erased = [] if history else summary(erasures_of(con, "predictions"))
     if not history:
         words = [f"{subject} stands in no batch of {home.root}.", *([f"{alike}."] if alike else [])]
+        words += [f"{one}: whether they stood among them can no longer be told." for one in erased]
         raise click.ClickException("\n".join(words))
     if as_json:
         click.echo(json.dumps([vars(one) for one in history], indent=2, default=str))
@@ -311,6 +317,7 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     the one that was acted upon.
     """
     from poleng_assets.assets.monitoring import write_report
+    from poleng_assets.core.erasures import Erasures
     from poleng_assets.core.observation import recall, scoring_version
     from poleng_assets.core.performance import realised
     from poleng_assets.resources.registry import Registry
@@ -320,6 +327,9 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         raise click.ClickException(f"{home.root} has no warehouse yet: no batch was scored.")
     with reading(home) as con:
         number = version or scoring_version(con, batch)
+        erased = Erasures(con, "predictions").of(batch)
+        if number is None and erased:
+            raise click.ClickException(f"The scores of {batch} were {erased.in_words()}.")
         if number is None:
             raise click.ClickException(f"{batch} is not scored in {home.root}.")
         try:
@@ -430,6 +440,7 @@ def _batch_facts(row: BatchRow) -> dict[str, Any]:
         "current": row.current,
         "flagged": row.flagged,
         "list_from_version": row.issued,
+        "list_erased": row.erased,
     }
 
 
@@ -471,6 +482,8 @@ def _batch_table(rows: list[dict[str, Any]]) -> Table:
 def _contacts(row: dict[str, Any]) -> str:
     """Return how many people the batch's list has; where another version made it, which one did."""
     issued, version = row["list_from_version"], row["model_version"]
+    if row["list_erased"] and (row["current"] or issued == version):
+        return f"{row['contacts']:,}, erased" if row["contacts"] else "erased"
     if row["current"] and issued is None:
         return "no list yet" if row["flagged"] else "0"
     if issued == version:

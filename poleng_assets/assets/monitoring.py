@@ -50,6 +50,7 @@ def drift_report(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
+    from poleng_assets.core.erasures import Erasures
     from poleng_assets.core.issued_lists import list_stands
     from poleng_assets.core.observation import keep, observe, scoring_version
 
@@ -58,9 +59,9 @@ def drift_report(
         # The champion may have changed since: a report belongs to the version of the scores.
         version = scoring_version(con, batch)
         if version is None:
-            raise dg.Failure(
-                f"{batch} is not scored: materialise its predictions first.", allow_retries=False
-            )
+            erased = Erasures(con, "predictions").of(batch)
+            why = f"the scores were {erased.in_words()}" if erased else "materialise its predictions first"
+            raise dg.Failure(f"{batch} is not scored: {why}.", allow_retries=False)
         seen = observe(con, study, batch, witness(registry, version))
         path = write_report(landing.home, study, seen)
         keep(con, study, seen, context.run.run_id)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import duckdb
 
+from poleng_assets.core.erasures import Erasures
 from poleng_assets.core.reasons import without_withheld
 from poleng_assets.core.subject_ids import plain_id
 from poleng_assets.study import Study
@@ -32,6 +33,8 @@ class Scoring:
         list_number: of the batch's lists that name the person, made by this version; the newest, None when
             there is none.
         list_stands: whether that is the batch's newest list.
+        list_erased: when and by which rule rows of the batch's lists were erased, empty when none were, or
+            when this scoring put nobody on a list.
     """
 
     batch: str
@@ -48,12 +51,15 @@ class Scoring:
     promoted_because: str | None
     list_number: int | None = None
     list_stands: bool = False
+    list_erased: str = ""
 
     def in_words(self) -> str:
         """Tell it as an auditor would read it."""
         number = f" {self.list_number}" if (self.list_number or 1) > 1 else ""
         listed = f"put on the contact list{number} at {_time(self.listed_at)}"
-        if self.listed_at is None:
+        if self.listed_at is None and self.list_erased:
+            listed = f"the list was {self.list_erased}: whether they stood on it can no longer be told"
+        elif self.listed_at is None:
             listed = "not on a list"
         elif self.list_stands and not self.current:
             listed += ", which stands"
@@ -85,7 +91,7 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
             p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
             l.listed_at, nullif(l.remark, ''), nullif(l.reasons, ''),
             r.verdict, d.decided_at, d.reason, l.list_number, l.list_number IS NOT DISTINCT FROM (
-                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch)
+                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch), p.contact OR p.audit
         FROM predictions p
         LEFT JOIN ( -- a version may have made several lists of a batch
             SELECT batch, model_version, min(created_at) AS listed_at, arg_max(remark, list_number) AS remark,
@@ -97,10 +103,16 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
         WHERE p."{study.id}" = $subject ORDER BY p.scored_at""",  # noqa: S608
         {"subject": plain_id(subject)},
     ).fetchall()
+    lists = Erasures(con, "contact_lists")
+    told = []
+    for *row, wanted in rows:
+        one = Scoring(*row)
+        erased = lists.of(one.batch, one.scored_at) if wanted and one.listed_at is None else None
+        told.append(replace(one, list_erased=erased.in_words() if erased else ""))
     # Lists of earlier releases told more than the study shows today.
     return [
         replace(one, reasons=without_withheld(one.reasons, study) or None if one.reasons else None)
-        for one in (Scoring(*row) for row in rows)
+        for one in told
     ]
 
 

@@ -16,6 +16,7 @@ import duckdb
 import pandas as pd
 
 from poleng_assets.core.charts import Box, Chart, Mark, Scale, Segment, Tick, short
+from poleng_assets.core.erasures import Erasures
 from poleng_assets.core.figures import (
     COMPOSITION,
     DOMAIN_CLASSIFIER,
@@ -72,7 +73,12 @@ SELECT r.batch, r.model_version, r.verdict, r.rows, r.reported_at, r.estimated_a
     coalesce(r.trusted, false) AS trusted, c.batch IS NOT NULL AS current,
     coalesce(d.released, false) AS released
 FROM drift_reports r
-LEFT JOIN (SELECT DISTINCT batch, model_version FROM current_predictions) c USING (batch, model_version)
+LEFT JOIN (
+    SELECT DISTINCT batch, model_version FROM current_predictions
+    UNION ALL -- where retention has erased the scores, the newest report tells
+    SELECT batch, arg_max(model_version, reported_at) FROM drift_reports
+    WHERE batch NOT IN (SELECT batch FROM predictions) GROUP BY batch
+) c USING (batch, model_version)
 LEFT JOIN (
     SELECT batch, champion_version AS model_version, arg_max(kind, decided_at) = 'skip' AS released
     FROM decisions WHERE kind IN ('hold', 'skip') GROUP BY ALL
@@ -101,7 +107,8 @@ class Overview(NamedTuple):
             ``held``, ``alarm``, ``rows``, ``reported_at``, ``estimated_auc``, ``reference_auc``,
             ``outside_support``, ``flagged_share``, ``trusted``, ``reasons``, ``current``: whether the
             scores of this version are the ones that count, and ``released``: whether the list of a held
-            batch was made after all, with this version.
+            batch was made after all, with this version. ``list_erased``, which may be missing: when and by
+            which rule the list was erased, empty when it was not.
         performance: as the table of that name.
         alerts: ``batch``, ``model_version``, ``column_name`` and ``method`` of each figure that alerts;
             columns of the study, or those that ``core/figures.py`` names.
@@ -142,6 +149,9 @@ def load_overview(con: duckdb.DuckDBPyConnection, study: Study) -> Overview:
     reports, performance, alerts, promotions = (
         con.execute(sql).df() for sql in (REPORTS_SQL, PERFORMANCE_SQL, ALERTS_SQL, PROMOTIONS_SQL)
     )
+    lists = Erasures(con, "contact_lists")
+    erased = [lists.of(row.batch, row.reported_at.to_pydatetime()) for row in _records(reports)]
+    reports["list_erased"] = [one.in_words() if one else "" for one in erased]
     asked = alerts["column_name"].isin(column_titles(study))
     return Overview(reports, performance, alerts[asked].reset_index(drop=True), promotions)
 
@@ -169,6 +179,8 @@ def render_overview(
         promotions: of champions.
         made_at: with a time zone.
     """
+    if "list_erased" not in reports:
+        reports = reports.assign(list_erased="")
     reports = reports.assign(reported_at=pd.to_datetime(reports["reported_at"], utc=True))
     reports = reports.sort_values(["reported_at", "batch"], kind="stable").reset_index(drop=True)
     promotions = promotions.assign(decided_at=pd.to_datetime(promotions["decided_at"], utc=True))
@@ -261,9 +273,12 @@ def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
 
 
 def _list_in_short(row: Any) -> str:
-    if not row.held:
-        return ""
-    return "list held back, then made" if row.released else "list held back"
+    words = []
+    if row.held:
+        words.append("list held back, then made" if row.released else "list held back")
+    if row.list_erased:
+        words.append(f"list {row.list_erased}")
+    return "; ".join(words)
 
 
 def _figure(row: Any) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
+from poleng_assets.core.erasures import record_erasures
 from poleng_assets.core.forgetting import rows_erased
 from poleng_assets.core.ingestion import ROW_TABLES
 from poleng_assets.home import Kind
@@ -42,7 +43,8 @@ def erase_expired(
 ) -> Counter[str]:
     """Delete the rows that have been kept long enough; to be called inside a transaction.
 
-    ``ingested_files`` follows: a row that is erased is no longer kept or in quarantine.
+    ``ingested_files`` follows: a row that is erased is no longer kept or in quarantine. ``erasures`` tells of
+    each batch and file what went, when and by which rule, and nothing of a person.
 
     Args:
         con: of the warehouse.
@@ -54,6 +56,7 @@ def erase_expired(
         Rows erased, by table.
     """
     erased: Counter[str] = Counter()
+    keys = {"quarantine": "source", "field_study_rows": "field_study", "outcomes": "source"}
     kinds: dict[str, Kind] = {table: kind for kind, (table, _) in ROW_TABLES.items()}
     for table, since in _SINCE.items():
         days = getattr(policy, table)
@@ -82,6 +85,7 @@ def erase_expired(
             ).fetchall():
                 kind_name, _, name = source.partition("/")
                 rows_erased(con, kind_name, name, quarantined=rows)
+        record_erasures(con, table, keys.get(table, "batch"), condition, values, days, moment)
         gone = con.execute(
             f"""DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} rows WHERE {condition})
             RETURNING 1""",  # noqa: S608

@@ -73,6 +73,9 @@ CREATE TABLE IF NOT EXISTS performance (
 CREATE TABLE IF NOT EXISTS field_study_requests (
     requested_at TIMESTAMPTZ NOT NULL, batch VARCHAR NOT NULL, "{id}" VARCHAR NOT NULL,
     stratum VARCHAR NOT NULL, why VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS erasures (
+    table_name VARCHAR NOT NULL, name VARCHAR NOT NULL, rows BIGINT NOT NULL,
+    erased_at TIMESTAMPTZ NOT NULL, rule VARCHAR NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (
     decided_at TIMESTAMPTZ NOT NULL, kind VARCHAR NOT NULL, champion_version INTEGER,
     challenger_version INTEGER, reason VARCHAR NOT NULL, evidence JSON NOT NULL,
@@ -159,16 +162,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     Raises:
         StudyError: the id or the target has another name than when the warehouse was made.
     """
-    # Sensors and jobs load this module, and none of them makes a table.
-    from poleng_assets.core.contract import storage_types
-
-    columns = {table: storage_types(study, kind) for table, (_, kind) in _ROW_TABLES.items()}
-    made = [
-        f"CREATE TABLE IF NOT EXISTS {table} ({first}, {_listed(columns[table])})"
-        for table, (first, _) in _ROW_TABLES.items()
-    ]
-    fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS, _EARLIER_LISTS]
-    layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
+    made, columns, fixed, layout = _wanted(study)
     with transaction(con):
         con.execute(f"CREATE MACRO IF NOT EXISTS {_LAYOUT}() AS ''")
         # To ask for every column takes as long as to open the file, at each of a run's steps.
@@ -182,6 +176,29 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             con.execute(f"CREATE OR REPLACE MACRO {_LAYOUT}() AS '{layout}'")
         # Whatever there is: by a commit DuckDB gives back what a full disk left in the file.
         con.execute(CURRENT_PREDICTIONS)
+
+
+def lacks_nothing(con: duckdb.DuckDBPyConnection, study: Study) -> bool:
+    """Whether a warehouse has all tables and columns of this release and of the study."""
+    layout = _wanted(study)[-1]
+    macros = "SELECT count(*) FROM duckdb_functions() WHERE function_name = ?"
+    there = con.execute(macros, [_LAYOUT]).fetchall() != [(0,)]
+    return there and con.execute(f"SELECT {_LAYOUT}()").fetchall() == [(layout,)]
+
+
+def _wanted(study: Study) -> tuple[list[str], dict[str, dict[str, str]], list[str], str]:
+    """Return what makes the row tables, their columns, what makes the others, and the hash of all that."""
+    # Sensors and jobs load this module, and none of them makes a table.
+    from poleng_assets.core.contract import storage_types
+
+    columns = {table: storage_types(study, kind) for table, (_, kind) in _ROW_TABLES.items()}
+    made = [
+        f"CREATE TABLE IF NOT EXISTS {table} ({first}, {_listed(columns[table])})"
+        for table, (first, _) in _ROW_TABLES.items()
+    ]
+    fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS, _EARLIER_LISTS]
+    layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
+    return made, columns, fixed, layout
 
 
 def _listed(columns: Mapping[str, str]) -> str:

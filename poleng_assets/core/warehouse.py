@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from poleng_assets.core.tables import create_tables
+from poleng_assets.core.tables import create_tables, lacks_nothing
 from poleng_assets.study import Study
 
 PATIENCE_SECONDS = 60.0
@@ -68,7 +68,7 @@ class Warehouse:
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open an existing file for reading only.
+        """Open an existing file for reading only; what an earlier release lacks is made before.
 
         Raises:
             FileNotFoundError: there is none.
@@ -78,7 +78,16 @@ class Warehouse:
         if not self.path.exists():
             raise FileNotFoundError(self.path)
         with self._opened(read_only=True) as con:
-            yield con
+            # One that may not be written is read as it is.
+            current = lacks_nothing(con, self.study) or not os.access(self.path, os.W_OK)
+            if current:
+                yield con
+        if not current:
+            # Of an earlier release: what it lacks is made once, by whoever comes first.
+            with self.connect():
+                pass
+            with self._opened(read_only=True) as con:
+                yield con
 
     @contextmanager
     def _opened(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:

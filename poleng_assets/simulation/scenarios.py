@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import duckdb
 
 from poleng_assets.core.dropped_files import file_id, has_known_suffix
+from poleng_assets.core.erasures import Erasures
 from poleng_assets.home import Kind
 
 Scenario = Literal["clean", "drift", "full"]
@@ -51,6 +52,7 @@ class BatchRow:
     listed: int
     current: bool
     issued: int | None = None  # the version that the batch's newest list was made by
+    erased: str = ""  # when and by which rule the list's rows were erased
 
 
 def drops(data: Path, scenario: Scenario) -> list[Drop]:
@@ -96,18 +98,27 @@ def batch_rows(con: duckdb.DuckDBPyConnection, batches: Iterable[str] | None = N
             (SELECT count(*) FROM contact_lists l WHERE l.batch = r.batch
                 AND l.list_number = (SELECT max(list_number) FROM issued_lists made
                     WHERE made.batch = r.batch AND made.model_version = r.model_version)),
-            r.model_version = (SELECT any_value(model_version) FROM current_predictions c
-                WHERE c.batch = r.batch),
-            issued.model_version
+            coalesce(r.model_version = (SELECT any_value(model_version) FROM current_predictions c
+                WHERE c.batch = r.batch), -- where retention has erased the scores, the newest report tells
+                r.reported_at = max(r.reported_at) OVER (PARTITION BY r.batch)),
+            issued.model_version, issued.contacts, r.reported_at
         FROM drift_reports r LEFT JOIN performance realised
             ON realised.batch = r.batch AND realised.model_version = r.model_version
             AND realised.kind = 'realised' AND realised.metric = 'auc'
-        LEFT JOIN (SELECT batch, arg_max(model_version, list_number) AS model_version FROM issued_lists
+        LEFT JOIN (SELECT batch, arg_max(model_version, list_number) AS model_version,
+                arg_max(contacts, list_number) AS contacts FROM issued_lists
             GROUP BY batch) issued ON issued.batch = r.batch
         WHERE $wanted IS NULL OR list_contains($wanted, r.batch) ORDER BY r.reported_at""",
         {"wanted": wanted},
     ).fetchall()
-    return [BatchRow(*row) for row in found]
+    lists, rows = Erasures(con, "contact_lists"), []
+    for *facts, contacts, reported_at in found:
+        row = BatchRow(*facts)
+        erased = lists.of(row.batch, reported_at) if not row.listed else None
+        if erased:
+            row = replace(row, erased=erased.in_words(), listed=contacts or 0)
+        rows.append(row)
+    return rows
 
 
 def shortfalls(

@@ -13,11 +13,17 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from poleng_assets.core.erasures import erasures_of
+from poleng_assets.core.forgetting import erase as forget_person
+from poleng_assets.core.history import history_of
+from poleng_assets.core.overview import load_overview, render_overview
+from poleng_assets.core.person import Person
 from poleng_assets.core.retention import erase_expired
-from poleng_assets.core.tables import insert, transaction
+from poleng_assets.core.tables import insert, record_decision, transaction
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.retention import ClockInDoubt, apply, apply_retention, retention_schedule
+from poleng_assets.simulation.scenarios import batch_rows
 from poleng_assets.study import RetentionPolicy, Study
 from poleng_assets_tests.conftest import table_counts
 
@@ -111,7 +117,7 @@ def test_each_table_has_its_own_days(filled: Connection, table: str):
     asked = {table} | ({"batch_rows"} if table == "predictions" else set())
     assert set(erase(filled, keeping(None, **dict.fromkeys(asked, 50)))) == asked
     after = table_counts(filled)
-    assert {name for name in before if before[name] != after[name]} == asked
+    assert {name for name in before if before[name] != after[name]} == asked | {"erasures"}
 
 
 def test_without_days_everything_is_kept(filled: Connection):
@@ -307,3 +313,64 @@ def test_it_is_done_every_day_unasked():
     assert retention_schedule.job is apply_retention
     assert retention_schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert retention_schedule.cron_schedule == "17 3 * * *"
+
+
+# What is said of it afterwards
+
+
+def test_of_each_batch_and_file_it_is_written_down_what_went_when_and_by_which_rule(filled: Connection):
+    erase(filled, keeping(50))
+    told = filled.execute("SELECT table_name, name, rows, erased_at, rule FROM erasures").fetchall()
+    assert {(table, name) for table, name, *_ in told} == {
+        *((table, "old") for table in set(TABLES) - {"quarantine"}),
+        *(("quarantine", f"{kind}/old") for kind in ("batches", "field_studies", "outcomes")),
+    }
+    assert {(rows, at) for _, _, rows, at, _ in told} == {(1, TODAY)}
+    assert {rule for table, *_, rule in told if table == "contact_lists"} == {
+        "policies.retention.contact_lists: 50 days"
+    }
+
+
+def test_a_person_who_was_listed_is_told_that_the_list_was_erased(filled: Connection, study: Study):
+    erase(filled, keeping(None, contact_lists=50))
+    old, new = history_of(filled, study, "a")
+    words = "the list was erased on 2026-03-01, by policies.retention.contact_lists: 50 days"
+    assert f"{words}: whether they stood on it can no longer be told" in old.in_words()
+    assert "put on the contact list at" in new.in_words()
+
+
+def test_who_was_never_meant_for_a_list_is_still_said_to_be_on_none(filled: Connection, study: Study):
+    filled.execute("UPDATE predictions SET contact = false")
+    filled.execute("DELETE FROM contact_lists WHERE batch = 'new'")
+    erase(filled, keeping(None, contact_lists=50))
+    assert ["not on a list" in one.in_words() for one in history_of(filled, study, "a")] == [True, True]
+
+
+def test_a_list_that_was_delivered_and_erased_is_not_one_that_is_still_to_come(filled: Connection):
+    erase(filled, keeping(50, drift_reports=None))
+    rows = {row.batch: row for row in batch_rows(filled)}
+    assert rows["old"].erased == "erased on 2026-03-01, by policies.retention.contact_lists: 50 days"
+    assert rows["old"].current
+    assert rows["new"].erased == ""
+
+
+def test_the_page_of_all_batches_says_so_too(filled: Connection, study: Study):
+    erase(filled, keeping(50, drift_reports=None))
+    story = load_overview(filled, study)
+    page = render_overview(study, *story, made_at=TODAY)
+    assert page.count("list erased on 2026-03-01, by policies.retention.contact_lists: 50 days") > 0
+    assert story.reports.set_index("batch")["current"].to_dict() == {"old": True, "new": True}
+
+
+def test_what_an_earlier_release_erased_is_told_from_the_ledger(filled: Connection, study: Study):
+    filled.execute("DELETE FROM contact_lists WHERE batch = 'old'")
+    record_decision(filled, "retention", "kept as long", evidence={"rows": {"contact_lists": 1}})
+    old, _ = history_of(filled, study, "a")
+    assert "by policies.retention.contact_lists (an earlier release did not write down" in old.in_words()
+
+
+def test_nothing_that_was_erased_on_request_is_told(filled: Connection, study: Study):
+    with transaction(filled):
+        forget_person(filled, study, Person("a", study.id))
+    assert filled.execute("FROM erasures").fetchall() == []
+    assert erasures_of(filled, "predictions", "contact_lists") == []
