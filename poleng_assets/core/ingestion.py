@@ -21,6 +21,7 @@ from poleng_assets.core.contract import (
     check_rows,
     required_columns,
 )
+from poleng_assets.core.cut_off import refuse_if_cut_off
 from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.holdout import balance_holdout, draw_holdout, keep_duplicates_together
 from poleng_assets.core.parallel import one_ahead
@@ -111,6 +112,7 @@ def ingest(
                 read += chunk.rows.num_rows + len(chunk.malformed)
                 quarantined += checked.broken_rows + len(chunk.malformed)
                 _refuse_if_hopeless(con, study, kind, name, file, read, quarantined)
+            refuse_if_cut_off(con, study, table, key, name, file)
             repeated = _has_repeated_ids(con, study, kind, name)
         if repeated:
             quarantined += _set_repeated_ids_apart(con, study, kind, name)

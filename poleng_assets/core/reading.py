@@ -17,6 +17,7 @@ import codecs
 import csv
 import io
 import itertools
+import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ from poleng_assets.core.headers import blanks_follow, plain_name
 CHUNK = 100_000  # rows
 MAX_RECORD = 16 * 2**20  # bytes; also how much text is parsed at once
 MAX_LINE_KEPT = 2_000  # characters of a malformed row
+_LONGEST_VALUE = 2**12  # what is looked at of the last line
 _BLOCK = 2**22
 _MAX_PENDING = 64 * 2**20  # characters of malformed rows, kept until the sound rows before them are known
 _COMPRESSIONS = {".csv": None, ".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}
@@ -100,10 +102,12 @@ class OpenFile(ABC):
         columns: the plain names of all its columns, in order; one that stands twice does so here.
         ascii_only: the encoding was guessed (Windows-1252), so only ASCII characters can be trusted.
         rows_at_most: no fewer than there are data rows.
+        last_value: of a text whose last line has no end, what stands last; None when it surely is whole.
     """
 
     columns: list[str]
     ascii_only: bool = False
+    last_value: str | None = None
     rows_at_most: int
     _needed: list[str]
 
@@ -384,7 +388,7 @@ class _TextFile(OpenFile):
         utf8 = codecs.getincrementaldecoder("utf-8")()
         quotes = _Quotes(self._delimiter)
         to_skip, line_ends, self._has_rows = self._skip, 0, False
-        self._ends_with_line = False
+        self._ends_with_line, end = False, b""
         valid = True
         for block in self._ascii_compatible():
             if b"\0" in block:
@@ -400,6 +404,7 @@ class _TextFile(OpenFile):
             self._has_rows = self._has_rows or bool(data.strip())
             if block:  # a decoder's last one may be empty
                 self._ends_with_line = block.endswith((b"\n", b"\r"))
+                end = (end + block[-_LONGEST_VALUE:])[-_LONGEST_VALUE:]
         valid = valid and _decodes(utf8, b"", final=True)
         if not valid and self._mark:
             raise FileRefused(f"{self._path.name} says that it is UTF-8 and is not. Save it as UTF-8")
@@ -409,6 +414,10 @@ class _TextFile(OpenFile):
         # One that is never closed is left to Python, too, which says in which row it stands.
         self._quotes_are_plain = quotes.are_plain and not quotes.is_open
         self.rows_at_most = line_ends + 1
+        # What was packed has a checksum, and a closing quote ends a value.
+        if not self._ends_with_line and known_suffix(self._path.name) == ".csv" and not end.endswith(b'"'):
+            last_line = re.split(rb"[\r\n]", end)[-1]
+            self.last_value = last_line.rpartition(self._delimiter.encode())[2].decode("latin-1").strip()
 
     # Text: the rows
 

@@ -47,6 +47,7 @@ from poleng_assets.sensors import CHAMPION_ASSET, batch_arrivals, field_study_ar
 from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study import Study, load_study
+from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases
 from poleng_assets_tests.faults.quick_study import shipped, write_study
 
 ROWS = 100
@@ -399,6 +400,15 @@ def corpus(study: Study) -> list[Case]:
         *_bad_types(study),
         *_too_much(study),
         *_repetitions(),
+        *landing_cases(_case, _text, _parquet, Refused, Taken, Waits),
+        *cut_off_cases(study, _case, _text, Refused, Taken),
+        _case(
+            "the same name in capitals",
+            _text(),
+            Refused("by capitals only"),
+            file_name="CAPITALS.csv",
+            same_people_as="a name in small letters",
+        ),
     ]
 
 
