@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from poleng_assets.core.contract import FileRefused
 from poleng_assets.core.dropped_files import SUFFIXES, known_suffix
 from poleng_assets.core.headers import blanks_follow, plain_name
+from poleng_assets.core.parquet_bounds import TooMuchInside, refuse_long_value, rows_at_once
 
 CHUNK = 100_000  # rows
 MAX_RECORD = 16 * 2**20  # bytes; also how much text is parsed at once
@@ -261,23 +262,29 @@ class _ParquetFile(OpenFile):
             raise FileRefused(f"{path.name} has no columns")
         self.columns = [plain_name(name) for name in self._raw]
         self.rows_at_most = file.metadata.num_rows
-        # Every value takes a byte at least, however well a long run of them was packed.
-        if self.rows_at_most * len(self._needed) > max_bytes:
+        # Every value takes a byte at least, however well a long run of them was packed; and the pages unpack
+        # to as much as the file says, or it is damaged.
+        if max(self.rows_at_most * len(self._needed), self._unpacked()) > max_bytes:
             raise _too_large(path, max_bytes)
 
     def _chunks(self, wanted: list[tuple[int, str]]) -> Iterator[Chunk]:
         raw = [self._raw[place] for place, _ in wanted]
+        self._refuse_nested(wanted)
         read = size = 0
         try:
-            for batch in self._file.iter_batches(CHUNK, columns=raw):
+            at_once = rows_at_once(self._path, self._file.metadata, raw, CHUNK)
+            for batch in self._file.iter_batches(at_once, columns=raw):
                 rows = pa.Table.from_batches([batch]).select(raw).rename_columns([name for _, name in wanted])
                 size += _unpacked_bytes(rows)
                 if size > self._max_bytes:
                     raise _too_large(self._path, self._max_bytes)
+                _refuse_long_values(rows)
                 rows.validate(full=True)  # Arrow takes the text of a parquet file as it is, UTF-8 or not
                 numbers = np.arange(read + 1, read + 1 + rows.num_rows, dtype=np.int64)
                 read += rows.num_rows
                 yield Chunk(rows, numbers)
+        except TooMuchInside as error:
+            raise FileRefused(f"{self._path.name} is refused before it is unpacked: {error}") from error
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self._path, error) from error
         if read != self.rows_at_most:
@@ -285,6 +292,34 @@ class _ParquetFile(OpenFile):
                 f"{self._path.name} cannot be read as parquet: it says that it has {self.rows_at_most} rows, "
                 f"and has {read}"
             )
+
+    def _unpacked(self) -> int:
+        """Return what the pages of the needed columns take when they are unpacked, as the file says."""
+        footer = self._file.metadata
+        places = [
+            place
+            for place in range(footer.num_columns)
+            if plain_name(footer.schema.column(place).path.partition(".")[0]) in self._needed
+        ]
+        groups = map(footer.row_group, range(footer.num_row_groups))
+        return sum(group.column(place).total_uncompressed_size for group in groups for place in places)
+
+    def _refuse_nested(self, wanted: list[tuple[int, str]]) -> None:
+        """Refuse lists and the like before they are read: one row may hold any number of them."""
+        for place, name in wanted:
+            kind = self._file.schema_arrow.field(place).type
+            if pa.types.is_nested(kind):
+                raise FileRefused(
+                    f"the column {name} holds {kind}, not answers: they are codes, as numbers or text"
+                )
+
+
+def _refuse_long_values(rows: pa.Table) -> None:
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        for chunk in column.chunks:
+            values = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+            if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+                refuse_long_value(name, pc.max(pc.binary_length(values)).as_py() or 0)
 
 
 # Text: the first look

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poleng_assets.core.headers import blanks_follow, plain_name
+from poleng_assets.core.parquet_bounds import TooMuchInside, rows_at_once
 from poleng_assets.core.person import Person
 from poleng_assets.core.subject_ids import as_stored
 
@@ -72,7 +73,7 @@ def sift(path: Path, target: IO[bytes] | None, person: Person, answers: Collecti
         if path.name.endswith(".parquet"):
             return _sift_parquet(path, target, person, answers)
         return _sift_csv(path, target, person, answers)
-    except (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error) as error:
+    except (pa.ArrowException, TooMuchInside, OSError, EOFError, UnicodeError, csv.Error) as error:
         raise Unreadable(f"{path.name} cannot be read: {error}") from error
 
 
@@ -210,7 +211,8 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
             telling = [name for name in schema.names if plain_name(name) not in answers]
             if person.marks and _lacks_ids(file, person.column):
                 telling = schema.names
-            for chunk in file.iter_batches(CHUNK, columns=telling):
+            at_once = rows_at_once(path, file.metadata, telling, CHUNK, longest=None)
+            for chunk in file.iter_batches(at_once, columns=telling):
                 table_without(pa.Table.from_batches([chunk]), person, answers, found)
             return found
         codec = "snappy"
@@ -218,7 +220,8 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
             codec = file.metadata.row_group(0).column(0).compression
         codec = "none" if codec == "UNCOMPRESSED" else codec
         with pq.ParquetWriter(target, schema, compression=codec) as writer:
-            for chunk in file.iter_batches(CHUNK):
+            at_once = rows_at_once(path, file.metadata, schema.names, CHUNK, longest=None)
+            for chunk in file.iter_batches(at_once):
                 table = pa.Table.from_batches([chunk], schema)
                 writer.write_table(table_without(table, person, answers, found))
     return found
