@@ -19,6 +19,7 @@ from poleng_assets.home import Home
 from poleng_assets.jobs import ASSET_JOBS
 from poleng_assets.notifications import NOTIFICATIONS
 from poleng_assets.release import release_rows
+from poleng_assets.resources.fixed import fixed
 from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
 from poleng_assets.resources.registry import RegistryResource, mlflow_run
 from poleng_assets.resources.warehouse import WarehouseResource
@@ -48,15 +49,17 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
         # One process for a run: NannyML alone costs seconds to import, in each process anew.
         executor=dg.in_process_executor,
         resources={
-            "warehouse": WarehouseResource(path=str(home.warehouse)),
-            "landing": LandingResource(root=str(home.root), settle_seconds=settle_seconds),
-            "registry": RegistryResource(root=str(home.root)),
+            "warehouse": fixed(WarehouseResource(path=str(home.warehouse))),
+            "landing": fixed(LandingResource(root=str(home.root), settle_seconds=settle_seconds)),
+            "registry": fixed(RegistryResource(root=str(home.root))),
             "mlflow": mlflow_run.configured(
-                {
+                # A function: what stands here as it is would be a default, which a run may overwrite.
+                lambda _: {
                     "experiment_name": load_study().name,
                     "mlflow_tracking_uri": home.mlflow_uri,
                     "artifact_location": home.artifacts.as_uri(),
-                }
+                },
+                config_schema={},
             ),
         },
     )

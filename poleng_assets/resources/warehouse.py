@@ -13,6 +13,7 @@ import dagster as dg
 
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.instance import history_kept_open
+from poleng_assets.resources.fixed import refuse_environment
 from poleng_assets.runs import mark_process
 from poleng_assets.study import load_study
 
@@ -31,14 +32,15 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Warehouse]:
         """Give the plain warehouse that assets and the command line use alike.
 
-        Every job of the project uses it, so this is where a run says which process executes it, and keeps
-        its history open until its end.
+        Every job of the project uses it, so this is where a run says which process executes it, keeps its
+        history open until its end, and is refused when it wants to read secrets.
         """
         say = context.log.warning if context.log is not None else Warehouse.say
         warehouse = Warehouse(Path(self.path), load_study(), self.patience_seconds, say)
         if context.run is None or context.instance is None:
             yield warehouse
             return
+        refuse_environment(context.run.run_config)
         with history_kept_open(context.instance, context.run.run_id):
             mark_process(context.instance, context.run.run_id)
             yield warehouse

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -38,11 +39,35 @@ def test_mlflow_opens_on_the_home_and_writes_nothing_beside_it(tmp_path: Path):
         assert "<title>MLflow</title>" in page
         found = _answer(f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/registered-models/search", process)
         assert isinstance(json.loads(found), dict)
+        made_by_others = [_experiment(port, headers) for headers in (*FOREIGN, {})]
+        assert made_by_others == [403] * (len(FOREIGN) - 1) + [415, 200]
     finally:
         process.send_signal(signal.SIGINT)
         told, _ = process.communicate(timeout=30)
     assert f"POLENG_MLFLOW_URL=http://127.0.0.1:{port}" in told
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+JSON = {"Content-Type": "application/json"}
+FOREIGN = (
+    {"Origin": "http://evil.example"},
+    {"Origin": "http://localhost:8888"},  # MLflow itself lets every port of this machine in
+    {"Origin": "null"},
+    {"Host": "10.evil.example"},  # and what begins like a private network
+    {"Host": "192.168.0.evil.example"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"},
+    {"Content-Type": "text/plain"},
+)
+
+
+def _experiment(port: int, headers: dict[str, str]) -> int:
+    """Ask MLflow to make an experiment; return the status of its answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    body = json.dumps({"name": f"made with {sorted(headers.items())}"})
+    connection.request("POST", "/api/2.0/mlflow/experiments/create", body, JSON | headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def _answer(address: str, process: subprocess.Popen[str]) -> str:
