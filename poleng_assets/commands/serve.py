@@ -58,7 +58,7 @@ def serve(
     app = build_app(study, lambda: watch.seen, max_rows=max_rows, token=token)
     # Without a token, a browser of this machine may ask, and any web page that it shows asks by it.
     names = allowed_hosts(listening.getsockname()[1], host, allow_hosts)
-    guarded = app if token else Guard(app, Rules(names, pages=(), name="The server"))
+    guarded = app if token else Guard(app, Rules(names, pages=(), any_form=True, name="The server"))
     server = build_server(guarded, app.state.metrics.refuse_connection)
     console.print(f"Home {home.root}\nServing on {address_of(listening)}. Ctrl-C ends it.")
     watch.start()

@@ -133,7 +133,8 @@ def request_body(study: Study, max_rows: int) -> dict[str, Any]:
         **{feature.name: _question(feature) for feature in study.features},
     }
     one = {"type": "object", "properties": person, "required": study.feature_names}
-    some = {"type": "array", "items": one, "minItems": 1, "maxItems": max_rows}
+    # How many there may be is no matter of form: more of them are answered by 413, not by 422.
+    some = {"type": "array", "items": one, "minItems": 1, "description": f"At most {max_rows:,}."}
     content = {
         "type": "object",
         "properties": {

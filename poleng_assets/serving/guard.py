@@ -45,6 +45,7 @@ class Rules:
             all but those of ``data``.
         data: the first parts of paths that hold data or do something; no link of another page leads there.
         operations: paths that carry out what the query of an address says; by GET they are refused.
+        any_form: whether the application itself refuses methods and content types that it does not want.
         name: of the server, for its refusals.
     """
 
@@ -52,15 +53,20 @@ class Rules:
     pages: Collection[str] | None = None
     data: Collection[str] = ()
     operations: Collection[str] = ("/graphql",)
+    any_form: bool = False
     name: str = field(default="this server")
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not handed on: an HTTP status, and words that repeat nothing of the request."""
+    """Why a request is not handed on: an HTTP status, and words that repeat nothing of the request.
+
+    ``allow`` names the methods that would be, of a request with another one.
+    """
 
     status: int
     words: str
+    allow: str = ""
 
 
 class Guard:
@@ -84,7 +90,9 @@ class Guard:
             # Before it is accepted: the server below answers the handshake with 403.
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.words[:120]})
             return
-        answer = JSONResponse({"detail": refusal.words}, refusal.status)
+        answer = JSONResponse(
+            {"detail": refusal.words}, refusal.status, {"Allow": refusal.allow} if refusal.allow else None
+        )
         await answer(scope, receive, _with_headers(send))
 
 
@@ -195,13 +203,13 @@ def _foreign_page(scope: Scope, headers: _Headers, rules: Rules) -> Refusal | No
 
 
 def _not_plain(scope: Scope, headers: _Headers, rules: Rules) -> Refusal | None:
-    if scope["type"] != "http":
+    if scope["type"] != "http" or rules.any_form:
         return None
     method = scope["method"]
     if method not in (*READING, *CHANGING):
-        return Refusal(405, "it knows no such method; other web pages are not to ask it")
+        return Refusal(405, "it knows no such method", allow=", ".join((*READING, *CHANGING)))
     if method in READING and scope["path"] in rules.operations and scope["query_string"]:
-        return Refusal(405, "GraphQL is carried out by POST only, not by an address")
+        return Refusal(405, "GraphQL is carried out by POST only, not by an address", allow="POST")
     # By itself, this keeps out the forms and scripts of older browsers that say nothing of who asks: a page
     # may send JSON to another server only if that allows it.
     if method == "POST" and headers("content-type").partition(";")[0].strip().lower() != "application/json":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,6 +242,22 @@ def test_a_header_that_stands_twice_is_refused(name: str):
     assert judged("POST", "/graphql", pairs) == 400
 
 
+def test_an_application_that_refuses_methods_itself_is_asked_for_its_own_pages_only():
+    own = replace(RULES, any_form=True, pages=())
+    scope: Scope = {"type": "http", "path": "/predict", "method": "POST", "query_string": b""}
+    host = (b"host", HOST.encode())
+    assert judge({**scope, "headers": [host]}, own) is None
+    for foreign in (
+        (b"origin", b"null"),
+        (b"sec-fetch-site", b"same-site"),
+        (b"referer", b"http://evil.example"),
+    ):
+        assert judge({**scope, "headers": [host, foreign]}, own) is not None
+    assert judge({**scope, "headers": [(b"host", b"evil.example:3000")]}, own) is not None
+    link = [host, *((name.encode(), value.encode()) for name, value in FOREIGN_LINK.items())]
+    assert judge({**scope, "method": "GET", "path": "/model", "headers": link}, own) is not None
+
+
 def test_names_that_a_server_is_allowed():
     assert allowed_hosts(80, "::1") >= {"localhost", "localhost:80", "[::1]", "[::1]:80"}
     assert allowed_hosts(3000, "192.0.2.7") >= {"192.0.2.7:3000", "localhost:3000"}
@@ -278,6 +295,8 @@ def test_a_refusal_says_what_to_do_and_repeats_nothing_of_the_request(
     assert "--allow-host" in answer.text
     assert "evil" not in answer.text + caplog.text
     assert "Dagster's UI refused a request" in caplog.text
+    assert client.options("/graphql").headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE"
+    assert client.get("/graphql?query=x").headers["allow"] == "POST"
 
 
 def test_no_answer_lets_another_page_read_or_show_it(client: TestClient):
