@@ -225,6 +225,10 @@ class PromotionPolicy(_Strict):
     max_population_log_loss_loss: float = Field(ge=0)
     max_group_log_loss_loss: float = Field(ge=0)
     min_group_rows: int = Field(ge=2)
+    # Studies of earlier releases do not have them: groups that are passed over are named, and refuse nobody.
+    min_group_selection_rate: Share = 0.05
+    min_group_recall: Share = 0.1
+    refuse_passed_over: bool = False
     confidence: float = Field(gt=0.5, lt=1)
     resamples: int = Field(ge=100)
     seed: int = Field(ge=0)

@@ -168,6 +168,7 @@ def _plotted(seen: "Observation", check: str) -> dict[str, float]:
 
 def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
     from poleng_assets.core.distance_picture import distance_picture
+    from poleng_assets.core.passed_over import passed_over
 
     figures, judgement = seen.figures, seen.judgement
     lines = [f"- {'**acted upon:** ' if one.acts else ''}{escaped(one.words)}" for one in judgement.reasons]
@@ -184,6 +185,10 @@ def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
         "share_flagged": round(figures.flagged_share, 4),
         "drifted_columns": len(judgement.drifted_columns),
         "estimate_trusted": figures.trust.trusted,
+        "passed_over": "; ".join(
+            one.in_words() for one in passed_over(seen.contacts, study.policies.promotion)
+        )
+        or "nobody",
     }
     for one in figures.estimates:
         metadata[f"estimated_{one.metric}"] = round(one.value, 4)

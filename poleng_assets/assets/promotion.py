@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from poleng_assets.core.model import Model
+    from poleng_assets.core.passed_over import GroupContacts
     from poleng_assets.core.promotion import Gate
     from poleng_assets.core.shadow import Scored, Shadow
 
@@ -50,6 +51,7 @@ def champion(
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
     """The version that serves: the challenger when it is truly better, else the one that served before."""
+    from poleng_assets.core.passed_over import in_words
     from poleng_assets.core.promotion import promoted, reason
 
     study = warehouse.study
@@ -61,10 +63,12 @@ def champion(
         # Who cannot score cannot be compared with: the challenger is judged like a first champion, and
         # anew if it was taken back before.
         fault = registry.fault(serving) if serving else ""
+        verdict: list[Gate] = []
+        neglected: list[GroupContacts] = []
         earlier = None if fault else _earlier_decision(con, contender, serving)
         if earlier is not None:
             # A run that died after its decision runs again; a version that was taken back stays so.
-            verdict, (won, why) = [], earlier
+            (won, why) = earlier
             shadow_words = "Nothing was scored: this version is not judged again."
         else:
             rival = None if fault else serving
@@ -74,8 +78,11 @@ def champion(
             for words in [one.in_words() for one in shadows] or [shadow_words]:
                 context.log.info(words)
             contestants = [contender, rival] if rival else [contender]
-            verdict = _gates(con, study, contestants, mine, theirs)
+            verdict, neglected = _gates(con, study, contestants, mine, theirs)
             won, why = promoted(verdict), reason(verdict)
+            if words := in_words(neglected, study.policies.promotion):
+                context.log.warning(f"Version {contender.version} {words}")
+                why = f"{why}; flagged: it {words}"
             if fault:
                 why = f"{why}; judged like a first champion, because {fault}"
             record_decision(
@@ -84,6 +91,7 @@ def champion(
                 why,
                 evidence={
                     "gates": [vars(gate) for gate in verdict],
+                    "passed_over": [vars(one) for one in neglected],
                     "shadow": [one.evidence() for one in shadows],
                     "field_studies": contender.field_studies,
                     "challenger": contender.version,
@@ -101,6 +109,7 @@ def champion(
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
     told = _metadata(contender, serves, verdict, won, why, shadow_words)
+    told["passed_over"] = "; ".join(one.in_words() for one in neglected) or "nobody"
     # What is wrong with the one that served before is known by now.
     broken = registry.fault(contender) if won else fault
     if serves is None:
@@ -127,9 +136,13 @@ def _gates(
     contestants: list[ModelVersion],
     mine: "Model",
     theirs: "Model | None",
-) -> "list[Gate]":
-    """Score both contestants afresh on the same frozen holdout, and put the scores to the gates."""
-    from poleng_assets.core.promotion import Holdout, contest
+) -> "tuple[list[Gate], list[GroupContacts]]":
+    """Score both contestants afresh on the same frozen holdout, and put the scores to the gates.
+
+    Also return the groups that the challenger's rule passes over.
+    """
+    from poleng_assets.core.passed_over import group_questions
+    from poleng_assets.core.promotion import Holdout, contest, groups_passed_over
     from poleng_assets.core.words import groups_in_words
 
     rows = _holdout_rows(con, study, contestants)
@@ -137,15 +150,12 @@ def _gates(
         target=rows[study.target.name].to_numpy(),
         population=rows["field_study"].to_numpy(zero_copy_only=False),
         groups=groups_in_words(study, rows, study.protected),
+        contacted=groups_in_words(study, rows, group_questions(study)),
     )
-    score = mine.score(rows)
-    return contest(
-        holdout,
-        score,
-        theirs.score(rows) if theirs else None,
-        mine.rule.decide(score),
-        study.policies.promotion,
-    )
+    score, policy = mine.score(rows), study.policies.promotion
+    flagged = mine.rule.decide(score)
+    gates = contest(holdout, score, theirs.score(rows) if theirs else None, flagged, policy)
+    return gates, groups_passed_over(holdout, flagged, policy) if rows.num_rows else []
 
 
 def _shadows(con: duckdb.DuckDBPyConnection, study: Study, mine: "Model", theirs: "Model") -> "list[Shadow]":

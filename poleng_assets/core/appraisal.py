@@ -141,10 +141,10 @@ def appraise(model: Model, study: Study, training: pa.Table, holdout: pa.Table) 
     target = holdout[study.target.name].to_numpy()
     score = model.score(holdout)
     contact = model.rule.decide(score)
-    varies_by = study.policies.training.varies_by
+    by = [study.policies.training.varies_by, study.policies.overseer.compare_within]
     populations = {
         "Field study": holdout["field_study"].to_numpy(zero_copy_only=False),
-        **groups_in_words(study, holdout, [varies_by] if varies_by else []),
+        **groups_in_words(study, holdout, dict.fromkeys(name for name in by if name)),
     }
     least = study.policies.promotion.min_group_rows
     explained = holdout.take(np.linspace(0, len(score) - 1, min(len(score), EXPLAINED_ROWS)).astype(int))

@@ -18,13 +18,10 @@ import numpy as np
 import pandas as pd
 
 from poleng_assets.core.promotion import calibration_error
-
-Interval = tuple[float, float]
+from poleng_assets.core.shares import NO_ANSWER, OTHERS, Interval, wilson_interval
 
 CALIBRATION_BINS = 10
 TOP_SHARE = 0.1
-NO_ANSWER = "no answer"
-OTHERS = "others, too few each"
 GROUP_COLUMNS = (
     "property",
     "value",
@@ -219,22 +216,6 @@ def evaluate_groups(
             rows.append({"property": name, "value": OTHERS, "rows": left_out})
     numbers = dict.fromkeys(GROUP_COLUMNS[3:], float)
     return pd.DataFrame(rows, columns=list(GROUP_COLUMNS)).astype({"rows": int, **numbers})
-
-
-def wilson_interval(hits: float, rows: int) -> Interval:
-    """Return the 95 % interval of a share (Wilson 1927), which holds for few rows and near 0 and 1.
-
-    Args:
-        hits: number of rows that count, from 0 to ``rows``.
-        rows: number of rows; without any, both ends are NaN.
-    """
-    if rows == 0:
-        return math.nan, math.nan
-    share, spread = hits / rows, _Z**2 / rows
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    # Rounding must not put an end beyond the share itself.
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def _group_figures(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict[str, float]:

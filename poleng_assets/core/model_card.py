@@ -18,6 +18,7 @@ import pandas as pd
 
 from poleng_assets.core.evaluation import OTHERS, Interval
 from poleng_assets.core.pages import template
+from poleng_assets.core.passed_over import contacts_in_table, passed_over
 from poleng_assets.core.plots import BARS_SHOWN, CAPTIONS, as_data_uri
 from poleng_assets.core.proxies import shown_proxies
 from poleng_assets.core.reasons import shown_questions
@@ -143,6 +144,7 @@ def render_model_card(card: ModelCard) -> str:
             if name in card.figures and name in ("auc", "precision", "recall", "flagged_share")
         ],
         confusion=_confusion(card.figures),
+        passed_over=_passed_over(card),
         worst_groups=worst_groups(card.protected_groups, card.figures, titles),
         worst_populations=worst_groups(card.populations, card.figures, titles),
         group_tables=[
@@ -244,6 +246,13 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
         f"Contacted least are {_name(least, titles)}: {_contacted(least)}."
     )
     return sentences
+
+
+def _passed_over(card: ModelCard) -> list[str]:
+    """Return in words the groups that the contact rule passes over, each of them once."""
+    policy = card.study.policies.promotion
+    counted = [*contacts_in_table(card.protected_groups), *contacts_in_table(card.populations)]
+    return list(dict.fromkeys(group.in_words() for group in passed_over(counted, policy)))
 
 
 def _first(shown: pd.DataFrame, column: str, largest: bool = False) -> pd.Series:

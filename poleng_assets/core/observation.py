@@ -7,7 +7,7 @@ are known by then, of any version that scored the batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from poleng_assets.core.drift import measure_batch
 from poleng_assets.core.figures import BatchFigures
 from poleng_assets.core.ledger import is_decided
 from poleng_assets.core.model import Model
+from poleng_assets.core.passed_over import GroupContacts, contacts_of_batch
 from poleng_assets.core.performance import Realised, realised, record_realised_performance
 from poleng_assets.core.report import render_report
 from poleng_assets.core.tables import record_decision, replace, stamp, transaction
@@ -55,6 +56,7 @@ class Observation:
         figures: of the batch.
         judgement: of the overseer.
         realised: None as long as no outcome is known.
+        contacts: how often people of each group are contacted.
     """
 
     batch: str
@@ -64,6 +66,7 @@ class Observation:
     figures: BatchFigures
     judgement: Judgement
     realised: Realised | None
+    contacts: Sequence[GroupContacts] = ()
 
     def page(self, study: Study) -> str:
         """Return the report as one self-contained HTML page."""
@@ -78,6 +81,7 @@ class Observation:
             self.scored,
             realised=known.estimates if known else (),
             realised_respondents=known.respondents if known else 0,
+            contacts=self.contacts,
         )
 
 
@@ -106,7 +110,8 @@ def observe(con: duckdb.DuckDBPyConnection, study: Study, batch: str, witness: W
     )
     outcomes = realised(con, study, batch, version, witness.reference)
     judgement = judge(figures, study, _past(con, batch, version), outcomes.losses if outcomes else ())
-    return Observation(batch, version, witness.reference, scored, figures, judgement, outcomes)
+    by_group = contacts_of_batch(con, study, batch, version)
+    return Observation(batch, version, witness.reference, scored, figures, judgement, outcomes, by_group)
 
 
 def was_kept(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> bool:
@@ -147,6 +152,7 @@ def recall(
         _FIGURES.validate_json(figures),
         _JUDGEMENT.validate_json(judgement),
         outcomes,
+        contacts_of_batch(con, study, batch, version),
     )
 
 

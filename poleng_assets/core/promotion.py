@@ -23,6 +23,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from poleng_assets.core.passed_over import GroupContacts, contacts_by_group, in_words, passed_over
 from poleng_assets.study import PromotionPolicy
 
 
@@ -51,15 +52,17 @@ class Holdout:
         target: 0 or 1, shape (n,).
         population: the field study of each row, shape (n,).
         groups: for each protected property, the value of each row in words, shape (n,).
+        contacted: for each property whose groups a rule must not pass over, the same.
     """
 
     target: np.ndarray
     population: np.ndarray
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    contacted: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` when a column has another length than the target."""
-        for name, values in {"population": self.population, **self.groups}.items():
+        for name, values in {"population": self.population, **self.groups, **self.contacted}.items():
             if len(values) != len(self.target):
                 raise ValueError(f"{name} has {len(values)} rows, the target {len(self.target)}")
 
@@ -91,6 +94,8 @@ def contest(
         words = f"{share:.1%} of its scores on the holdout are no probabilities"
         return [Gate("can be judged", False, words, {"unusable_share": float(share)})]
     sane = sanity_gates(holdout, challenger, flagged, policy)
+    if policy.refuse_passed_over:
+        sane.append(passing_over_gate(holdout, flagged, policy))
     return sane if champion is None else [*contest_gates(holdout, challenger, champion, policy), *sane]
 
 
@@ -343,6 +348,31 @@ def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolic
         _finite(
             **{"flagged_share": everybody, **{f"{name}: flagged_share": s for name, s in shares.items()}}
         ),
+    )
+
+
+def groups_passed_over(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> list[GroupContacts]:
+    """Return the groups of the holdout that a rule passes over, field studies among them.
+
+    Args:
+        holdout: the judging rows, n of them.
+        flagged: whom the model would contact by its own rule, bool, shape (n,).
+        policy: of the study.
+    """
+    groups = {"Field study": holdout.population, **(holdout.contacted or holdout.groups)}
+    return passed_over(contacts_by_group(groups, flagged, holdout.target), policy)
+
+
+def passing_over_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
+    """Refuse a rule that passes over a group; only studies that ask for it have this gate."""
+    groups = groups_passed_over(holdout, flagged, policy)
+    figures = {f"{one.property}: {one.value}: contacted": one.contacted / one.rows for one in groups}
+    figures |= {f"{one.property}: {one.value}: rows": float(one.rows) for one in groups}
+    return Gate(
+        "passes nobody over",
+        not groups,
+        in_words(groups, policy) or "contacts people of every group that is large enough to be judged",
+        _finite(**figures),
     )
 
 

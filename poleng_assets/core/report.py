@@ -31,6 +31,7 @@ from poleng_assets.core.figures import (
 )
 from poleng_assets.core.model_card import FIGURES
 from poleng_assets.core.pages import template
+from poleng_assets.core.passed_over import GroupContacts, passed_over
 from poleng_assets.core.verdict import QUIET, Judgement
 from poleng_assets.study import Study
 
@@ -108,6 +109,7 @@ def render_report(
     *,
     realised: Sequence[Estimate] = (),
     realised_respondents: int = 0,
+    contacts: Sequence[GroupContacts] = (),
     champion_since: datetime | None = None,
     made_at: datetime | None = None,
 ) -> str:
@@ -123,6 +125,7 @@ def render_report(
         scored: the measured rows of the batch, with features and ``score``.
         realised: performance with the outcomes that have arrived.
         realised_respondents: people whose outcome is known.
+        contacts: how often people of each group are contacted.
         champion_since: when this version began to serve.
         made_at: now, when None.
     """
@@ -142,6 +145,8 @@ def render_report(
         auc=figures.estimate("auc"),
         realised_auc=next((e for e in realised if e.metric == "auc"), None),
         realised_respondents=realised_respondents,
+        groups=_groups(contacts, study),
+        passed_over=[one.in_words() for one in passed_over(contacts, study.policies.promotion)],
         sought=study.target.codes[study.target.positive],
         performance=_performance(figures.estimates, realised),
         performance_chart=performance_chart(
@@ -161,6 +166,35 @@ def render_report(
         champion_since=champion_since.astimezone(UTC) if champion_since else None,
         made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
+
+
+@dataclass(frozen=True)
+class ContactedGroup:
+    """How often people of a group are contacted, in words; an alert when the rule passes them over."""
+
+    title: str
+    value: str
+    rows: str
+    contacted: str
+    found: str
+    alert: bool
+
+
+def _groups(contacts: Sequence[GroupContacts], study: Study) -> list[ContactedGroup]:
+    """Return the groups that are large enough to tell of; figures of a few people would tell about them."""
+    policy = study.policies.promotion
+    return [
+        ContactedGroup(
+            one.property,
+            one.value,
+            f"{one.rows:,}",
+            f"{one.contacted / one.rows:.1%}",
+            f"{(one.found or 0) / one.sought:.1%}" if one.sought else "",
+            one.is_passed_over(policy),
+        )
+        for one in contacts
+        if one.rows >= policy.min_group_rows
+    ]
 
 
 _DRAWN = ("auc", "accuracy", "precision", "recall")
