@@ -209,15 +209,33 @@ def _rows_kept(metadata: dict[str, Any], whom: str) -> str:
     return f"{kept} ({apart:,} more in quarantine)" if apart else kept
 
 
+def _before(metadata: dict[str, Any]) -> str:
+    """Return what came before, to stand behind what came; events of earlier releases do not tell it."""
+    before = metadata.get("what_came_before", "nothing")
+    return "" if before == "nothing" else f"; {before}"
+
+
+def _about_outcomes(metadata: dict[str, Any]) -> str:
+    return str(metadata.get("what_they_met", f"{metadata['dagster/row_count']:,} outcomes"))
+
+
+def _about_performance(metadata: dict[str, Any]) -> str:
+    batches = metadata["batches"]
+    if not batches:
+        return "no score to compare them with yet"
+    return f"compared with the scores of {batches:,} batch{'' if batches == 1 else 'es'}"
+
+
 _SAYINGS: dict[str, Any] = {
-    "field_studies": lambda m: f"{_rows_kept(m, 'labelled rows')} taken in",
+    "field_studies": lambda m: f"{_rows_kept(m, 'labelled rows')} taken in{_before(m)}",
     "training_data": lambda m: m["reason"],
     "challenger": _about_challenger,
     "champion": _about_champion,
-    "batches": lambda m: _rows_kept(m, "respondents"),
+    "batches": lambda m: f"{_rows_kept(m, 'respondents')}{_before(m)}",
     "predictions": lambda m: f"scored by version {m['model_version']}",
     "drift_report": lambda m: f"{m['verdict']}{', held' if m['held'] else ''}",
     "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
     "contact_list": _about_list,
-    "realised_performance": lambda m: "outcomes compared with the scores",
+    "outcomes": _about_outcomes,
+    "realised_performance": _about_performance,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import dagster as dg
 import duckdb
@@ -23,8 +23,11 @@ from poleng_assets.resources.landing import FileChanged, Landing, TakenCopy
 if TYPE_CHECKING:
     from poleng_assets.core.accounting import Account
     from poleng_assets.core.ingestion import Ingested
+    from poleng_assets.study import Study
 
 ROWS_ACCOUNTED_FOR = "every_row_is_kept_or_in_quarantine"
+NOBODY_CAME_BEFORE = "nobody_came_before"
+PEOPLE_ARE_KNOWN = "people_stand_in_batches"
 
 
 class ArrivalConfig(dg.Config):
@@ -42,6 +45,25 @@ def rows_check(kind: Kind) -> dg.AssetCheckSpec:
         ROWS_ACCOUNTED_FOR,
         asset=kind,
         description="Rows in the file = rows in the warehouse + rows in quarantine.",
+    )
+
+
+def nobody_before_check(kind: Kind) -> dg.AssetCheckSpec:
+    """Declare the check that no answers of a file came with an earlier one, and nobody is listed already."""
+    return dg.AssetCheckSpec(
+        NOBODY_CAME_BEFORE,
+        asset=kind,
+        description="Nobody stands in an earlier file with the same answers, or on a contact list already.",
+    )
+
+
+def people_known_check() -> dg.AssetCheckSpec:
+    """Declare the check that outcomes are of people who stand in batches, spelled as they are there."""
+    return dg.AssetCheckSpec(
+        PEOPLE_ARE_KNOWN,
+        asset="outcomes",
+        description="Some people of the file stand in a batch, and none seems to stand there in another "
+        "spelling.",
     )
 
 
@@ -94,11 +116,17 @@ def take_in(
                 learned_from = data_hash(con, kind, result.name)
                 people = composition(con, study, kind, result.name)
                 stands = kind == "batches" and list_stands(con, result.name)
+                met = _met_before(con, study, kind, result.name)
         if reason:
             _refuse(context, kind, path, copy, reason, landing)
         kept = landing.keep(kind, copy, result.name, new=not result.already) if copy else path
         told = _taken_in(context, result, counted, kept, learned_from, people)
-        yield told._replace(metadata={**(told.metadata or {}), "list_stands": stands})
+        for warning in met.warnings:
+            context.log.warning(f"{result.name}: {warning}")
+        yield told._replace(
+            metadata={**(told.metadata or {}), "list_stands": stands, **met.metadata},
+            check_results=[*(told.check_results or []), met.check],
+        )
         if copy and (why := landing.remove(copy)):
             context.log.warning(why)
 
@@ -127,6 +155,60 @@ def _check_at_the_door(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCo
     known = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
     if problem := clash_problem(dropped_as, (name_and_number(one)[0] for (one,) in known)):
         raise FileRefused(problem)
+
+
+class _Met(NamedTuple):
+    """What a file met in the warehouse: to be told, to be warned of, and whether it is as it should be."""
+
+    metadata: dict[str, Any]
+    warnings: list[str]
+    check: dg.AssetCheckResult
+
+
+def _met_before(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Met:
+    """Look whom a file shares with those before it; of outcomes, whom of the batches they are about."""
+    from poleng_assets.core.outcomes_met import outcomes_met, waiting_in_another_spelling
+    from poleng_assets.core.repeats import shared_with_earlier
+
+    if kind == "outcomes":
+        met = outcomes_met(con, study, name)
+        figures: dict[str, Any] = {
+            "read": met.read,
+            "matched": met.matched,
+            "unknown": met.unknown,
+            "corrected": met.corrected,
+            "conflicting": met.conflicting,
+            "repeated": met.repeated,
+            "known_before": met.known_before,
+            "in_several_batches": met.in_several_batches,
+            "in_another_spelling": met.strangers.alike,
+            "batches": ", ".join(met.batches) or "none",
+        }
+        warned = [met.in_words()] if not met.in_order or met.conflicting else []
+        severity = dg.AssetCheckSeverity.WARN if met.matched else dg.AssetCheckSeverity.ERROR
+        check = dg.AssetCheckResult(
+            passed=met.in_order, check_name=PEOPLE_ARE_KNOWN, severity=severity, metadata=figures
+        )
+        return _Met({**figures, "what_they_met": met.in_words()}, warned, check)
+    shared = shared_with_earlier(con, study, kind, name)
+    figures = {
+        "came_before": shared.people,
+        "came_before_with_the_same_answers": shared.same_answers,
+        "same_answers_under_other_ids": shared.under_other_ids,
+        "on_a_contact_list_already": shared.listed,
+        "set_aside": shared.set_aside,
+    }
+    warned = [shared.in_words()] if shared.files else []
+    waiting = waiting_in_another_spelling(con, study, name) if kind == "batches" else None
+    if waiting is not None and waiting.alike:
+        warned.append(f"of the outcomes that wait for their batch, {waiting.in_words()}")
+    check = dg.AssetCheckResult(
+        passed=not shared.repeats,
+        check_name=NOBODY_CAME_BEFORE,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=figures,
+    )
+    return _Met({**figures, "what_came_before": "; ".join(warned) or "nothing"}, warned, check)
 
 
 def _landing_file(landing: Landing, kind: Kind, file: str, partition: str) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
+from poleng_assets.assets.arrival import ArrivalConfig, nobody_before_check, rows_check, take_in
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.partitions import field_study_partitions
 from poleng_assets.resources.landing import Landing
@@ -17,7 +17,7 @@ from poleng_assets.resources.warehouse import WAREHOUSE_POOL
     kinds={"duckdb"},
     owners=["team:survey"],
     pool=WAREHOUSE_POOL,
-    check_specs=[rows_check("field_studies")],
+    check_specs=[rows_check("field_studies"), nobody_before_check("field_studies")],
 )
 def field_studies(
     context: dg.AssetExecutionContext,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
-from poleng_assets.assets.arrival import ArrivalConfig, rows_check, take_in
+from poleng_assets.assets.arrival import ArrivalConfig, people_known_check, rows_check, take_in
 from poleng_assets.assets.monitoring import write_report
 from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.core.warehouse import Warehouse
@@ -27,7 +27,7 @@ PERFORMANCE_HOLDS = "performance_holds"
     kinds={"duckdb"},
     owners=["team:survey"],
     pool=WAREHOUSE_POOL,
-    check_specs=[rows_check("outcomes")],
+    check_specs=[rows_check("outcomes"), people_known_check()],
 )
 def outcomes(
     context: dg.AssetExecutionContext,

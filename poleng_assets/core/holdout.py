@@ -42,8 +42,8 @@ def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Non
     The outcome depends on the rows of this study, not on their order and not on other studies. Because
     it depends on all of them, the same id may be drawn otherwise in another study: for ids and answers
     that stand in an earlier one, :func:`keep_duplicates_together` has the last word. To be called inside
-    the transaction that inserted the rows, all of them as training rows, once those that are not kept
-    are gone.
+    the transaction that inserted the rows, as training rows (or set aside already, see
+    ``core/repeats.py``), once those that are not kept are gone.
 
     Args:
         con: of the warehouse.
@@ -59,7 +59,7 @@ def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Non
             SELECT _row FROM (
                 SELECT row_number AS _row,
                     row_number() OVER (ORDER BY {listed}, sha256('holdout:' || "{study.id}")) AS _place
-                FROM field_study_rows WHERE field_study = $name
+                FROM field_study_rows WHERE field_study = $name AND part <> 'set_aside'
             )
             WHERE floor(_place * $share + $start) > floor((_place - 1) * $share + $start)
         )""",  # noqa: S608
@@ -110,6 +110,7 @@ def keep_duplicates_together(con: duckdb.DuckDBPyConnection, study: Study, name:
         f"""UPDATE field_study_rows SET part = settled._part FROM (
             WITH _rows AS (
                 SELECT *, field_study <> $name AND part <> 'set_aside' AS _frozen FROM field_study_rows
+                WHERE field_study <> $name OR part <> 'set_aside'
             ), _asked AS (
                 SELECT *,
                     min(part) FILTER (_frozen) OVER _same_id AS _by_id,

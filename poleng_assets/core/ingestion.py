@@ -24,19 +24,14 @@ from poleng_assets.core.contract import (
 from poleng_assets.core.cut_off import refuse_if_cut_off
 from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.holdout import balance_holdout, draw_holdout, keep_duplicates_together
+from poleng_assets.core.outcomes_met import LATER_ROW, refuse_if_nobody_is_met
 from poleng_assets.core.parallel import one_ahead
 from poleng_assets.core.reading import Chunk, Malformed, OpenFile, open_file
-from poleng_assets.core.tables import in_little_memory, insert, replace, stamp, transaction
+from poleng_assets.core.repeats import refuse_if_known, set_aside_repeats
+from poleng_assets.core.tables import ROW_TABLES, in_little_memory, insert, replace, stamp, transaction
 from poleng_assets.core.versions import place
 from poleng_assets.home import Kind
 from poleng_assets.study import Study
-
-# For each kind of file: its table, and the column that holds the file's name.
-ROW_TABLES: dict[Kind, tuple[str, str]] = {
-    "batches": ("batch_rows", "batch"),
-    "field_studies": ("field_study_rows", "field_study"),
-    "outcomes": ("outcomes", "source"),
-}
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,9 @@ def ingest(
         confirm: called before what was read is committed. When it raises, nothing is.
 
     Raises:
-        FileRefused: the file cannot be read, breaks the contract, has no rows, or repeats the content
-            of a file of another name. Nothing was written.
+        FileRefused: the file cannot be read, breaks the contract, has no rows, repeats the content of a
+            file of another name or the rows of any earlier one (``core/repeats.py``), or has outcomes of
+            nobody who stands in a batch (``core/outcomes_met.py``). Nothing was written.
     """
     digest = content_hash(path)
     name = name or id_of(con, kind, path, digest)
@@ -114,19 +110,26 @@ def ingest(
                 _refuse_if_hopeless(con, study, kind, name, file, read, quarantined)
             refuse_if_cut_off(con, study, table, key, name, file)
             repeated = _has_repeated_ids(con, study, kind, name)
-        if repeated:
-            quarantined += _set_repeated_ids_apart(con, study, kind, name)
+        later = _set_repeated_ids_apart(con, study, kind, name) if repeated else 0
+        # A correction further down is no fault of a file of outcomes.
+        _refuse_if_too_broken(
+            con, study, kind, name, read, quarantined + (later if kind != "outcomes" else 0)
+        )
+        quarantined += later
+        fingerprint = refuse_if_known(con, study, kind, name)
         if kind == "outcomes":
             find_batches(con, study, name)
-        _refuse_if_too_broken(con, study, kind, name, read, quarantined)
+            refuse_if_nobody_is_met(con, study, name)
         if kind == "field_studies":
             # Of the rows that are kept, after the last chunk: a stratum, and people with the same answers,
             # may stand anywhere in the file.
+            set_aside_repeats(con, study, name)
             draw_holdout(con, study, name)
             keep_duplicates_together(con, study, name)
             balance_holdout(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
-        insert(con, "ingested_files", _file_row(kind, result, stamp(con, "ingested_files", "ingested_at")))
+        taken_in = _file_row(kind, result, stamp(con, "ingested_files", "ingested_at"))
+        insert(con, "ingested_files", taken_in.assign(rows_fingerprint=fingerprint))
         if confirm is not None:
             confirm()
     return result
@@ -213,19 +216,23 @@ def _has_repeated_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, 
 
 
 def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
-    """Keep the first row of each id of a file; later ones go to quarantine. Return how many."""
+    """Keep one row of each id of a file; the others go to quarantine. Return how many.
+
+    The first one stays, but of outcomes the last: there, a row further down is a correction.
+    """
     table, key = ROW_TABLES[kind]
     features = [f'"{column}"' for column in study.feature_names] if kind != "outcomes" else []
     target = [f'"{study.target.name}"'] if kind != "batches" else []
     payload = ", ".join(f"{column} := {column}" for column in [f'"{study.id}"', *features, *target])
+    order, reason = ("DESC", LATER_ROW) if kind == "outcomes" else ("ASC", "the id stands in an earlier row")
     repeated = f"""SELECT row_number FROM {table} WHERE {key} = ?
-        QUALIFY row_number() OVER (PARTITION BY "{study.id}" ORDER BY row_number) > 1"""  # noqa: S608
+        QUALIFY row_number() OVER (PARTITION BY "{study.id}" ORDER BY row_number {order}) > 1"""  # noqa: S608
     con.execute(
         f"""INSERT INTO quarantine BY NAME
-        SELECT ? AS source, row_number, ? AS column_name, 'the id stands in an earlier row' AS reason,
+        SELECT ? AS source, row_number, ? AS column_name, ? AS reason,
             to_json(struct_pack({payload}))::VARCHAR AS payload
         FROM {table} WHERE {key} = ? AND row_number IN ({repeated})""",  # noqa: S608
-        [_source(kind, name), study.id, name, name],
+        [_source(kind, name), study.id, reason, name, name],
     )
     removed = con.execute(
         f"DELETE FROM {table} WHERE {key} = ? AND row_number IN ({repeated}) RETURNING row_number",  # noqa: S608

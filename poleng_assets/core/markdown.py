@@ -57,10 +57,9 @@ def frame_as_table(frame: pd.DataFrame, *, align: Sequence[str] | None = None) -
         if is_text:
             shown.isetitem(place, [_cell(value) for value in frame.iloc[:, place]])
     how: dict[str, Any] = {"colalign": align} if align and len(frame) else {}
-    # Left alone, tabulate reads the code 032 as the number 32.
-    return str(
-        shown.to_markdown(index=False, disable_numparse=[n for n, text in enumerate(texts) if text], **how)
-    )
+    # Left alone, tabulate reads the code 032 as the number 32. Of no rows, it knows no columns.
+    as_text = [n for n, text in enumerate(texts) if text and len(frame)]
+    return str(shown.to_markdown(index=False, disable_numparse=as_text, **how))
 
 
 def _cell(value: Any) -> str:

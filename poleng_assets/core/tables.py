@@ -28,12 +28,20 @@ if TYPE_CHECKING:
 MEGABYTES_OF_A_STREAM = 40
 MEGABYTES_OF_A_COLUMN = 2
 
+# For each kind of file: its table, and the column that holds the file's name.
+ROW_TABLES: dict[Kind, tuple[str, str]] = {
+    "batches": ("batch_rows", "batch"),
+    "field_studies": ("field_study_rows", "field_study"),
+    "outcomes": ("outcomes", "source"),
+}
+
 _FIXED_TABLES = """
 CREATE TABLE IF NOT EXISTS ingested_files (
     kind VARCHAR NOT NULL, name VARCHAR NOT NULL, content_hash VARCHAR NOT NULL,
     rows_read BIGINT NOT NULL, rows_kept BIGINT NOT NULL, rows_quarantined BIGINT NOT NULL,
     ignored_columns VARCHAR NOT NULL, ingested_at TIMESTAMPTZ NOT NULL, rows_erased BIGINT DEFAULT 0,
     data_hash VARCHAR, -- of the data since rows were released; before, they are what the file is
+    rows_fingerprint VARCHAR, -- of the rows in any order and format (core/repeats.py)
     PRIMARY KEY (kind, name));
 CREATE TABLE IF NOT EXISTS refused_files (
     kind VARCHAR NOT NULL, file VARCHAR NOT NULL, content_hash VARCHAR NOT NULL, rows BIGINT,
@@ -96,6 +104,7 @@ _ROW_TABLES: dict[str, tuple[str, Kind]] = {
 _NEW_COLUMNS = """
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_erased BIGINT DEFAULT 0;
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS data_hash VARCHAR;
+ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_fingerprint VARCHAR;
 ALTER TABLE predictions ADD COLUMN IF NOT EXISTS audit BOOLEAN DEFAULT false;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS held BOOLEAN;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS alarm BOOLEAN;
