@@ -304,6 +304,10 @@ def _refuse_unfinished(
                 continue
             if path.suffix == ".part" and not path.name.startswith(".") and _bytes_hold(path, person):
                 raise NotNow(f"{path} is still being copied, and holds this person: wait until it is whole.")
+            if path.suffix == ".taken" and _holds_somewhere(path, person):
+                raise NotNow(
+                    f"{path} was set aside while it was taken in: say `poleng settle` first, then this again."
+                )
             if (kind, content_hash(path)) in known and _holds(home, study, path, person):
                 raise NotNow(
                     f"{path} was taken in and not archived yet: say `poleng settle` first, then this again."

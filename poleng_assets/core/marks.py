@@ -32,7 +32,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _JOINED_BY = (",", ";", "\t", "|", ", ", "; ", " | ", '","', '";"', "', '")
 _NUMBER = re.compile(r"(?<![\w.])\d?\.\d{6,}(?![\w.])")
 _SCORES = ("score", "prediction")
-_WIDE = ("utf-16-le", "utf-16-be")
+ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be")
 
 Answers = tuple[int | None, ...]
 
@@ -59,19 +59,20 @@ class Marks:
         features = len(self.study.features)
         return min(features, max(FEWEST, (features + 1) // 2))
 
-    def in_bytes(self, content: bytes) -> bool:
+    def in_bytes(self, content: bytes, encodings: Sequence[str] = ENCODINGS) -> bool:
         """Whether the answers stand side by side, or the exact score, in bytes; quick."""
-        if any(one in content for one in self._joined):
+        if any(one in content for code in encodings for one in self._joined[code]):
             return True
         return any(
             self._is_score(token)
-            for literal, encoding in self._score_literals
-            for token in _tokens_at(content, literal, encoding)
+            for code in encodings
+            for literal in self._score_literals[code]
+            for token in _tokens_at(content, literal, code)
         )
 
     def in_text(self, text: str) -> bool:
         """Whether a text holds the answers, in a table or an object, or the exact score."""
-        return self.in_bytes(text.encode("utf-8", "surrogatepass")) or any(self._rows_of_text(text))
+        return self._in_line(text) or any(True for _ in self._rows_of_text(text))
 
     def in_table(self, table: pa.Table) -> bool:
         """Whether a row of a table has the answers or the exact score, and no other person's id."""
@@ -125,9 +126,12 @@ class Marks:
         lines = text.splitlines(keepends=True)
         theirs = set(self._rows_of_text(text))
         for number, line in enumerate(lines):
-            if number in theirs or self.in_bytes(line.encode("utf-8", "surrogatepass")):
+            if number in theirs or self._in_line(line):
                 lines[number] = ERASED + line[len(line.rstrip("\r\n")) :]
         return "".join(lines)
+
+    def _in_line(self, text: str) -> bool:
+        return self.in_bytes(text.encode("utf-8", "surrogatepass"), ENCODINGS[:1])
 
     # Objects
 
@@ -224,27 +228,27 @@ class Marks:
             return text.lstrip("'") == self.study.feature(name).label(code)
 
     @cached_property
-    def _joined(self) -> list[bytes]:
-        """The answers as they stand side by side in a line without a header, if they are enough."""
+    def _joined(self) -> dict[str, list[bytes]]:
+        """The answers side by side, as in a line without a header, if they are enough; by encoding."""
         texts = [
             sign.join("" if code is None else str(code) for code in answers)
             for answers in self.answers
             if sum(code is not None for code in answers) >= 2 * FEWEST
             for sign in _JOINED_BY
         ]
-        return [text.encode(code) for text in texts for code in ("utf-8", *_WIDE)]
+        return {encoding: [text.encode(encoding) for text in texts] for encoding in ENCODINGS}
 
     # Scores
 
     @cached_property
-    def _score_literals(self) -> list[tuple[bytes, str]]:
-        found = set()
+    def _score_literals(self) -> dict[str, list[bytes]]:
+        """How the scores begin behind their zero, by encoding."""
+        texts = set()
         for score, decimals in self.scores.items():
             text = f"{score:.17f}"
             # The number cut off, and rounded, at the first place that tells.
-            starts = {text[: 2 + decimals], f"{score:.{decimals}f}"}
-            found |= {(one[1:].encode(code), code) for one in starts for code in ("utf-8", *_WIDE)}
-        return sorted(found)
+            texts |= {text[1 : 2 + decimals], f"{score:.{decimals}f}"[1:]}
+        return {encoding: [text.encode(encoding) for text in sorted(texts)] for encoding in ENCODINGS}
 
     def _is_score(self, token: str) -> bool:
         match = _NUMBER.fullmatch(token)
@@ -252,7 +256,7 @@ class Marks:
             return False
         decimals = len(token.partition(".")[2])
         return any(
-            decimals >= least and abs(float(token) - score) <= 0.51 * 10.0**-decimals + 1e-16
+            decimals >= least and abs(float(token) - score) <= 0.51 * 10.0**-decimals + 3e-16
             for score, least in self.scores.items()
         )
 
@@ -334,8 +338,8 @@ def _tokens_at(content: bytes, literal: bytes, encoding: str) -> Iterator[str]:
     while at >= 0:
         text = content[at : at + 24 * width].decode(encoding, "ignore")
         digits = re.match(r"\.\d+(?![\w.])", text)
-        before = content[max(0, at - width) : at].decode(encoding, "ignore")
-        earlier = content[max(0, at - 2 * width) : max(0, at - width)].decode(encoding, "ignore")
-        if digits and not (before.isdigit() and (earlier.isdigit() or before != "0")):
+        # Zeros between are the other halves of letters, whichever order their bytes have.
+        before = content[max(0, at - 8) : at].replace(b"\0", b"")[-2:].decode("latin-1")
+        if digits and (not before[-1:].isdigit() or (before[-1:] == "0" and not before[:-1].isdigit())):
             yield f"0{digits[0]}"
         at = content.find(literal, at + 1)

@@ -22,6 +22,7 @@ RECOGNISABLE = 6
 # id than ``b-123`` and ``a-b-12``. A line break that is written out (JSON) begins a word.
 _BEFORE = r"(?:(?<!\w)(?<!\w[.\-])|(?<=\\[nrt]))"
 _XML_ESCAPE = re.compile("(_x[0-9a-fA-F]{4}_)")
+_WIDE_LETTER = re.compile(rb"x")
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _AFTER = r"(?!\w)(?![.\-]\w)"
 
@@ -92,8 +93,9 @@ class Person:
     def bytes_pattern(self) -> re.Pattern[bytes]:
         """Finds the id as a word in bytes, in the encodings that a file may have."""
         words = [_BEFORE.encode() + re.escape(one) + _AFTER.encode() for one in self._in_bytes("utf-8")]
-        # Letters beside it are two bytes there, and the one next to it is zero: words cannot be told apart.
-        words += [re.escape(one) for code in _WIDE for one in self._in_bytes(code)]
+        for code in _WIDE:
+            before, after = _wide_ends(code)
+            words += [before + re.escape(one) + after for one in self._in_bytes(code)]
         return re.compile(b"|".join(words))
 
     @cached_property
@@ -121,3 +123,13 @@ class Person:
     def _in_bytes(self, encoding: str) -> set[bytes]:
         errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
         return {one.encode(encoding, errors) for one in self.spellings}
+
+
+def _wide_ends(encoding: str) -> tuple[bytes, bytes]:
+    """Return what must not stand before and behind a word where a letter takes several bytes, as patterns."""
+    letter, sign = (
+        _WIDE_LETTER.sub(rb"[%s]" % kind, re.escape("x".encode(encoding)))
+        for kind in (rb"0-9A-Za-z_", rb".\-")
+    )
+    before = b"(?<!%s)(?<!%s%s)" % (letter, letter, sign)
+    return before, b"(?!%s)(?!%s%s)" % (letter, sign, letter)

@@ -33,7 +33,7 @@ LIMIT = 256 * 2**20
 DEEPEST = 6
 _BLOCK = 2**16
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}={0,2}")
-_LINE_BREAK = re.compile(rb"(?:\\[rn]|\s){1,8}")
+_LINE_BREAK = re.compile(rb"\s{1,8}")
 # So long are the lines at least that base64 is broken into.
 _BROKEN_AT = 40
 _ZIP, _PARQUET, _ARROW, _SQLITE = b"PK\x03\x04", b"PAR1", b"ARROW1", b"SQLite format 3\0"
@@ -363,6 +363,8 @@ def _parts_of_zstd(content: bytes) -> Iterator[bytes]:
 
 def _runs(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield begin and end of what may be base64, its broken lines put together."""
+    # In JSON a line break is two signs, of which one is a letter.
+    content = content.replace(b"\\n", b"\n\n").replace(b"\\r", b"\n\n")
     begin = stop = -1
     for match in _BASE64.finditer(content):
         gap = content[stop : match.start()] if begin >= 0 else b""
