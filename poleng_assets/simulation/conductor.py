@@ -10,12 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
 
-from poleng_assets.home import KINDS, Home
+from poleng_assets.home import KINDS
 from poleng_assets.instance import history_kept_open
 from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import bury_dead_runs, this_process, words_of
@@ -82,8 +81,8 @@ class Conductor:
         Args:
             since: when there was something to do for the last time, as ``time.monotonic`` counts.
         """
-        resource = (self.defs.resources or {})["landing"]
-        landing = Landing(Home(Path(resource.root)), resource.settle_seconds)
+        with dg.build_resources({"landing": (self.defs.resources or {})["landing"]}, self.instance) as made:
+            landing: Landing = made.landing
         rests = [rest for kind in KINDS if (rest := landing.look(kind).seconds)]
         if not rests or time.monotonic() - since + min(rests) > PATIENCE_FACTOR * landing.settle_seconds:
             return False
