@@ -24,7 +24,7 @@ from poleng_assets.core.contract import (
 from poleng_assets.core.cut_off import refuse_if_cut_off
 from poleng_assets.core.dropped_files import content_hash, file_id
 from poleng_assets.core.holdout import balance_holdout, draw_holdout, keep_duplicates_together
-from poleng_assets.core.outcomes_met import LATER_ROW, refuse_if_nobody_is_met
+from poleng_assets.core.outcomes_met import EARLIER_ROW, LATER_ROW, refuse_if_nobody_is_met
 from poleng_assets.core.parallel import one_ahead
 from poleng_assets.core.reading import Chunk, Malformed, OpenFile, open_file
 from poleng_assets.core.repeats import refuse_if_known, set_aside_repeats
@@ -224,7 +224,7 @@ def _set_repeated_ids_apart(con: duckdb.DuckDBPyConnection, study: Study, kind: 
     features = [f'"{column}"' for column in study.feature_names] if kind != "outcomes" else []
     target = [f'"{study.target.name}"'] if kind != "batches" else []
     payload = ", ".join(f"{column} := {column}" for column in [f'"{study.id}"', *features, *target])
-    order, reason = ("DESC", LATER_ROW) if kind == "outcomes" else ("ASC", "the id stands in an earlier row")
+    order, reason = ("DESC", LATER_ROW) if kind == "outcomes" else ("ASC", EARLIER_ROW)
     repeated = f"""SELECT row_number FROM {table} WHERE {key} = ?
         QUALIFY row_number() OVER (PARTITION BY "{study.id}" ORDER BY row_number {order}) > 1"""  # noqa: S608
     con.execute(

@@ -17,7 +17,9 @@ from poleng_assets.core.subject_ids import EXAMPLES, Strangers, known_ids, near_
 from poleng_assets.core.versions import name_and_number
 from poleng_assets.study import Study
 
-# Why a row of outcomes is in quarantine that another row of the same file corrects.
+# Why a row is in quarantine beside which another one of the same person counts: of batches and field studies
+# the first, of outcomes the last.
+EARLIER_ROW = "the id stands in an earlier row"
 LATER_ROW = "a later row of the same person counts"
 # From this share of the unknown people on, known ones in another spelling are no accident.
 _SURELY_ALIKE = 0.5

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from poleng_assets.core.contract import FileRefused, required_columns
+from poleng_assets.core.outcomes_met import EARLIER_ROW, LATER_ROW
 from poleng_assets.core.subject_ids import plain_id
 from poleng_assets.core.tables import ROW_TABLES
 from poleng_assets.core.versions import name_and_number
@@ -269,9 +270,14 @@ def _news_in_quarantine(
 
 
 def _broken_rows(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Counter[str]:
-    """Count the rows of a file in quarantine by what they hold, however its format writes that."""
+    """Count the rows of a file in quarantine by what they hold, however its format writes that.
+
+    Rows that stand there because another one of the same person counts are no news.
+    """
     found = con.execute(
-        "SELECT any_value(payload) FROM quarantine WHERE source = ? GROUP BY row_number", [f"{kind}/{name}"]
+        f"""SELECT any_value(payload) FROM quarantine WHERE source = ?
+        AND reason NOT IN ('{EARLIER_ROW}', '{LATER_ROW}') GROUP BY row_number""",  # noqa: S608
+        [f"{kind}/{name}"],
     ).fetchall()
     return Counter(
         json.dumps({column: _plain(value, column == study.id) for column, value in sorted(cells.items())})

@@ -48,6 +48,7 @@ from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study import Study, load_study
 from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases
+from poleng_assets_tests.faults.corpus_rows import repeated_cases
 from poleng_assets_tests.faults.quick_study import shipped, write_study
 
 ROWS = 100
@@ -108,7 +109,8 @@ class Case:
 
     ``write`` gets the path, the study and ``ROWS`` labelled people of its own (ids as text, everything
     else as ``Int64``), so that no two cases have the same content unless they mean to. ``version`` is
-    the id of a file whose name is taken.
+    the id of a file whose name is taken. ``by_functions``: it follows on another case, and needs no run of
+    Dagster to be told from it.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Case:
     expected: Refused | Taken | Waits
     same_people_as: str = ""
     version: str = ""
+    by_functions: bool = False
 
     @property
     def id(self) -> str:
@@ -402,6 +405,7 @@ def corpus(study: Study) -> list[Case]:
         *_repetitions(),
         *landing_cases(_case, _text, _parquet, Refused, Taken, Waits),
         *cut_off_cases(study, _case, _text, Refused, Taken),
+        *repeated_cases(study, _case, _text, _parquet, Refused, Taken),
         _case(
             "the same name in capitals",
             _text(),
@@ -1597,13 +1601,15 @@ def run_corpus(
         door = _Door.over(home, study, instance)
         people = corpus_people(study)
         chosen = cases or corpus(study)
-        followed = {case.same_people_as for case in chosen}
+        followed = {case.same_people_as for case in chosen if not case.by_functions}
         return [
             _run(
                 door,
                 case,
                 case.people(people),
-                by_run=number % one_run_in == 0 or case.follows or case.name in followed,
+                by_run=number % one_run_in == 0
+                or (case.follows and not case.by_functions)
+                or case.name in followed,
             )
             for number, case in enumerate(chosen)
         ]
