@@ -8,6 +8,8 @@ import csv
 import dagster as dg
 
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.home import KINDS, Kind
+from poleng_assets.jobs import ARCHIVE_CHECK
 from poleng_assets.partitions import batch_partitions
 from poleng_assets.resources.landing import Landing
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
@@ -30,6 +32,39 @@ def every_contact_stands_in_the_list(
         passed=not missing and not too_many,
         metadata={"missing": len(missing), "too_many": len(too_many)},
     )
+
+
+def _archive_check(kind: Kind) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=kind,
+        name=ARCHIVE_CHECK,
+        pool=WAREHOUSE_POOL,
+        description="Each archived file has the hash that it had when it was taken in, or since a person was "
+        "erased from it; none is gone before its time.",
+    )
+    def check(
+        warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
+    ) -> dg.AssetCheckResult:
+        from poleng_assets.core.archive import compare_archive
+        from poleng_assets.core.tables import now
+
+        keep_days = warehouse.study.policies.retention.archive
+        with warehouse.connect() as con:
+            found = compare_archive(con, kind, landing.home.archive(kind), now(), keep_days)
+        return dg.AssetCheckResult(
+            passed=found.sound,
+            metadata={
+                "compared": found.compared,
+                "differ": ", ".join(found.differ) or "none",
+                "gone": ", ".join(found.gone) or "none",
+                "cannot_be_compared": ", ".join(found.unknown) or "none",
+            },
+        )
+
+    return check
+
+
+archive_checks = [_archive_check(kind) for kind in KINDS]
 
 
 def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tuple[set[str], set[str]]:

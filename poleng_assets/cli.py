@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.table import Table
 
+from poleng_assets.commands.archive import check_archive
 from poleng_assets.commands.backup import backup, restore
 from poleng_assets.commands.clock import clock
 from poleng_assets.commands.dev import dev
@@ -501,7 +502,19 @@ def _dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {shlex.quote(str(home.root))}"
 
 
-for command in (backup, clock, dev, forget, mlflow, notify, quarantine, restore, retention, serve):
+for command in (
+    backup,
+    check_archive,
+    clock,
+    dev,
+    forget,
+    mlflow,
+    notify,
+    quarantine,
+    restore,
+    retention,
+    serve,
+):
     main.add_command(command)
 
 

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poleng_assets.backup import backups_made
+from poleng_assets.core.archive import note_rewritten
 from poleng_assets.core.compaction import write_anew
 from poleng_assets.core.contact_list import read_list
 from poleng_assets.core.dropped_files import SUFFIXES, content_hash, file_id
@@ -168,6 +169,9 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
                 )
             with transaction(con):
                 result.warehouse = erase(con, study, person)
+                for kind in KINDS:
+                    folder = home.archive(kind)
+                    note_rewritten(con, kind, [one.path for one in result.files if one.path.parent == folder])
                 if result.any:
                     _record(con, result)
         alone.con = None

@@ -2,15 +2,26 @@
 
 import dagster as dg
 
+from poleng_assets.home import KINDS
+
 RETRAIN_JOB = "retrain_and_promote"
 LINE_TAG = "poleng/line"  # dagster.yaml lets one run of a line go at a time, first come, first served
 
+ARCHIVE_CHECK = "archive_holds_what_was_taken_in"
+_ARCHIVE_CHECKS = [dg.AssetCheckKey(dg.AssetKey(kind), ARCHIVE_CHECK) for kind in KINDS]
+
+
+def _arrival(first: str, *others: str) -> dg.AssetSelection:
+    """Select what is made of a dropped file, without reading the whole archive again for each."""
+    return dg.AssetSelection.assets(first, *others) - dg.AssetSelection.checks(*_ARCHIVE_CHECKS)
+
+
 ingest_field_study = dg.define_asset_job(
-    "ingest_field_study", selection=["field_studies"], description="Take a field study in."
+    "ingest_field_study", selection=_arrival("field_studies"), description="Take a field study in."
 )
 process_batch = dg.define_asset_job(
     "process_batch",
-    selection=["batches", "predictions", "drift_report", "contact_list", "overview"],
+    selection=_arrival("batches", "predictions", "drift_report", "contact_list", "overview"),
     description="Take a batch in, score it, judge it, and make its list unless it is held.",
     tags={LINE_TAG: "batches"},
 )
@@ -26,7 +37,7 @@ release_batch = dg.define_asset_job(
 )
 ingest_outcomes = dg.define_asset_job(
     "ingest_outcomes",
-    selection=["outcomes", "realised_performance", "overview"],
+    selection=_arrival("outcomes", "realised_performance", "overview"),
     description="Take labels in and measure how good the scores were.",
 )
 draw_overview = dg.define_asset_job(
@@ -46,7 +57,14 @@ request_field_study = dg.define_asset_job(
     description="Say whom to interview next, when the overseer wants labels and has none.",
 )
 
+check_archive = dg.define_asset_job(
+    "check_archive",
+    selection=dg.AssetSelection.checks(*_ARCHIVE_CHECKS),
+    description="Compare every archived file with the hash that it had when it was taken in.",
+)
+
 ASSET_JOBS = [
+    check_archive,
     ingest_field_study,
     process_batch,
     score_batch,

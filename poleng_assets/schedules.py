@@ -44,4 +44,13 @@ def weekly_retraining(
     )
 
 
-SCHEDULES = [retention_schedule, weekly_retraining]
+archive_schedule = dg.ScheduleDefinition(
+    name="daily_archive_check",
+    job=jobs.check_archive,
+    cron_schedule="29 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compares every night each archived file with the hash that it had when it was taken in.",
+)
+
+SCHEDULES = [retention_schedule, weekly_retraining, archive_schedule]
