@@ -151,12 +151,7 @@ def status(as_json: bool, home_folder: Path | None) -> None:
         console.print(_next_step(home, facts["landing"]))
     if facts["clock_in_doubt"]:
         console.print(f"[red]The clock is in doubt:[/red] {facts['clock_in_doubt']}.")
-    for kind, names in facts["landing"].items():
-        if names:
-            console.print(f"Waiting in landing/{kind}: {', '.join(map(in_one_line, names))}")
-    for kind, names in facts["rejected"].items():
-        if names:
-            console.print(f"Refused, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
+    _show_folders(facts)
     if facts["quarantined_rows"]:
         console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
     if facts["batches"]:
@@ -164,6 +159,19 @@ def status(as_json: bool, home_folder: Path | None) -> None:
     for words in sorted({row["list_erased"] for row in facts["batches"] if row["list_erased"]}):
         batches = {row["batch"]: None for row in facts["batches"] if row["list_erased"] == words}
         console.print(f"Contact lists of {', '.join(batches)}: {words}.")
+
+
+def _show_folders(facts: dict[str, Any]) -> None:
+    """Tell what waits, what is left alone and what was refused."""
+    for kind, names in facts["landing"].items():
+        if names:
+            console.print(f"Waiting in landing/{kind}: {', '.join(map(in_one_line, names))}")
+    for kind, left in facts["landing_left_alone"].items():
+        for name, why in left.items():
+            console.print(f"Left alone in landing/{kind}: {in_one_line(name)}: {in_one_line(why)}")
+    for kind, names in facts["rejected"].items():
+        if names:
+            console.print(f"Refused, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
 
 
 def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
@@ -380,16 +388,27 @@ def _status(home: Home) -> dict[str, Any]:
 
     champion = Registry(home, load_study()).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
     quarantined = _query(home, "SELECT count(DISTINCT (source, row_number)) FROM quarantine")
+    looks = {kind: _look(home, kind) for kind in get_args(Kind)}
     return {
         "home": str(home.root),
         "champion_version": champion.version if champion else None,
         "champion_in_doubt": _champion_in_doubt(home, champion.version if champion else None),
-        "landing": {kind: _names(home.landing(kind)) for kind in get_args(Kind)},
+        "landing": {kind: [path.name for path in looks[kind][0]] for kind in get_args(Kind)},
+        "landing_left_alone": {kind: looks[kind][1] for kind in get_args(Kind)},
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
         "quarantined_rows": quarantined[0][0] if quarantined else 0,
         "clock_in_doubt": _clock_in_doubt(home),
         "batches": [_batch_facts(row) for row in _all_batch_rows(home)],
     }
+
+
+def _look(home: Home, kind: Kind) -> tuple[list[Path], dict[str, str]]:
+    """Return the files that wait in landing, and what nothing can be done with, each with why."""
+    landing = _landing(home)
+    left = landing.look(kind).left
+    if trouble := landing.try_out(kind):
+        left = {f"landing/{kind}": trouble}
+    return [path for path in landing.waiting(kind) if path.name not in left], left
 
 
 def _champion_in_doubt(home: Home, alias: int | None) -> str:

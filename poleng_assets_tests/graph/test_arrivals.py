@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -116,7 +117,7 @@ def test_an_export_that_goes_on_while_the_file_is_read_is_taken_in_whole_and_onc
     path.write_text(first_rows(text, 100))
     check = ingestion.check_columns
 
-    def meanwhile(*arguments: object) -> object:
+    def meanwhile(*arguments: Any) -> list[str]:
         path.write_text(text)
         monkeypatch.setattr(ingestion, "check_columns", check)
         return check(*arguments)
