@@ -536,7 +536,8 @@ def models_without_files(folder: Path, root: Path) -> list[str]:
         return []
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         registered = store.execute(
-            "SELECT name || ' version ' || version, coalesce(storage_location, source) FROM model_versions"
+            "SELECT name || ' version ' || version, coalesce(storage_location, source) FROM model_versions "
+            "WHERE coalesce(current_stage, '') <> 'Deleted_Internal'"
         ).fetchall()
     own = root.as_uri()
     return [

@@ -115,7 +115,12 @@ class Home:
     @property
     def mlflow_uri(self) -> str:
         """The tracking and registry store; absolute, because a relative one follows the shell."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        return f"sqlite:///{self.mlflow_store}"
+
+    @property
+    def mlflow_store(self) -> Path:
+        """The SQLite file of that store."""
+        return self.root / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:

@@ -77,7 +77,8 @@ def put_back(
             dagster_run_id=context.run_id,
         )
         # After the ledger: a version that serves has its reason there, at every moment.
-        registry.set_alias(CHAMPION, target)
+        if lost := registry.appoint(target):
+            context.log.warning(f"Version {target} serves from its files, as the ledger says. {lost}")
     context.log.info(reason)
     context.log_event(_event(context.instance, target, taken_back, reason, again))
 

@@ -11,7 +11,7 @@ from poleng_assets.core.markdown import escaped, table
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.versions import newest
 from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from poleng_assets.resources.registry import CHALLENGER, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.study import Study
 
@@ -103,9 +103,9 @@ def champion(
                 dagster_run_id=context.run.run_id,
                 mlflow_run_id=contender.run_id,
             )
-        if won:
-            # After the ledger: a version that serves has its reason there, at every moment.
-            registry.set_alias(CHAMPION, contender.version)
+        # After the ledger: a version that serves has its reason there, at every moment.
+        if won and (lost := registry.appoint(contender.version)):
+            context.log.warning(f"Version {contender.version} serves, as the ledger says. {lost}")
     serves = contender if won else serving
     context.log.info(f"Version {contender.version} is {'promoted' if won else 'not promoted'}: {why}")
     told = _metadata(contender, serves, verdict, won, why, shadow_words)

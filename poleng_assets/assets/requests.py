@@ -46,8 +46,9 @@ def field_study_request(
     """Whom to interview next: people of the newest batches that the champion may not know, by kind."""
     from poleng_assets.core.field_study_request import plan_request
 
-    study, version = warehouse.study, registry.champion().version
+    study = warehouse.study
     with warehouse.connect() as con:
+        version = (registry.serving(con, context.log.warning) or registry.champion()).version
         batches = _batches(con, study, version)
         drifted = _drifted(con, study, version, batches)
         scored = _scored(con, study, version, batches, drifted)

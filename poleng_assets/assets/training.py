@@ -64,9 +64,9 @@ def training_data(
     """All field studies, assimilated and pending, as one named set to learn from."""
     import pandas as pd
 
-    champion = registry.alias(CHAMPION)
     with warehouse.connect() as con:
         registry.see_that_it_is_whole(con)
+        champion = registry.alias(CHAMPION)
         studies = dict(
             con.execute(
                 """SELECT name, coalesce(data_hash, content_hash) FROM ingested_files

@@ -12,6 +12,9 @@ from poleng_assets.commands.listening import address_of, allow_host_option, list
 from poleng_assets.mlflow_pages import ADDRESS, PORT, mlflow_address
 from poleng_assets.terminal import console, home_option, open_home
 
+# Variables of the shell that would open another store; how the server behaves may be set.
+OF_ANOTHER = ("MLFLOW_TRACKING", "MLFLOW_REGISTRY", "MLFLOW_BACKEND", "MLFLOW_DEFAULT", "MLFLOW_ARTIFACT",
+              "MLFLOW_SERVE_", "MLFLOW_HOST", "MLFLOW_PORT", "_MLFLOW")  # fmt: skip
 HOST = "127.0.0.1"  # it has no password
 
 
@@ -39,7 +42,8 @@ def mlflow(port: int, allow_hosts: tuple[str, ...], home_folder: Path | None) ->
             "for `poleng dev`, and those of later trainings lead here."
         )
     # Its workers for language models are nothing to a survey.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(OF_ANOTHER)}
+    environment = {**settings, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     listening.set_inheritable(True)
     command = [sys.executable, "-m", "poleng_assets.serving.mlflow_ui", "--socket", str(listening.fileno())]
     command += ["--store", home.mlflow_uri, "--artifacts", home.artifacts.as_uri()]

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,17 @@ import psutil
 
 from poleng_assets.core.library_versions import library_version
 from poleng_assets.core.serving import Appointed, appointed, disagreement
+from poleng_assets.core.version_files import (
+    VersionFile,
+    read_version_file,
+    read_version_files,
+    write_tag,
+    write_version_file,
+)
 from poleng_assets.files import sync_file, sync_folder, sync_tree
 from poleng_assets.home import Home
 from poleng_assets.mlflow_pages import run_page, version_page
+from poleng_assets.resources.mending import Mending, RegistryLost, has_run, restore_experiment
 from poleng_assets.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -52,6 +60,8 @@ EXPLAINED_ROWS = 300
 # As long as MLflow waits for others once the store is open.
 OPENING_SECONDS = 20.0
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "served_model.py"
+# What MLflow runs when it loads a version, and the file that tells it to; the model's own files lie deeper.
+EXECUTED = (SERVED_MODEL.name, "MLmodel")
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
 
 
@@ -68,11 +78,19 @@ class RegistryUnusable(RuntimeError):
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version; it travels between assets instead of a model object."""
+    """One registered version; it travels between assets instead of a model object.
+
+    Attributes:
+        version: its number.
+        run_id: of the MLflow run that trained it.
+        tags: as registered.
+        kept: what the project itself keeps of it, None for versions of earlier releases.
+    """
 
     version: int
     run_id: str
     tags: Mapping[str, str]
+    kept: VersionFile | None = None
 
     @property
     def field_studies(self) -> list[str]:
@@ -133,13 +151,14 @@ class Registry:
             if error.error_code not in absent:
                 raise
             return None
-        return ModelVersion(int(found.version), found.run_id, found.tags)
+        return self._known(int(found.version)) or _of_mlflow(found)
 
     def serving(self, con: duckdb.DuckDBPyConnection, say: Callable[[str], None]) -> ModelVersion | None:
         """Return the version that serves by registry and ledger, None when there is none yet.
 
         An alias that is gone, or that still points to the version before, is put where the ledger says: a
-        run may have died between its decision and the move.
+        run may have died between its decision and the move. What somebody deleted or renamed in MLflow does
+        not keep a version from serving whose files are kept; it is put back as far as that can be done.
 
         Args:
             con: of the warehouse.
@@ -147,30 +166,102 @@ class Registry:
 
         Raises:
             dagster.Failure: the alias points to a version that the ledger did not appoint, or the version
-                that it appointed is not registered; an empty ledger appointed none.
+                that it appointed is not known; an empty ledger appointed none.
         """
         version, told = self.alias(CHAMPION), appointed(con)
         words = disagreement(told, version.version if version else None)
         if not words:
-            return version
+            return self._keep(version) if version else None
         if told is None or (version is not None and version.version != told.before):
             raise dg.Failure(f"Not done: {words}.", allow_retries=False)
         meant = self._appointed_version(told)
-        say(f"The alias 'champion' is put back to version {told.version}: {words}")
-        self.set_alias(CHAMPION, told.version)
-        return meant
+        if lost := self.appoint(told.version):
+            say(f"Version {told.version} goes on to serve from its files, as the ledger says. {lost}")
+        else:
+            say(f"The alias 'champion' is put back to version {told.version}: {words}")
+        return self._keep(meant)
+
+    def appoint(self, version: int) -> str:
+        """Point ``champion`` to the version that the ledger appointed; return why it cannot be, else nothing.
+
+        The ledger has decided, and the version serves from its files whatever became of MLflow's store.
+
+        Raises:
+            RegistryUnusable: another process keeps the store locked.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.set_alias(CHAMPION, version)
+        except RegistryLost as error:
+            return str(error)
+        except MlflowException as error:
+            if _is_locked(error):
+                raise RegistryUnusable(self._locked_words()) from error
+            return f"MLflow cannot be mended: {_first_line(error)}"
+        return ""
 
     def see_that_it_is_whole(self, con: duckdb.DuckDBPyConnection) -> None:
-        """See that the version which the ledger appointed is registered.
+        """See that the version which the ledger appointed is registered; mend what was deleted or renamed.
 
         In a registry that was made anew, versions would be counted from 1 again, and the ledger would speak
         of others by the same numbers.
 
         Raises:
-            dagster.Failure: it is not; the message says what to do.
+            dagster.Failure: it is not, and cannot be; the message says what to do.
         """
+        for version in self.versions():
+            self._keep(version)
         if told := appointed(con):
             self._appointed_version(told)
+            try:
+                with _told_of_mlflow("What was deleted or renamed in MLflow cannot be put back"):
+                    self._mending().version(told.version)
+                    if self.alias(CHAMPION) is None:
+                        self.set_alias(CHAMPION, told.version)
+            except RegistryLost as error:
+                raise dg.Failure(
+                    f"The ledger says that version {told.version} serves, but the registry has no such "
+                    f"version. {error}",
+                    allow_retries=False,
+                ) from error
+
+    def _mending(self) -> Mending:
+        return Mending(self._client(), self.home, self.model_name, self.study.title)
+
+    def _known(self, number: int) -> ModelVersion | None:
+        """Return a version by what the project keeps of it, None when it keeps nothing."""
+        try:
+            kept = read_version_file(self.home.artifacts, number)
+        except ValueError as error:
+            raise RegistryUnusable(str(error)) from error
+        return ModelVersion(number, kept.run_id, kept.tags, kept) if kept else None
+
+    def _keep(self, version: ModelVersion) -> ModelVersion:
+        """Write down what is needed to use a version without MLflow: earlier releases have not.
+
+        Of what is deleted or missing already nothing is written: who uses its files says what is wrong.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if version.kept is not None:
+            return version
+        try:
+            client = self._client()
+            run = client.get_run(version.run_id).info
+            model_id = client.get_model_version(self.model_name, str(version.version)).model_id or ""
+            served = client.get_model_version_download_uri(self.model_name, str(version.version))
+            root = _place(self.home.artifacts.as_uri())
+            model, reference = (
+                str(_place(uri).relative_to(root)) for uri in (served, f"{run.artifact_uri}/reference")
+            )
+        except (MlflowException, ValueError):
+            return version
+        kept = VersionFile(
+            version.version, version.run_id, run.experiment_id, model_id, model, reference, dict(version.tags)
+        )
+        write_version_file(self.home.artifacts, kept)
+        return replace(version, kept=kept)
 
     def _appointed_version(self, told: Appointed) -> ModelVersion:
         try:
@@ -198,11 +289,16 @@ class Registry:
         return version
 
     def versions(self) -> list[ModelVersion]:
-        """Return every version, oldest first."""
+        """Return every version that is registered or kept, oldest first."""
         found = self._client().search_model_versions(f"name = '{self.model_name}'")
-        return sorted(
-            (ModelVersion(int(v.version), v.run_id, v.tags) for v in found), key=lambda v: v.version
-        )
+        registered = {int(one.version): _of_mlflow(one) for one in found}
+        try:
+            files = read_version_files(self.home.artifacts)
+        except ValueError as error:
+            raise RegistryUnusable(str(error)) from error
+        # A tag or a version may have been edited or deleted in MLflow: what is kept counts.
+        kept = {number: ModelVersion(number, one.run_id, one.tags, one) for number, one in files.items()}
+        return [version for _, version in sorted({**registered, **kept}.items())]
 
     def version(self, number: int) -> ModelVersion:
         """Return one version; raises ``LookupError`` when it is not registered."""
@@ -213,7 +309,8 @@ class Registry:
 
     def pages(self, version: ModelVersion) -> dict[str, dg.MetadataValue]:
         """Return the links to a version and to its training in MLflow's UI, for the metadata of an asset."""
-        experiment = self._client().get_run(version.run_id).info.experiment_id
+        kept = version.kept
+        experiment = kept.experiment_id if kept else self._client().get_run(version.run_id).info.experiment_id
         return {
             "mlflow_version": dg.MetadataValue.url(version_page(self.model_name, version.version)),
             "mlflow_run": dg.MetadataValue.url(run_page(experiment, version.run_id)),
@@ -222,14 +319,20 @@ class Registry:
     def made_by(self, search: str, mode: str) -> ModelVersion | None:
         """Return the newest version that this search ended in, None when there is none."""
         wanted = {SEARCH_TAG: search, MODE_TAG: mode}
-        return next((one for one in self.versions()[::-1] if wanted.items() <= one.tags.items()), None)
+        made = next((one for one in self.versions()[::-1] if wanted.items() <= one.tags.items()), None)
+        return made if made and self._mending().is_registered(made.version) else None
 
     def next_version(self) -> int:
         """Return the number that the next version will get, unless somebody deleted the newest by hand."""
         return max((one.version for one in self.versions()), default=0) + 1
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Point an alias to a version: one row of the store, so it moves whole or not at all."""
+        """Point an alias to a version: one row of the store, so it moves whole or not at all.
+
+        Raises:
+            RegistryLost: the version is not registered, and cannot be again.
+        """
+        self._mending().version(version)
         self._client().set_registered_model_alias(self.model_name, alias, str(version))
 
     def model(self, version: ModelVersion) -> Model:
@@ -296,13 +399,18 @@ class Registry:
             path: of the reference.
             fresh: what is put in its place, in the block.
         """
-        client, name = self._client(), path.name
+        client, mending, name = self._client(), self._mending(), path.name
         of_run = [version for version in self.versions() if version.run_id == run_id]
         before, after = _hash(path), _hash(fresh)
 
         def allow(version: ModelVersion, hashes: list[str]) -> None:
             told = json.dumps({**self._may_be(version), name: hashes}, sort_keys=True)
-            client.set_model_version_tag(self.model_name, str(version.version), REFERENCE_HASHES_TAG, told)
+            if kept := read_version_file(self.home.artifacts, version.version):
+                write_tag(self.home.artifacts, kept, REFERENCE_HASHES_TAG, told)
+            if mending.is_registered(version.version):
+                client.set_model_version_tag(
+                    self.model_name, str(version.version), REFERENCE_HASHES_TAG, told
+                )
 
         whole = [version for version in of_run if before in self._may_be(version).get(name, ())]
         for version in whole:
@@ -313,7 +421,10 @@ class Registry:
 
     def _may_be(self, version: ModelVersion) -> dict[str, list[str]]:
         """Return the hashes that each file of the reference may have now; none for earlier releases."""
-        tags = self._client().get_model_version(self.model_name, str(version.version)).tags
+        if kept := read_version_file(self.home.artifacts, version.version):
+            tags = kept.tags
+        else:
+            tags = self._client().get_model_version(self.model_name, str(version.version)).tags
         found: dict[str, list[str]] = json.loads(tags.get(REFERENCE_HASHES_TAG, "{}"))
         return found
 
@@ -328,10 +439,15 @@ class Registry:
         return content
 
     def _model_folder(self, version: ModelVersion) -> Path:
+        if version.kept:
+            return self.home.artifacts / version.kept.model / "artifacts" / "model"
+        self._client()  # so that no other registry is asked
         served = f"models:/{self.model_name}/{version.version}"
         return _artifacts(served, self.home.mlflow_uri, version.run_id) / "artifacts" / "model"
 
     def _reference_folder(self, version: ModelVersion) -> Path:
+        if version.kept:
+            return self.home.artifacts / version.kept.reference
         # Not by runs:/, of which MLflow leaves a copy in the folder of temporary files: rows of people.
         place = self._client().get_run(version.run_id).info.artifact_uri
         return _artifacts(f"{place}/reference", self.home.mlflow_uri, version.run_id)
@@ -341,11 +457,18 @@ class Registry:
         """Use the MLflow run that dagster-mlflow opened, and end it: FINISHED, or FAILED on error.
 
         Left alone, such a run stays RUNNING after a failed step or a materialisation by hand.
+
+        Raises:
+            dagster.Failure: MLflow refused, as when somebody deleted the run meanwhile.
         """
+        from mlflow.exceptions import MlflowException
+
         try:
-            yield mlflow.active_run()
+            with _told_of_mlflow("The training cannot be written down in MLflow"):
+                yield mlflow.active_run()
         except BaseException:
-            mlflow.end_run("FAILED")
+            with suppress(MlflowException):  # the run is deleted: what was raised says so
+                mlflow.end_run("FAILED")
             raise
         mlflow.end_run("FINISHED")
 
@@ -390,7 +513,7 @@ class Registry:
             model.save(folder / "model")
             # MLflow copies files with their rights; those of the checkout are others' too.
             script = Path(shutil.copyfile(SERVED_MODEL, folder / SERVED_MODEL.name))
-            hashes = json.dumps(_hashes(folder / "model"), sort_keys=True)
+            hashes = _hashes(folder / "model")
             reference.to_parquet(folder / REFERENCE, index=False)
             (folder / IMPORTANCE).write_text(json.dumps(dict(importance)), encoding="utf-8")
             of_reference = {name: [_hash(folder / name)] for name in (IMPORTANCE, REFERENCE)}
@@ -405,7 +528,13 @@ class Registry:
                     input_example=_invented_person(self.study),
                     pip_requirements=[f"{name}=={library_version(name)}" for name in REQUIREMENTS],
                 )
-        kept = {**tags, HASHES_TAG: hashes, REFERENCE_HASHES_TAG: json.dumps(of_reference)}
+        place = _place(self._client().get_logged_model(logged.model_id).artifact_location)
+        hashes |= {name: _hash(place / name) for name in EXECUTED}
+        kept = {
+            **tags,
+            HASHES_TAG: json.dumps(hashes, sort_keys=True),
+            REFERENCE_HASHES_TAG: json.dumps(of_reference),
+        }
         return LoggedModel(logged.model_uri, logged.model_id, run.info.run_id, kept)
 
     def register(self, logged: LoggedModel, search: str, mode: str) -> ModelVersion:
@@ -424,8 +553,7 @@ class Registry:
         for uri in (client.get_logged_model(logged.model_id).artifact_location, of_run):
             sync_tree(_place(uri))
         sync_folder(self.home.artifacts)
-        if not client.search_registered_models(f"name = '{self.model_name}'"):
-            client.create_registered_model(self.model_name, description=self.study.title)
+        self._mending().registered_model()
         made = client.create_model_version(
             self.model_name,
             logged.uri,
@@ -433,12 +561,14 @@ class Registry:
             tags={**logged.tags, SEARCH_TAG: search, MODE_TAG: mode},
             model_id=logged.model_id,
         )
-        return ModelVersion(int(made.version), logged.run_id, made.tags)
+        return self._keep(ModelVersion(int(made.version), logged.run_id, made.tags))
 
     def finish_run(self, version: ModelVersion) -> None:
         """Mark the run of a version as finished, if it was killed after the registration."""
         client = self._client()
-        if client.get_run(version.run_id).info.status != "FINISHED":
+        # One that was deleted in MLflow stays as it is.
+        info = client.get_run(version.run_id).info if has_run(client, version.run_id) else None
+        if info is not None and info.lifecycle_stage == "active" and info.status != "FINISHED":
             client.set_terminated(version.run_id, "FINISHED")
 
     def log_trial(
@@ -504,6 +634,14 @@ class Registry:
                 time.sleep(0.2)
 
 
+def _of_mlflow(found: Any) -> ModelVersion:
+    return ModelVersion(int(found.version), found.run_id, found.tags)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _is_locked(error: Exception) -> bool:
     return "database is locked" in str(error)
 
@@ -519,7 +657,7 @@ def _told_of(version: ModelVersion) -> Iterator[None]:
             raise
         raise ModelUnusable(
             f"the files of version {version.version} cannot be used: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}. Let an earlier version serve "
+            f"{_first_line(error)}. Let an earlier version serve "
             "(`poleng rollback`), train anew (`poleng retrain`), or restore a backup (`poleng restore`)"
         ) from error
 
@@ -538,15 +676,16 @@ def _hash(path: Path) -> str:
 def _compare_hashes(folder: Path, version: ModelVersion) -> None:
     """Raise ``ValueError`` when the files are not those that were registered.
 
-    Versions of earlier releases have no hashes: of them only what cannot be read is noticed.
+    Versions of earlier releases have no hashes, or none of the script: of them only what cannot be read is
+    noticed.
     """
     registered: dict[str, str] = json.loads(version.tags.get(HASHES_TAG, "{}"))
-    there = _hashes(folder)
     for name, digest in registered.items():
-        if name not in there:
-            raise ValueError(f"{folder / name} is missing")
-        if there[name] != digest:
-            raise ValueError(f"{folder / name} {_CHANGED}")
+        path = (folder.parent.parent if name in EXECUTED else folder) / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing")
+        if _hash(path) != digest:
+            raise ValueError(f"{path} {_CHANGED}")
 
 
 @contextmanager
@@ -678,9 +817,59 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     from dagster_mlflow import mlflow_tracking
 
     settings = context.resource_config
-    _client(settings["mlflow_tracking_uri"], settings["experiment_name"], settings["artifact_location"])
-    yield from mlflow_tracking.resource_fn(context)
-    import mlflow
+    experiment = settings["experiment_name"]
+    with _settings_of_the_shell_left_out():
+        with _told_of_mlflow(f"The training cannot be written down in MLflow's experiment {experiment!r}"):
+            client = _client(settings["mlflow_tracking_uri"], experiment, settings["artifact_location"])
+            restore_experiment(client, experiment)
+            opened = mlflow_tracking.resource_fn(context)
+            run = next(opened)
+        yield run
+        next(opened, None)
+        import mlflow
 
-    if mlflow.active_run() is not None:
-        mlflow.end_run("FAILED")
+        if mlflow.active_run() is not None:
+            mlflow.end_run("FAILED")
+
+
+@contextmanager
+def _settings_of_the_shell_left_out() -> Iterator[None]:
+    """Keep MLflow's variables of whoever started this process out of a training, and put them back.
+
+    ``MLFLOW_RUN_ID`` would write it into another run, ``MLFLOW_EXPERIMENT_ID`` into another experiment;
+    https://mlflow.org/docs/latest/api_reference/python_api/mlflow.environment_variables.html names some
+    hundred of them. The home says all that a training needs.
+    """
+    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OF_MLFLOW)}
+    try:
+        yield
+    finally:
+        for name in list(os.environ):
+            if name.startswith(_OF_MLFLOW):  # MLflow sets some itself
+                del os.environ[name]
+        os.environ.update(before)
+
+
+_OF_MLFLOW = ("MLFLOW_", "_MLFLOW_")
+
+
+@contextmanager
+def _told_of_mlflow(what: str) -> Iterator[None]:
+    """Say in words what MLflow refuses to do, and what to do about it.
+
+    Raises:
+        dagster.Failure: MLflow raised an error; nothing of the training is registered.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if _is_locked(error):
+            raise
+        raise dg.Failure(
+            f"{what}: {_first_line(error)}. Was something deleted, restored or renamed in MLflow's UI "
+            "(`poleng mlflow`) meanwhile? Batches are scored as before; nothing of this training is "
+            "registered. Train again: `poleng retrain`",
+            allow_retries=False,
+        ) from error

@@ -17,6 +17,7 @@ from poleng_assets.core.model import Model
 from poleng_assets.core.model_card import FIGURES
 from poleng_assets.core.reasons import strongest_reasons
 from poleng_assets.core.recipe import Recipe
+from poleng_assets.resources.mending import has_run
 from poleng_assets.resources.registry import ModelVersion, Registry
 from poleng_assets.serving.respondents import Asked, Vocabulary
 from poleng_assets.study import Study
@@ -94,7 +95,8 @@ def load(registry: Registry, number: int) -> Champion:
     version = registry.version(number)
     model = registry.model(version)
     vocabularies, run = model.encoder.vocabularies, _run(registry, version)
-    trained_at = datetime.fromtimestamp(run.info.end_time / 1000, UTC) if run.info.end_time else None
+    ended = run.info.end_time if run else None
+    trained_at = datetime.fromtimestamp(ended / 1000, UTC) if ended else None
     champion = Champion(
         version=number,
         model=model,
@@ -102,7 +104,7 @@ def load(registry: Registry, number: int) -> Champion:
         study=registry.study,
         trained_at=trained_at,
         loaded_at=datetime.now(UTC),
-        facts=_facts(registry.study, version, model, trained_at, run.data.metrics),
+        facts=_facts(registry.study, version, model, trained_at, run.data.metrics if run else {}),
     )
     names = registry.study.feature_names
     nobody = np.zeros((len(names), 1), dtype=np.int64)
@@ -122,9 +124,11 @@ def rule_facts(rule: ContactRule) -> dict[str, Any]:
 
 
 def _run(registry: Registry, version: ModelVersion) -> Any:
+    """Return the run that trained a version, None when it was deleted for ever."""
     import mlflow
 
-    return mlflow.MlflowClient(registry.home.mlflow_uri, registry.home.mlflow_uri).get_run(version.run_id)
+    client = mlflow.MlflowClient(registry.home.mlflow_uri, registry.home.mlflow_uri)
+    return client.get_run(version.run_id) if has_run(client, version.run_id) else None
 
 
 def _facts(

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
+import duckdb
 import mlflow
 import pandas as pd
 import pytest
 
 from poleng_assets.core.model import Model
+from poleng_assets.core.tables import record_decision
 from poleng_assets.home import Home
+from poleng_assets.resources.mending import restore_experiment
 from poleng_assets.resources.registry import (
+    CHAMPION,
     EXPLAINED_ROWS,
+    HASHES_TAG,
     REFERENCE_HASHES_TAG,
     LoggedModel,
     ModelUnusable,
@@ -27,6 +35,7 @@ from poleng_assets.resources.registry import (
     create_store,
 )
 from poleng_assets.study import Study
+from poleng_assets_tests.homes import new_home
 
 
 @pytest.fixture
@@ -227,6 +236,9 @@ def test_a_killed_rewriting_leaves_a_reference_that_is_whole(
     home: Home, registry: Registry, made: LoggedModel, reference: pd.DataFrame
 ):
     version = registry.register(made, "1", "quick")
+    registry._client().delete_model_version(
+        registry.model_name, "1"
+    )  # by hand: its files are used all the same
     (kept,) = home.artifacts.rglob("reference.parquet")
     fresh = kept.with_name("fresh")
     reference.iloc[1:].to_parquet(fresh, index=False)
@@ -237,3 +249,157 @@ def test_a_killed_rewriting_leaves_a_reference_that_is_whole(
             raise KeyboardInterrupt
         assert registry.fault(version) == ""
     assert len(registry.reference(version)) == len(reference) - 1
+
+
+def registered(registry: Registry, folder: Path, versions: int) -> Any:
+    """Register versions as trainings do; return a client such as MLflow's UI works with."""
+    for number in range(1, versions + 1):
+        rows = pd.DataFrame({"score": [number / 10]})
+        registry.register(logged(registry, rows, folder / f"training{number}"), f"{number}", "quick")
+    return registry._client()
+
+
+@pytest.fixture
+def ready(tmp_path: Path, study: Study) -> Registry:
+    """A registry with the tables of its store, in a home in which nothing has happened."""
+    return Registry(new_home(tmp_path / "home"), study)
+
+
+def appoint(con: duckdb.DuckDBPyConnection, registry: Registry, number: int) -> None:
+    registry.set_alias(CHAMPION, number)
+    record_decision(
+        con,
+        "promote",
+        "better",
+        evidence={"champion_before": None},
+        champion_version=number,
+        challenger_version=number,
+    )
+
+
+def delete_version(client: Any, name: str) -> None:
+    client.delete_model_version(name, "2")
+
+
+def delete_model(client: Any, name: str) -> None:
+    client.delete_registered_model(name)
+
+
+def rename_model(client: Any, name: str) -> None:
+    client.rename_registered_model(name, "renamed")
+
+
+def delete_alias(client: Any, name: str) -> None:
+    client.delete_registered_model_alias(name, CHAMPION)
+
+
+def delete_run_and_experiment(client: Any, name: str) -> None:
+    client.delete_run(client.get_model_version(name, "2").run_id)
+    client.delete_experiment(client.get_experiment_by_name(name).experiment_id)
+
+
+def rename_experiment(client: Any, name: str) -> None:
+    client.rename_experiment(client.get_experiment_by_name(name).experiment_id, "renamed")
+
+
+def edit_tags(client: Any, name: str) -> None:
+    client.set_model_version_tag(name, "2", "field_studies", "another")
+    client.set_model_version_tag(name, "2", HASHES_TAG, "edited")
+    client.delete_model_version_tag(name, "2", "search")
+    client.update_model_version(name, "2", description="edited")
+
+
+BY_HAND = [
+    delete_version,
+    delete_model,
+    rename_model,
+    delete_alias,
+    delete_run_and_experiment,
+    rename_experiment,
+    edit_tags,
+]
+
+
+@pytest.mark.parametrize("by_hand", BY_HAND)
+def test_what_is_done_in_mlflow_by_hand_keeps_no_version_from_serving_and_is_mended(
+    ready: Registry, con: duckdb.DuckDBPyConnection, tmp_path: Path, by_hand: Callable[[Any, str], None]
+):
+    client, name = registered(ready, tmp_path, 3), ready.model_name
+    appoint(con, ready, 2)
+    before = ready.version(2)
+    by_hand(client, name)
+    said: list[str] = []
+    serving = ready.serving(con, said.append)
+    assert serving == before
+    assert ready.reference(before)["score"].tolist() == [0.2]
+    assert ready.pages(before)
+    ready.finish_run(before)
+    ready.see_that_it_is_whole(con)
+    assert [version.version for version in ready.versions()] == [1, 2, 3]
+    assert client.get_model_version_by_alias(name, CHAMPION).run_id == before.run_id
+    # No number is given again; the next training restores the experiment.
+    restore_experiment(client, name)
+    rows = pd.DataFrame({"score": [0.9]})
+    assert ready.register(logged(ready, rows, tmp_path / "next"), "4", "quick").version == 4
+
+
+def test_a_version_that_is_gone_with_what_is_kept_of_it_is_told_with_what_to_do(
+    ready: Registry, con: duckdb.DuckDBPyConnection, tmp_path: Path
+):
+    client = registered(ready, tmp_path, 1)
+    appoint(con, ready, 1)
+    client.delete_model_version(ready.model_name, "1")
+    (ready.home.artifacts / "versions" / "1.json").unlink()
+    with pytest.raises(dg.Failure, match="version 1 serves, but the registry has no such version"):
+        ready.serving(con, print)
+
+
+def test_numbers_of_versions_of_which_nothing_is_kept_are_not_given_again(ready: Registry, tmp_path: Path):
+    client = registered(ready, tmp_path, 3)
+    (ready.home.artifacts / "versions" / "1.json").unlink()
+    client.delete_registered_model(ready.model_name)
+    ready.set_alias(CHAMPION, 3)
+    assert [version.version for version in ready.versions()] == [2, 3]
+    assert ready.next_version() == 4
+
+
+def test_an_earlier_release_s_version_is_kept_when_it_serves(
+    ready: Registry, con: duckdb.DuckDBPyConnection, tmp_path: Path
+):
+    client = registered(ready, tmp_path, 1)
+    appoint(con, ready, 1)
+    kept = ready.home.artifacts / "versions" / "1.json"
+    content = json.loads(kept.read_text())
+    kept.unlink()
+    assert ready.version(1).kept is None
+    assert ready.serving(con, print) == ready.version(1)
+    assert json.loads(kept.read_text()) == content
+    client.delete_registered_model(ready.model_name)
+    assert ready.serving(con, print) is not None
+
+
+def test_a_damaged_file_of_a_version_is_named(ready: Registry, tmp_path: Path):
+    registered(ready, tmp_path, 1)
+    kept = ready.home.artifacts / "versions" / "1.json"
+    kept.write_text("{")
+    with pytest.raises(RegistryUnusable, match="is damaged") as raised:
+        ready.version(1)
+    assert str(kept) in str(raised.value)
+
+
+def test_a_script_that_mlflow_would_run_is_compared_with_what_was_registered(
+    home: Home, registry: Registry, made: LoggedModel
+):
+    version = registry.register(made, "1", "quick")
+    for name in ("served_model.py", "MLmodel"):
+        assert name in json.loads(version.tags[HASHES_TAG])
+        (kept,) = home.artifacts.rglob(name)
+        content = kept.read_text()
+        kept.write_text(f"{content}\n# print('stranger')\n")
+        assert f"{kept} is not what was registered" in registry.fault(version)
+        kept.unlink()
+        assert f"{kept} is missing" in registry.fault(version)
+        kept.write_text(content)
+        assert registry.fault(version) == ""
+    registry._client().delete_model_version(registry.model_name, "1")
+    assert registry.fault(version) == ""
