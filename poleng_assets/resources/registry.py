@@ -840,17 +840,22 @@ def _settings_of_the_shell_left_out() -> Iterator[None]:
     https://mlflow.org/docs/latest/api_reference/python_api/mlflow.environment_variables.html names some
     hundred of them. The home says all that a training needs.
     """
-    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OF_MLFLOW)}
+
+    def taken_out() -> dict[str, str]:
+        settings = [name for name in os.environ if name.startswith(_OF_MLFLOW) and name not in _OUR_OWN]
+        return {name: os.environ.pop(name) for name in settings}
+
+    before = taken_out()
     try:
         yield
     finally:
-        for name in list(os.environ):
-            if name.startswith(_OF_MLFLOW):  # MLflow sets some itself
-                del os.environ[name]
+        taken_out()  # MLflow sets some itself
         os.environ.update(before)
 
 
 _OF_MLFLOW = ("MLFLOW_", "_MLFLOW_")
+# Set by this package when it is imported: no telemetry, no noise.
+_OUR_OWN = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "MLFLOW_LOGGING_LEVEL")
 
 
 @contextmanager

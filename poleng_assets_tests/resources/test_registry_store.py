@@ -33,6 +33,7 @@ from poleng_assets.resources.registry import (
     Registry,
     RegistryUnusable,
     create_store,
+    mlflow_run,
 )
 from poleng_assets.study import Study
 from poleng_assets_tests.homes import new_home
@@ -403,3 +404,61 @@ def test_a_script_that_mlflow_would_run_is_compared_with_what_was_registered(
         assert registry.fault(version) == ""
     registry._client().delete_model_version(registry.model_name, "1")
     assert registry.fault(version) == ""
+
+
+def test_mlflow_s_variables_of_a_shell_do_not_reach_a_training_and_are_put_back(
+    ready: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    foreign = f"sqlite:///{tmp_path / 'foreign.db'}"
+    shell = {
+        "MLFLOW_RUN_ID": "0" * 32,
+        "MLFLOW_EXPERIMENT_ID": "77",
+        "MLFLOW_EXPERIMENT_NAME": "foreign",
+        "MLFLOW_TRACKING_URI": foreign,
+        "MLFLOW_REGISTRY_URI": foreign,
+        "MLFLOW_ACTIVE_MODEL_ID": "m-1",
+    }
+    home, name = ready.home, ready.model_name
+    client = ready._client()
+    client.delete_experiment(client.get_experiment_by_name(name).experiment_id)
+    for variable, value in shell.items():
+        monkeypatch.setenv(variable, value)
+
+    @dg.op(required_resource_keys={"mlflow"})
+    def train(context) -> str:  # type: ignore[no-untyped-def]  # Dagster reads no annotations that are text
+        run = context.resources.mlflow.active_run()
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        with ready.training_run(context.resources.mlflow):
+            context.resources.mlflow.log_metric("auc", 0.7)
+        return str(run.info.run_id)
+
+    settings = {
+        "experiment_name": name,
+        "mlflow_tracking_uri": home.mlflow_uri,
+        "artifact_location": home.artifacts.as_uri(),
+    }
+
+    @dg.job(resource_defs={"mlflow": mlflow_run.configured(settings)})
+    def training() -> None:
+        train()
+
+    run = client.get_run(training.execute_in_process().output_for_node("train"))
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"auc": 0.7})
+    assert run.info.experiment_id == client.get_experiment_by_name(name).experiment_id
+    assert {variable: os.environ[variable] for variable in shell} == shell
+    assert not (tmp_path / "foreign.db").exists()
+
+
+def test_a_run_that_is_deleted_while_it_is_trained_is_told_in_words(ready: Registry):
+    client = ready._client()
+    experiment = client.get_experiment_by_name(ready.model_name).experiment_id
+    run = mlflow.start_run(experiment_id=experiment)
+    with (
+        pytest.raises(dg.Failure, match="cannot be written down in MLflow") as told,
+        ready.training_run(mlflow),
+    ):
+        client.delete_run(run.info.run_id)
+        mlflow.log_metric("auc", 0.7)
+    assert "`poleng retrain`" in str(told.value.description)
+    assert "\n" not in str(told.value.description)
+    assert mlflow.active_run() is None
