@@ -425,7 +425,7 @@ def test_mlflow_s_variables_of_a_shell_do_not_reach_a_training_and_are_put_back(
         monkeypatch.setenv(variable, value)
 
     @dg.op(required_resource_keys={"mlflow"})
-    def train(context) -> str:  # type: ignore[no-untyped-def]  # Dagster reads no annotations that are text
+    def train(context) -> str:  # Dagster reads no annotations that are text
         run = context.resources.mlflow.active_run()
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
         with ready.training_run(context.resources.mlflow):
