@@ -23,6 +23,7 @@ from poleng_assets.commands.forget import forget
 from poleng_assets.commands.mlflow import mlflow
 from poleng_assets.commands.notify import notify
 from poleng_assets.commands.quarantine import quarantine
+from poleng_assets.commands.recover import recover
 from poleng_assets.commands.retention import retention
 from poleng_assets.commands.serve import serve
 from poleng_assets.core.plain_text import in_one_line, visible
@@ -530,6 +531,7 @@ for command in (
     mlflow,
     notify,
     quarantine,
+    recover,
     restore,
     retention,
     serve,

@@ -60,12 +60,20 @@ def open_home(folder: Path | None) -> Home:
 
 
 @contextmanager
-def open_conductor(home: Home) -> Iterator[Conductor]:
-    """Drive the home from this process; refused while another process does."""
+def open_conductor(home: Home, *, looked_at: bool = True) -> Iterator[Conductor]:
+    """Drive the home from this process; refused while another process does.
+
+    Args:
+        home: to drive.
+        looked_at: whether to see first that the warehouse has what Dagster's history tells of.
+    """
+    from poleng_assets.continuity import refuse_at_start
     from poleng_assets.definitions import build_defs
     from poleng_assets.simulation.conductor import Conductor
 
     with instance_without_daemon(home) as instance:
+        if looked_at:
+            refuse_at_start(instance, open_warehouse(home), home)
         yield Conductor(build_defs(home=home), instance, show_run)
 
 

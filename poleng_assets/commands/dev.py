@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from poleng_assets.commands.listening import address_of, allow_host_option, is_loopback, listen
-from poleng_assets.terminal import console, home_option, open_home, styled
+from poleng_assets.terminal import console, home_option, open_home, open_warehouse, styled
 
 
 @click.command()
@@ -24,7 +24,8 @@ def dev(host: str, port: int, allow_hosts: tuple[str, ...], home_folder: Path | 
     Other web pages that a browser has open cannot use it: it answers under its own names only, to its own
     pages and to programs. It has no password.
     """
-    from poleng_assets.instance import dagster_home
+    from poleng_assets.continuity import refuse_at_start
+    from poleng_assets.instance import dagster_home, open_instance
     from poleng_assets.locks import DAEMON, HomeTaken, daemons, end_orphans, take
 
     home = open_home(home_folder)
@@ -40,6 +41,8 @@ def dev(host: str, port: int, allow_hosts: tuple[str, ...], home_folder: Path | 
             f"A Dagster daemon runs on {home.root} already (process {', '.join(map(str, others))}). "
             "Stop it first, or choose another --home."
         )
+    with open_instance(home) as instance:
+        refuse_at_start(instance, open_warehouse(home), home)
     listening = listen(host, port)
     listening.set_inheritable(True)
     environment = {

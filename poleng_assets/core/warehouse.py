@@ -44,12 +44,16 @@ class Warehouse:
         study: whose columns the tables have.
         patience_seconds: how long to wait for another process that holds the file.
         say: told who holds it, at once and every ``SAY_EVERY_SECONDS``.
+        guard: looks at each connection for writing before it is handed out, and raises to refuse it.
     """
 
     path: Path
     study: Study
     patience_seconds: float = PATIENCE_SECONDS
     say: Callable[[str], None] = field(default=lambda words: None, compare=False, repr=False)
+    guard: Callable[[duckdb.DuckDBPyConnection], None] = field(
+        default=lambda con: None, compare=False, repr=False
+    )
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -64,6 +68,7 @@ class Warehouse:
             # What a killed process had put beside the file: rows of people, and nobody else's at this moment.
             shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
             create_tables(con, self.study)
+            self.guard(con)
             yield con
 
     @contextmanager

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 
+from poleng_assets.continuity import guard
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.home import Home
 from poleng_assets.instance import history_kept_open
 from poleng_assets.resources.fixed import refuse_environment
 from poleng_assets.runs import mark_process
@@ -41,6 +44,7 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
             yield warehouse
             return
         refuse_environment(context.run.run_config)
+        warehouse = replace(warehouse, guard=guard(context.instance, Home(Path(self.path).parent)))
         with history_kept_open(context.instance, context.run.run_id):
             mark_process(context.instance, context.run.run_id)
             yield warehouse
