@@ -17,6 +17,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,9 +28,10 @@ HEAD_BYTES = 16_384
 HEAD_SECONDS = 10.0
 STALLED_SECONDS = 10.0
 LINGER_SECONDS = 2.0
+BODY_BEGINS, BODY_BEGINS_SECONDS = 32_768, 0.5
 # An honest client sends chunks of some thousand bytes; each costs as much work as a long one.
 CHUNKS, BYTES_PER_CHUNK = 1_000, 64
-MOST_CONNECTIONS, MOST_PER_PEER = 512, 256
+MOST_CONNECTIONS, MOST_PER_PEER, MOST_BODIES = 512, 256, 64
 MOST_WAITING = 1_024
 DESCRIPTORS, OWN_DESCRIPTORS = 4_096, 256
 Reason = Literal["slow", "crowded", "malformed", "too_large"]
@@ -48,11 +50,13 @@ class Room:
         total: open at a time.
         per_peer: open at a time from one address (of IPv6: from one network of 64 bits).
         queue: that the kernel holds until they are taken.
+        bodies: of requests that have come in part.
     """
 
     total: int = MOST_CONNECTIONS
     per_peer: int = MOST_PER_PEER
     queue: int = MOST_WAITING
+    bodies: int = MOST_BODIES
 
 
 def make_room() -> Room:
@@ -76,6 +80,7 @@ class Connections:
         self._room, self.refused = room, refused
         self._of_peer: dict[str, dict[BoundedProtocol, None]] = {}
         self._waiting: dict[BoundedProtocol, None] = {}
+        self._bodies: dict[BoundedProtocol, None] = {}
 
     def __len__(self) -> int:
         """Return how many are open."""
@@ -95,6 +100,7 @@ class Connections:
     def leave(self, connection: BoundedProtocol) -> None:
         """Forget a connection; does nothing when it was forgotten before."""
         self._waiting.pop(connection, None)
+        self._bodies.pop(connection, None)
         own = self._of_peer.get(connection.peer, {})
         own.pop(connection, None)
         if not own:
@@ -106,6 +112,15 @@ class Connections:
             self._waiting.pop(connection, None)
         elif connection in self._of_peer.get(connection.peer, {}):
             self._waiting.setdefault(connection)
+
+    def expects_body(self, connection: BoundedProtocol, expects: bool) -> None:
+        """Note whether a part of a body is still to come; of too many, the one that began first has to go."""
+        if not expects:
+            self._bodies.pop(connection, None)
+        elif connection not in self._bodies and connection in self._of_peer.get(connection.peer, {}):
+            if len(self._bodies) >= self._room.bodies:
+                self._drop(self._bodies)
+            self._bodies[connection] = None
 
     def _drop(self, among: dict[BoundedProtocol, None]) -> None:
         """Let the one go that has kept the server waiting longest; those that are answered stay."""
@@ -152,6 +167,7 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
         """Take what uvicorn gives a protocol, and the connections that this one is among."""
         super().__init__(*args, **kwargs)
+        self._served, self.app = self.app, self._serve
         self.conn = _Parser(h11.SERVER, HEAD_BYTES)
         self._connections = connections
         self._head_deadline: asyncio.TimerHandle | None = None
@@ -189,6 +205,7 @@ class BoundedProtocol(H11Protocol):
         ):
             self._set_end(None)
         self._connections.waits(self, self._is_waiting)
+        self._connections.expects_body(self, self._answering and self.cycle.more_body)
 
     def on_response_complete(self) -> None:
         """Go on with the next request; a body that nobody wants any more is not read for ever."""
@@ -228,7 +245,28 @@ class BoundedProtocol(H11Protocol):
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self.cycle is not None:
+            self.cycle.disconnected = True
         self.transport.abort()
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand a request to the application, unless its connection has ended before its turn came.
+
+        The application costs much more than this class: it begins when a body is whole or large, or has
+        kept it waiting for a moment, and so mostly not for those that are let go.
+        """
+        cycle = self.cycle
+        if cycle.more_body and not cycle.waiting_for_100_continue:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BODY_BEGINS_SECONDS):
+                    while (
+                        cycle.more_body and len(cycle.body) < BODY_BEGINS and not self.transport.is_closing()
+                    ):
+                        cycle.message_event.clear()
+                        await cycle.message_event.wait()
+            cycle.message_event.set()  # for the application, which waits for it as well
+        if not self.transport.is_closing():
+            await self._served(scope, receive, send)
 
     @property
     def _answering(self) -> bool:

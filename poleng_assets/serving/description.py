@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from poleng_assets.core.contract import MAX_ID
 from poleng_assets.study import Feature, Study
 
 
@@ -61,6 +62,9 @@ _WORDS = {
     500: "A fault of the server. Its log tells where; nothing of the request is kept.",
     503: "No model serves yet, or too many ask at once: Retry-After says when to ask again.",
 }
+# Not of blanks alone, and no control character, as the door has it.
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+_ID = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 _OF_ALL = (400, 405, 408, 431, 500)
 _BEARER = "bearer"
 
@@ -126,7 +130,7 @@ def request_body(study: Study, max_rows: int) -> dict[str, Any]:
             "description": "Given back with the score; may be left out.",
             "anyOf": [
                 {"type": "integer"},
-                {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,64}$"},
+                {"type": "string", "maxLength": MAX_ID, "pattern": _ID},
                 {"type": "null"},
             ],
         },
@@ -192,11 +196,15 @@ def _question(feature: Feature) -> dict[str, Any]:
     )
     if feature.closed_codes is None:
         numbers: dict[str, Any] = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
-        texts: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,9}$"}
+        digits, truths = "[+-]?0*[0-9]{1,9}", [False, True]
     else:
         codes = sorted(feature.closed_codes)
-        numbers, texts = {"enum": codes}, {"enum": [str(code) for code in codes]}
+        numbers = {"enum": codes}
+        digits = "|".join(f"{'-' if code < 0 else '[+]?'}0*{abs(code)}" for code in codes)
+        truths = [truth for truth in (False, True) if int(truth) in codes]
+    # Blanks around a code, zeros before it and an empty text are read as the door reads them in a file.
+    texts = {"type": "string", "pattern": rf"^\s*(({digits})(\.0+)?)?\s*$"}
     return {
-        "anyOf": [numbers, texts, {"type": "null"}],
+        "anyOf": [numbers, texts, {"type": "null"}, *([{"enum": truths}] if truths else [])],
         "description": f"{feature.title} ({feature.question}). {words}. null: no answer.{others}",
     }

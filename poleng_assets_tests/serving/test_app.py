@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -277,6 +278,59 @@ def test_the_description_names_every_question_with_its_codes(served: Served, cli
         described = person["properties"][feature.name]["description"]
         assert all(words in described for words in feature.codes.values())
     assert "http" not in json.dumps(content)  # nothing to be loaded from elsewhere
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            0,
+            1,
+            2,
+            -1,
+            99,
+            2.0,
+            1.5,
+            True,
+            False,
+            None,
+            "",
+            " ",
+            "1",
+            " 2 ",
+            "02",
+            "+1",
+            "-1",
+            "1.0",
+            "1.5",
+            "01.00",
+        ),
+        *("one", "1e0", "1 2", "0x1", "99", "true", "[1]", "\t1\n", "\u20011", "2147483647"),
+    ],
+    ids=repr,
+)
+def test_the_description_takes_just_the_answers_that_are_read(served: Served, client: Client, answer: object):
+    person = served.respondents()[0]
+    closed = [feature for feature in served.study.features if feature.closed_codes is not None]
+    with client() as asking:
+        schema = asking.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"][
+            "application/json"
+        ]["schema"]["properties"]["respondents"]["anyOf"][0]["properties"]
+        for feature in closed[:: max(1, len(closed) // 5)]:
+            given = asking.post("/predict", json={"respondents": person | {feature.name: answer}})
+            said = any(_allows(one, answer) for one in schema[feature.name]["anyOf"])
+            assert (given.status_code == 200) == said, (feature.name, given.text[:200])
+
+
+def _allows(schema: dict[str, Any], value: object) -> bool:
+    """Whether a value keeps one of the alternatives of an answer's schema."""
+    if "enum" in schema:
+        return any(
+            value == one and isinstance(value, bool) == isinstance(one, bool) for one in schema["enum"]
+        )
+    if schema["type"] == "null":
+        return value is None
+    return isinstance(value, str) and re.search(schema["pattern"], value) is not None
 
 
 def test_metrics_count_requests_and_decisions_and_tell_of_the_newest_batch(served: Served, client: Client):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
 
@@ -106,13 +106,15 @@ def status_of(answer: bytes) -> int:
 
 
 def goes_on(peer: socket.socket) -> bool:
-    """Whether the server still waits for a peer; if not, it has said that the peer is too slow."""
+    """Whether the server still waits for a peer."""
     peer.settimeout(0)
     try:
-        assert status_of(peer.recv(1_000)) == 408
+        peer.recv(1)
     except BlockingIOError:
         return True
-    return False
+    except ConnectionResetError:
+        return False
+    raise AssertionError("it was answered")
 
 
 @pytest.mark.parametrize(
@@ -193,10 +195,10 @@ def test_one_peer_cannot_take_the_room_of_all():
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (GET + b"Host: twice\r\n\r\n", 400),
         (GET + b"X: a\x00b\r\n\r\n", 400),
-        (POST + b"Content-Length: 99999999999\r\n\r\n", 413),
+        (POST + b"Connection: close\r\nContent-Length: 99999999999\r\n\r\n", 413),
         (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
-        (GET.replace(b"GET", b"POST") + b"Content-Length: 0\r\n\r\n", 405),
-        (b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (GET.replace(b"GET", b"POST") + b"Connection: close\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"GET /%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
     ],
 )
 def test_what_is_no_request_or_too_large_is_refused_at_once_in_the_form_of_all_errors(
@@ -204,11 +206,8 @@ def test_what_is_no_request_or_too_large_is_refused_at_once_in_the_form_of_all_e
 ):
     begun = time.monotonic()
     with served.connect() as peer:
-        try:
+        with suppress(OSError):  # it may have ended the connection already
             peer.sendall(sent)
-            peer.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it has ended the connection already
         answer = read_all(peer)
     assert time.monotonic() - begun < 3
     if not answer.startswith(b"HTTP"):
