@@ -203,7 +203,8 @@ def _question(feature: Feature) -> dict[str, Any]:
         digits = "|".join(f"{'-' if code < 0 else '[+]?'}0*{abs(code)}" for code in codes)
         truths = [truth for truth in (False, True) if int(truth) in codes]
     # Blanks around a code, zeros before it and an empty text are read as the door reads them in a file.
-    texts = {"type": "string", "pattern": rf"^\s*(({digits})(\.0+)?)?\s*$"}
+    words_too = "|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]" if feature.is_yes_or_no else ""
+    texts = {"type": "string", "pattern": rf"^\s*(({digits})(\.0+)?{words_too})?\s*$"}
     return {
         "anyOf": [numbers, texts, {"type": "null"}, *([{"enum": truths}] if truths else [])],
         "description": f"{feature.title} ({feature.question}). {words}. null: no answer.{others}",
