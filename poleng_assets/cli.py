@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from poleng_assets.simulation.play import Ending
     from poleng_assets.simulation.scenarios import BatchRow
 
+MADE_UP_WORDS = ", which holds the made-up people of `poleng simulate`"
 KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcomes": "outcomes"}
 
 
@@ -89,12 +90,16 @@ def main() -> None:
 @home_option
 def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None:
     """Play a scenario: drop its files one by one, let the sensors react, and show how it ended."""
+    from poleng_assets.core.made_up import OtherPeople
     from poleng_assets.simulation.play import play, scenario_data
 
     started = time.monotonic()
     home = open_home(home_folder)
     with open_conductor(home) as conductor:
-        folder = scenario_data(home, load_study(), data)
+        try:
+            folder = scenario_data(home, load_study(), data)
+        except OtherPeople as error:
+            raise click.ClickException(str(error)) from error
         landing, warehouse = _landing(home), open_warehouse(home)
         console.print("Scenario", styled("bold", scenario), f"with {folder}, home {home.root}\n")
 
@@ -104,7 +109,7 @@ def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None
 
         try:
             ending = play(scenario, folder, landing, warehouse, settle)
-        except (FileNotFoundError, FileExistsError) as error:
+        except (FileNotFoundError, FileExistsError, OtherPeople) as error:
             raise click.ClickException(str(error)) from error
         waiting = [f"{name}: {words}" for name, words in conductor.skips.items() if "Waiting" in words]
     _show_ending(ending, waiting)
@@ -118,12 +123,14 @@ def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None
 @home_option
 def submit(kind: str, file: Path, home_folder: Path | None) -> None:
     """Drop a file into landing. The daemon (`make dev`) takes it in; without one it waits there."""
+    from poleng_assets.core.made_up import OtherPeople, refuse_other_people
     from poleng_assets.instance import daemon_is_running, open_instance
 
     home = open_home(home_folder)
     try:
+        refuse_other_people(home, file)
         target = _landing(home).submit(KINDS[kind], file)
-    except FileExistsError as error:
+    except (FileExistsError, OtherPeople) as error:
         raise click.ClickException(str(error)) from error
     with open_instance(home) as instance:
         watched = daemon_is_running(instance)
@@ -143,7 +150,7 @@ def status(as_json: bool, home_folder: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
-    console.print(f"Home {home.root}")
+    console.print(f"Home {home.root}{MADE_UP_WORDS if facts['people'] == 'made-up' else ''}")
     champion = facts["champion_version"]
     console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
     if facts["champion_in_doubt"]:
@@ -151,7 +158,7 @@ def status(as_json: bool, home_folder: Path | None) -> None:
     elif champion is None:
         console.print(_next_step(home, facts["landing"]))
     if facts["clock_in_doubt"]:
-        console.print(f"[red]The clock is in doubt:[/red] {facts['clock_in_doubt']}.")
+        console.print(styled("red", "The clock is in doubt:"), f"{facts['clock_in_doubt']}.")
     _show_folders(facts)
     if facts["quarantined_rows"]:
         console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
@@ -173,6 +180,10 @@ def _show_folders(facts: dict[str, Any]) -> None:
     for kind, names in facts["rejected"].items():
         if names:
             console.print(f"Refused, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
+    for name, when in facts["withdrawn"].items():
+        console.print(f"Withdrawn: {name}, on {when:%Y-%m-%d %H:%M} UTC")
+    if facts["champion_learned_from_withdrawn"]:
+        console.print(f"{facts['champion_learned_from_withdrawn']}: `poleng retrain` trains without it")
 
 
 def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
@@ -289,6 +300,37 @@ def rollback(version: int, reason: str, score_again: bool, home_folder: Path | N
 
 
 @main.command()
+@click.argument("study")
+@click.option("--reason", default="asked for on the command line", show_default=True)
+@click.option("--undo", is_flag=True, help="Let a withdrawn study count again.")
+@home_option
+def withdraw(study: str, reason: str, undo: bool, home_folder: Path | None) -> None:
+    """Learn from field study STUDY no more, and judge no model by it.
+
+    Its rows and its file are kept. If the champion learned from it, a model is trained without it. The name
+    of a study means all its versions, NAME@2 only that one.
+    """
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.instance import daemon_is_running
+    from poleng_assets.simulation.conductor import Conductor
+    from poleng_assets.withdrawal import WITHDRAW_JOB
+
+    home = open_home(home_folder)
+    with instance_beside_daemon(home) as instance:
+        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+        settings = {"study": study, "reason": reason, "undo": undo}
+        report = conductor.run(WITHDRAW_JOB, run_config={"ops": {"mark_as_withdrawn": {"config": settings}}})
+        if not report.success:
+            sys.exit(1)
+        watched = daemon_is_running(instance)
+    facts = _people_and_studies(home)
+    console.print(f"{study} {'counts again' if undo else 'is withdrawn'}. Its rows and its file are kept.")
+    if facts["champion_learned_from_withdrawn"]:
+        how = "The daemon trains" if watched else "`poleng settle` (or `poleng retrain`) trains"
+        console.print(f"{facts['champion_learned_from_withdrawn']}. {how} without it.")
+
+
+@main.command()
 @click.argument("subject")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 @home_option
@@ -354,16 +396,25 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
 
 
 @main.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--confirm", metavar="NAME", help="Name of the home's folder; without it you are asked for it.")
+@click.option("--yes", is_flag=True, hidden=True)  # of earlier releases; it says too little now
 @home_option
-def reset(yes: bool, home_folder: Path | None) -> None:
-    """Empty the home folder: files, warehouse, models, lists, reports and history."""
-    from poleng_assets.simulation.reset import reset_data, reset_history
+def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
+    """Empty the home folder: files, warehouse, models, lists, reports and history.
+
+    It wants the name of the home's folder typed, so that nobody empties another one than they mean.
+    """
+    from poleng_assets.simulation.reset import ResetRefused, reset_data, reset_history, see_that_it_is_meant
 
     home = open_home(home_folder)
     with instance_without_daemon(home):
-        if not yes:
-            click.confirm(f"Remove everything that the project keeps in {home.root}?", abort=True)
+        if confirm is None and not yes:
+            console.print(f"This removes everything that the project keeps in {home.root}.")
+            confirm = click.prompt(f"Type the name of that folder ({home.root.name}) to go on", default="")
+        try:
+            see_that_it_is_meant(home, confirm or "")
+        except ResetRefused as refusal:
+            raise click.ClickException(str(refusal)) from refusal
         reset_data(home)
         reset_history(home)
         home.create()
@@ -399,6 +450,7 @@ def _status(home: Home) -> dict[str, Any]:
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
         "quarantined_rows": quarantined[0][0] if quarantined else 0,
         "clock_in_doubt": _clock_in_doubt(home),
+        **_people_and_studies(home),
         "batches": [_batch_facts(row) for row in _all_batch_rows(home)],
     }
 
@@ -410,6 +462,30 @@ def _look(home: Home, kind: Kind) -> tuple[list[Path], dict[str, str]]:
     if trouble := landing.try_out(kind):
         left = {f"landing/{kind}": trouble}
     return [path for path in landing.waiting(kind) if path.name not in left], left
+
+
+def _people_and_studies(home: Home) -> dict[str, Any]:
+    """Return whose people a home holds, its withdrawn field studies, and whether the champion knew them."""
+    from poleng_assets.core.made_up import sort_of_home
+    from poleng_assets.core.withdrawal import in_doubt, withdrawn
+    from poleng_assets.resources.registry import CHAMPION, Registry
+
+    facts: dict[str, Any] = {
+        "people": sort_of_home(home),
+        "withdrawn": {},
+        "champion_learned_from_withdrawn": "",
+    }
+    if not home.warehouse.exists():
+        return facts
+    with reading(home) as con:
+        facts["withdrawn"] = withdrawn(con)
+        if facts["withdrawn"] and (home.root / "mlflow.db").exists():
+            champion = Registry(home, load_study()).alias(CHAMPION)
+            if champion:
+                facts["champion_learned_from_withdrawn"] = in_doubt(
+                    con, champion.version, champion.field_studies
+                )
+    return facts
 
 
 def _champion_in_doubt(home: Home, alias: int | None) -> str:

@@ -27,8 +27,9 @@ from poleng_assets.retention import apply_retention
 from poleng_assets.rollback import rollback
 from poleng_assets.schedules import SCHEDULES
 from poleng_assets.sensors import SENSORS
-from poleng_assets.simulation.scenario_jobs import SCENARIO_JOBS
+from poleng_assets.simulation.scenario_jobs import scenario_jobs
 from poleng_assets.study import load_study
+from poleng_assets.withdrawal import withdraw_field_study
 
 
 def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECONDS) -> dg.Definitions:
@@ -42,7 +43,14 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
     return dg.Definitions(
         assets=dg.map_asset_specs(lambda spec: with_audience(with_freshness(spec)), _assets()),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
-        jobs=[*ASSET_JOBS, rollback, release_rows, apply_retention, *SCENARIO_JOBS],
+        jobs=[
+            *ASSET_JOBS,
+            rollback,
+            release_rows,
+            apply_retention,
+            withdraw_field_study,
+            *scenario_jobs(home),
+        ],
         # Last: what the others have just had done is told in the same round.
         sensors=[*SENSORS, *NOTIFICATIONS],
         schedules=SCHEDULES,

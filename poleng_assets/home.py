@@ -32,6 +32,7 @@ OWN = (
     "outbox",
     "simulation",
     "clock.json",
+    "people.json",
     "dagster",
 )
 
@@ -170,6 +171,16 @@ class Home:
     def model_card(self, version: int) -> Path:
         """Return the page that tells about a model version."""
         return self.reports / "models" / f"version_{version}.html"
+
+    @property
+    def simulation(self) -> Path:
+        """The files of the made-up people of ``poleng simulate``."""
+        return self.root / "simulation"
+
+    @property
+    def people(self) -> Path:
+        """Says whether the people of this home are made up or real (``core/made_up.py``)."""
+        return self.root / "people.json"
 
     @property
     def dagster(self) -> Path:

@@ -21,6 +21,7 @@ from poleng_assets.core.rollback import (
 from poleng_assets.core.serving import appointed
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.core.withdrawal import in_doubt
 from poleng_assets.mlflow_pages import version_page
 from poleng_assets.resources.registry import CHAMPION, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
@@ -60,7 +61,9 @@ def put_back(
                 # The alias was moved by hand: it is put back.
                 target, serving = told.version, pointed
             else:
-                target = rollback_target(serving, promoted_versions(con), config.to or None)
+                target = rollback_target(
+                    serving, _that_may_serve(con, registry, config.to), config.to or None
+                )
             _see_that_it_can_serve(registry, target, pointed)
         except RollbackRefused as refusal:
             raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
@@ -81,6 +84,20 @@ def put_back(
             context.log.warning(f"Version {target} serves from its files, as the ledger says. {lost}")
     context.log.info(reason)
     context.log_event(_event(context.instance, target, taken_back, reason, again))
+
+
+def _that_may_serve(con: duckdb.DuckDBPyConnection, registry: Registry, wanted: int) -> set[int]:
+    """Return the promoted versions that learned from nothing that was withdrawn since.
+
+    Raises:
+        RollbackRefused: the wanted one did.
+    """
+    learned = {one.version: one.field_studies for one in registry.versions()}
+    promoted = promoted_versions(con)
+    doubts = {one: in_doubt(con, one, learned.get(one, ())) for one in promoted}
+    if doubt := doubts.get(wanted):
+        raise RollbackRefused(f"{doubt}; `poleng withdraw STUDY --undo` lets a study count again")
+    return {one for one in promoted if not doubts[one]}
 
 
 def _see_that_it_can_serve(registry: Registry, target: int, pointed: int | None) -> None:

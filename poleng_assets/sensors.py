@@ -357,6 +357,7 @@ def _remember(instance: dg.DagsterInstance, memory: dict[str, Any], until: int) 
     seen: dict[str, Any] = {
         "open": dict(memory.get("open", {})),
         "studies": dict(memory.get("studies", {})),
+        "withdrawn": list(memory.get("withdrawn", [])),
         "read": until,
         "lost": dict(memory.get("lost", {})),
         "unmeasured": list(memory.get("unmeasured", [])),
@@ -419,6 +420,12 @@ def _learn_of_list(seen: dict[str, Any], batch: str, metadata: dict[str, Any]) -
 
 
 def _learn_of_field_study(seen: dict[str, Any], study: str, metadata: dict[str, Any]) -> None:
+    if "withdrawn" in metadata:
+        withdrawn = [one for one in seen["withdrawn"] if one != study]
+        seen["withdrawn"] = [*withdrawn, study] if metadata["withdrawn"] else withdrawn
+    if study in seen["withdrawn"]:
+        seen["studies"].pop(study, None)
+        return
     # Rows that were put back make other data of the same file.
     seen["studies"][study] = metadata.get("data_hash") or metadata["content_hash"]
 
@@ -596,6 +603,7 @@ def _situation(
         unanswered=tuple(memory["unanswered"]),
         requesting=any(run.job_name == jobs.request_field_study.name for run in running),
         request_failures=_failures(tried[labels]),
+        withdrawn=tuple(one for one in memory["withdrawn"] if one in judged) if studies else (),
     )
 
 

@@ -211,6 +211,12 @@ def _about_list(metadata: dict[str, Any]) -> str:
     return f"{metadata['contacts']:,} contacts{'' if metadata['remark'] == 'none' else ', marked'}{beside}"
 
 
+def _about_study(metadata: dict[str, Any]) -> str:
+    if "withdrawn" in metadata:
+        return "withdrawn" if metadata["withdrawn"] else "counts again"
+    return f"{_rows_kept(metadata, 'labelled rows')} taken in{_before(metadata)}"
+
+
 def _rows_kept(metadata: dict[str, Any], whom: str) -> str:
     apart = metadata["rows_quarantined"]
     kept = f"{metadata['dagster/row_count']:,} {whom}"
@@ -235,7 +241,7 @@ def _about_performance(metadata: dict[str, Any]) -> str:
 
 
 _SAYINGS: dict[str, Any] = {
-    "field_studies": lambda m: f"{_rows_kept(m, 'labelled rows')} taken in{_before(m)}",
+    "field_studies": _about_study,
     "training_data": lambda m: m["reason"],
     "challenger": _about_challenger,
     "champion": _about_champion,

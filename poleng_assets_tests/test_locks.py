@@ -132,7 +132,7 @@ def test_a_lock_that_nobody_has_written_into_is_one_all_the_same(home: Home, sta
 
 
 @pytest.mark.parametrize(
-    "words", [["settle"], ["retrain"], ["reset", "--yes"], ["rollback"], ["simulate", "clean"]]
+    "words", [["settle"], ["retrain"], ["reset", "--confirm", "home"], ["rollback"], ["simulate", "clean"]]
 )
 def test_a_second_command_line_says_who_works_and_ends_at_once(home: Home, start: Start, words: list[str]):
     other = start("simulate")
@@ -167,7 +167,7 @@ def test_the_ui_does_not_start_where_a_command_line_works(home: Home, start: Sta
 
 def test_a_home_can_be_emptied_while_its_lock_is_held(home: Home):
     (home.contact_lists / "march.csv").write_text("people")
-    done = poleng("reset", "--yes", "--home", home.root)
+    done = poleng("reset", "--confirm", home.root.name, "--home", home.root)
     assert done.returncode == 0, done.stderr
     assert list(home.contact_lists.iterdir()) == []
     assert poleng("settle", "--home", home.root).returncode == 0

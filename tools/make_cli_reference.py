@@ -23,8 +23,8 @@ _BEGIN = """# Commands
 
 - `--home FOLDER` names another [home](home.md) than `POLENG_HOME` or `data/`.
 - Exit code 0: it did what was asked. 1: it did not, and says why. 2: it was asked in a wrong way.
-- What works on the home refuses to while another process does. `submit`, `retry`, `rollback`, `quarantine`,
-  `backup`, `serve` and whatever only reads may be said beside the daemon.
+- What works on the home refuses to while another process does. `submit`, `retry`, `rollback`, `withdraw`,
+  `quarantine`, `backup`, `serve` and whatever only reads may be said beside the daemon.
 """
 
 

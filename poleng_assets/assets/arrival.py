@@ -16,7 +16,7 @@ from poleng_assets.core.dropped_files import SUFFIXES, file_id
 from poleng_assets.core.file_names import clash_problem, name_problem
 from poleng_assets.core.versions import name_and_number
 from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Kind
+from poleng_assets.home import Home, Kind
 from poleng_assets.partitions import PARTITIONS
 from poleng_assets.resources.landing import FileChanged, Landing, TakenCopy
 
@@ -103,7 +103,7 @@ def take_in(
             name = _id_in_landing(con, kind, copy, context.partition_key) if copy else file_id(path.name)
             try:
                 if copy:
-                    _check_at_the_door(con, kind, copy, name)
+                    _check_at_the_door(con, landing.home, kind, copy, name)
                 result = ingest(con, study, kind, source, name, confirm=copy.confirm if copy else None)
             except FileRefused as refusal:
                 reason = str(refusal)
@@ -141,13 +141,17 @@ def _copied(
         raise _not_now(context, kind, str(change)) from change
 
 
-def _check_at_the_door(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCopy, name: str) -> None:
+def _check_at_the_door(
+    con: duckdb.DuckDBPyConnection, home: Home, kind: Kind, copy: TakenCopy, name: str
+) -> None:
     """Refuse a file for what can be told before it is read.
 
     Raises:
         FileRefused: with the reason.
     """
     from poleng_assets.core.contract import FileRefused
+    from poleng_assets.core.made_up import OtherPeople, admit
+    from poleng_assets.core.withdrawal import refuse_withdrawn
 
     dropped_as = name_and_number(name)[0]
     if problem := name_problem(copy.path.name):
@@ -155,6 +159,11 @@ def _check_at_the_door(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCo
     known = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
     if problem := clash_problem(dropped_as, (name_and_number(one)[0] for (one,) in known)):
         raise FileRefused(problem)
+    try:
+        admit(home, copy.path)
+    except OtherPeople as others:
+        raise FileRefused(str(others)) from others
+    refuse_withdrawn(con, copy.path)
 
 
 class _Met(NamedTuple):

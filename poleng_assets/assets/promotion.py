@@ -11,6 +11,7 @@ from poleng_assets.core.markdown import escaped, table
 from poleng_assets.core.tables import record_decision
 from poleng_assets.core.versions import newest
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.core.withdrawal import in_doubt, withdrawn
 from poleng_assets.resources.registry import CHALLENGER, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.study import Study
@@ -62,7 +63,14 @@ def champion(
         serving = registry.serving(con, context.log.warning)
         # Who cannot score cannot be compared with: the challenger is judged like a first champion, and
         # anew if it was taken back before.
+        # Who learned from what was withdrawn is not to be beaten either, but to be followed.
         fault = registry.fault(serving) if serving else ""
+        if serving and not fault:
+            fault = in_doubt(con, serving.version, serving.field_studies)
+        if doubt := in_doubt(con, contender.version, contender.field_studies):
+            raise dg.Failure(
+                f"{doubt}, so it is not judged: retrain first (`poleng retrain`).", allow_retries=False
+            )
         verdict: list[Gate] = []
         neglected: list[GroupContacts] = []
         earlier = None if fault else _earlier_decision(con, contender, serving)
@@ -216,7 +224,7 @@ def _holdout_rows(
     """Return the holdout rows of every field study that a contestant knows: nobody trained on them."""
     columns = ", ".join(f'"{name}"' for name in [*study.feature_names, study.target.name])
     # Who stands in a study and in its correction is judged by the corrected answers, once.
-    known = newest({name for one in contestants for name in one.field_studies})
+    known = newest({name for one in contestants for name in one.field_studies}.difference(withdrawn(con)))
     return con.sql(
         f"""SELECT field_study, {columns} FROM field_study_rows
         WHERE part = 'holdout' AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608

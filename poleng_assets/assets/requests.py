@@ -1,5 +1,6 @@
 """Requests: whom to interview next, when labels are wanted and nobody has brought them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -53,7 +54,7 @@ def field_study_request(
         drifted = _drifted(con, study, version, batches)
         scored = _scored(con, study, version, batches, drifted)
         request = plan_request(scored, drifted, study, _auc(con, version, batches))
-        path = write_whole(landing.home.requests / FILE, _as_csv(request, study))
+        path = _write_request(landing.home.requests / FILE, _as_csv(request, study), request.size)
         # A run that died after this runs again, and asks the same people.
         earlier = earlier_attempts(context.instance, context.run)
         if request.size and not was_decided_by(con, "request", earlier):
@@ -76,6 +77,23 @@ def field_study_request(
                 )
     context.log.info(request.words)
     return dg.MaterializeResult(metadata=_metadata(study, version, batches, drifted, request, str(path)))
+
+
+def _write_request(path: Path, text: str, interviews: int) -> Path:
+    """Write a request; one that was issued before stands beside it, under a number. Return its place.
+
+    Who asks for nobody takes nothing away: the request that was issued stays as it is.
+    """
+    before = path.read_text(encoding="utf-8") if path.exists() else text
+    if before == text or not interviews:
+        return path if path.exists() else write_whole(path, text)
+    number = 1
+    while (earlier := path.with_name(f"{path.stem} (request {number}){path.suffix}")).exists():
+        if earlier.read_text(encoding="utf-8") == before:
+            break  # a run was killed in between
+        number += 1
+    write_whole(earlier, before)
+    return write_whole(path, text)
 
 
 def _batches(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> list[str]:

@@ -17,11 +17,13 @@ from poleng_assets.core.tables import now, record_decision, replace, stamp, tran
 from poleng_assets.core.training_set import TrainingSet, latest_training_set, training_data_hash
 from poleng_assets.core.versions import newest
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.core.withdrawal import studies as all_studies
 from poleng_assets.files import write_whole
 from poleng_assets.resources.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.runs import earlier_attempts, live_run_ids
 from poleng_assets.study import Study
+from poleng_assets.withdrawal import untold_withdrawals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,15 +69,15 @@ def training_data(
     with warehouse.connect() as con:
         registry.see_that_it_is_whole(con)
         champion = registry.alias(CHAMPION)
-        studies = dict(
-            con.execute(
-                """SELECT name, coalesce(data_hash, content_hash) FROM ingested_files
-                WHERE kind = 'field_studies'"""
-            ).fetchall()
-        )
+        taken_in = all_studies(con)
+        for untold in untold_withdrawals(taken_in, context.instance):
+            context.log_event(untold)
+        studies = {one.name: one.data_hash for one in taken_in if one.withdrawn_at is None}
         if not studies:
+            gone = ", ".join(one.name for one in taken_in)
             raise dg.Failure(
-                "There is no field study to learn from: drop one into landing/field_studies.",
+                f"There is no field study to learn from{f' (withdrawn: {gone})' if gone else ''}: drop one "
+                "into landing/field_studies.",
                 allow_retries=False,
             )
         # A corrected field study replaces the one that it corrects.
@@ -103,7 +105,9 @@ def training_data(
             count(*) FILTER (part = 'holdout') AS holdout_rows,
             count(*) FILTER (part = 'set_aside') AS set_aside_rows,
             avg("{warehouse.study.target.name}") AS target_rate
-            FROM field_study_rows GROUP BY ALL ORDER BY ALL"""  # noqa: S608
+            FROM field_study_rows WHERE list_contains(?::VARCHAR[], field_study)
+            GROUP BY ALL ORDER BY ALL""",  # noqa: S608
+            [list(studies)],
         ).df()
         ids, answers = on_both_sides(con, warehouse.study)
     return dg.MaterializeResult(

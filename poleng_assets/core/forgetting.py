@@ -328,6 +328,6 @@ def changed_studies(con: duckdb.DuckDBPyConnection) -> list[StudyData]:
     """Return the field studies whose data changed since their files were taken in."""
     found = con.execute(
         """SELECT name, content_hash, data_hash, rows_kept FROM ingested_files
-        WHERE kind = 'field_studies' AND data_hash IS NOT NULL ORDER BY name"""
+        WHERE kind = 'field_studies' AND data_hash IS NOT NULL AND withdrawn_at IS NULL ORDER BY name"""
     ).fetchall()
     return [StudyData(*row) for row in found]

@@ -48,6 +48,8 @@ class Situation:
         unanswered: batches with an alarm under this champion, of which no request for labels knows.
         requesting: a request for labels is queued or running.
         request_failures: how often the request for exactly these died.
+        withdrawn: field studies that were withdrawn since a challenger was last judged by them, while others
+            are left to learn from.
     """
 
     champion: int | None
@@ -65,6 +67,7 @@ class Situation:
     unanswered: tuple[str, ...] = ()
     requesting: bool = False
     request_failures: int = 0
+    withdrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,23 @@ def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
     elif wanted and learnable and not situation.retraining and not situation.arriving:
         retrain = f"{', '.join(wanted)}; new field data: {', '.join(situation.pending)}"
         messages.append(f"Retraining: {retrain}")
+    retrain = retrain or _retrain_without(situation, policy, messages)
     request: tuple[str, ...] = ()
     if situation.unanswered and not (data or situation.arriving or situation.retraining):
         request = _request(situation, policy, messages)
     messages += [f"List of {batch} is made with the present champion: {why}" for batch, why in release]
     return Plan(retrain, tuple(score), tuple(release), request, tuple(messages))
+
+
+def _retrain_without(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> str | None:
+    """Return why to train without what was withdrawn; None when nothing was, or not now."""
+    failed = situation.retrain_failures >= policy.max_retrain_attempts
+    busy = situation.retraining or situation.arriving or situation.together
+    if not situation.withdrawn or busy or failed:
+        return None
+    why = f"without {', '.join(situation.withdrawn)}, withdrawn since the last training"
+    messages.append(f"Retraining {why}")
+    return why
 
 
 def _cooling(situation: Situation, policy: OverseerPolicy) -> bool:

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS ingested_files (
     data_hash VARCHAR, -- of the data since rows were released; before, they are what the file is
     rows_fingerprint VARCHAR, -- of the rows in any order and format (core/repeats.py)
     archived_hash VARCHAR, -- of the archived file since people were erased from it
+    withdrawn_at TIMESTAMPTZ,
     PRIMARY KEY (kind, name));
 CREATE TABLE IF NOT EXISTS refused_files (
     kind VARCHAR NOT NULL, file VARCHAR NOT NULL, content_hash VARCHAR NOT NULL, rows BIGINT,
@@ -107,6 +108,7 @@ ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_erased BIGINT DEFAULT 0
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS data_hash VARCHAR;
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS rows_fingerprint VARCHAR;
 ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS archived_hash VARCHAR;
+ALTER TABLE ingested_files ADD COLUMN IF NOT EXISTS withdrawn_at TIMESTAMPTZ;
 ALTER TABLE predictions ADD COLUMN IF NOT EXISTS audit BOOLEAN DEFAULT false;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS held BOOLEAN;
 ALTER TABLE drift_reports ADD COLUMN IF NOT EXISTS alarm BOOLEAN;

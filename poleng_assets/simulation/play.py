@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poleng_assets.core.dropped_files import content_hash
+from poleng_assets.core.made_up import OtherPeople, claim_for_story, refuse_other_people
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import move, sync_tree
-from poleng_assets.home import Home
+from poleng_assets.home import KINDS, Home
 from poleng_assets.resources.landing import Landing
 from poleng_assets.simulation.scenarios import BatchRow, Drop, Scenario, batch_rows, drops, shortfalls
 from poleng_assets.study import Study
@@ -32,16 +33,21 @@ class Ending:
 
 
 def scenario_data(home: Home, study: Study, data: Path | None) -> Path:
-    """Return the folder to play from: the one given, or a synthetic one, made once for each home."""
+    """Return the folder to play from: the one given, or a synthetic one, made once for each home.
+
+    Raises:
+        OtherPeople: the home holds real people, and a synthetic one was asked for.
+    """
     if data is not None:
         return data
-    folder = home.root / "simulation"
+    claim_for_story(home)
+    folder = home.simulation
     if not folder.exists():
         from poleng_assets.simulation.population import write_scenario_data
 
         part = folder.with_name(".simulation.part")
         shutil.rmtree(part, ignore_errors=True)
-        write_scenario_data(study, part)
+        write_scenario_data(study, part, marked=True)
         sync_tree(part)
         move(part, folder)
     return folder
@@ -62,9 +68,17 @@ def play(
         landing: where files are dropped.
         warehouse: where the story can be read afterwards.
         settle: called after each drop; returns when the project has reacted.
+
+    Raises:
+        OtherPeople: other people than those of the folder are, or wait, in the home.
+        FileNotFoundError: the folder lacks what the scenario needs.
+        FileExistsError: a file of that name waits in landing.
     """
     story = drops(data, scenario)
     known = _known_files(warehouse)
+    _see_that_nobody_else_is_there(data, landing, known)
+    for one in story:
+        refuse_other_people(landing.home, one.path)
     new = [one for one in story if (one.kind, content_hash(one.path)) not in known]
     for one in new:
         landing.submit(one.kind, one.path)
@@ -76,6 +90,35 @@ def play(
         ).fetchall()[0]
     faults = shortfalls(scenario, story, rows, promotions=counted[0], retrainings=counted[1] - 1)
     return Ending(len(new), rows, faults)
+
+
+def _see_that_nobody_else_is_there(data: Path, landing: Landing, known: set[tuple[str, str]]) -> None:
+    """Refuse to play in a home that holds files of anybody but the folder's people.
+
+    Raises:
+        OtherPeople: it does. Nothing was changed.
+    """
+    home = landing.home
+    if data == home.simulation:
+        return  # it was claimed for them before they were made
+    own = {
+        (kind, content_hash(file))
+        for kind in KINDS
+        for file in sorted((data / kind).glob("*"))
+        if file.is_file()
+    }
+    others = sorted(
+        str(file.relative_to(home.root))
+        for kind in KINDS
+        for file in landing.waiting(kind)
+        if file.is_file() and (kind, content_hash(file)) not in own
+    )
+    if others or not known <= own:
+        waiting = f" ({', '.join(others)})" if others else ""
+        raise OtherPeople(
+            f"{home.root} holds other people than those of {data}{waiting}: a scenario is played in a home "
+            "of its own. Name another one: `poleng simulate --data FOLDER --home FOLDER`"
+        )
 
 
 def _known_files(warehouse: Warehouse) -> set[tuple[str, str]]:

@@ -29,9 +29,12 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from poleng_assets.core.made_up import metadata_of_made_up
 from poleng_assets.study import Study
 
 FIGURES = Path(__file__).with_name("population.json")
@@ -271,6 +274,7 @@ def write_scenario_data(
     seed: int = 23,
     scale: float = 1.0,
     population: Population | None = None,
+    marked: bool = False,
 ) -> list[Path]:
     """Write a data folder of the shape that a simulation reads, made of synthetic respondents.
 
@@ -284,6 +288,7 @@ def write_scenario_data(
         seed: the same seed gives the same rows.
         scale: a factor on every file's number of rows (at least 1 row is left).
         population: figures other than the package's own.
+        marked: whether the files say that these people are made up (``core/made_up.py``).
 
     Returns:
         The paths of the files written.
@@ -302,7 +307,7 @@ def write_scenario_data(
         start = 0
         for file, size in zip(files, sizes, strict=True):
             share = people.iloc[start : start + size].reset_index(drop=True)
-            written += _write_file(study, folder, file, share)
+            written += _write_file(study, folder, file, share, marked=marked)
             start += size
     return written
 
@@ -433,7 +438,9 @@ def _as_strings(codes: NDArray[np.int64]) -> NDArray[np.object_]:
     return np.array([str(code) for code in distinct], dtype=object)[position]
 
 
-def _write_file(study: Study, folder: Path, file: ScenarioFile, people: pd.DataFrame) -> list[Path]:
+def _write_file(
+    study: Study, folder: Path, file: ScenarioFile, people: pd.DataFrame, *, marked: bool
+) -> list[Path]:
     """Write people to their file, and to a second one what is only known later."""
     path = folder / f"{file.path}.parquet"
     frames = {path: people}
@@ -445,5 +452,8 @@ def _write_file(study: Study, folder: Path, file: ScenarioFile, people: pd.DataF
         }
     for place, frame in frames.items():
         place.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(place, index=False)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if marked:
+            table = table.replace_schema_metadata({**table.schema.metadata, **metadata_of_made_up()})
+        pq.write_table(table, place)
     return list(frames)

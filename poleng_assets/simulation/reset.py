@@ -6,8 +6,36 @@ import shutil
 
 import dagster as dg
 
+from poleng_assets.core.made_up import strangers
 from poleng_assets.home import OWN, Home
 from poleng_assets.partitions import PARTITIONS
+
+
+class ResetRefused(ValueError):
+    """A home is not emptied; the message says why."""
+
+
+def see_that_it_is_meant(home: Home, typed: str) -> None:
+    """See that who wants to empty a home has typed its name, and loses nobody else's files.
+
+    Args:
+        home: that is to be emptied.
+        typed: the name of its folder, or its whole path.
+
+    Raises:
+        ResetRefused: another name was typed, or files of real people lie in a home of made-up ones.
+    """
+    if typed.strip() not in (home.root.name, str(home.root)):
+        wrong = f"not {typed.strip()!r}" if typed.strip() else "and nothing was typed"
+        raise ResetRefused(
+            f"Nothing was removed: this home is called {home.root.name!r}, {wrong} "
+            f"(`poleng reset --confirm {home.root.name}`)."
+        )
+    if lost := [str(file.relative_to(home.root)) for file in strangers(home)]:
+        raise ResetRefused(
+            f"Nothing was removed, because files that are not of the made-up people would be lost: "
+            f"{', '.join(lost)}. Move them elsewhere first."
+        )
 
 
 def reset_data(home: Home) -> None:

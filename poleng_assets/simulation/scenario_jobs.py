@@ -6,22 +6,28 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.made_up import REAL, OtherPeople, sort_of_home
 from poleng_assets.core.markdown import table
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.home import Home
 from poleng_assets.resources.landing import Landing
 from poleng_assets.runs import runs_in_progress
 from poleng_assets.sensors import survey
 from poleng_assets.simulation.play import Ending, play, scenario_data
-from poleng_assets.simulation.reset import reset_data, reset_events
+from poleng_assets.simulation.reset import ResetRefused, reset_data, reset_events, see_that_it_is_meant
 from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
 
 LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0
 
 
-class ScenarioConfig(dg.Config):
-    """What to play the scenario with."""
+NAME_OF_HOME = "Type the name of the home's folder: by that you say that you mean this home."
 
+
+class ScenarioConfig(dg.Config):
+    """Where the scenario is played, and what with."""
+
+    home: str = Field(default="", description=NAME_OF_HOME)
     data: str = Field(
         default="",
         description="Folder with field_studies, batches and perhaps outcomes. Leave it empty to play with "
@@ -37,13 +43,17 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
         landing: dg.ResourceParam[Landing],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> None:
-        data = scenario_data(landing.home, warehouse.study, Path(config.data) if config.data else None)
+        _see_that_it_is_meant(landing, config.home, "Nothing was played")
 
         def settle(drop: Drop) -> None:
             context.log.info(f"{drop.path.name} dropped into landing/{drop.kind}")
             _wait_until_settled(context, landing, drop)
 
-        ending = play(scenario, data, landing, warehouse, settle)
+        try:
+            data = scenario_data(landing.home, warehouse.study, Path(config.data) if config.data else None)
+            ending = play(scenario, data, landing, warehouse, settle)
+        except OtherPeople as refusal:
+            raise dg.Failure(str(refusal), allow_retries=False) from refusal
         context.add_output_metadata({"dropped": ending.dropped, "batches": _table(ending)})
         if ending.faults:
             raise dg.Failure(f"The scenario did not end as it should: {'; '.join(ending.faults)}")
@@ -56,6 +66,15 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
         play_scenario()
 
     return simulate
+
+
+def _see_that_it_is_meant(landing: Landing, typed: str, nothing_happened: str) -> None:
+    name = landing.home.root.name
+    if typed.strip() not in (name, str(landing.home.root)):
+        raise dg.Failure(
+            f"{nothing_happened}: type the name of this home, {name!r}, as `home` in the configuration.",
+            allow_retries=False,
+        )
 
 
 def _wait_until_settled(context: dg.OpExecutionContext, landing: Landing, drop: Drop) -> None:
@@ -104,12 +123,31 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+class ResetConfig(dg.Config):
+    """Which home is emptied."""
+
+    home: str = Field(default="", description=NAME_OF_HOME)
+
+
 @dg.op(description="Removes all data, models, lists and reports, and what Dagster remembers of them.")
-def forget_everything(context: dg.OpExecutionContext, landing: dg.ResourceParam[Landing]) -> None:
+def forget_everything(
+    context: dg.OpExecutionContext, config: ResetConfig, landing: dg.ResourceParam[Landing]
+) -> None:
     """Empty the home while its daemon runs; refused while another run works in it."""
     others = [run.job_name for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
     if others:
         raise dg.Failure(f"Not now, these runs are at work: {', '.join(others)}. Run this when they end.")
+    if sort_of_home(landing.home) == REAL:
+        # The UI was opened before they came; opened anew, it does not have this job.
+        raise dg.Failure(
+            "Nothing was removed: this home holds real people. If you mean it, stop the UI and say "
+            "`poleng reset`.",
+            allow_retries=False,
+        )
+    try:
+        see_that_it_is_meant(landing.home, config.home)
+    except ResetRefused as refusal:
+        raise dg.Failure(str(refusal), allow_retries=False) from refusal
     reset_data(landing.home)
     reset_events(context.instance, list(context.instance.all_asset_keys()))
 
@@ -126,3 +164,8 @@ _DESCRIPTIONS: dict[Scenario, str] = {
     "full": "The clean batches first, then the drifted ones: one retraining in between.",
 }
 SCENARIO_JOBS = [*(_scenario_job(name, _DESCRIPTIONS[name]) for name in SCENARIOS), reset]
+
+
+def scenario_jobs(home: Home) -> list[dg.JobDefinition]:
+    """Return the jobs that play with a home, or empty it: none where real people are."""
+    return [] if sort_of_home(home) == REAL else SCENARIO_JOBS

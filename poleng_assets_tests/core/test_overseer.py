@@ -365,3 +365,12 @@ def test_a_held_batch_is_released_while_labels_are_asked_for(policy: OverseerPol
 )
 def test_a_plan_that_launches_nothing_is_idle(decided: Plan, idle: bool):
     assert decided.idle is idle
+
+
+def test_a_champion_that_learned_from_what_was_withdrawn_is_followed_at_once(policy: OverseerPolicy):
+    withdrawn = Situation(champion=2, withdrawn=("spring",))
+    assert overseer.plan(withdrawn, policy).retrain == "without spring, withdrawn since the last training"
+    assert overseer.plan(replace(withdrawn, retraining=True), policy).retrain is None
+    assert overseer.plan(replace(withdrawn, arriving=("autumn",)), policy).retrain is None
+    failed = replace(withdrawn, retrain_failures=policy.max_retrain_attempts)
+    assert overseer.plan(failed, policy).retrain is None
