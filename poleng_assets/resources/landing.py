@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -32,8 +32,6 @@ from poleng_assets.home import Home, Kind
 SETTLE_SECONDS = 2.0
 # A file that ends where a whole one seldom does is left alone for so many times as long.
 ENDS_EARLY_FACTOR = 10
-# A file that was set aside for so long was set aside by a process that is gone.
-ABANDONED_SECONDS = 60.0
 # How a file is called in landing while its last look is taken. No name may be longer than 255 bytes.
 _ASIDE = ".taken"
 _LONGEST_NAME = 255
@@ -344,13 +342,18 @@ class Landing:
 
     def clear_leftovers(self, kind: Kind) -> None:
         """Undo what killed processes left: copies that nobody uses, and files that had been set aside."""
+        in_use = False
         for folder in _entries(self._work):
-            with suppress(BlockingIOError), _locked(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-        for path in self.home.landing(kind).glob(f".*{_ASIDE}"):
-            status = _status(path)
-            if status is not None and abs(time.time() - status.st_ctime) > ABANDONED_SECONDS:
-                _put_back(path, path.with_name(path.name[1 : -len(_ASIDE)]))
+            try:
+                with _locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                in_use = True
+            except FileNotFoundError:
+                continue  # its process has just ended
+        # Who sets a file aside has a work folder: without one there is nobody who would come back to it.
+        for path in [] if in_use else self.home.landing(kind).glob(f".*{_ASIDE}"):
+            _put_back(path, path.with_name(path.name[1 : -len(_ASIDE)]))
 
     @property
     def _work(self) -> Path:
@@ -360,15 +363,24 @@ class Landing:
     @contextmanager
     def _work_folder(self) -> Iterator[Path]:
         """Give a folder of this block alone; the lock on it ends with the process, however that ends."""
-        make_folder(self._work)
-        folder = Path(tempfile.mkdtemp(dir=self._work))
-        try:
-            with _locked(folder):
+        with ExitStack() as stack:
+            folder = self._new_work_folder(stack)
+            try:
                 yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                self._work.rmdir()
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):
+                    self._work.rmdir()
+
+    def _new_work_folder(self, stack: ExitStack) -> Path:
+        """Make a folder and hold its lock; one that was taken for a leftover before it was locked is left."""
+        while True:
+            make_folder(self._work)
+            with suppress(FileNotFoundError, BlockingIOError):
+                folder = Path(tempfile.mkdtemp(dir=self._work))
+                stack.enter_context(_locked(folder))
+                if folder.exists():
+                    return folder
 
     def archive(self, kind: Kind, path: Path, name: str, digest: str | None = None) -> Path:
         """Archive a file that was taken in, under its id, and remove it from landing; return its place.

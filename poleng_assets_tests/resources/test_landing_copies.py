@@ -159,13 +159,10 @@ def test_what_a_killed_process_left_is_cleared_and_what_others_use_is_not(landin
     assert aside.exists()  # another process may be looking at it right now
 
 
-def test_a_file_that_was_set_aside_long_ago_gets_its_name_back(
-    landing: Landing, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_file_that_a_killed_process_set_aside_gets_its_name_back(landing: Landing):
     drop(landing, ".april.csv.taken")
     drop(landing, ".march.csv.taken", "old")
     drop(landing, "march.csv", "new")
-    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
     landing.clear_leftovers("batches")
     assert names(landing) == ["april.csv", "march.csv"]
     assert everything(landing.home) == [
