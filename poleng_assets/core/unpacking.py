@@ -32,7 +32,9 @@ from poleng_assets.core.subject_ids import as_stored
 LIMIT = 256 * 2**20
 DEEPEST = 6
 _BLOCK = 2**16
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}={0,2}")
+# Shorter runs are words and names of a program.
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
+_LAST_LINE = re.compile(rb"\s{1,2}[A-Za-z0-9+/_-]{1,23}={0,2}(?=\s|\"|\Z)(?![^\S\r\n])")
 _LINE_BREAK = re.compile(rb"\s{1,8}")
 # So long are the lines at least that base64 is broken into.
 _BROKEN_AT = 40
@@ -367,17 +369,21 @@ def _runs(content: bytes) -> Iterator[tuple[int, int]]:
     content = content.replace(b"\\n", b"\n\n").replace(b"\\r", b"\n\n")
     begin = stop = -1
     for match in _BASE64.finditer(content):
-        gap = content[stop : match.start()] if begin >= 0 else b""
-        if begin >= 0 and (
-            match.start() - stop <= 8 and stop - begin >= _BROKEN_AT and _LINE_BREAK.fullmatch(gap)
-        ):
+        near = begin >= 0 and match.start() - stop <= 8 and stop - begin >= _BROKEN_AT
+        if near and _LINE_BREAK.fullmatch(content[stop : match.start()]):
             stop = match.end()
             continue
-        if stop - begin >= 16:
-            yield begin, stop
+        if begin >= 0:
+            yield begin, _end_of_last_line(content, begin, stop)
         begin, stop = match.span()
-    if stop - begin >= 16:
-        yield begin, stop
+    if begin >= 0:
+        yield begin, _end_of_last_line(content, begin, stop)
+
+
+def _end_of_last_line(content: bytes, begin: int, stop: int) -> int:
+    """Return where a run ends whose last line is short, and nothing else stands on that line."""
+    last = _LAST_LINE.match(content, stop) if stop - begin >= _BROKEN_AT else None
+    return last.end() if last else stop
 
 
 def _decoded(run: bytes) -> Iterator[bytes]:

@@ -14,10 +14,12 @@ import json
 import lzma
 import sqlite3
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -26,8 +28,80 @@ import openpyxl
 import pandas as pd
 import pyarrow as pa
 
-from poleng_assets.study import Study
-from poleng_assets_tests.graph.conftest import Workshop
+from poleng_assets.forget import forget
+from poleng_assets.simulation.population import write_scenario_data
+from poleng_assets.study import Study, load_study
+from poleng_assets_tests.graph.conftest import Workshop, open_founded
+
+PEOPLE = 20
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """How the erasure of everybody went.
+
+    Attributes:
+        people: who were forgotten.
+        traces_before: places and rows in which the search found them.
+        places: the files among them.
+        told: traces, and files that could not be looked into, as the command itself tells them.
+        left: what the search found afterwards.
+        others_lost: ids of other people who were on the list, and are no more.
+        seconds: of the processor, for all of them.
+    """
+
+    people: int
+    traces_before: int
+    places: tuple[str, ...]
+    told: tuple[str, ...]
+    left: tuple[str, ...]
+    others_lost: set[str]
+    seconds: float
+
+
+@contextmanager
+def crowded_home(folder: Path) -> Iterator[Workshop]:
+    """Make a home below a folder in which a batch of a compressed CSV was scored and listed."""
+    write_scenario_data(load_study(), folder / "data", scale=0.05)
+    with open_founded(folder / "home", folder / "data") as workshop:
+        people = workshop.synthetic("batches", "clean_batch_1")
+        march = folder / "march.csv.gz"
+        march.write_bytes(gzip.compress(people.to_csv(index=False).encode()))
+        workshop.drop_file("batches", march)
+        yield workshop
+
+
+def erase_everybody(workshop: Workshop) -> Erasure:
+    """Spread people over a home in every form, forget one after the other, and search for them."""
+    study = load_study()
+    people = listed_people(workshop, study)
+    listed = workshop.contact_list("march")
+    spread(workshop, study, people, listed)
+    before = traces(workshop.home.root, study, people)
+    told: list[str] = []
+    began = time.process_time()
+    for who in people[study.id]:
+        proof = forget(workshop.home, study, workshop.warehouse, workshop.registry, who).proof
+        told += [*proof.traces, *proof.closed]
+    seconds = time.process_time() - began
+    others = set(listed[study.id]) - set(people[study.id])
+    return Erasure(
+        len(people),
+        len(before),
+        tuple(sorted({one.rpartition(": ")[0] for one in before})),
+        tuple(told),
+        tuple(traces(workshop.home.root, study, people)),
+        others - set(workshop.contact_list("march")[study.id]),
+        seconds,
+    )
+
+
+def listed_people(workshop: Workshop, study: Study) -> pd.DataFrame:
+    """Return people of the list whose answers nobody else gave, with their scores."""
+    answered = workshop.synthetic("batches", "clean_batch_1").drop_duplicates(study.feature_names, keep=False)
+    scored = workshop.query(f"SELECT {study.id}, score FROM predictions WHERE contact")
+    people = answered.merge(pd.DataFrame(scored, columns=[study.id, "score"]), on=study.id)
+    return people.sort_values("score", ascending=False).dropna().head(PEOPLE).reset_index(drop=True)
 
 
 def spread(workshop: Workshop, study: Study, people: pd.DataFrame, listed: pd.DataFrame) -> None:
