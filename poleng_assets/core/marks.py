@@ -7,7 +7,6 @@ in the warehouse tells of them; that is asked before their rows are erased.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,7 +187,7 @@ class Marks:
             if found:
                 header, delimiter = found
             elif header:
-                cells = next(csv.reader(io.StringIO(line), delimiter=delimiter), [])
+                cells = _cells(line, delimiter)
                 if len(cells) == len(header) and self.is_row(dict(zip(header, cells, strict=True))):
                     yield number
 
@@ -196,12 +195,7 @@ class Marks:
         for delimiter in _DELIMITERS:
             if delimiter not in line:
                 continue
-            try:
-                names = [
-                    name.strip().lstrip("\ufeff") for name in next(csv.reader([line], delimiter=delimiter))
-                ]
-            except (csv.Error, StopIteration):
-                continue
+            names = [cell.strip().lstrip("\ufeff").strip() for cell in _cells(line, delimiter)]
             known = set(names) & set(self.study.feature_names)
             if len(known) >= self.fewest or (len(known) >= 2 and set(names) & set(_SCORES)):
                 return names, delimiter
@@ -334,6 +328,14 @@ def _others_near(
         [score, list(ids)],
     ).fetchall()
     return near
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """Return the cells of a line; none when it is no line of a table."""
+    try:
+        return next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _tokens_at(content: bytes, literal: bytes, encoding: str) -> Iterator[str]:

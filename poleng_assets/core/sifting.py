@@ -13,6 +13,7 @@ import csv
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,15 @@ from poleng_assets.core.person import Person
 from poleng_assets.core.subject_ids import as_stored
 
 DELIMITERS = ",;\t|"
+_UNREADABLE = (
+    pa.ArrowException,
+    TooMuchInside,
+    OSError,
+    EOFError,
+    UnicodeError,
+    csv.Error,
+    zlib.error,
+)
 CHUNK = 50_000
 # By which bytes a text begins that is not UTF-8.
 MARKS = {
@@ -73,7 +83,7 @@ def sift(path: Path, target: IO[bytes] | None, person: Person, answers: Collecti
         if path.name.endswith(".parquet"):
             return _sift_parquet(path, target, person, answers)
         return _sift_csv(path, target, person, answers)
-    except (pa.ArrowException, TooMuchInside, OSError, EOFError, UnicodeError, csv.Error) as error:
+    except _UNREADABLE as error:
         raise Unreadable(f"{path.name} cannot be read: {error}") from error
 
 

@@ -209,10 +209,9 @@ class _Looker:
                 table = pq.read_table(io.BytesIO(content))
             else:
                 table = pa.ipc.open_file(io.BytesIO(content)).read_all()
+            self.inside.holds = table_holds(table, self.person)
         except (pa.ArrowException, OSError, ValueError):
-            self.inside.closed.append(f"{name}: it is damaged")
-            return
-        self.inside.holds = table_holds(table, self.person)
+            self.inside.closed.append(f"{name}: it is damaged, or holds what is no answer")
 
     def _sqlite(self, content: bytes, name: str) -> None:
         try:

@@ -477,3 +477,10 @@ def test_a_copy_that_is_not_whole_leaves_the_old_file(warehouse, monkeypatch):
     assert warehouse.path.stat().st_ino == before
     with warehouse.connect() as con:
         assert table_counts(con)["decisions"] == 1
+
+
+def test_a_damaged_gzip_file_is_unreadable(tmp_path, person, study):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(ROWS.encode())[:10] + b"\xff" * 40)
+    with pytest.raises(Unreadable):
+        sift(path, None, person, study.feature_names)
