@@ -143,10 +143,14 @@ class Target(_Strict):
 
 
 class IngestionPolicy(_Strict):
-    """How much of a file may break the contract before the file is refused."""
+    """How much of a file may break the contract before the file is refused, and what it must hold.
+
+    ``min_of_each_class``: people of each class of the target that all field studies together must have.
+    """
 
     max_quarantined_share: Share
     max_expanded_megabytes: int = Field(ge=1)
+    min_of_each_class: int = Field(default=20, ge=2)
 
 
 class ContactPolicy(_Strict):

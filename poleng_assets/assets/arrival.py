@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -19,6 +20,7 @@ from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home, Kind
 from poleng_assets.partitions import PARTITIONS
 from poleng_assets.resources.landing import FileChanged, Landing, TakenCopy
+from poleng_assets.study import Study
 
 if TYPE_CHECKING:
     from poleng_assets.core.accounting import Account
@@ -88,6 +90,7 @@ def take_in(
     from poleng_assets.core.ingestion import ingest, record_refusal
     from poleng_assets.core.issued_lists import list_stands
     from poleng_assets.core.quarantine import data_hash
+    from poleng_assets.core.target_balance import remark_on_balance
 
     study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
@@ -104,7 +107,8 @@ def take_in(
             try:
                 if copy:
                     _check_at_the_door(con, landing.home, kind, copy, name)
-                result = ingest(con, study, kind, source, name, confirm=copy.confirm if copy else None)
+                confirm = partial(_confirm, con, study, kind, name, copy)
+                result = ingest(con, study, kind, source, name, confirm=confirm)
             except FileRefused as refusal:
                 reason = str(refusal)
                 record_refusal(con, kind, source, rows_in(source, study, kind), reason)
@@ -117,18 +121,32 @@ def take_in(
                 people = composition(con, study, kind, result.name)
                 stands = kind == "batches" and list_stands(con, result.name)
                 met = _met_before(con, study, kind, result.name)
+                odd = remark_on_balance(con, study, result.name) if kind == "field_studies" else ""
         if reason:
             _refuse(context, kind, path, copy, reason, landing)
         kept = landing.keep(kind, copy, result.name, new=not result.already) if copy else path
         told = _taken_in(context, result, counted, kept, learned_from, people)
-        for warning in met.warnings:
+        for warning in (*met.warnings, *([odd] if odd else [])):
             context.log.warning(f"{result.name}: {warning}")
+        remark = {"remark": odd} if odd else {}
         yield told._replace(
-            metadata={**(told.metadata or {}), "list_stands": stands, **met.metadata},
+            metadata={**(told.metadata or {}), "list_stands": stands, **met.metadata, **remark},
             check_results=[*(told.check_results or []), met.check],
         )
         if copy and (why := landing.remove(copy)):
             context.log.warning(why)
+
+
+def _confirm(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, copy: TakenCopy | None
+) -> None:
+    """Look once more before what was read is committed; raises when it must not be."""
+    from poleng_assets.core.target_balance import refuse_what_teaches_nothing
+
+    if kind == "field_studies":
+        refuse_what_teaches_nothing(con, study, name)
+    if copy:
+        copy.confirm()
 
 
 def _copied(

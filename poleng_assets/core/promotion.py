@@ -26,6 +26,8 @@ import numpy as np
 from poleng_assets.core.passed_over import GroupContacts, contacts_by_group, in_words, passed_over
 from poleng_assets.study import PromotionPolicy
 
+_LEAST_SPREAD = 1e-6  # of scores that are not one number but for rounding, whatever the study allows
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -131,7 +133,7 @@ def sanity_gates(
         _flagging_gate(holdout, flagged, policy),
         Gate(
             "is not constant",
-            spread >= policy.min_score_spread and distinct >= policy.min_distinct_scores,
+            spread >= max(policy.min_score_spread, _LEAST_SPREAD) and distinct >= policy.min_distinct_scores,
             f"scores spread by {spread:.4f} (standard deviation) over {distinct} distinct values, at least "
             f"{policy.min_score_spread:.3f} and {policy.min_distinct_scores} are needed",
             _finite(spread=spread, distinct_scores=distinct),
@@ -339,12 +341,14 @@ def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolic
     populations = members({"": holdout.population}, policy.min_group_rows)
     shares = {name: float(flagged[rows].mean()) for name, rows in populations.items()}
     everybody = float(flagged.mean())
+    # However wide the study's gate is: to contact everybody, or nobody, takes no model.
+    tells_apart = 0 < everybody < 1
     listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     return Gate(
         "flags a sensible share",
-        all(low <= share <= high for share in [everybody, *shares.values()]),
+        tells_apart and all(low <= share <= high for share in [everybody, *shares.values()]),
         f"flags {everybody:.1%} of the holdout{f' ({listed})' if listed else ''}, between {low:.1%} and "
-        f"{high:.1%} is sensible",
+        f"{high:.1%} is sensible, and never nobody or everybody",
         _finite(
             **{"flagged_share": everybody, **{f"{name}: flagged_share": s for name, s in shares.items()}}
         ),

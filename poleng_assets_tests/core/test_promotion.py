@@ -456,3 +456,23 @@ def test_a_challenger_is_promoted_when_it_passed_every_gate_there_is(gates: list
 )
 def test_the_reason_is_all_that_failed_or_the_first_that_passed(gates: list[Gate], why: str):
     assert reason(gates) == why
+
+
+@pytest.mark.parametrize("everybody", [True, False], ids=["everybody", "nobody"])
+def test_no_gate_is_wide_enough_for_a_model_that_tells_nobody_apart(everybody: bool):
+    wide = POLICY.model_copy(
+        update={
+            "min_auc": 0.0,
+            "max_auc": 1.0,
+            "flagged_share": (0.0, 1.0),
+            "min_score_spread": 0.0,
+            "min_distinct_scores": 2,
+            "max_calibration_error": 1.0,
+        }
+    )
+    flagged = np.full(len(BETTER), everybody)
+    assert failed(contest(HOLDOUT, BETTER, None, flagged, wide)) == ["flags a sensible share"]
+    assert failed(contest(HOLDOUT, BETTER, None, BETTER >= 0.5, wide)) == []
+    constant = np.full(len(BETTER), 0.5)
+    constant[0] += 1e-12
+    assert "is not constant" in failed(contest(HOLDOUT, constant, None, BETTER >= 0.5, wide))
