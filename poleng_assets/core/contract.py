@@ -140,7 +140,7 @@ def check_rows(
         sound = np.ones(table.num_rows, dtype=bool)
         sound[[place for place, _, _ in faults]] = False
         rows = rows.filter(pa.array(sound))
-    written = table.select(names)
+    written = _plain_texts(table.select(names))
     if faults and is_uuid(table[study.id].type):
         # In quarantine a person is found by the id as it is written everywhere else.
         written = written.set_column(0, study.id, as_written(_one_array(table[study.id]))[0])
@@ -172,6 +172,14 @@ def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
         return values.cast(pa.string() if pa.types.is_string_view(kind) else kind).combine_chunks()
     except pa.ArrowException as error:
         raise FileRefused(f"the column {name} holds {values.type}, not answers: {error}") from error
+
+
+def _plain_texts(table: pa.Table) -> pa.Table:
+    """Return a table without views of texts, of which Arrow takes no rows."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
+    return table
 
 
 def _one_array(values: pa.ChunkedArray) -> pa.Array:

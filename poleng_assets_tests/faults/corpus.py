@@ -47,6 +47,7 @@ from poleng_assets.sensors import CHAMPION_ASSET, batch_arrivals, field_study_ar
 from poleng_assets.simulation.conductor import Conductor
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study import Study, load_study
+from poleng_assets_tests.faults.corpus_content import content_cases
 from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases
 from poleng_assets_tests.faults.corpus_rows import repeated_cases
 from poleng_assets_tests.faults.quick_study import shipped, write_study
@@ -406,6 +407,7 @@ def corpus(study: Study) -> list[Case]:
         *landing_cases(_case, _text, _parquet, Refused, Taken, Waits),
         *cut_off_cases(study, _case, _text, Refused, Taken),
         *repeated_cases(study, _case, _text, _parquet, Refused, Taken),
+        *content_cases(study, _case, _text, _parquet, Refused, Taken),
         _case(
             "the same name in capitals",
             _text(),
