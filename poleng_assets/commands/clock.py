@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.terminal import console, home_option, instance_beside_daemon, open_home, open_warehouse
+from poleng_assets.terminal import (
+    console,
+    home_option,
+    instance_beside_daemon,
+    open_home,
+    open_warehouse,
+    styled,
+)
 
 
 @click.command()
@@ -36,7 +43,7 @@ def clock(trust: bool, home_folder: Path | None) -> None:
             console.print("It fits all that was written down here.")
             return
         if not trust:
-            console.print(f"[red]It is in doubt:[/red] {doubt}.")
+            console.print(styled("red", "It is in doubt:"), f"{doubt}.")
             sys.exit(1)
         dated = trust_clock(home, warehouse, moment, doubt, newest_run(instance))
     told = ", ".join(f"{rows:,} rows of {table}" for table, rows in dated.items())
