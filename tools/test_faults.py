@@ -1,13 +1,14 @@
 """Inject every fault for real, and print what came of it.
 
-    PYTHONPATH=. python tools/test_faults.py [--only files,kills,crowd,seclusion] [--kills 100]
+    PYTHONPATH=. python tools/test_faults.py [--only files,kills,together,crowd,seclusion] [--kills 100]
         [--batches 100] [--keep DIR]
 
 ``files``: the corpus of bad files goes through the door. ``kills``: runs and the daemon are killed at seeded
-moments and injected points, and the end state is compared with that of an undisturbed run. ``crowd``: many
-batches at once beside a training and a person's shell. ``seclusion``: the demo in a network namespace without
-a route (as root, or where users may make namespaces). At the end every row that came in anywhere is accounted
-for. On two cores all of it takes about an hour. The exit code is 1 when a bar is missed.
+moments and injected points, and the end state is compared with that of an undisturbed run. ``together``: 40
+more kills where a field study and batches were dropped at once. ``crowd``: many batches at once beside a
+training and a person's shell. ``seclusion``: the demo in a network namespace without a route (as root, or
+where users may make namespaces). At the end every row that came in anywhere is accounted for. On two cores it
+takes about an hour and a half. The exit code is 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SEED = 5
 # One place a batch takes about eight seconds of the daemon; then something is wrong.
 PATIENCE_PER_BATCH = 30.0
 HELD_SECONDS = 90.0
+KILLS_TOGETHER = 40
 
 
 def files(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
@@ -47,6 +49,13 @@ def kills(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
     """Kill runs and the daemon."""
     result = run_kills(arguments.kills, SEED, None, folder)
     return len(result.ended) == arguments.kills and not result.unequal, result.summary()
+
+
+def together(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
+    """Kill while a field study and batches that were dropped at once are worked on."""
+    result = run_kills(KILLS_TOGETHER, SEED, None, folder, daemon=0, chapters=("together",))
+    good = len(result.ended) == KILLS_TOGETHER and not result.unequal
+    return good, f"dropped together: {result.summary()}"
 
 
 def crowd(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
@@ -72,6 +81,7 @@ def seclusion(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
 PARTS: dict[str, Callable[[Path, argparse.Namespace], tuple[bool, str]]] = {
     "files": files,
     "kills": kills,
+    "together": together,
     "crowd": crowd,
     "seclusion": seclusion,
 }

@@ -374,3 +374,15 @@ def test_a_champion_that_learned_from_what_was_withdrawn_is_followed_at_once(pol
     assert overseer.plan(replace(withdrawn, arriving=("autumn",)), policy).retrain is None
     failed = replace(withdrawn, retrain_failures=policy.max_retrain_attempts)
     assert overseer.plan(failed, policy).retrain is None
+
+
+def test_a_retraining_waits_until_the_batches_that_came_together_are_scored(policy: OverseerPolicy):
+    held = OpenBatch("b1", CHAMPION, held=True)
+    situation = Situation(champion=CHAMPION, open_batches=(held,), pending=("later",), together=("b2", "b3"))
+    waiting = overseer.plan(situation, policy)
+    assert waiting.retrain is None
+    assert not waiting.release
+    assert waiting.messages == ("The retraining waits until b2, b3 is scored, too",)
+    assert (
+        overseer.plan(replace(situation, together=()), policy).retrain == "drift in b1; new field data: later"
+    )

@@ -102,6 +102,26 @@ def test_a_difference_in_the_warehouse_is_seen(home: Home, study: Study, change:
     assert any(line.startswith(section) for line in found), found
 
 
+def held_then_listed(con: duckdb.DuckDBPyConnection, *kinds_and_batches: tuple[str, str]) -> None:
+    con.execute("DELETE FROM decisions")
+    for kind, batch in kinds_and_batches:
+        record_decision(con, kind, "drift", evidence={}, champion_version=1, batch=batch)
+
+
+def test_batches_that_were_dropped_together_may_change_places_and_the_steps_of_one_may_not(
+    home: Home, study: Study
+):
+    steps = [("hold", "april"), ("skip", "april"), ("hold", "may"), ("skip", "may")]
+    with Warehouse(home.warehouse, study).connect() as con:
+        held_then_listed(con, *steps)
+    assert changed(home, study, lambda con: held_then_listed(con, *steps[2:], *steps[:2])) == []
+    found = changed(home, study, lambda con: held_then_listed(con, steps[1], steps[0], *steps[2:]))
+    assert found == [
+        "ledger in order: missing: april: hold/1 skip/1",
+        "ledger in order: not expected: april: skip/1 hold/1",
+    ]
+
+
 def test_another_scoring_that_is_current_is_seen(home: Home, study: Study, people):
     with Warehouse(home.warehouse, study).connect() as con:
         score(con, people, version=2)
