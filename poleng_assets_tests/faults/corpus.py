@@ -51,6 +51,7 @@ from poleng_assets_tests.faults.corpus_content import content_cases
 from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases
 from poleng_assets_tests.faults.corpus_rows import repeated_cases
 from poleng_assets_tests.faults.quick_study import shipped, write_study
+from poleng_assets_tests.faults.row_counter import rows_of
 
 ROWS = 100
 MAX_EXPANDED_MEGABYTES = 24
@@ -142,11 +143,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case; ``problems`` is empty when it came out as expected."""
+    """What became of a case; ``problems`` is empty when it came out as expected.
+
+    ``rows_in`` were in the file before anybody touched it, by a counter of its own; None when it has none
+    that can be counted, or stays in landing.
+    """
 
     case: Case
     problems: tuple[str, ...]
     seconds: float
+    rows_in: int | None = None
 
     @property
     def as_expected(self) -> bool:
@@ -1702,6 +1708,7 @@ def _run(door: _Door, case: Case, people: pd.DataFrame, *, by_run: bool) -> Outc
     if path.is_file() and not path.is_symlink():
         path.chmod(0o644)  # as most people's files are
     dropped = _Dropped.of(path)
+    rows_in_file = rows_of(path, required_columns(door.study, case.kind))
     archive, rejected = door.home.archive(case.kind), door.home.rejected(case.kind)
     counts = {} if isinstance(case.expected, Taken) else _counts(door)
     places = (set(archive.iterdir()), set(rejected.iterdir()))
@@ -1715,6 +1722,10 @@ def _run(door: _Door, case: Case, people: pd.DataFrame, *, by_run: bool) -> Outc
     ]
     if isinstance(case.expected, Taken):
         problems = _taken(door, case, case.expected, people, runs, new, dropped)
+        if rows_in_file != case.expected.rows_read:
+            problems.append(
+                f"{rows_in_file} rows are in the file, and {case.expected.rows_read} were expected"
+            )
     elif isinstance(case.expected, Refused):
         problems = _refused(case, case.expected, runs, new, dropped)
         problems += _unchanged(door, case, counts, accepted)
@@ -1726,7 +1737,22 @@ def _run(door: _Door, case: Case, people: pd.DataFrame, *, by_run: bool) -> Outc
         path.rename(door.home.root / f"left_{zlib.crc32(case.name.encode())}")  # or every later tick meets it
     if seconds > PATIENCE_SECONDS:
         problems.append(f"it took {seconds:.0f} s")
-    return Outcome(case, tuple(problems), seconds)
+    counted = None if isinstance(case.expected, Waits) else rows_in_file
+    return Outcome(case, tuple(problems), seconds, counted)
+
+
+def rows_somewhere(home: Home, study: Study) -> int:
+    """Return how many rows of taken files are in the warehouse, sound or in quarantine."""
+    with Warehouse(home.warehouse, study).read() as con:
+        kept = sum(con.table(table).count("*").fetchall()[0][0] for table, _ in ROW_TABLES.values())
+        apart = con.execute("SELECT count(DISTINCT (source, row_number)) FROM quarantine").fetchall()[0][0]
+    return int(kept + apart)
+
+
+def rows_refused(home: Home, study: Study) -> int:
+    """Count the rows of the files in ``rejected``, as far as anybody can."""
+    files = [(kind, path) for kind in KINDS for path in sorted(home.rejected(kind).iterdir())]
+    return sum(rows_of(path, required_columns(study, kind)) or 0 for kind, path in files)
 
 
 def _taken(

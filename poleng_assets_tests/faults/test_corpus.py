@@ -8,7 +8,16 @@ import pytest
 
 from poleng_assets.home import Home
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.corpus import Outcome, Refused, Taken, corpus, run_corpus, summary
+from poleng_assets_tests.faults.corpus import (
+    Outcome,
+    Refused,
+    Taken,
+    corpus,
+    rows_refused,
+    rows_somewhere,
+    run_corpus,
+    summary,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -16,15 +25,31 @@ CASES = corpus(load_study())
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("corpus") / "home")
+
+
+@pytest.fixture(scope="module")
+def outcomes(home: Home) -> dict[str, Outcome]:
     """The whole corpus, dropped into one home, one file after the other."""
-    home = Home(tmp_path_factory.mktemp("corpus") / "home")
     return {outcome.case.name: outcome for outcome in run_corpus(home)}
 
 
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_a_dropped_file_becomes_what_it_must(outcomes: dict[str, Outcome], name: str):
     assert outcomes[name].problems == ()
+
+
+def test_rows_in_are_rows_kept_in_quarantine_or_refused(outcomes: dict[str, Outcome], home: Home):
+    """By a counter that shares no code with the project's readers."""
+    study = load_study()
+    came_in = sum(outcome.rows_in or 0 for outcome in outcomes.values())
+    refused = sum(
+        outcome.rows_in or 0 for outcome in outcomes.values() if isinstance(outcome.case.expected, Refused)
+    )
+    assert came_in > 20_000
+    assert rows_refused(home, study) == refused > 5_000
+    assert came_in == rows_somewhere(home, study) + refused
 
 
 def test_the_corpus_holds_good_files_and_bad_ones():
