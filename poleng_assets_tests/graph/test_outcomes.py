@@ -128,6 +128,15 @@ def test_outcomes_of_strangers_and_contradictions_are_counted(trained: Workshop)
     trained.drop_frame("outcomes", "corrections", pd.concat([other, strangers]))
     told = metadata_of(trained, "realised_performance", "corrections")
     assert (told["unknown_respondents"], told["contradictory"]) == (5, 7)
+    met = metadata_of(trained, "outcomes", "corrections")
+    assert [met[name] for name in ("read", "matched", "unknown", "corrected", "conflicting")] == [
+        12,
+        7,
+        5,
+        7,
+        0,
+    ]
+    assert met["what_they_met"].startswith("12 rows read, 7 of 12 people matched, 5 unknown")
 
 
 def test_outcomes_before_their_batch_count_as_soon_as_it_is_scored(trained: Workshop):
