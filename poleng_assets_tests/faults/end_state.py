@@ -24,10 +24,11 @@ import numpy as np
 import openpyxl
 
 from poleng_assets.core.overview import load_overview, render_overview
+from poleng_assets.core.version_files import VersionFile
 from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import open_instance
 from poleng_assets.partitions import PARTITIONS
-from poleng_assets.resources.registry import CHALLENGER, CHAMPION, Registry
+from poleng_assets.resources.registry import CHALLENGER, CHAMPION, HASHES_TAG, Registry
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.runs import runs_in_progress
 from poleng_assets.study import load_study
@@ -51,7 +52,7 @@ OPENED = (
     ".lock",
     "dev.log",
 )
-# Their content is sealed by MLflow with times and ids.
+# MLflow writes times and ids into them: their hashes differ, and are compared with the files themselves.
 SEALED = {"MLmodel"}
 VARYING = re.compile(
     r"\d{4}-\d{2}-\d{2}|\b\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|\+\d{2}:?\d{2})?"
@@ -247,11 +248,20 @@ def _models(home: Home) -> State:
     """Return versions, aliases, and the bytes of what is kept with each version."""
     registry = Registry(home, load_study())
     client = registry._client()
+    registered = client.search_model_versions(f"name = '{registry.model_name}'")
     versions, artifacts = [], []
     for one in registry.versions():
         run = client.get_run(one.run_id)
-        tags = {key: value for key, value in sorted(one.tags.items()) if key not in RUN_TAGS}
-        versions.append(f"version {one.version}: {json.dumps(tags, sort_keys=True)}")
+        # The folder that MLflow serves, with our own files in it.
+        served = registry._model_folder(one).parent.parent
+        versions += [
+            f"version {one.version}: {_tags(of_mlflow.tags, served)}"
+            for of_mlflow in registered
+            if int(of_mlflow.version) == one.version
+        ]
+        if one.kept:
+            versions.append(f"kept of version {one.version}: {_tags(one.kept.tags, served)}")
+            versions += _contradictions(one.kept, client, registry)
         versions.append(f"run of version {one.version}: {run.info.status}")
         versions += [f"version {one.version}: {name}={value}" for name, value in run.data.params.items()]
         versions += [
@@ -261,8 +271,7 @@ def _models(home: Home) -> State:
         ]
         folders = {
             "run": Path(run.info.artifact_uri.removeprefix("file://")),
-            # The folder that MLflow serves, with our own files in it.
-            "model": registry._model_folder(one).parent.parent,
+            "model": served,
         }
         artifacts += [
             f"version {one.version} {role}: {path.relative_to(folder)} {_digest(path)}"
@@ -282,6 +291,34 @@ def _models(home: Home) -> State:
             f"{path.relative_to(home.tuning)} {_digest(path)}" for path in home.tuning.rglob("*.npy")
         ),
     }
+
+
+def _tags(tags: Mapping[str, str], served: Path) -> str:
+    """Return the tags of a version; of a sealed file, whether its hash is that of the file."""
+    told = {key: value for key, value in tags.items() if key not in RUN_TAGS}
+    hashes = json.loads(told.get(HASHES_TAG, "{}"))
+    for name in SEALED & hashes.keys():
+        if hashes[name] == hashlib.sha256((served / name).read_bytes()).hexdigest():
+            hashes[name] = "of the file"
+    return json.dumps(told | ({HASHES_TAG: json.dumps(hashes)} if hashes else {}), sort_keys=True)
+
+
+def _contradictions(kept: VersionFile, client: Any, registry: Registry) -> Iterator[str]:
+    """Name what the project's own file about a version says otherwise than MLflow: places and ids."""
+    number, artifacts = str(kept.version), registry.home.artifacts
+    run = client.get_run(kept.run_id).info
+    kept_and_registered = {
+        "run": (kept.run_id, client.get_model_version(registry.model_name, number).run_id),
+        "experiment": (kept.experiment_id, run.experiment_id),
+        "model": (
+            (artifacts / kept.model).as_uri(),
+            client.get_model_version_download_uri(registry.model_name, number),
+        ),
+        "reference": ((artifacts / kept.reference).as_uri(), f"{run.artifact_uri}/reference"),
+    }
+    for name, (here, there) in kept_and_registered.items():
+        if here != there:
+            yield f"kept of version {number}: not MLflow's {name}"
 
 
 def _history(instance: dg.DagsterInstance) -> State:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
-from poleng_assets.core.tables import record_decision, replace
+from poleng_assets.core import tables
+from poleng_assets.core.tables import record_decision
+from poleng_assets.core.version_files import read_version_file, write_version_file
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
+from poleng_assets.resources.registry import HASHES_TAG, Registry
 from poleng_assets.study import Study
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.killing import FAMILIES, run_kills
@@ -61,7 +67,7 @@ def home(tmp_path: Path, study: Study, people: pd.DataFrame) -> Home:
 
 def score(con: duckdb.DuckDBPyConnection, people: pd.DataFrame, version: int = 1) -> None:
     scored = people.assign(scored_at=pd.Timestamp.now("UTC"))
-    replace(con, "predictions", {"batch": "march", "model_version": version}, scored)
+    tables.replace(con, "predictions", {"batch": "march", "model_version": version}, scored)
 
 
 def changed(home: Home, study: Study, change: Callable[[duckdb.DuckDBPyConnection], object]) -> list[str]:
@@ -171,8 +177,6 @@ def test_rows_of_people_left_among_temporary_files_are_seen(home: Home, tmp_path
 @pytest.fixture
 def registered(home: Home, study: Study) -> Iterator[tuple[Home, object, State]]:
     """The home with two versions, of which the second is the champion; its client; its end state."""
-    from poleng_assets.resources.registry import Registry
-
     client = Registry(home, study)._client()
     client.create_registered_model(study.name)
     experiment = client.get_experiment_by_name(study.name)
@@ -213,6 +217,52 @@ def test_a_version_more_another_tag_and_a_run_that_never_ended_are_seen(register
     client.create_run(client.get_experiment_by_name(study.name).experiment_id)
     sections = {line.split(":")[0] for line in differences(before, end_state(home))}
     assert sections == {"model versions", "model files", "MLflow runs in progress"}
+
+
+def sealed(home: Home, client, study: Study, day: str) -> Path:
+    """Give version 2 a file that MLflow sealed on a day, with its hash among the tags; return the file."""
+    folder = next(path for path in home.artifacts.rglob("booster") if path.read_text() == "2").parents[2]
+    file = folder / "MLmodel"
+    file.write_text(f"utc_time_created: '{day} 12:00:00.5'\n")
+    hashes = {"MLmodel": hashlib.sha256(file.read_bytes()).hexdigest()}
+    client.set_model_version_tag(study.name, "2", HASHES_TAG, json.dumps(hashes))
+    return file
+
+
+def test_a_file_that_mlflow_seals_may_have_another_time_and_no_other_hash_than_is_registered(
+    registered, study: Study
+):
+    home, client, _ = registered
+    sealed(home, client, study, "2026-11-21")
+    before = end_state(home)
+    file = sealed(home, client, study, "2026-11-22")
+    assert differences(before, end_state(home)) == []
+    file.write_text("utc_time_created: '2026-11-23 12:00:00.5'\n")
+    found = differences(before, end_state(home))
+    assert [line.split(": version 2")[0] for line in found] == [
+        "model versions: missing",
+        "model versions: not expected",
+    ]
+
+
+def test_what_the_project_keeps_of_a_version_is_compared_with_the_other_home_and_with_mlflow(
+    registered, study: Study
+):
+    home, _, _ = registered
+    with Warehouse(home.warehouse, study).connect() as con:
+        Registry(home, study).see_that_it_is_whole(con)
+    before = end_state(home)
+    kept = read_version_file(home.artifacts, 2)
+    assert kept is not None
+    assert not [line for line in before["model versions"] if "not MLflow's" in line]
+    write_version_file(home.artifacts, replace(kept, tags={}, reference="other/reference"))
+    found = differences(before, end_state(home))
+    assert "model versions: not expected: kept of version 2: {}" in found
+    assert "model versions: not expected: kept of version 2: not MLflow's reference" in found
+    (home.artifacts / "versions" / "2.json").unlink()
+    assert differences(before, end_state(home)) == [
+        'model versions: missing: kept of version 2: {"mode": "quick"}'
+    ]
 
 
 def test_other_bytes_of_a_model_and_of_a_reference_are_seen(registered):
