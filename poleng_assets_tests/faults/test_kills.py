@@ -31,7 +31,10 @@ KILLS = 4
 
 
 def test_killed_work_ends_as_if_nothing_had_happened(tmp_path: Path):
-    """Of the first training, and of a batch; ``make test-faults`` kills in every chapter, and the daemon."""
+    """Of the first training, and of a study and batches that are dropped together.
+
+    ``make test-faults`` kills in every chapter of a longer story, and the daemon.
+    """
     result = run_kills(
         KILLS,
         seed=7,
@@ -39,7 +42,7 @@ def test_killed_work_ends_as_if_nothing_had_happened(tmp_path: Path):
         out=tmp_path / "kills",
         workers=1,
         daemon=0,
-        chapters=("founding", "clean batch"),
+        chapters=("founding", "study and batches"),
         checked=False,
     )
     assert result.unequal == [], result.summary()
