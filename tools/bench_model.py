@@ -30,7 +30,7 @@ from poleng_assets.home import Home
 from poleng_assets.instance import open_instance
 from poleng_assets.resources.registry import Registry
 from poleng_assets.study import load_study
-from poleng_assets_tests.faults.killing import run_kills
+from poleng_assets_tests.faults.killing import TOGETHER, run_kills
 
 PARTS = ("quality", "promotion", "kills")
 KILLS = 20
@@ -96,14 +96,14 @@ def promotion(data: Path) -> list[Row]:
 
 
 def kills(data: Path) -> list[Row]:
-    """Kill retrainings; ``make test-faults`` kills everything else as well."""
+    """Kill a retraining and what came with its study; ``make test-faults`` kills everything else as well."""
     with tempfile.TemporaryDirectory() as folder:
-        done = run_kills(KILLS, 23, data, Path(folder), daemon=0, chapters=["retraining"])
+        done = run_kills(KILLS, 23, data, Path(folder), daemon=0, chapters=(TOGETHER,))
     print(done.summary())
     equal = len(done.ended) - len(done.unequal)
     return [
         Row(
-            "kills in retrain_and_promote: equal ends",
+            "kills in a retraining with batches: equal ends",
             f"{equal} of {len(done.ended)}",
             f"{KILLS} of {KILLS}",
             equal == KILLS,

@@ -29,7 +29,7 @@ from poleng_assets.home import Home
 from poleng_assets.study import load_study
 from poleng_assets_tests.faults.corpus import run_corpus, summary
 from poleng_assets_tests.faults.crowd import run_crowd
-from poleng_assets_tests.faults.killing import run_kills
+from poleng_assets_tests.faults.killing import TOGETHER, run_kills
 from poleng_assets_tests.faults.seclusion import cannot_seclude, run_secluded
 
 SEED = 5
@@ -53,7 +53,7 @@ def kills(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
 
 def together(folder: Path, arguments: argparse.Namespace) -> tuple[bool, str]:
     """Kill while a field study and batches that were dropped at once are worked on."""
-    result = run_kills(KILLS_TOGETHER, SEED, None, folder, daemon=0, chapters=("together",))
+    result = run_kills(KILLS_TOGETHER, SEED, None, folder, daemon=0, chapters=(TOGETHER,))
     good = len(result.ended) == KILLS_TOGETHER and not result.unequal
     return good, f"dropped together: {result.summary()}"
 

@@ -42,7 +42,9 @@ QUIET_SECONDS = 20
 # Exit code of a look that found work going on.
 BUSY = 3
 STARTING_SECONDS = 6.0
-DAEMON_CHAPTERS = ("clean batch", "together")
+# Has the one retraining of the long story.
+TOGETHER = "together"
+DAEMON_CHAPTERS = ("clean batch", TOGETHER)
 # Of each kind of point.
 SAMPLED = 4
 FAMILIES = ("warehouse", "file", "mlflow", "dagster", "trials")
@@ -65,7 +67,7 @@ STORY = (
     Chapter("clean batch", (("batches", "clean_batch_1"),)),
     Chapter("drift without data", (("batches", "drift_batch_1"),)),
     Chapter(
-        "together",
+        TOGETHER,
         (
             ("batches", "clean_batch_2"),
             ("batches", "drift_batch_2"),
@@ -175,7 +177,9 @@ def run_kills(
 
     Raises:
         RuntimeError: the harness itself failed; its words are on the standard output.
+        ValueError: no story has all these chapters.
     """
+    story_of(chapters)
     command = [sys.executable, "-m", __name__, "--total", str(total), "--seed", str(seed), "--out", str(out)]
     command += ["--workers", str(workers), "--daemon", str(total // 10 if daemon is None else daemon)]
     command += ["--data", str(data)] if data else []

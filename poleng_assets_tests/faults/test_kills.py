@@ -51,6 +51,11 @@ def test_killed_work_ends_as_if_nothing_had_happened(tmp_path: Path):
     assert len({point.split(":")[0] for point in injected} & set(FAMILIES)) == len(injected) == 2
 
 
+def test_a_chapter_that_no_story_has_is_refused_at_once(tmp_path: Path):
+    with pytest.raises(ValueError, match="no story has the chapters outcomes, retraining"):
+        run_kills(1, seed=7, data=None, out=tmp_path, chapters=("outcomes", "retraining"))
+
+
 @pytest.fixture
 def people(study: Study) -> pd.DataFrame:
     return pd.DataFrame({study.id: ["anna", "ben"], "score": [0.25, 0.75], "contact": [False, True]})
