@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import dagster as dg
+import psutil
 
 from poleng_assets.core.dropped_files import SUFFIXES, content_hash, copy_hashed, file_id, has_known_suffix
 from poleng_assets.core.file_names import is_hidden, is_litter, is_temporary, may_be_meant, name_problem
@@ -34,6 +35,8 @@ SETTLE_SECONDS = 2.0
 ENDS_EARLY_FACTOR = 10
 # How a file is called in landing while its last look is taken. No name may be longer than 255 bytes.
 _ASIDE = ".taken"
+# What a process tries a landing folder out with; its number follows.
+_TRIAL = ".poleng-"
 _LONGEST_NAME = 255
 _GET_FLAGS = 0x80086601  # https://man7.org/linux/man-pages/man2/FS_IOC_GETFLAGS.2const.html
 _IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
@@ -228,7 +231,7 @@ class Landing:
         folder = self.home.landing(kind)
         if folder in _tried_out:
             return ""
-        step, begun = "written", folder / f".poleng-{os.getpid()}.part"
+        step, begun = "written", folder / f"{_TRIAL}{os.getpid()}.part"
         renamed = begun.with_suffix(".tmp")
         try:
             begun.write_bytes(b"x")
@@ -341,7 +344,11 @@ class Landing:
         )
 
     def clear_leftovers(self, kind: Kind) -> None:
-        """Undo what killed processes left: copies that nobody uses, and files that had been set aside."""
+        """Undo what killed processes left: trials, copies nobody uses, and files that had been set aside."""
+        for trial in self.home.landing(kind).glob(f"{_TRIAL}*"):
+            process = trial.stem.removeprefix(_TRIAL)
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
+                trial.unlink(missing_ok=True)
         in_use = False
         for folder in _entries(self._work):
             try:

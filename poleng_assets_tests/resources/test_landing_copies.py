@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -167,6 +168,20 @@ def test_a_file_that_a_killed_process_set_aside_gets_its_name_back(landing: Land
     assert names(landing) == ["april.csv", "march.csv"]
     assert everything(landing.home) == [
         f"landing/batches/{name}" for name in (".march.csv.taken", "april.csv", "march.csv")
+    ]
+
+
+def test_what_a_killed_process_tried_a_landing_folder_out_with_is_removed(landing: Landing):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    for suffix in (".part", ".tmp"):
+        drop(landing, f".poleng-{killed.pid}{suffix}", "x")
+    drop(landing, f".poleng-{os.getpid()}.part", "x")
+    drop(landing, ".poleng-of-a-person.csv")
+    landing.clear_leftovers("batches")
+    assert everything(landing.home) == [
+        f"landing/batches/.poleng-{os.getpid()}.part",
+        "landing/batches/.poleng-of-a-person.csv",
     ]
 
 
