@@ -46,6 +46,7 @@ from poleng_assets.core.forgetting import (
 from poleng_assets.core.marks import Answers, marks_of, others_answer_so
 from poleng_assets.core.person import Person
 from poleng_assets.core.sifting import MARKS, Sifted, Unreadable, open_plain, sift
+from poleng_assets.core.subject_ids import alike_in_warehouse, plain_id
 from poleng_assets.core.tables import record_decision, transaction
 from poleng_assets.core.unpacking import LIMIT, look_inside, table_holds, without_hidden
 from poleng_assets.core.warehouse import Warehouse
@@ -137,6 +138,14 @@ def whereabouts(home: Home, study: Study, warehouse: Warehouse, subject: str) ->
         if rows := _rows_in(home, study, path, person):
             found[str(path.relative_to(home.root))] = rows
     return found
+
+
+def near_spellings_of(warehouse: Warehouse, subject: str) -> str:
+    """Return in words which ids of the warehouse differ from one that it lacks by spelling alone."""
+    if not warehouse.path.exists():
+        return ""
+    with warehouse.read() as con:
+        return alike_in_warehouse(con, warehouse.study, [plain_id(subject)]).in_words()
 
 
 def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, subject: str) -> Forgotten:

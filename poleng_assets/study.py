@@ -146,11 +146,13 @@ class IngestionPolicy(_Strict):
     """How much of a file may break the contract before the file is refused, and what it must hold.
 
     ``min_of_each_class``: people of each class of the target that all field studies together must have.
+    ``min_share_of_each_class``: a field study with a smaller share of a class is taken in with a remark.
     """
 
     max_quarantined_share: Share
     max_expanded_megabytes: int = Field(ge=1)
     min_of_each_class: int = Field(default=20, ge=2)
+    min_share_of_each_class: Share = 0.01
 
 
 class ContactPolicy(_Strict):

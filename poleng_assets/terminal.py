@@ -214,7 +214,8 @@ def _about_list(metadata: dict[str, Any]) -> str:
 def _about_study(metadata: dict[str, Any]) -> str:
     if "withdrawn" in metadata:
         return "withdrawn" if metadata["withdrawn"] else "counts again"
-    return f"{_rows_kept(metadata, 'labelled rows')} taken in{_before(metadata)}"
+    remark = f", {metadata['remark']}" if "remark" in metadata else ""
+    return f"{_rows_kept(metadata, 'labelled rows')} taken in{_before(metadata)}{remark}"
 
 
 def _rows_kept(metadata: dict[str, Any], whom: str) -> str:

@@ -37,7 +37,7 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
     from duckdb import IOException
 
     from poleng_assets.core.warehouse import WarehouseBusy
-    from poleng_assets.forget import NotNow, tell_of_changed_studies, whereabouts
+    from poleng_assets.forget import NotNow, near_spellings_of, tell_of_changed_studies, whereabouts
     from poleng_assets.forget import forget as erase
     from poleng_assets.resources.registry import Registry
 
@@ -48,7 +48,7 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
         warehouse = open_warehouse(home)
         try:
             if not yes:
-                _ask(whereabouts(home, study, warehouse, subject))
+                _ask(whereabouts(home, study, warehouse, subject), near_spellings_of(warehouse, subject))
             done = erase(home, study, warehouse, Registry(home, study), subject)
             if home.warehouse.exists():
                 tell_of_changed_studies(instance, warehouse)
@@ -59,14 +59,16 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
                 f"The warehouse could not be written anew: {error}. Nothing was lost; say this again."
             ) from error
     _tell(done, home)
+    if not done.any and (near := near_spellings_of(warehouse, subject)):
+        console.print(styled("yellow", "Is it somebody else?"), f"{near}. Ids are erased as they are written.")
     sys.exit(1 if done.proof.traces or done.proof.closed else 0)
 
 
-def _ask(found: dict[str, int]) -> None:
+def _ask(found: dict[str, int], near: str) -> None:
     for place, rows in found.items():
         console.print(f"  {place}: {_count(rows, 'row')}")
     if not found:
-        console.print("This id stands in no table and in no file that can be read.")
+        console.print("This id stands in no table and in no file that can be read.", near)
     click.confirm("Erase this person for good, and look through everything for traces?", abort=True)
 
 

@@ -47,12 +47,9 @@ def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, na
 
 def remark_on_balance(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
     """Return what is odd about the classes of a field study that was taken in; empty when nothing is."""
-    fewest = min(_people(con, study, name).values())
-    return (
-        f"one-sided: {in_words(con, study, name)}"
-        if fewest < study.policies.ingestion.min_of_each_class
-        else ""
-    )
+    people, policy = _people(con, study, name).values(), study.policies.ingestion
+    few = min(people) < policy.min_of_each_class or min(people) < policy.min_share_of_each_class * sum(people)
+    return f"one-sided: {in_words(con, study, name)}" if few else ""
 
 
 def in_words(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:

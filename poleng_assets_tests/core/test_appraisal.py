@@ -163,7 +163,7 @@ def test_populations_are_field_studies_and_what_effects_vary_by(
     studies = appraised.populations[appraised.populations["property"] == "Field study"]
     assert studies["value"].tolist() == ["spring", OTHERS]  # autumn is too small to speak of
     assert studies["rows"].tolist() == [1_450, 50]
-    alike = with_policies(study, training={"varies_by": None})
+    alike = with_policies(study, training={"varies_by": None}, overseer={"compare_within": None})
     assert set(appraise(model, alike, learned, held).populations["property"]) == {"Field study"}
 
 

@@ -62,6 +62,13 @@ def test_a_one_sided_study_beside_enough_others_is_taken_and_remarked_on(
         assert remark_on_balance(con, STUDY, "one_sided").startswith("one-sided: it has 50 of")
 
 
+def test_a_large_study_nearly_all_of_one_class_is_taken_and_remarked_on(tmp_path: Path, people: pd.DataFrame):
+    with Warehouse(tmp_path / "w.duckdb", STUDY).connect() as con:
+        large = pd.concat([people.assign(**{STUDY.id: people[STUDY.id] + f"-{copy}"}) for copy in range(11)])
+        take_in(con, tmp_path, "lopsided", large, 22)
+        assert remark_on_balance(con, STUDY, "lopsided").startswith("one-sided: it has 21,978 of")
+
+
 def test_just_enough_of_a_class_is_taken(tmp_path: Path, people: pd.DataFrame):
     with Warehouse(tmp_path / "w.duckdb", STUDY).connect() as con:
         take_in(con, tmp_path, "small", people.head(300), 20)

@@ -220,6 +220,17 @@ def test_an_id_that_nobody_has_changes_nothing(lived_in: Workshop):
     assert lived_in.decisions() == before
 
 
+def test_an_id_that_is_written_otherwise_erases_nobody_and_shows_both_spellings(lived_in: Workshop):
+    with lived_in.warehouse.read() as con:
+        known = load_study().id
+        ((who,),) = con.execute(f'SELECT min("{known}") FROM batch_rows').fetchall()
+    result = ask(lived_in, who.lower())
+    assert result.exit_code == 0
+    assert "Nobody with this id is known here" in result.output
+    assert who in result.output
+    assert "Ids are erased as they are written" in result.output
+
+
 @pytest.mark.parametrize("size", [1, 20, 50, 64, 1000])
 @pytest.mark.parametrize("before", [0, 1, 30, 62, 63, 100])
 def test_a_word_in_bytes_is_found_wherever_a_window_ends(tmp_path: Path, monkeypatch, size: int, before: int):
