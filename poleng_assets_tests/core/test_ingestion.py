@@ -381,7 +381,7 @@ def test_what_was_taken_in_is_written_down(
     path = parquet(tmp_path, batch.assign(weight=1))
     take_in("batches", path)
     found = con.execute("SELECT * EXCLUDE (ingested_at, rows_fingerprint) FROM ingested_files").fetchall()
-    assert found == [("batches", "drop", content_hash(path), 100, 100, 0, "weight", 0, None)]
+    assert found == [("batches", "drop", content_hash(path), 100, 100, 0, "weight", 0, None, None, None)]
 
 
 # Quarantine

@@ -72,7 +72,7 @@ def arrive(
     }
     insert(con, "outcomes", pd.DataFrame(rows))
     con.execute(
-        """INSERT INTO ingested_files VALUES ('outcomes', ?, ?, 1, 1, 0, '', ?, 0, NULL)
+        """INSERT INTO ingested_files VALUES ('outcomes', ?, ?, 1, 1, 0, '', ?, 0, NULL, NULL, NULL, NULL)
         ON CONFLICT DO NOTHING""",
         [source, source, START + timedelta(days=days)],
     )
