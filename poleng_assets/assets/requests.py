@@ -54,7 +54,7 @@ def field_study_request(
         drifted = _drifted(con, study, version, batches)
         scored = _scored(con, study, version, batches, drifted)
         request = plan_request(scored, drifted, study, _auc(con, version, batches))
-        path = _write_request(landing.home.requests / FILE, _as_csv(request, study), request.size)
+        path = _write_request(landing.home.requests / FILE, _as_csv(request, study))
         # A run that died after this runs again, and asks the same people.
         earlier = earlier_attempts(context.instance, context.run)
         if request.size and not was_decided_by(con, "request", earlier):
@@ -79,14 +79,11 @@ def field_study_request(
     return dg.MaterializeResult(metadata=_metadata(study, version, batches, drifted, request, str(path)))
 
 
-def _write_request(path: Path, text: str, interviews: int) -> Path:
-    """Write a request; one that was issued before stands beside it, under a number. Return its place.
-
-    Who asks for nobody takes nothing away: the request that was issued stays as it is.
-    """
+def _write_request(path: Path, text: str) -> Path:
+    """Write a request; one that was issued before stands beside it, under a number. Return its place."""
     before = path.read_text(encoding="utf-8") if path.exists() else text
-    if before == text or not interviews:
-        return path if path.exists() else write_whole(path, text)
+    if before == text or not before.partition("\n")[2].strip():  # the same, or it asked for nobody
+        return write_whole(path, text)
     number = 1
     while (earlier := path.with_name(f"{path.stem} (request {number}){path.suffix}")).exists():
         if earlier.read_text(encoding="utf-8") == before:

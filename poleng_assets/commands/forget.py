@@ -60,7 +60,9 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
             ) from error
     _tell(done, home)
     if not done.any and (near := near_spellings_of(warehouse, subject)):
-        console.print(styled("yellow", "Is it somebody else?"), f"{near}. Ids are erased as they are written.")
+        console.print(
+            styled("yellow", "Is it somebody else?"), f"{near}. Ids are erased as they are written."
+        )
     sys.exit(1 if done.proof.traces or done.proof.closed else 0)
 
 

@@ -64,7 +64,8 @@ def take(con: Connection, study: Study) -> Take:
             names = [study.id, *study.feature_names]
             insert(con, "batch_rows", rows[names].assign(batch=batch, row_number=range(1, len(rows) + 1)))
             con.execute(
-                "INSERT INTO ingested_files VALUES ('batches', ?, ?, ?, ?, ?, '', ?, 0, NULL, NULL, NULL, NULL)",
+                """INSERT INTO ingested_files
+                VALUES ('batches', ?, ?, ?, ?, ?, '', ?, 0, NULL, NULL, NULL, NULL)""",
                 [batch, batch, len(rows) + quarantined, len(rows), quarantined, START],
             )
         for version in versions or (VERSION,):

@@ -128,6 +128,7 @@ def test_a_retraining_that_fails_again_and_again_is_named_and_left_alone(office:
 def test_the_schedules_run_by_themselves_in_the_night(office: Office):
     schedules: list[Any] = list(office.defs.schedules or [])
     assert {one.name: (one.job_name, one.cron_schedule) for one in schedules} == {
+        "daily_archive_check": ("check_archive", "29 4 * * *"),
         "daily_retention": ("apply_retention", "17 3 * * *"),
         "weekly_retraining": (RETRAIN_JOB, "43 1 * * 1"),
     }
