@@ -10,7 +10,6 @@ import duckdb
 from pydantic import Field
 
 from poleng_assets.assets.field_studies import field_studies
-from poleng_assets.core.holdout import on_both_sides
 from poleng_assets.core.ledger import was_decided_by
 from poleng_assets.core.markdown import frame_as_table
 from poleng_assets.core.tables import now, record_decision, replace, stamp, transaction
@@ -65,6 +64,8 @@ def training_data(
 ) -> dg.MaterializeResult:
     """All field studies, assimilated and pending, as one named set to learn from."""
     import pandas as pd
+
+    from poleng_assets.core.holdout import on_both_sides
 
     with warehouse.connect() as con:
         registry.see_that_it_is_whole(con)
