@@ -3,7 +3,8 @@
 While the warehouse is held nobody commits to it, so nothing is archived, listed or promoted either. What
 is written beside it is copied in the order in which a kill would leave it, because from a kill the project
 recovers: landing before the folders that files move on to; Dagster's cursors before its runs, runs before
-events; events before the models that they speak of; MLflow's store before its artifacts.
+events; events before the models that they speak of; what the project keeps of versions before MLflow's store,
+which registers them first; MLflow's store before its artifacts.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from urllib.parse import unquote
 import dagster as dg
 import duckdb
 
+from poleng_assets.core import version_files
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.files import move, write_whole
 from poleng_assets.home import KINDS, Home
 from poleng_assets.instance import open_instance
-from poleng_assets.resources.landing import SETTLE_SECONDS
+from poleng_assets.resources.landing import ASIDE, SETTLE_SECONDS
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -59,6 +61,9 @@ LANDING_SECONDS = 10.0
 # The README.md of the checkout's data folder; settings that every start writes anew.
 _NOT_STATE = {"README.md", LAST_BACKUP, "dagster/dagster.yaml"}
 WAREHOUSE = ("warehouse.duckdb", "warehouse.duckdb.wal")
+# One written since MLflow's store was copied would tell of a version that the copy does not know.
+VERSIONS = f"mlartifacts/{version_files.FOLDER}"
+_REFERENCES = "*/*/artifacts/reference"
 _LEFT_BESIDE = (".part", ".db-wal", ".db-shm", ".db-journal")
 # Written only while the warehouse is open, and never changed in place: a hard link is a copy of it.
 _HELD_FOLDERS = ("archive", "rejected", "contact_lists", "reports", "requests")
@@ -347,9 +352,14 @@ def _snapshot(home: Home, warehouse: Warehouse, stage: Path) -> _Snapshot:
         _let_events_follow(instance, con, found)
         _copy_folder(home, "landing", stage, found, _copy_landing)
         _copy_history(home, stage)
+        _copy_folder(home, VERSIONS, stage, found, _link)
         if (home.root / "mlflow.db").exists():
             _copy_sqlite(home.root / "mlflow.db", stage / "mlflow.db")
         found.rows = _copy_warehouse(con, stage / home.warehouse.name)
+        # Erasing a person writes references anew, and their hashes beside them, while it holds the warehouse.
+        for folder in sorted(home.artifacts.resolve().glob(_REFERENCES)):
+            place = Path(home.artifacts.name) / folder.relative_to(home.artifacts.resolve())
+            _copy_folder(home, str(place), stage, found, _copy)
         for name in _HELD_FOLDERS:
             _copy_folder(home, name, stage, found, _link)
         found.held_seconds = time.monotonic() - began
@@ -357,7 +367,7 @@ def _snapshot(home: Home, warehouse: Warehouse, stage: Path) -> _Snapshot:
         if entry.name in (*WAREHOUSE, "mlflow.db", "landing", *_HELD_FOLDERS) or not _is_kept(entry.name):
             continue
         if entry.is_dir():
-            _copy_folder(home, entry.name, stage, found, _copy)
+            _copy_folder(home, entry.name, stage, found, _copy, but=VERSIONS)
         else:
             _take(entry, stage / entry.name, found, _copy)
     _need_models(stage, home.root)
@@ -454,19 +464,31 @@ def count_rows(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]:
 
 
 def _copy_folder(
-    home: Home, name: str, stage: Path, found: _Snapshot, copy: Callable[[Path, Path], bool]
+    home: Home,
+    name: str,
+    stage: Path,
+    found: _Snapshot,
+    copy: Callable[[Path, Path], bool],
+    but: str = "",
 ) -> None:
     # The folder itself may be a link to a larger disk; links below it lead nobody knows where.
     for folder, _, files in os.walk((home.root / name).resolve()):
         below = Path(name) / Path(folder).relative_to((home.root / name).resolve())
+        if str(below) == but:
+            continue
         for file in sorted(files):
             if _is_kept(str(below / file)) and not (stage / below / file).exists():
                 _take(Path(folder) / file, stage / below / file, found, copy)
 
 
 def _is_kept(name: str) -> bool:
-    """Whether a file is state: half-written ones, locks and what databases have beside them are not."""
+    """Whether a file is state: half-written ones, locks and what databases have beside them are not.
+
+    A dropped file that a killed run had set aside is: the next look gives it its name back.
+    """
     path = PurePosixPath(name)
+    if path.parts[0] == "landing" and len(path.parts) == 3 and path.name.endswith(ASIDE):
+        return True
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and not path.name.endswith(_LEFT_BESIDE) and name not in _NOT_STATE
 

@@ -15,7 +15,8 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,10 @@ from poleng_assets.backup import (
 )
 from poleng_assets.commands.backup import backup, restore
 from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.files import write_whole
 from poleng_assets.home import CHECKOUT, Home
 from poleng_assets.instance import daemon_is_running, open_instance
+from poleng_assets.resources.landing import ASIDE, Landing
 from poleng_assets.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.restore import HomeNotEmpty, restore_backup
 from poleng_assets.runs import runs_in_progress
@@ -59,7 +62,12 @@ def furnished(home: Home, warehouse: Warehouse) -> Home:
         f"rejected/batches/{NO_TEXT}": "a name that is no text",
         "contact_lists/march.csv": "1\n",
         "reports/batches/march/version_1.html": "<p>march</p>",
+        "contact_lists/march (list 2).csv": "2\n",
+        "requests/field_study_request (request 1).csv": "3\n",
         "mlartifacts/models/m-1/artifacts/model.json": "{}",
+        "mlartifacts/versions/1.json": "{}",
+        "people.json": "{}",
+        "clock.json": "{}",
         "dagster/storage/run/compute_logs/step.out": "said",
     }
     for name, text in files.items():
@@ -183,6 +191,60 @@ def test_a_file_that_has_just_been_dropped_is_waited_for(
     (furnished.landing("batches") / "april.csv").write_text("subject_id\n1\n")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
     assert "landing/batches/april.csv" in [member.name for member in made.manifest.members]
+
+
+def test_what_is_kept_of_versions_is_no_newer_than_the_store_that_registers_them(
+    furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A version that is trained meanwhile would be counted, and be in no store."""
+    copy_warehouse = backup_module._copy_warehouse
+
+    def train_meanwhile(con: duckdb.DuckDBPyConnection, copy: Path) -> dict[str, int]:
+        (furnished.artifacts / "versions" / "2.json").write_text("{}")
+        return copy_warehouse(con, copy)
+
+    monkeypatch.setattr(backup_module, "_copy_warehouse", train_meanwhile)
+    made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
+    kept = [one.name for one in made.manifest.members if one.name.startswith("mlartifacts/versions/")]
+    assert kept == ["mlartifacts/versions/1.json"]
+
+
+def test_a_reference_goes_with_its_hash_while_somebody_is_erased_from_it(
+    furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Who erases waits for the warehouse: what is copied of both then belongs together."""
+    version = furnished.artifacts / "versions" / "1.json"
+    reference = furnished.artifacts / "1" / "run" / "artifacts" / "reference" / "reference.parquet"
+    for path in (version, reference):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, "everybody")
+    held = warehouse.connect
+
+    @contextmanager
+    def erase_behind() -> Iterator[duckdb.DuckDBPyConnection]:
+        with held() as con:
+            yield con
+        for path in (version, reference):
+            write_whole(path, "all but one")
+
+    monkeypatch.setattr(type(warehouse), "connect", lambda _: erase_behind())
+    made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
+    restored = restore_backup(made.path, empty_home(tmp_path))
+    home = Home(tmp_path / "restored")
+    assert restored.manifest == made.manifest
+    for path in (version, reference):
+        assert (home.root / path.relative_to(furnished.root)).read_text() == "everybody"
+
+
+def test_a_file_that_a_killed_run_had_set_aside_comes_back(
+    furnished: Home, warehouse: Warehouse, tmp_path: Path
+):
+    drop_settled(furnished, f".april.csv{ASIDE}", "subject_id\n1\n")
+    made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
+    restore_backup(made.path, empty_home(tmp_path))
+    landing = Landing(Home(tmp_path / "restored"))
+    landing.clear_leftovers("batches")
+    assert [path.name for path in landing.waiting("batches")] == ["april.csv"]
 
 
 def test_rows_that_were_deleted_are_not_in_the_archive(furnished: Home, warehouse: Warehouse, tmp_path: Path):

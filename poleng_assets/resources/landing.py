@@ -34,7 +34,7 @@ SETTLE_SECONDS = 2.0
 # A file that ends where a whole one seldom does is left alone for so many times as long.
 ENDS_EARLY_FACTOR = 10
 # How a file is called in landing while its last look is taken. No name may be longer than 255 bytes.
-_ASIDE = ".taken"
+ASIDE = ".taken"
 # What a process tries a landing folder out with; its number follows.
 _TRIAL = ".poleng-"
 _LONGEST_NAME = 255
@@ -324,7 +324,7 @@ class Landing:
         before is seen. If it is not any more what was copied it gets its name back, and is a new file.
         """
         original = copy.original
-        aside = original.with_name(f".{original.name}{_ASIDE}")
+        aside = original.with_name(f".{original.name}{ASIDE}")
         if len(os.fsencode(aside.name)) > _LONGEST_NAME:
             aside = original
         try:
@@ -359,8 +359,8 @@ class Landing:
             except FileNotFoundError:
                 continue  # its process has just ended
         # Who sets a file aside has a work folder: without one there is nobody who would come back to it.
-        for path in [] if in_use else self.home.landing(kind).glob(f".*{_ASIDE}"):
-            _put_back(path, path.with_name(path.name[1 : -len(_ASIDE)]))
+        for path in [] if in_use else self.home.landing(kind).glob(f".*{ASIDE}"):
+            _put_back(path, path.with_name(path.name[1 : -len(ASIDE)]))
 
     @property
     def _work(self) -> Path:
