@@ -158,7 +158,7 @@ def test_half_written_files_and_locks_stay_out(furnished: Home, warehouse: Wareh
     os.mkfifo(furnished.root / "landing/batches/pipe.csv")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
     names = [member.name for member in made.manifest.members]
-    assert not [n for n in names if "part" in n or "lock" in n or "wal" in n or "pipe" in n or "last_" in n]
+    assert not [n for n in names if "part" in n or ".lock" in n or "wal" in n or "pipe" in n or "last_" in n]
     assert "pipe.csv: left out, it is no regular file" in " ".join(made.remarks)
 
 

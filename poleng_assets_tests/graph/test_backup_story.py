@@ -11,12 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from poleng_assets import clock
 from poleng_assets.backup import make_backup
+from poleng_assets.cli import main
 from poleng_assets.commands.backup import backup, restore
 from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.home import CHECKOUT, Home
@@ -136,6 +139,25 @@ def test_restored_elsewhere_it_goes_on_as_the_original_does(told: Told, tmp_path
         story(workshop)
         assert workshop.registry.champion().version == 2
     assert differences(compared(told.original), compared(tmp_path / "again")) == []
+
+
+def test_a_backup_that_lay_for_long_goes_on_when_a_person_has_looked_at_the_clock(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def said(*words: str) -> tuple[int, str]:
+        answer = CliRunner().invoke(main, [*words, "--home", str(tmp_path / "late")])
+        return answer.exit_code, " ".join(answer.output.split())
+
+    restore_backup(told.archive, Home(tmp_path / "late"))
+    monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) + timedelta(days=400))
+    code, output = said("clock")
+    assert (code, "400 days before: the clock may have jumped ahead" in output) == (1, True)
+    assert said("clock", "--trust")[0] == 0
+    assert said("clock")[0] == 0
+    # Warehouse and history are of one moment: neither tells of what the other lacks.
+    code, output = said("settle")
+    assert (code, "in doubt" in output) == (0, False)
+    assert "The warehouse has all" in said("recover")[1]
 
 
 @pytest.mark.slow
