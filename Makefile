@@ -10,7 +10,7 @@ UV     := uv==0.13.9
 # Tests, the daemon and the bench start hundreds of processes: none has to compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo dev test test-faults audit bench bench-model bench-promotion bench-overseer bench-serve docs lint format constraints clean
+.PHONY: demo dev test test-faults audit bench bench-model bench-promotion bench-overseer bench-erasure bench-serve docs lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	POLENG_NOTIFY= $(BIN)/poleng simulate full
@@ -29,7 +29,7 @@ test: $(TOOLS)          ## run the tests
 	$(BIN)/python -m pytest -m 'not timed' -n 3 --dist loadfile --no-loadscope-reorder
 	$(IN_MEMORY) $(BIN)/python -m pytest -m timed $$(grep -rl --include='*.py' mark.timed poleng_assets_tests)
 
-test-faults: $(TOOLS)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour)
+test-faults: $(TOOLS)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour and a half)
 	PYTHONPATH=. $(BIN)/python tools/test_faults.py
 
 audit: $(STAMP)         ## look the pinned versions up among the known vulnerabilities
@@ -48,6 +48,9 @@ bench-model: $(TOOLS)   ## the model and its promotion against their bars; DATA=
 
 bench-overseer: $(TOOLS)  ## the overseer's loop against its bars; DATA=folder of a real survey, or made-up people
 	PYTHONPATH=. $(BIN)/python tools/bench_overseer.py $(if $(DATA),--data $(DATA))
+
+bench-erasure: $(TOOLS)  ## forget twenty people who stand in a home in every form, and search for what is left
+	PYTHONPATH=. $(BIN)/python tools/bench_erasure.py
 
 bench-serve: $(TOOLS)   ## requests a second and how long they take; DATA=folder of a real survey, HOME_FOLDER=a home
 	$(BIN)/python tools/bench_serve.py $(if $(DATA),--data $(DATA)) $(if $(HOME_FOLDER),--home $(HOME_FOLDER))
