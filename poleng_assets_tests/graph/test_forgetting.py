@@ -277,16 +277,14 @@ def test_while_another_command_works_on_the_home_nobody_is_forgotten(lived_in: W
 
 def test_a_file_that_is_still_being_taken_in_is_waited_for(lived_in: Workshop):
     who = contacts(lived_in)[0]
-    ((name,),) = lived_in.query("SELECT name FROM ingested_files WHERE kind = 'outcomes'")
+    ((name, kept),) = lived_in.query("SELECT name, content_hash FROM ingested_files WHERE kind = 'outcomes'")
     people = pd.DataFrame({ID: [who], TARGET: [1]})
     waiting = lived_in.home.landing("outcomes") / "april.csv"
     people.to_csv(waiting, index=False)
-    lived_in.query(
-        "UPDATE ingested_files SET content_hash = ? WHERE name = ? AND kind = 'outcomes'",
-        forgetting.content_hash(waiting),
-        name,
-    )
+    hashed = "UPDATE ingested_files SET content_hash = ? WHERE name = ? AND kind = 'outcomes'"
+    lived_in.query(hashed, forgetting.content_hash(waiting), name)
     result = ask(lived_in, who, "--yes")
+    lived_in.query(hashed, kept, name)
     assert result.exit_code == 1
     assert "say `poleng settle` first" in result.output
     assert who in contacts(lived_in)
