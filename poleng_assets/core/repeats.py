@@ -407,16 +407,10 @@ def _shares(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
 ) -> list[Share]:
     """Return the earlier files that share people or answers with a file, those that share most first."""
-    table, key = ROW_TABLES[kind]
-    who = f'hash("{study.id}")'
-    met = con.execute(
-        f"""SELECT {key}, count(*) FROM {table} WHERE {key} IN (SELECT unnest($earlier::VARCHAR[]))
-        AND {who} IN (SELECT {who} FROM {table} WHERE {key} = $name) GROUP BY {key}""",  # noqa: S608
-        {"name": name, "earlier": list(earlier)},
-    ).fetchall()
-    same = _same_answers(con, study, kind, name, [other for other, _ in met])
+    people = _in_both(con, kind, name, earlier, f'hash("{study.id}")')
+    answered = f'hash("{study.id}", {_listed(_answers(study, kind))})'
+    same = _in_both(con, kind, name, list(people), answered) if people else {}
     alike = {} if kind == "outcomes" else _under_other_ids(con, study, kind, name, earlier)
-    people = dict(met)
     shares = [
         Share(other, people.get(other, 0), same.get(other, 0), alike.get(other, 0))
         for other in earlier
@@ -425,20 +419,17 @@ def _shares(
     return sorted(shares, key=lambda one: -(one.people + one.under_other_ids))
 
 
-def _same_answers(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
+def _in_both(
+    con: duckdb.DuckDBPyConnection, kind: Kind, name: str, earlier: Sequence[str], hashed: str
 ) -> dict[str, int]:
-    """Count for each earlier file the people who gave the same answers there."""
-    if not earlier:
-        return {}
+    """Count for each earlier file its rows whose hash is that of a row of a file."""
     table, key = ROW_TABLES[kind]
-    row = f'hash("{study.id}", {_listed(_answers(study, kind))})'
-    found = con.execute(
+    counted = con.execute(
         f"""SELECT {key}, count(*) FROM {table} WHERE {key} IN (SELECT unnest($earlier::VARCHAR[]))
-        AND {row} IN (SELECT {row} FROM {table} WHERE {key} = $name) GROUP BY {key}""",  # noqa: S608
+        AND {hashed} IN (SELECT {hashed} FROM {table} WHERE {key} = $name) GROUP BY {key}""",  # noqa: S608
         {"name": name, "earlier": list(earlier)},
     ).fetchall()
-    return dict(found)
+    return dict(counted)
 
 
 def _under_other_ids(
