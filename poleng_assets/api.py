@@ -24,33 +24,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from poleng_assets.core.codes import to_codes
-from poleng_assets.core.encoding import Encoder, EncodingError
-from poleng_assets.core.erasures import erasures_of, summary
-from poleng_assets.core.evaluation import NO_ANSWER
-from poleng_assets.core.model import Model
-from poleng_assets.core.reasons import shown_questions, strongest_reasons
-from poleng_assets.core.serving import appointed, disagreement
-from poleng_assets.core.warehouse import (
-    PATIENCE_SECONDS,
-    Warehouse,
-    WarehouseBusy,  # noqa: F401
-    WarehouseUnusable,  # noqa: F401
-)
-from poleng_assets.home import Home
-from poleng_assets.resources.registry import (
+from poleng_assets.core.features.codes import to_codes
+from poleng_assets.core.features.encoder import Encoder, EncodingError
+from poleng_assets.core.modeling.explanations import shown_questions, strongest_reasons
+from poleng_assets.core.modeling.model import Model
+from poleng_assets.core.promotion.serving_decision import appointed, disagreement
+from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.models.registry import (
     CHAMPION,
     ModelUnusable,  # noqa: F401 - here to be caught
     ModelVersion,
     Registry,
     RegistryUnusable,  # noqa: F401
 )
-from poleng_assets.study import (
-    Feature,
-    Study,
-    StudyError,  # noqa: F401
-    load_study,
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Feature, Study, StudyError, load_study  # noqa: F401
+from poleng_assets.warehouse.connection import (
+    PATIENCE_SECONDS,
+    Warehouse,
+    WarehouseBusy,  # noqa: F401
+    WarehouseUnusable,  # noqa: F401
 )
+from poleng_assets.warehouse.erasures import erasures_of, summary
 
 log = logging.getLogger("poleng")
 
@@ -524,7 +519,7 @@ def _codes(table: pa.Table, study: Study) -> pa.Table:
     """Return the answers as int64 codes, in the order of the study, by the rules of the door.
 
     A nominal code that the study does not list is news, and taken; of the other kinds it is broken
-    (``core/contract.py``).
+    (``core/ingestion/contract.py``).
 
     Raises:
         EncodingError: with one line for each question that is missing or has an answer that is no code.

@@ -2,34 +2,34 @@
 
 import dagster as dg
 
-from poleng_assets import checks
-from poleng_assets.assets import (
+from poleng_assets.defs import checks
+from poleng_assets.defs.asset_tags import with_audience
+from poleng_assets.defs.assets import (
     batches,
     field_studies,
+    label_requests,
     monitoring,
     outcomes,
     promotion,
-    requests,
     scoring,
     training,
 )
-from poleng_assets.audience import with_audience
-from poleng_assets.freshness import with_freshness
-from poleng_assets.home import Home
-from poleng_assets.jobs import ASSET_JOBS
-from poleng_assets.notifications import NOTIFICATIONS
-from poleng_assets.release import release_rows
-from poleng_assets.resources.fixed import fixed
-from poleng_assets.resources.landing import SETTLE_SECONDS, LandingResource
-from poleng_assets.resources.registry import RegistryResource, mlflow_run
-from poleng_assets.resources.warehouse import WarehouseResource
-from poleng_assets.retention import apply_retention
-from poleng_assets.rollback import rollback
-from poleng_assets.schedules import SCHEDULES
-from poleng_assets.sensors import SENSORS
+from poleng_assets.defs.freshness import with_freshness
+from poleng_assets.defs.jobs import ASSET_JOBS
+from poleng_assets.defs.quarantine_release import release_rows
+from poleng_assets.defs.resources.fixed import fixed
+from poleng_assets.defs.resources.landing import SETTLE_SECONDS, LandingResource
+from poleng_assets.defs.resources.warehouse import WarehouseResource
+from poleng_assets.defs.rollback import rollback
+from poleng_assets.defs.schedules import SCHEDULES
+from poleng_assets.defs.sensors import SENSORS
+from poleng_assets.defs.withdrawal import withdraw_field_study
+from poleng_assets.models.registry import RegistryResource, mlflow_run
+from poleng_assets.notifications.sensor import NOTIFICATIONS
+from poleng_assets.operations.retention import apply_retention
 from poleng_assets.simulation.scenario_jobs import scenario_jobs
-from poleng_assets.study import load_study
-from poleng_assets.withdrawal import withdraw_field_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
 
 
 def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECONDS) -> dg.Definitions:
@@ -74,7 +74,7 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
 
 
 def _assets() -> list[dg.AssetsDefinition]:
-    modules = [field_studies, batches, outcomes, training, promotion, scoring, monitoring, requests]
+    modules = [field_studies, batches, outcomes, training, promotion, scoring, monitoring, label_requests]
     return [one for one in dg.load_assets_from_modules(modules) if isinstance(one, dg.AssetsDefinition)]
 
 

@@ -25,11 +25,11 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
-from poleng_assets.core.model import Model, train
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
+from poleng_assets.core.modeling.model import Model, train
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study import Study, load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests import homes
 
 

@@ -18,17 +18,17 @@ from fcntl import LOCK_EX, flock
 from functools import cache
 from pathlib import Path
 
-from poleng_assets.backup import make_backup
-from poleng_assets.core.dropped_files import content_hash
-from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.definitions import build_defs
-from poleng_assets.home import Home
-from poleng_assets.instance import dagster_home, open_instance
-from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.registry import Registry, create_store
-from poleng_assets.restore import restore_backup
-from poleng_assets.simulation.conductor import Conductor
-from poleng_assets.study import load_study
+from poleng_assets.defs.instance import dagster_home, open_instance
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.headless.runner import Conductor
+from poleng_assets.models.registry import Registry, create_store
+from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.restore import restore_backup
+from poleng_assets.storage.dropped_files import content_hash
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.connection import Warehouse
 
 STORE = "mlflow.db"
 # The folder that the workers of a test run share, in the environment.

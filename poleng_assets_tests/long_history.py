@@ -23,8 +23,8 @@ from dagster._core.storage.runs import SqlRunStorage
 from sqlalchemy import event as sql_events
 from sqlalchemy.engine import Connection, Engine
 
-from poleng_assets.runs import PARTITION_TAG, REQUEST_TAG
-from poleng_assets.study import Study
+from poleng_assets.defs.run_history import PARTITION_TAG, REQUEST_TAG
+from poleng_assets.study.schema import Study
 
 STUDY, STUDY_HASH = "founding_study", "f" * 64
 # Characters of pictures and tables that the events of a real home carry.

@@ -34,15 +34,15 @@ from poleng_assets import (
     read_table,
     tables,
 )
-from poleng_assets.backup import make_backup
-from poleng_assets.core.contact_rule import ContactRule
-from poleng_assets.core.contract import check_rows
-from poleng_assets.core.encoding import Encoder
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import CHECKOUT, Home
-from poleng_assets.resources.registry import CHAMPION, Registry
-from poleng_assets.restore import restore_backup
-from poleng_assets.study import Study
+from poleng_assets.core.features.encoder import Encoder
+from poleng_assets.core.ingestion.contract import check_rows
+from poleng_assets.core.modeling.decision_rule import ContactRule
+from poleng_assets.models.registry import CHAMPION, Registry
+from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.restore import restore_backup
+from poleng_assets.storage.home import CHECKOUT, Home
+from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import open_founded
 from poleng_assets_tests.serving.conftest import Served

@@ -60,8 +60,8 @@ def test_a_tick_of_every_sensor_loads_no_slow_library(tmp_path: Path):
 import logging, sys
 import dagster as dg
 from poleng_assets.definitions import defs
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
+from poleng_assets.storage.home import Home
+from poleng_assets.defs.instance import open_instance
 with open_instance(Home.default()) as instance:
     for sensor in defs.sensors:
         resources = {{"landing": defs.resources["landing"]}}
@@ -75,7 +75,7 @@ print(*(name for name in {SLOW_LIBRARIES} if name in sys.modules))
 
 @pytest.mark.parametrize(
     "first",
-    ["poleng_assets", "poleng_assets.definitions", "poleng_assets.cli"],
+    ["poleng_assets", "poleng_assets.definitions", "poleng_assets.cli.main"],
     ids=["package", "run of the daemon", "command line"],
 )
 def test_openmp_threads_do_not_spin_while_they_wait(tmp_path: Path, first: str):

@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 from bench_promotion import contests, read_ground
 
-from poleng_assets.core.evaluation import evaluate
-from poleng_assets.core.model import Model
-from poleng_assets.core.promotion import calibration_error
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
-from poleng_assets.resources.registry import Registry
-from poleng_assets.study import load_study
+from poleng_assets.core.modeling.model import Model
+from poleng_assets.core.promotion.gates import calibration_error
+from poleng_assets.core.statistics.metrics import evaluate
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.models.registry import Registry
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.faults.killing import TOGETHER, run_kills
 
 PARTS = ("quality", "promotion", "kills")
@@ -48,7 +48,7 @@ class Row:
 
 def quality(data: Path, home: Home) -> list[Row]:
     """Play the full scenario, and measure the founding champion and the one after the follow-up study."""
-    command = [sys.executable, "-m", "poleng_assets.cli", "simulate", "full"]
+    command = [sys.executable, "-m", "poleng_assets.cli.main", "simulate", "full"]
     subprocess.run([*command, "--data", str(data), "--home", str(home.root)], check=True)
     registry = Registry(home, load_study())
     first, second = (registry.model(registry.version(number)) for number in (1, 2))

@@ -48,25 +48,25 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2_contingency, rankdata
 
-from poleng_assets.core.drift import measure_batch
-from poleng_assets.core.figures import DISTANCES, MISSING, SCORE, UNSEEN, BatchFigures
-from poleng_assets.core.ingestion import ingest
-from poleng_assets.core.model import Model
-from poleng_assets.core.scoring import score_batch
-from poleng_assets.core.tables import create_tables
-from poleng_assets.core.verdict import Judgement, Past, judge
-from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.core.ingestion.ingest import ingest
+from poleng_assets.core.modeling.batch_scoring import score_batch
+from poleng_assets.core.modeling.model import Model
+from poleng_assets.core.monitoring.drift import measure_batch
+from poleng_assets.core.monitoring.measurements import DISTANCES, MISSING, SCORE, UNSEEN, BatchFigures
+from poleng_assets.core.monitoring.verdict import Judgement, Past, judge
 from poleng_assets.definitions import build_defs
-from poleng_assets.home import Home, Kind
-from poleng_assets.instance import open_instance
-from poleng_assets.jobs import RETRAIN_JOB, process_batch
-from poleng_assets.partitions import batch_partitions
-from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.registry import Registry
-from poleng_assets.simulation.conductor import Conductor, RunReport
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.jobs import RETRAIN_JOB, process_batch
+from poleng_assets.defs.partitions import batch_partitions
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.simulation.scenarios import FOUNDING_STUDY
-from poleng_assets.study import Study, load_study
+from poleng_assets.storage.home import Home, Kind
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import create_tables
 from tools.copies import copy_home
 
 # This bench is of this survey: the columns and codes that it changes.

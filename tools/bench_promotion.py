@@ -26,13 +26,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from poleng_assets.core.ingestion import ingest
-from poleng_assets.core.model import train
-from poleng_assets.core.promotion import Gate, Holdout, contest, promoted, reason
-from poleng_assets.core.recipe import Recipe
-from poleng_assets.core.tables import create_tables
-from poleng_assets.core.tuning import tune
-from poleng_assets.study import PromotionPolicy, Study, load_study
+from poleng_assets.core.ingestion.ingest import ingest
+from poleng_assets.core.modeling.model import train
+from poleng_assets.core.modeling.recipe import Recipe
+from poleng_assets.core.modeling.tuning import tune
+from poleng_assets.core.promotion.gates import Gate, Holdout, contest, promoted, reason
+from poleng_assets.study.schema import PromotionPolicy, Study, load_study
+from poleng_assets.warehouse.schema import create_tables
 
 CHEAP = {"rounds": 250, "learning_rate": 0.08}
 CHEAPEST = {"rounds": 60, "learning_rate": 0.1}

@@ -36,12 +36,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from poleng_assets.core.codes import to_table
-from poleng_assets.home import Home
-from poleng_assets.serving.respondents import Reader
-from poleng_assets.serving.watch import Watch
+from poleng_assets.core.features.codes import to_table
+from poleng_assets.serving.champion_watcher import Watch
+from poleng_assets.serving.requests import Reader
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study import load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
 
 POLENG = Path(sys.executable).with_name("poleng")
 FOUNDING, BATCH = "founding_study", "clean_batch_1"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poleng_assets.backup import make_backup
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
-from poleng_assets.restore import restore_backup
-from poleng_assets.study import load_study
+from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.restore import restore_backup
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.connection import Warehouse
 
 
 def copy_home(home: Home, folder: Path) -> Home:

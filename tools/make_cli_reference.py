@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from poleng_assets.cli import main
-from poleng_assets.home import CHECKOUT
+from poleng_assets.cli.main import main
+from poleng_assets.storage.home import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "reference" / "cli.md"
 WIDTH = 78  # what click takes of a terminal with 80

@@ -34,7 +34,7 @@ from poleng_assets.simulation.population import (
     answer_effects,
     draw_column,
 )
-from poleng_assets.study import Study, load_study
+from poleng_assets.study.schema import Study, load_study
 
 SMALLEST_CELL = 10
 REFERENCE_ROWS = 400_000

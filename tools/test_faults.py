@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from poleng_assets.core.accounting import Balance, balance
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
-from poleng_assets.study import load_study
+from poleng_assets.core.ingestion.row_accounting import Balance, balance
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.corpus import run_corpus, summary
 from poleng_assets_tests.faults.crowd import run_crowd
 from poleng_assets_tests.faults.killing import TOGETHER, run_kills

@@ -27,12 +27,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from poleng_assets.serving import description
-from poleng_assets.serving.champion import Champion
-from poleng_assets.serving.metrics import CONTENT_TYPE, Metrics
-from poleng_assets.serving.respondents import FAULTS_TOLD, Asked, NotUnderstood, Reader, Refused, TooMany
-from poleng_assets.serving.watch import Seen
-from poleng_assets.study import Study
+from poleng_assets.serving import openapi
+from poleng_assets.serving.champion_watcher import Seen
+from poleng_assets.serving.loaded_champion import Champion
+from poleng_assets.serving.prometheus import CONTENT_TYPE, Metrics
+from poleng_assets.serving.requests import FAULTS_TOLD, Asked, NotUnderstood, Reader, Refused, TooMany
+from poleng_assets.study.schema import Study
 
 log = logging.getLogger("poleng.serve")
 ROUTES = ("/predict", "/model", "/health", "/health/live", "/metrics", "/openapi.json")
@@ -69,15 +69,15 @@ def build_app(
     reader = Reader(study, max_rows)
     limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
     bodies = _Bodies(BYTES_BESIDE + max_rows * BYTES_PER_ROW)
-    errors = partial(description.errors, token=bool(token))
+    errors = partial(openapi.errors, token=bool(token))
 
     @app.post(
         "/predict",
-        openapi_extra=description.request_body(study, max_rows),
+        openapi_extra=openapi.request_body(study, max_rows),
         responses={
-            **description.json_answer("Everybody was scored.", description.predictions(study)),
+            **openapi.json_answer("Everybody was scored.", openapi.predictions(study)),
             **errors(413, 415, 503),
-            **description.broken_request(),
+            **openapi.broken_request(),
         },
         response_model=None,
     )
@@ -102,7 +102,7 @@ def build_app(
         metrics.scored(sum(one["contact"] for one in predictions), len(predictions))
         return _json(answer)
 
-    facts = description.json_answer("What there is to tell of it.", {"type": "object"})
+    facts = openapi.json_answer("What there is to tell of it.", {"type": "object"})
 
     @app.get("/model", responses={**facts, **errors(503)}, response_model=None)
     async def model() -> Response:
@@ -112,22 +112,22 @@ def build_app(
             raise _nobody(seen())
         return _json({**champion.facts, "loaded_at": champion.loaded_at.isoformat()})
 
-    open_to_all = description.errors(token=False)
+    open_to_all = openapi.errors(token=False)
 
-    @app.get("/health", responses={**open_to_all, **description.health_answers()}, response_model=None)
+    @app.get("/health", responses={**open_to_all, **openapi.health_answers()}, response_model=None)
     async def health() -> Response:
         """Tell whether people can be scored (200) or not (503), and what is not as it should be."""
         now = seen()
         return _json(_health(now, clock()), 200 if now.champion else 503)
 
-    @app.get("/health/live", responses={**open_to_all, **description.live_answers()}, response_model=None)
+    @app.get("/health/live", responses={**open_to_all, **openapi.live_answers()}, response_model=None)
     async def live() -> Response:
         """Tell whether the process works (200) or has to be started again (503)."""
         return _json({"alive": not seen().replaced}, 503 if seen().replaced else 200)
 
     @app.get(
         "/metrics",
-        responses={**description.text_answer("Figures for Prometheus."), **errors()},
+        responses={**openapi.text_answer("Figures for Prometheus."), **errors()},
         response_model=None,
     )
     async def scrape() -> Response:
@@ -138,7 +138,7 @@ def build_app(
     async def refuse(_: Request, error: HTTPException) -> Response:
         return _json({"detail": error.detail}, error.status_code, error.headers)
 
-    description.finish(app, tuple(path for path in ROUTES if path not in OPEN) if token else ())
+    openapi.finish(app, tuple(path for path in ROUTES if path not in OPEN) if token else ())
     app.add_middleware(_Boundary, metrics=metrics, token=token)
     return app
 

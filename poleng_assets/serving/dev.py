@@ -26,7 +26,7 @@ from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 from dagster_shared.ipc import get_ipc_shutdown_pipe, open_ipc_subprocess, send_ipc_shutdown_message
 
-from poleng_assets.home import CHECKOUT
+from poleng_assets.storage.home import CHECKOUT
 
 LOOK_SECONDS = 1.0
 GOODBYE_SECONDS = 60.0

@@ -34,8 +34,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from poleng_assets.core.made_up import metadata_of_made_up
-from poleng_assets.study import Study
+from poleng_assets.storage.synthetic import metadata_of_made_up
+from poleng_assets.study.schema import Study
 
 FIGURES = Path(__file__).with_name("population.json")
 
@@ -288,7 +288,7 @@ def write_scenario_data(
         seed: the same seed gives the same rows.
         scale: a factor on every file's number of rows (at least 1 row is left).
         population: figures other than the package's own.
-        marked: whether the files say that these people are made up (``core/made_up.py``).
+        marked: whether the files say that these people are made up (``storage/synthetic.py``).
 
     Returns:
         The paths of the files written.

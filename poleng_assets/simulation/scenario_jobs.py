@@ -6,16 +6,21 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from poleng_assets.core.made_up import REAL, OtherPeople, sort_of_home
-from poleng_assets.core.markdown import table
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
-from poleng_assets.resources.landing import Landing
-from poleng_assets.runs import runs_in_progress
-from poleng_assets.sensors import survey
-from poleng_assets.simulation.play import Ending, play, scenario_data
-from poleng_assets.simulation.reset import ResetRefused, reset_data, reset_events, see_that_it_is_meant
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.run_history import runs_in_progress
+from poleng_assets.defs.sensors import survey
+from poleng_assets.operations.reset import (
+    ResetRefused,
+    reset_data,
+    reset_events,
+    see_that_it_is_meant,
+)
+from poleng_assets.simulation.player import Ending, play, scenario_data
 from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
+from poleng_assets.storage.home import Home
+from poleng_assets.storage.synthetic import REAL, OtherPeople, sort_of_home
+from poleng_assets.text.markdown import table
+from poleng_assets.warehouse.connection import Warehouse
 
 LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0

@@ -13,9 +13,9 @@ from typing import Literal
 
 import duckdb
 
-from poleng_assets.core.dropped_files import file_id, has_known_suffix
-from poleng_assets.core.erasures import Erasures
-from poleng_assets.home import Kind
+from poleng_assets.storage.dropped_files import file_id, has_known_suffix
+from poleng_assets.storage.home import Kind
+from poleng_assets.warehouse.erasures import Erasures
 
 Scenario = Literal["clean", "drift", "full"]
 SCENARIOS: tuple[Scenario, ...] = ("clean", "drift", "full")

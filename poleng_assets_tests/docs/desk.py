@@ -22,10 +22,10 @@ from unittest.mock import patch
 import pandas as pd
 import yaml
 
-from poleng_assets import cli
-from poleng_assets.home import CHECKOUT
+from poleng_assets.cli import main
 from poleng_assets.simulation.population import synthesise, write_scenario_data
-from poleng_assets.study import load_study
+from poleng_assets.storage.home import CHECKOUT
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.docs.pages import Block
 from poleng_assets_tests.faults.quick_study import write_quick_study
 
@@ -90,7 +90,7 @@ def _inside(arguments: list[str]) -> tuple[int, str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            cli.main.main(arguments, prog_name="poleng")
+            main.main.main(arguments, prog_name="poleng")
         except SystemExit as end:
             return int(end.code or 0), said.getvalue()
     return 0, said.getvalue()

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from poleng_assets.home import CHECKOUT
+from poleng_assets.storage.home import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
 README = CHECKOUT / "README.md"

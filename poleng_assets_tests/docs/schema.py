@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from poleng_assets.study import Study
+from poleng_assets.study.schema import Study
 
 _SIMPLE = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
 

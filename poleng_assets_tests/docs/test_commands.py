@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets.home import CHECKOUT
+from poleng_assets.storage.home import CHECKOUT
 from poleng_assets_tests.docs.desk import Desk, laid_out
 from poleng_assets_tests.docs.pages import DOCS, blocks, pages
 

@@ -16,12 +16,12 @@ import duckdb
 import pytest
 import yaml
 
-from poleng_assets import cli
-from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.cli import main
 from poleng_assets.definitions import build_defs
-from poleng_assets.freshness import WINDOWS
-from poleng_assets.home import CHECKOUT, OWN, Home
-from poleng_assets.study import STUDIES, Study
+from poleng_assets.defs.freshness import WINDOWS
+from poleng_assets.storage.home import CHECKOUT, OWN, Home
+from poleng_assets.study.schema import STUDIES, Study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.docs.pages import DOCS, blocks, names, pages, tables
 from poleng_assets_tests.docs.schema import fields
 from tools.make_cli_reference import PAGE, help_of, page_of_commands
@@ -106,10 +106,10 @@ def _commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str,
 
 def test_every_command_is_on_the_page_with_every_option():
     page = PAGE.read_text(encoding="utf-8")
-    for path in _commands(cli.main):
+    for path in _commands(main.main):
         assert f"## `poleng {' '.join(path)}`" in page
         assert help_of(path) in page
-        command: Any = cli.main
+        command: Any = main.main
         for name in path:
             command = command.commands[name]
         for option in (one for one in command.params if isinstance(one, click.Option)):
@@ -132,7 +132,7 @@ def test_every_command_that_is_spoken_of_is_there_with_its_options():
     calls = _spoken_of("poleng")
     assert len(calls) > 60
     for where, words in calls:
-        command: Any = cli.main
+        command: Any = main.main
         while words and isinstance(command, click.Group) and words[0] in command.commands:
             command = command.commands[words.pop(0)]
         if words and words[0].isupper():
@@ -260,7 +260,7 @@ def test_freshness_is_told_in_days():
 
 def test_every_gate_is_told():
     told = {row["gate"] for row in tables(DOCS / "concepts" / "models.md")["What it takes to serve"]}
-    tree = ast.parse((CODE / "core" / "promotion.py").read_text(encoding="utf-8"))
+    tree = ast.parse((CODE / "core" / "promotion" / "gates.py").read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert told <= texts
     assert len(told) == 10
@@ -282,7 +282,7 @@ def test_every_path_of_the_home_is_told():
 
 
 def test_the_study_of_the_how_to_is_a_whole_study(tmp_path: Path):
-    from poleng_assets.study import load_study
+    from poleng_assets.study.schema import load_study
 
     page = DOCS / "how-to" / "own-survey.md"
     (block,) = [one for one in blocks(page) if one.file]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets.home import CHECKOUT
+from poleng_assets.storage.home import CHECKOUT
 from poleng_assets_tests.docs.pages import DOCS, README, blocks, pages
 
 # What a browser loads by itself; a link that a reader may follow is none of it.

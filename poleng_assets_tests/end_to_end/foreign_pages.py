@@ -13,9 +13,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import dagster as dg
 
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
-from poleng_assets.partitions import PARTITIONS
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.partitions import PARTITIONS
+from poleng_assets.storage.home import Home
 
 _SELECTOR = '{repositoryLocationName: "poleng_assets", repositoryName: "__repository__"}'
 _JOB = '{jobName: "draw_overview", repositoryLocationName: "poleng_assets", repositoryName: "__repository__"}'

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from poleng_assets.mlflow_pages import ADDRESS, run_page, version_page
+from poleng_assets.models.mlflow_links import ADDRESS, run_page, version_page
 from poleng_assets_tests.homes import new_home
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from poleng_assets.home import Home
-from poleng_assets.study import load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.end_to_end.conftest import poleng
 
 pytestmark = [pytest.mark.slow, pytest.mark.timed]

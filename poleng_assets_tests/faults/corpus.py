@@ -33,20 +33,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poleng_assets import jobs
-from poleng_assets.core.accounting import rows_in
-from poleng_assets.core.contract import FileRefused, required_columns
-from poleng_assets.core.ingestion import ROW_TABLES, content_hash, ingest, record_refusal
-from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.core.ingestion.contract import FileRefused, required_columns
+from poleng_assets.core.ingestion.ingest import ROW_TABLES, content_hash, ingest, record_refusal
+from poleng_assets.core.ingestion.row_accounting import rows_in
 from poleng_assets.definitions import build_defs
-from poleng_assets.home import KINDS, Home, Kind
-from poleng_assets.instance import open_instance
-from poleng_assets.partitions import PARTITIONS
-from poleng_assets.resources.landing import Landing
-from poleng_assets.sensors import CHAMPION_ASSET, batch_arrivals, field_study_arrivals, outcome_arrivals
-from poleng_assets.simulation.conductor import Conductor
+from poleng_assets.defs import jobs
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.partitions import PARTITIONS
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.sensors import (
+    CHAMPION_ASSET,
+    batch_arrivals,
+    field_study_arrivals,
+    outcome_arrivals,
+)
+from poleng_assets.headless.runner import Conductor
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study import Study, load_study
+from poleng_assets.storage.home import KINDS, Home, Kind
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.corpus_content import content_cases
 from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases
 from poleng_assets_tests.faults.corpus_rows import repeated_cases

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from poleng_assets.study import Study
+from poleng_assets.study.schema import Study
 
 Cells = list[list[str]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from poleng_assets.study import Study
+from poleng_assets.study.schema import Study
 
 # ``corpus.py`` has the functions and classes that make cases; it gives them, as it imports this module.
 Make = Callable[..., Any]

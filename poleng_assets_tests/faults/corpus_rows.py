@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from poleng_assets.home import KINDS
-from poleng_assets.study import Study
+from poleng_assets.storage.home import KINDS
+from poleng_assets.study.schema import Study
 
 # ``corpus.py`` has the functions and classes that make cases; it gives them, as it imports this module.
 Make = Callable[..., Any]

@@ -15,15 +15,15 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 
-from poleng_assets.core.accounting import Balance, balance
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
-from poleng_assets.jobs import RETRAIN_JOB
-from poleng_assets.resources.landing import Landing
-from poleng_assets.runs import runs_in_progress
+from poleng_assets.core.ingestion.row_accounting import Balance, balance
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.jobs import RETRAIN_JOB
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study import Study, load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.end_to_end.conftest import Served, serve
 from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, quick_survey
 from poleng_assets_tests.homes import founded_home

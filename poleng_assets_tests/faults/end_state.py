@@ -23,15 +23,15 @@ import duckdb
 import numpy as np
 import openpyxl
 
-from poleng_assets.core.overview import load_overview, render_overview
-from poleng_assets.core.version_files import VersionFile
-from poleng_assets.home import KINDS, Home
-from poleng_assets.instance import open_instance
-from poleng_assets.partitions import PARTITIONS
-from poleng_assets.resources.registry import CHALLENGER, CHAMPION, HASHES_TAG, Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL
-from poleng_assets.runs import runs_in_progress
-from poleng_assets.study import load_study
+from poleng_assets.core.reports.overview import load_overview, render_overview
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.partitions import PARTITIONS
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.defs.run_history import runs_in_progress
+from poleng_assets.models.registry import CHALLENGER, CHAMPION, HASHES_TAG, Registry
+from poleng_assets.models.version_files import VersionFile
+from poleng_assets.storage.home import KINDS, Home
+from poleng_assets.study.schema import load_study
 
 State = dict[str, list[str]]
 

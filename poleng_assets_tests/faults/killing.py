@@ -218,7 +218,7 @@ class Place:
     """A home of one worker, with what it was before each chapter and what it must be after it."""
 
     def __init__(self, root: Path, data: Path) -> None:
-        from poleng_assets.home import Home
+        from poleng_assets.storage.home import Home
 
         self.root, self.data = root, data
         self.home = Home(root / "home")
@@ -441,9 +441,9 @@ def _kill(pid: int) -> None:
 
 def at_rest(home: Any) -> bool:
     """Whether a daemon ticks and has nothing more to do: nothing waits or runs, every batch is listed."""
-    from poleng_assets.home import KINDS
-    from poleng_assets.instance import daemon_is_running, open_instance
-    from poleng_assets.runs import runs_in_progress
+    from poleng_assets.defs.instance import daemon_is_running, open_instance
+    from poleng_assets.defs.run_history import runs_in_progress
+    from poleng_assets.storage.home import KINDS
 
     if any(any(home.landing(kind).iterdir()) for kind in KINDS):
         return False
@@ -478,8 +478,8 @@ def _act_and_exit(act: Callable[[], None], output: Path, tmp: Path) -> None:
 def settle(home: Any) -> None:
     """Do in this process all that waits to be done in a home; a run that failed is told of."""
     from poleng_assets.definitions import build_defs
-    from poleng_assets.instance import open_instance
-    from poleng_assets.simulation.conductor import Conductor
+    from poleng_assets.defs.instance import open_instance
+    from poleng_assets.headless.runner import Conductor
 
     with open_instance(home) as instance:
         Conductor(
@@ -683,7 +683,7 @@ def _make_data(data: Path | None, target: Path) -> None:
     import pandas as pd
 
     from poleng_assets.simulation.population import write_scenario_data
-    from poleng_assets.study import load_study
+    from poleng_assets.study.schema import load_study
 
     if data is None:
         write_scenario_data(load_study(), target, scale=0.05)

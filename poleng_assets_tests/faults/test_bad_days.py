@@ -27,15 +27,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from poleng_assets.cli import main
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.jobs import RETRAIN_JOB
-from poleng_assets.resources.registry import CHAMPION, ModelUnusable, Registry
-from poleng_assets.rollback import ROLLBACK_JOB
-from poleng_assets.runs import forgive
-from poleng_assets.simulation.conductor import RunReport
+from poleng_assets.cli.main import main
+from poleng_assets.defs.jobs import RETRAIN_JOB
+from poleng_assets.defs.rollback import ROLLBACK_JOB
+from poleng_assets.defs.run_history import forgive
+from poleng_assets.headless.runner import RunReport
+from poleng_assets.models.registry import CHAMPION, ModelUnusable, Registry
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study import StudyError, load_study
+from poleng_assets.study.schema import StudyError, load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.disks import filled, mounted, read_only
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
@@ -70,7 +70,7 @@ def shop(quick: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work
 @pytest.fixture(autouse=True)
 def _one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is left alone at once: that it is tried three times is seen in graph/test_versions.py."""
-    monkeypatch.setattr("poleng_assets.runs.FAILURES_BEFORE_A_PAUSE", 1)
+    monkeypatch.setattr("poleng_assets.defs.run_history.FAILURES_BEFORE_A_PAUSE", 1)
 
 
 def new_batch(shop: Workshop, name: str, rows: int = 120) -> pd.DataFrame:
@@ -152,11 +152,11 @@ def test_everything_written_is_its_owners_alone(shop: Workshop):
 
 
 FULL = {
-    "core.ingestion.ingest": "the disk is full. Free some space",
-    "core.scoring.score_batch": "the disk is full. Free some space",
-    "core.observation.keep": "the disk is full. Free some space",
-    "assets.monitoring.write_report": "No space left on device",
-    "assets.scoring.write_whole": "No space left on device",
+    "core.ingestion.ingest.ingest": "the disk is full. Free some space",
+    "core.modeling.batch_scoring.score_batch": "the disk is full. Free some space",
+    "core.monitoring.batch_report.keep": "the disk is full. Free some space",
+    "defs.assets.monitoring.write_report": "No space left on device",
+    "defs.assets.scoring.write_whole": "No space left on device",
 }
 
 
@@ -456,7 +456,7 @@ def test_a_clock_that_goes_back_changes_no_order(shop: Workshop, monkeypatch: py
     decided = shop.decisions()
     with monkeypatch.context() as patch:
         earlier = datetime.now(UTC) - timedelta(days=400)
-        patch.setattr("poleng_assets.core.tables.now", lambda: earlier)
+        patch.setattr("poleng_assets.warehouse.schema.now", lambda: earlier)
         put(shop, "after")
         assert_dealt_with(shop, "after")
         report = run(shop, ROLLBACK_JOB, put_back={"to": other, "score_again": True})

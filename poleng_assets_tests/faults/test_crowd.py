@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from poleng_assets.core.accounting import Balance
+from poleng_assets.core.ingestion.row_accounting import Balance
 from poleng_assets_tests.faults.crowd import Crowd
 
 GOOD = Crowd(

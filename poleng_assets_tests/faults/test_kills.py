@@ -12,14 +12,14 @@ import duckdb
 import pandas as pd
 import pytest
 
-from poleng_assets.core import tables
-from poleng_assets.core.tables import record_decision
-from poleng_assets.core.version_files import read_version_file, write_version_file
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
-from poleng_assets.resources.registry import HASHES_TAG, Registry
-from poleng_assets.study import Study
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.models.registry import HASHES_TAG, Registry
+from poleng_assets.models.version_files import read_version_file, write_version_file
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Study
+from poleng_assets.warehouse import schema
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import record_decision
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.killing import FAMILIES, run_kills
 from poleng_assets_tests.homes import new_home
@@ -75,7 +75,7 @@ def home(tmp_path: Path, study: Study, people: pd.DataFrame) -> Home:
 
 def score(con: duckdb.DuckDBPyConnection, people: pd.DataFrame, version: int = 1) -> None:
     scored = people.assign(scored_at=pd.Timestamp.now("UTC"))
-    tables.replace(con, "predictions", {"batch": "march", "model_version": version}, scored)
+    schema.replace(con, "predictions", {"batch": "march", "model_version": version}, scored)
 
 
 def changed(home: Home, study: Study, change: Callable[[duckdb.DuckDBPyConnection], object]) -> list[str]:

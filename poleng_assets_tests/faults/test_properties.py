@@ -27,14 +27,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from poleng_assets.core import reading
-from poleng_assets.core.codes import to_codes
-from poleng_assets.core.contact_list import as_csv, as_it_was, contact_list, harmless
-from poleng_assets.core.contract import FileRefused, required_columns
-from poleng_assets.core.encoding import Encoder, EncodingError
-from poleng_assets.core.ingestion import Ingested, ingest
-from poleng_assets.core.tables import create_tables
-from poleng_assets.study import Study, load_study
+from poleng_assets.core.contacts.contact_list import as_csv, as_it_was, contact_list, harmless
+from poleng_assets.core.features.codes import to_codes
+from poleng_assets.core.features.encoder import Encoder, EncodingError
+from poleng_assets.core.ingestion.contract import FileRefused, required_columns
+from poleng_assets.core.ingestion.files import reading
+from poleng_assets.core.ingestion.ingest import Ingested, ingest
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.schema import create_tables
 from poleng_assets_tests.conftest import with_policies
 
 # The same examples on every machine that builds; at a desk, new ones each time.

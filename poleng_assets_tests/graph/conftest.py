@@ -12,15 +12,15 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from poleng_assets.core.warehouse import Warehouse
 from poleng_assets.definitions import build_defs
-from poleng_assets.home import Home, Kind
-from poleng_assets.instance import open_instance
-from poleng_assets.resources.landing import Landing
-from poleng_assets.resources.registry import Registry
-from poleng_assets.simulation.conductor import Conductor, RunReport
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study import load_study
+from poleng_assets.storage.home import Home, Kind
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.quick_study import half_survey
 from poleng_assets_tests.homes import founded_home, new_home, promoted_home
 

@@ -15,19 +15,19 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from poleng_assets.cli import main
-from poleng_assets.core import ingestion
-from poleng_assets.core.archive import compare_archive, note_rewritten
-from poleng_assets.core.tables import now, transaction
-from poleng_assets.core.warehouse import Warehouse
+from poleng_assets.cli.main import main
+from poleng_assets.core.ingestion import ingest
+from poleng_assets.core.ingestion.archive_check import compare_archive, note_rewritten
 from poleng_assets.definitions import build_defs
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
-from poleng_assets.jobs import ingest_field_study
-from poleng_assets.resources.landing import Landing
-from poleng_assets.sensors import field_study_arrivals
-from poleng_assets.simulation.conductor import Conductor, RunReport
-from poleng_assets.study import Study, load_study
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.jobs import ingest_field_study
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.sensors import field_study_arrivals
+from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import now, transaction
 from poleng_assets_tests.faults.disks import read_only
 
 
@@ -115,14 +115,14 @@ def test_an_export_that_goes_on_while_the_file_is_read_is_taken_in_whole_and_onc
 ):
     path = door.folder / "march.csv"
     path.write_text(first_rows(text, 100))
-    check = ingestion.check_columns
+    check = ingest.check_columns
 
     def meanwhile(*arguments: Any) -> list[str]:
         path.write_text(text)
-        monkeypatch.setattr(ingestion, "check_columns", check)
+        monkeypatch.setattr(ingest, "check_columns", check)
         return check(*arguments)
 
-    monkeypatch.setattr(ingestion, "check_columns", meanwhile)
+    monkeypatch.setattr(ingest, "check_columns", meanwhile)
     runs = door.react()
     assert [run.success for run in runs] == [False, True]
     assert "march.csv changed while it was taken in" in runs[0].message

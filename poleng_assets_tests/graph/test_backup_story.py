@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from poleng_assets import clock
-from poleng_assets.backup import make_backup
-from poleng_assets.cli import main
-from poleng_assets.commands.backup import backup, restore
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import CHECKOUT, Home
-from poleng_assets.resources.registry import Registry
-from poleng_assets.restore import restore_backup
+from poleng_assets.cli.backup import backup, restore
+from poleng_assets.cli.main import main
+from poleng_assets.defs import clock
+from poleng_assets.models.registry import Registry
+from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.restore import restore_backup
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study import load_study
+from poleng_assets.storage.home import CHECKOUT, Home
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
@@ -170,7 +170,7 @@ def test_a_backup_of_any_moment_of_a_run_ends_like_the_undisturbed_home(quick: P
     archives: list[Path] = []
     under_way: list[int] = []
     with subprocess.Popen(
-        [sys.executable, "-m", "poleng_assets.cli", "settle", "--home", str(home.root)],
+        [sys.executable, "-m", "poleng_assets.cli.main", "settle", "--home", str(home.root)],
         cwd=CHECKOUT,
         env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,

@@ -11,13 +11,13 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
-from poleng_assets import clock
-from poleng_assets.cli import main
-from poleng_assets.clock import Mark, read_mark
-from poleng_assets.core.tables import record_decision
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.retention import apply
-from poleng_assets.study import load_study
+from poleng_assets.cli.main import main
+from poleng_assets.defs import clock
+from poleng_assets.defs.clock import Mark, read_mark
+from poleng_assets.operations.retention import apply
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import record_decision
 from poleng_assets_tests.graph.conftest import Workshop
 from poleng_assets_tests.graph.test_sensors import requests, tick
 

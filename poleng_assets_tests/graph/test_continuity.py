@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from poleng_assets.cli import main
-from poleng_assets.continuity import WarehouseBehind, refuse_at_start
-from poleng_assets.files import write_whole
+from poleng_assets.cli.main import main
+from poleng_assets.defs.continuity import WarehouseBehind, refuse_at_start
+from poleng_assets.storage.files import write_whole
 from poleng_assets_tests.faults.syncs import Recorder, recorded
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

@@ -15,20 +15,20 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from poleng_assets import forget as forgetting
-from poleng_assets import retention
-from poleng_assets.checks import list_differences
-from poleng_assets.cli import main
-from poleng_assets.commands.forget import forget
-from poleng_assets.core.accounting import account, rows_in
-from poleng_assets.core.contact_workbook import first_cells
-from poleng_assets.core.dropped_files import file_id
-from poleng_assets.core.person import Person
-from poleng_assets.core.tables import now
-from poleng_assets.locks import driving
-from poleng_assets.simulation.conductor import RunReport
+from poleng_assets.cli.forget import forget
+from poleng_assets.cli.main import main
+from poleng_assets.core.contacts.workbook import first_cells
+from poleng_assets.core.ingestion.row_accounting import account, rows_in
+from poleng_assets.core.privacy.subject import Person
+from poleng_assets.defs.checks import list_differences
+from poleng_assets.headless.home_lock import driving
+from poleng_assets.headless.runner import RunReport
+from poleng_assets.operations import erase_person as forgetting
+from poleng_assets.operations import retention
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study import load_study
+from poleng_assets.storage.dropped_files import file_id
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.schema import now
 from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

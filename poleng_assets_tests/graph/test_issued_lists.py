@@ -10,15 +10,15 @@ from click.testing import CliRunner
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from poleng_assets.checks import list_differences
-from poleng_assets.cli import main
-from poleng_assets.core.contact_list import read_list
-from poleng_assets.core.contact_workbook import first_cells
-from poleng_assets.core.history import history_of
-from poleng_assets.core.issued_lists import batch_of_file, file_stem
-from poleng_assets.forget import forget
-from poleng_assets.rollback import ROLLBACK_JOB
-from poleng_assets.study import load_study
+from poleng_assets.cli.main import main
+from poleng_assets.core.contacts.contact_history import history_of
+from poleng_assets.core.contacts.contact_list import read_list
+from poleng_assets.core.contacts.workbook import first_cells
+from poleng_assets.defs.checks import list_differences
+from poleng_assets.defs.rollback import ROLLBACK_JOB
+from poleng_assets.operations.erase_person import forget
+from poleng_assets.study.schema import load_study
+from poleng_assets.warehouse.contact_lists import batch_of_file, file_stem
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_promoted
 

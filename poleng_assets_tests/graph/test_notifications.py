@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from poleng_assets.notifications import collect
-from poleng_assets.outbox import Outbox, open_outbox
-from poleng_assets.study import load_study
+from poleng_assets.notifications.outbox import Outbox, open_outbox
+from poleng_assets.notifications.sensor import collect
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 from poleng_assets_tests.sinks import WebSink, web_sink
@@ -216,7 +216,7 @@ def test_a_sink_that_is_down_is_told_later(home: Workshop, monkeypatch, capfd, c
     with web_sink() as closed:
         port = closed.port
     monkeypatch.setenv("POLENG_NOTIFY", f"json://someone:{SECRET}@127.0.0.1:{port}/{SECRET}")
-    monkeypatch.setattr("poleng_assets.outbox.SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr("poleng_assets.notifications.outbox.SHORTEST_PAUSE", 0.0)
     record(home, "champion", {"promoted": True, "serving_version": 2, "challenger_version": 2, "reason": "x"})
     said = tick(home)
     assert "could not be reached, or refused the message; 1 waiting" in said

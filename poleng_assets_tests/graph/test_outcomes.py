@@ -9,10 +9,10 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from poleng_assets.assets.outcomes import PERFORMANCE_HOLDS
-from poleng_assets.assets.requests import FILE, field_study_request
-from poleng_assets.core.field_study_request import AUDIT, DRAWN
-from poleng_assets.study import load_study
+from poleng_assets.core.monitoring.label_request import AUDIT, DRAWN
+from poleng_assets.defs.assets.label_requests import FILE, field_study_request
+from poleng_assets.defs.assets.outcomes import PERFORMANCE_HOLDS
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.graph.conftest import Workshop
 
 STUDY = load_study()

@@ -16,18 +16,18 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from poleng_assets import release as module
-from poleng_assets.checks import list_differences
-from poleng_assets.commands.quarantine import quarantine
-from poleng_assets.core.quarantine import mending_sheet
-from poleng_assets.home import Kind
-from poleng_assets.jobs import RETRAIN_JOB
-from poleng_assets.release import RELEASE_JOB
-from poleng_assets.resources.registry import CHAMPION
-from poleng_assets.runs import PARTITION_TAG
-from poleng_assets.sensors import survey
-from poleng_assets.simulation.conductor import RunReport
-from poleng_assets.study import load_study
+from poleng_assets.cli.quarantine import quarantine
+from poleng_assets.core.ingestion.quarantine import mending_sheet
+from poleng_assets.defs import quarantine_release as module
+from poleng_assets.defs.checks import list_differences
+from poleng_assets.defs.jobs import RETRAIN_JOB
+from poleng_assets.defs.quarantine_release import RELEASE_JOB
+from poleng_assets.defs.run_history import PARTITION_TAG
+from poleng_assets.defs.sensors import survey
+from poleng_assets.headless.runner import RunReport
+from poleng_assets.models.registry import CHAMPION
+from poleng_assets.storage.home import Kind
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

@@ -12,14 +12,14 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from poleng_assets.checks import list_differences
-from poleng_assets.cli import main
-from poleng_assets.core.history import history_of
-from poleng_assets.resources.registry import Registry
-from poleng_assets.rollback import ROLLBACK_JOB
-from poleng_assets.sensors import serving_version
-from poleng_assets.simulation.conductor import RunReport
-from poleng_assets.study import load_study
+from poleng_assets.cli.main import main
+from poleng_assets.core.contacts.contact_history import history_of
+from poleng_assets.defs.checks import list_differences
+from poleng_assets.defs.rollback import ROLLBACK_JOB
+from poleng_assets.defs.sensors import serving_version
+from poleng_assets.headless.runner import RunReport
+from poleng_assets.models.registry import Registry
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.faults.quick_study import (
     SHIPPED,
     half_of_the_features,
@@ -233,7 +233,7 @@ def test_a_rollback_that_died_before_it_was_told_is_told_by_the_next_scoring(
     with quick_survey(tmp_path) as data, open_promoted(tmp_path / "home", data) as workshop:
         assert serving_version(workshop.instance) == 2
         with monkeypatch.context() as patch:
-            patch.setattr("poleng_assets.rollback._event", killed)
+            patch.setattr("poleng_assets.defs.rollback._event", killed)
             assert put_back(workshop, score_again=True).message == "RuntimeError: killed"
         assert (workshop.registry.champion().version, serving_version(workshop.instance)) == (1, 2)
         workshop.drop("batches", "clean_batch_2")

@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from poleng_assets.definitions import build_defs
-from poleng_assets.freshness import WINDOWS
-from poleng_assets.instance import open_instance
-from poleng_assets.jobs import RETRAIN_JOB
-from poleng_assets.runs import REQUEST_TAG
+from poleng_assets.defs.freshness import WINDOWS
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.jobs import RETRAIN_JOB
+from poleng_assets.defs.run_history import REQUEST_TAG
 from poleng_assets_tests.graph.test_ticks import Office
 from poleng_assets_tests.homes import new_home
 from poleng_assets_tests.long_history import STUDY, STUDY_HASH, write_history

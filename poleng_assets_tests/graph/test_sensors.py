@@ -13,8 +13,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from poleng_assets import runs
-from poleng_assets.runs import (
+from poleng_assets.defs import run_history
+from poleng_assets.defs.run_history import (
     PROCESS_TAG,
     REQUEST_TAG,
     attempts,
@@ -22,7 +22,7 @@ from poleng_assets.runs import (
     live_run_ids,
     process_name,
 )
-from poleng_assets.study import load_study
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 
@@ -185,7 +185,7 @@ def test_a_run_that_never_said_who_executes_it_is_buried_after_a_while(
     run = pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED)
     waiting = pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.NOT_STARTED)
     assert bury_dead_runs(workshop.instance) == []
-    monkeypatch.setattr(runs, "NAMED_WITHIN_SECONDS", -1)
+    monkeypatch.setattr(run_history, "NAMED_WITHIN_SECONDS", -1)
     assert bury_dead_runs(workshop.instance) == [run.run_id]
     assert live_run_ids(workshop.instance) == {waiting.run_id}
 

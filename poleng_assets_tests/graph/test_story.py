@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from poleng_assets.core.plots import CAPTIONS
-from poleng_assets.simulation.play import play
-from poleng_assets.study import load_study
+from poleng_assets.core.reports.holdout_plots import CAPTIONS
+from poleng_assets.simulation.player import play
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 STUDY = load_study()

@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from poleng_assets.core import appraisal
-from poleng_assets.core.tables import replace, transaction
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.resources.registry import CHALLENGER, CHAMPION, Registry
-from poleng_assets.resources.warehouse import WAREHOUSE_POOL
-from poleng_assets.simulation.conductor import Conductor, RunReport
-from poleng_assets.study import Budget, load_study
+from poleng_assets.core.promotion import holdout_evaluation
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.models.registry import CHALLENGER, CHAMPION, Registry
+from poleng_assets.study.schema import Budget, load_study
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import replace, transaction
 from poleng_assets_tests.conftest import with_policies
 from poleng_assets_tests.faults.quick_study import SHIPPED, half_of_the_features
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
@@ -321,7 +321,7 @@ def test_a_training_that_fails_half_way_loses_nothing_and_the_next_takes_its_tri
         raise OSError("the disk is full")
 
     before = kept()
-    for place, name in ((appraisal, "appraise"), (Registry, "log_page")):
+    for place, name in ((holdout_evaluation, "appraise"), (Registry, "log_page")):
         with monkeypatch.context() as patched:
             patched.setattr(place, name, broken)
             report = retrain(founded)

@@ -7,9 +7,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from poleng_assets.core.versions import version_id
-from poleng_assets.runs import attempts, forgive
-from poleng_assets.study import load_study
+from poleng_assets.core.data.versions import version_id
+from poleng_assets.defs.run_history import attempts, forgive
+from poleng_assets.study.schema import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
@@ -174,13 +174,13 @@ def test_failures_up_to_a_retry_do_not_count(quick: Workshop):
 def test_a_batch_that_cannot_be_taken_in_is_tried_three_times_and_again_when_mended(
     quick: Workshop, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ):
-    from poleng_assets.core import ingestion
+    from poleng_assets.core.ingestion import ingest
 
     def broken(*_: object) -> Path:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingestion, "ingest", broken)
+        patch.setattr(ingest, "ingest", broken)
         reports = quick.drop_frame("batches", "november", people.head(151))
         assert [report.success for report in reports] == [False] * 3
         assert "is tried again in" in quick.conductor.skips["batches_arrivals"]

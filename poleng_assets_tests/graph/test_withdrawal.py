@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from poleng_assets.cli import main
-from poleng_assets.rollback import ROLLBACK_JOB
-from poleng_assets.withdrawal import WITHDRAW_JOB
+from poleng_assets.cli.main import main
+from poleng_assets.defs.rollback import ROLLBACK_JOB
+from poleng_assets.defs.withdrawal import WITHDRAW_JOB
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded, open_promoted
 

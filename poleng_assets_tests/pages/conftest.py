@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from poleng_assets.core.evaluation import bootstrap_intervals, evaluate, evaluate_groups
-from poleng_assets.core.figures import (
+from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
     COMPOSITION,
     CONTACT,
@@ -28,12 +27,13 @@ from poleng_assets.core.figures import (
     Figure,
     Trust,
 )
-from poleng_assets.core.model_card import ModelCard, render_model_card
-from poleng_assets.core.overview import render_overview
-from poleng_assets.core.plots import holdout_plots
-from poleng_assets.core.report import render_report
-from poleng_assets.core.verdict import Judgement, Reason
-from poleng_assets.study import Study
+from poleng_assets.core.monitoring.verdict import Judgement, Reason
+from poleng_assets.core.reports.drift_report import render_report
+from poleng_assets.core.reports.holdout_plots import holdout_plots
+from poleng_assets.core.reports.model_card import ModelCard, render_model_card
+from poleng_assets.core.reports.overview import render_overview
+from poleng_assets.core.statistics.metrics import bootstrap_intervals, evaluate, evaluate_groups
+from poleng_assets.study.schema import Study
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 NARROW, WIDE = 375, 1280

@@ -18,17 +18,17 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from poleng_assets.core.model import Model
-from poleng_assets.core.tables import record_decision
-from poleng_assets.core.warehouse import Warehouse
-from poleng_assets.home import Home
-from poleng_assets.instance import open_instance
-from poleng_assets.resources.registry import CHAMPION, Registry
-from poleng_assets.restore import restore_backup
+from poleng_assets.core.modeling.model import Model
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.models.registry import CHAMPION, Registry
+from poleng_assets.operations.restore import restore_backup
 from poleng_assets.serving.app import build_app
-from poleng_assets.serving.watch import Watch
+from poleng_assets.serving.champion_watcher import Watch
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study import Study, load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Study, load_study
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import record_decision
 from poleng_assets_tests.faults.quick_study import write_quick_study, write_study
 from poleng_assets_tests.graph.conftest import open_workshop
 from poleng_assets_tests.homes import kept_archive

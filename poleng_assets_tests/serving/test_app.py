@@ -14,11 +14,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from poleng_assets.core.contact_rule import ContactRule
+from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.serving.app import BYTES_BESIDE, BYTES_PER_ROW, build_app
-from poleng_assets.serving.appointment import NOBODY
-from poleng_assets.serving.champion import Champion
-from poleng_assets.serving.watch import Seen, Watch
+from poleng_assets.serving.champion_watcher import Seen, Watch
+from poleng_assets.serving.loaded_champion import Champion
+from poleng_assets.serving.version_choice import NOBODY
 from poleng_assets_tests.serving.conftest import BATCH, LATER_BATCH, Client, Served, ask
 
 TOKEN = "0123456789abcdef0123456789abcdef"

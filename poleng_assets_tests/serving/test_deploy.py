@@ -24,7 +24,7 @@ import uvicorn
 import yaml
 from fastapi import FastAPI
 
-from poleng_assets.home import CHECKOUT
+from poleng_assets.storage.home import CHECKOUT
 from poleng_assets_tests.end_to_end.conftest import wait_until
 from poleng_assets_tests.serving.conftest import Client, Served, ask
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from poleng_assets.core.candidates.blend import KINDS
-from poleng_assets.core.candidates.boosting import Boosting
-from poleng_assets.core.candidates.interface import Columns
-from poleng_assets.core.encoding import Encoder
-from poleng_assets.core.model import Model
-from poleng_assets.study import Study
+from poleng_assets.core.features.encoder import Encoder
+from poleng_assets.core.modeling.candidates.base import Columns
+from poleng_assets.core.modeling.candidates.blend import KINDS
+from poleng_assets.core.modeling.candidates.boosting import Boosting
+from poleng_assets.core.modeling.model import Model
+from poleng_assets.study.schema import Study
 from tools.bench.raw import ready
 from tools.bench.seeds_way import (
     SCORE,

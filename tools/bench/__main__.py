@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from poleng_assets.files import write_whole
+from poleng_assets.storage.files import write_whole
 from tools.bench import history
 from tools.bench.ground import commit, prepare
 from tools.bench.parts import FULL, PARTS, QUICK, USUAL, Sizes, measure

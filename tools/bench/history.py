@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from poleng_assets.core.library_versions import library_version
+from poleng_assets.core.data.library_versions import library_version
 from tools.bench.rows import Row
 
 VERSIONS = ("dagster", "duckdb", "nannyml", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from poleng_assets.core.candidates.boosting import Boosting
-from poleng_assets.core.candidates.forest import Forest
-from poleng_assets.core.candidates.logistic import Logistic
+from poleng_assets.core.modeling.candidates.boosting import Boosting
+from poleng_assets.core.modeling.candidates.forest import Forest
+from poleng_assets.core.modeling.candidates.logistic import Logistic
 
 
 def ready(member: Any, matrix: np.ndarray) -> Callable[[], np.ndarray]:

@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 # What the project sets for every process, such as the threads of OpenMP, holds for its rivals too.
 import poleng_assets  # noqa: F401
-from poleng_assets.home import Home
-from poleng_assets.study import load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import load_study
 
 if TYPE_CHECKING:
     import dagster as dg
     import pandas as pd
 
-    from poleng_assets.simulation.conductor import Conductor, RunReport
+    from poleng_assets.headless.runner import Conductor, RunReport
 
 BLOCK = 100_000
 # As many contacts as a batch of the usual size has.
@@ -84,8 +84,8 @@ def write_people(data: str, rows: int, file: str, seed: int = 1) -> dict[str, An
 
 def export_champion(home: str, folder: str) -> dict[str, Any]:
     """Write the champion of a home into a folder, where it can be read without MLflow; describe it."""
-    from poleng_assets.core.candidates.boosting import Boosting
-    from poleng_assets.resources.registry import Registry
+    from poleng_assets.core.modeling.candidates.boosting import Boosting
+    from poleng_assets.models.registry import Registry
     from tools.bench.seeds_way import trees_of
 
     study = load_study()
@@ -123,10 +123,10 @@ def learn_seeds_way(data: str, folder: str, trees: dict[str, Any]) -> dict[str, 
 
 def score_people(model: str, people: str) -> dict[str, Any]:
     """Take a file into an empty warehouse and score it, to the end of the last commit."""
-    from poleng_assets.core.ingestion import ingest
-    from poleng_assets.core.model import Model
-    from poleng_assets.core.scoring import score_batch
-    from poleng_assets.core.warehouse import Warehouse
+    from poleng_assets.core.ingestion.ingest import ingest
+    from poleng_assets.core.modeling.batch_scoring import score_batch
+    from poleng_assets.core.modeling.model import Model
+    from poleng_assets.warehouse.connection import Warehouse
 
     study, path = load_study(), Path(people)
     champion = Model.load(Path(model))
@@ -155,7 +155,7 @@ def score_people(model: str, people: str) -> dict[str, Any]:
 
 def predict_raw(model: str, people: str) -> dict[str, Any]:
     """Predict with each member of the champion on matrices that are ready; only predicting is timed."""
-    from poleng_assets.core.model import Model
+    from poleng_assets.core.modeling.model import Model
     from tools.bench.raw import ready
 
     champion = Model.load(Path(model))
@@ -176,8 +176,8 @@ def predict_raw(model: str, people: str) -> dict[str, Any]:
 
 def explain(model: str, people: str) -> dict[str, Any]:
     """Explain some people, all members on all cores; and the boosters alone, as XGBoost itself does it."""
-    from poleng_assets.core.candidates.boosting import Boosting
-    from poleng_assets.core.model import Model
+    from poleng_assets.core.modeling.candidates.boosting import Boosting
+    from poleng_assets.core.modeling.model import Model
 
     champion = Model.load(Path(model))
     rows = next(_blocks(Path(people))).slice(0, EXPLAINED).select(list(champion.encoder.features))
@@ -208,7 +208,7 @@ def read_raw(people: str) -> dict[str, Any]:
 
 def encode(model: str, people: str) -> dict[str, Any]:
     """Make the model's matrices of all people, from the answers as the file has them, and score them."""
-    from poleng_assets.core.model import Model
+    from poleng_assets.core.modeling.model import Model
 
     champion = Model.load(Path(model))
     features = list(champion.encoder.features)
@@ -278,10 +278,10 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
 
     Whatever else the machine does meanwhile slows all of them; the ratio is the median of the turns.
     """
-    from poleng_assets.core.observation import recall, scoring_version
-    from poleng_assets.core.warehouse import Warehouse
-    from poleng_assets.jobs import process_batch
-    from poleng_assets.resources.registry import Registry
+    from poleng_assets.core.monitoring.batch_report import recall, scoring_version
+    from poleng_assets.defs.jobs import process_batch
+    from poleng_assets.models.registry import Registry
+    from poleng_assets.warehouse.connection import Warehouse
     from tools.bench.seeds_way import drift
 
     study, batch = load_study(), Path(people).stem
@@ -405,9 +405,9 @@ def know_batches(home: str, people: str, folder: str, batches: int) -> dict[str,
     """
     import dagster as dg
 
-    from poleng_assets.jobs import process_batch
-    from poleng_assets.partitions import batch_partitions
-    from poleng_assets.runs import PARTITION_TAG, REQUEST_TAG
+    from poleng_assets.defs.jobs import process_batch
+    from poleng_assets.defs.partitions import batch_partitions
+    from poleng_assets.defs.run_history import PARTITION_TAG, REQUEST_TAG
     from tools.copies import copy_home
 
     copy = copy_home(Home(Path(home)), Path(folder))
@@ -442,7 +442,7 @@ def tick(home: str, people: str, last: str) -> dict[str, Any]:
         By sensor: seconds of the first tick, the median of ticks with nothing new, and of ticks with two
         files in landing, one of them under a name that is taken.
     """
-    from poleng_assets.resources.landing import Landing
+    from poleng_assets.defs.resources.landing import Landing
     from poleng_assets_tests.sinks import web_sink
 
     found: dict[str, dict[str, float]] = {}
@@ -477,9 +477,9 @@ def wait_for_lists(home: str, people: str, batches: int) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    from poleng_assets.core.observation import scoring_version
-    from poleng_assets.core.warehouse import Warehouse
-    from poleng_assets.sensors import TICK_SECONDS
+    from poleng_assets.core.monitoring.batch_report import scoring_version
+    from poleng_assets.defs.sensors import TICK_SECONDS
+    from poleng_assets.warehouse.connection import Warehouse
     from poleng_assets_tests.end_to_end.conftest import serve, wait_until
 
     dice = random.Random(1)
@@ -568,9 +568,9 @@ def _copy_of(home: str) -> Iterator[Home]:
 def _loop(home: Home) -> Iterator[tuple[Conductor, Callable[[Path], None]]]:
     """Drive a home in this process; yield the conductor, and how a batch is dropped and dealt with."""
     from poleng_assets.definitions import build_defs
-    from poleng_assets.instance import open_instance
-    from poleng_assets.resources.landing import Landing
-    from poleng_assets.simulation.conductor import Conductor
+    from poleng_assets.defs.instance import open_instance
+    from poleng_assets.defs.resources.landing import Landing
+    from poleng_assets.headless.runner import Conductor
 
     def show(ended: RunReport) -> None:
         if not ended.success:

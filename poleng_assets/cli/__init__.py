@@ -1,0 +1,1 @@
+"""``poleng``: one module a command."""

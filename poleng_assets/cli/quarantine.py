@@ -1,0 +1,133 @@
+"""``poleng quarantine``: which rows were set apart and why, and how mended ones are put back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from poleng_assets.cli.console import (
+    console,
+    home_option,
+    instance_beside_daemon,
+    open_home,
+    reading,
+    show_run,
+)
+from poleng_assets.study.schema import load_study
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@click.group()
+def quarantine() -> None:
+    """See the rows that were set apart, mend them, and put them back."""
+
+
+@quarantine.command("list")
+@click.option("--source", help="Of one file, such as batches/march; by default, all files with such rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the rows of the source to this CSV, to be mended in a spreadsheet. It holds personal data.",
+)
+@home_option
+def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path | None) -> None:
+    """Show which rows are in quarantine, and what is wrong with them."""
+    from poleng_assets.core.ingestion.quarantine import (
+        list_faults,
+        list_sources,
+        mending_sheet,
+        parse_source,
+    )
+    from poleng_assets.storage.files import write_whole
+
+    if out and not source:
+        raise click.ClickException("--out needs --source: a sheet is of one file")
+    with _warehouse(home_folder) as con:
+        if source is None:
+            files = list_sources(con)
+            if as_json:
+                click.echo(json.dumps([vars(one) for one in files], indent=2))
+                return
+            table = Table("source", "rows", "commonest reasons")
+            for one in files:
+                words = [f"{column}: {reason} ({count:,})" for column, reason, count in one.commonest]
+                table.add_row(one.source, f"{one.rows:,}", "\n".join(words))
+            console.print(table if files else "No row is in quarantine.")
+            return
+        kind, name = parse_source(source)
+        faults = list_faults(con, kind, name)
+        sheet = mending_sheet(con, load_study(), kind, name) if out else ""
+    if out:
+        write_whole(out, sheet)
+    if as_json:
+        click.echo(json.dumps([vars(fault) for fault in faults], indent=2))
+        return
+    rows = len({fault.row_number for fault in faults})
+    if out:
+        console.print(
+            f"{rows:,} rows of {source} written to {out}. Mend them, then: "
+            f"poleng quarantine release {source} {out}"
+        )
+        return
+    detailed = Table("row", "column", "reason")
+    for fault in faults:
+        detailed.add_row(f"{fault.row_number}", fault.column, fault.reason)
+    console.print(detailed if faults else f"No row of {source} is in quarantine.")
+
+
+@quarantine.command("release")
+@click.argument("source")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--reason", default="asked for on the command line", show_default=True)
+@home_option
+def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> None:
+    """Put the mended rows of FILE back into SOURCE, such as batches/march.
+
+    Each row is checked as at the door; the ones that are still broken stay in quarantine. A batch is
+    scored again, with them, and gets its list again.
+    """
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.defs.instance import daemon_is_running
+    from poleng_assets.defs.quarantine_release import RELEASE_JOB
+    from poleng_assets.headless.runner import Conductor
+
+    home = open_home(home_folder)
+    if not home.warehouse.exists():
+        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
+    with instance_beside_daemon(home) as instance:
+        conductor = Conductor(build_defs(home=home), instance, show_run)
+        settings = {"source": source, "file": str(file.resolve()), "reason": reason}
+        report = conductor.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
+        if not report.success:
+            sys.exit(1)
+        told = [metadata["in_words"] for metadata in report.metadata.values()]
+        console.print(told[0] if told else "Nothing new: no row of this sheet could be put back now.")
+        if not told:
+            return
+        if daemon_is_running(instance):
+            console.print("The daemon does what follows from it.")
+        elif not all(one.success for one in conductor.settle()):
+            sys.exit(1)
+
+
+@contextmanager
+def _warehouse(home_folder: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the warehouse for reading; say in words when it has nothing of the kind that is asked for."""
+    home = open_home(home_folder)
+    if not home.warehouse.exists():
+        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
+    with reading(home) as con:
+        try:
+            yield con
+        except LookupError as error:
+            raise click.ClickException(str(error.args[0])) from error

@@ -1,0 +1,75 @@
+"""``poleng recover``: make again from the archive what the warehouse has lost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from poleng_assets.cli.console import console, home_option, open_conductor, open_home, open_warehouse
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
+def recover(yes: bool, home_folder: Path | None) -> None:
+    """Take in again from the archive what the warehouse lacks of Dagster's history.
+
+    Stop the daemon first. A backup is better, where there is one: what is made again gets new dates, and
+    people are scored by the version that serves now. The ledger tells what was lost.
+    """
+    from poleng_assets.defs import jobs
+    from poleng_assets.defs.continuity import LOOKED_AT_AT_START, told_by_history
+    from poleng_assets.warehouse.continuity import missing
+    from poleng_assets.warehouse.schema import record_decision, transaction
+
+    home = open_home(home_folder)
+    warehouse = open_warehouse(home)
+    with open_conductor(home, looked_at=False) as conductor:
+        told = told_by_history(conductor.instance, LOOKED_AT_AT_START)
+        with warehouse.connect() as con:
+            lost = missing(con, told)
+        if not lost:
+            console.print("The warehouse has all that Dagster's history tells of.")
+            return
+        console.print("The warehouse lacks:")
+        for one in lost:
+            console.print(f"  {one.in_words()}")
+        if not yes:
+            click.confirm("Write that down, and make it again from the archive?", abort=True)
+        with warehouse.connect() as con, transaction(con):
+            for one in lost:
+                if one.asset == "champion" and one.metadata.get("promoted"):
+                    record_decision(
+                        con,
+                        "promote",
+                        f"written down again from Dagster's history: {one.metadata.get('reason', '')}",
+                        evidence={"lost_event": one.number},
+                        champion_version=one.metadata["challenger_version"],
+                        challenger_version=one.metadata["challenger_version"],
+                    )
+            record_decision(
+                con,
+                "recover",
+                f"the warehouse lacked {len(lost)} things that Dagster's history tells of: made again from "
+                "the archive, as far as their files are kept",
+                evidence={
+                    "history_until": max(one.number for one in told),
+                    "lost": [one.in_words() for one in lost],
+                },
+            )
+        by_asset = {
+            "field_studies": jobs.ingest_field_study.name,
+            "outcomes": jobs.ingest_outcomes.name,
+            **dict.fromkeys(
+                ("batches", "predictions", "drift_report", "contact_list"), jobs.process_batch.name
+            ),
+        }
+        wanted = dict.fromkeys((by_asset[one.asset], one.partition) for one in lost if one.asset in by_asset)
+        # Batches before outcomes, which are of their people.
+        sequence = sorted(wanted, key=lambda pair: pair[0] == jobs.ingest_outcomes.name)
+        reports = [conductor.run(job, partition_key=partition) for job, partition in sequence]
+        reports += conductor.settle()
+    if not all(report.success for report in reports):
+        sys.exit(1)

@@ -1,0 +1,28 @@
+"""``poleng retention``: erase what was kept long enough, where no daemon does it every night."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from poleng_assets.cli.console import home_option, open_conductor, open_home
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only tell what would be erased.")
+@click.option(
+    "--trust-clock", is_flag=True, help="The clock is right, though nothing happened here for long."
+)
+@home_option
+def retention(dry_run: bool, trust_clock: bool, home_folder: Path | None) -> None:
+    """Erase what was kept as long as the study says (policies.retention). A daemon does it every night."""
+    from poleng_assets.operations.retention import RETENTION_JOB
+
+    settings = {"dry_run": dry_run, "trust_clock": trust_clock}
+    with open_conductor(open_home(home_folder)) as conductor:
+        report = conductor.run(
+            RETENTION_JOB, run_config={"ops": {"erase_what_expired": {"config": settings}}}, told=True
+        )
+    sys.exit(0 if report.success else 1)

@@ -1,0 +1,1 @@
+"""Contact lists, and why somebody stands in one."""

@@ -1,0 +1,109 @@
+"""Whether the archive still holds what was taken in, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from poleng_assets.storage.dropped_files import SUFFIXES, content_hash
+from poleng_assets.storage.home import Kind
+
+REMOVED = "removed"
+
+
+@dataclass(frozen=True)
+class ArchiveFindings:
+    """What a comparison of archived files with their hashes found; ids of files, sorted.
+
+    Attributes:
+        compared: how many files are what they were.
+        differ: files that hold something else.
+        gone: files that are not there, though nothing was to remove them.
+        unknown: files from which people were erased before hashes of that were kept: nobody can tell.
+    """
+
+    compared: int
+    differ: tuple[str, ...]
+    gone: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing differs and nothing is gone."""
+        return not self.differ and not self.gone
+
+    def in_words(self) -> str:
+        """Return it as one line, with names."""
+        parts = [f"{self.compared:,} files are what was taken in"]
+        for words, ids in (
+            ("hold something else", self.differ),
+            ("are gone", self.gone),
+            ("cannot be compared, people were erased from them", self.unknown),
+        ):
+            if ids:
+                parts.append(f"{len(ids):,} {words}: {', '.join(ids)}")
+        return "; ".join(parts)
+
+
+def compare_archive(
+    con: duckdb.DuckDBPyConnection, kind: Kind, folder: Path, moment: datetime, keep_days: int | None
+) -> ArchiveFindings:
+    """Compare the archived files of one kind with the hash that each had when it was taken in.
+
+    Args:
+        con: of the warehouse.
+        kind: of the files.
+        folder: of the archive.
+        moment: now.
+        keep_days: how long the study keeps archived files, None for ever: older ones may be gone.
+    """
+    files = con.execute(
+        """SELECT name, content_hash, archived_hash, coalesce(rows_erased, 0), ingested_at
+        FROM ingested_files WHERE kind = ? ORDER BY name""",
+        [kind],
+    ).fetchall()
+    compared, differ, gone, unknown = 0, [], [], []
+    for name, taken_in, rewritten, erased, when in files:
+        path = _archived(folder, name, taken_in)
+        if path is None:
+            may_be_gone = keep_days is not None and moment - when > timedelta(days=keep_days)
+            if not may_be_gone and rewritten != REMOVED:
+                gone.append(name)
+        elif content_hash(path) == (rewritten or taken_in):
+            compared += 1
+        elif erased and rewritten is None:
+            unknown.append(name)
+        else:
+            differ.append(name)
+    return ArchiveFindings(compared, tuple(differ), tuple(gone), tuple(unknown))
+
+
+def note_rewritten(con: duckdb.DuckDBPyConnection, kind: Kind, paths: Iterable[Path]) -> None:
+    """Write down what archived files hold since people were erased from them; a file may be gone by that.
+
+    Args:
+        con: of the warehouse, within a transaction.
+        kind: of the files.
+        paths: of the files, in the archive.
+    """
+    names = con.execute("SELECT name, content_hash FROM ingested_files WHERE kind = ?", [kind]).fetchall()
+    for path in paths:
+        for name, taken_in in names:
+            if path.name in _places(name, taken_in):
+                con.execute(
+                    "UPDATE ingested_files SET archived_hash = ? WHERE kind = ? AND name = ?",
+                    [content_hash(path) if path.exists() else REMOVED, kind, name],
+                )
+
+
+def _places(name: str, taken_in: str) -> list[str]:
+    """Return how an archived file may be called: earlier releases put a part of the hash there."""
+    return [f"{name}{middle}{suffix}" for middle in ("", f".{taken_in[:12]}") for suffix in SUFFIXES]
+
+
+def _archived(folder: Path, name: str, taken_in: str) -> Path | None:
+    return next((folder / one for one in _places(name, taken_in) if (folder / one).is_file()), None)

@@ -1,0 +1,106 @@
+"""Who the people of a file are: a small table in words, from which nobody can be made out.
+
+It is told once, when the file is taken in. Two tables that differ by one person (somebody was erased, or
+put back from quarantine) would tell of that person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import duckdb
+import pandas as pd
+
+from poleng_assets.core.ingestion.ingest import ROW_TABLES
+from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.storage.home import Kind
+from poleng_assets.study.schema import Study
+from poleng_assets.text.markdown import frame_as_table
+
+FEWEST = 10  # people in a line, at least
+LONGEST = 6  # lines of one question; what is left is one more
+
+
+class Group(NamedTuple):
+    """People who gave the same answer to a question."""
+
+    answer: str
+    people: int
+
+
+def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> str:
+    """Return who the people of a file are, as markdown.
+
+    The questions are those by which the study tells people apart: its protected ones, the one that answers
+    vary by, and the target where it is known.
+
+    Args:
+        con: of the warehouse.
+        study: names the questions, and words the answers.
+        kind: of the file.
+        name: the id that it was taken in under.
+    """
+    lines = []
+    for question, groups in _groups(con, study, kind, name).items():
+        total = sum(group.people for group in groups)
+        for number, group in enumerate(told(groups)):
+            share = f"{group.people / total:.0%}"
+            lines.append((question if number == 0 else "", group.answer, f"{group.people:,}", share))
+    if not lines:
+        return f"Fewer than {FEWEST} people: nothing is told of them."
+    table = pd.DataFrame(lines, columns=["question", "answer", "people", "share"])
+    words = frame_as_table(table, align=("left", "left", "right", "right"))
+    return f"{words}\n\nSeldom answers are told together: no line is of fewer than {FEWEST} people."
+
+
+def told(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups that may be told, in their order; small and surplus ones become one group of others.
+
+    The others are never one small group, and never few people: a single one that is left out follows from the
+    total. Nothing is told when all together are few.
+    """
+    by_size = sorted(groups, key=lambda group: -group.people)
+    alone = [group for group in by_size if group.people >= FEWEST]
+    if len(alone) > LONGEST:
+        alone = alone[:LONGEST]
+    others = by_size[len(alone) :]
+    while others and alone and sum(group.people for group in others) < FEWEST:
+        others.append(alone.pop())
+    people = sum(group.people for group in others)
+    kept = [group for group in groups if group in alone]
+    if not others:
+        return kept
+    if people < FEWEST:
+        return []
+    answer = others[0].answer if len(others) == 1 else f"{len(others)} other answers"
+    return [*kept, Group(answer, people)]
+
+
+def _groups(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> dict[str, list[Group]]:
+    """Return how many people gave each answer, by the title of the question."""
+    table, key = ROW_TABLES[kind]
+    found = {}
+    for column, title, words in _questions(study, kind):
+        rows = con.execute(
+            f"""SELECT "{column}"::VARCHAR, count(*) FROM {table} WHERE {key} = ?
+            GROUP BY 1 ORDER BY count(*) DESC, 1""",  # noqa: S608
+            [name],
+        ).fetchall()
+        if column in study.feature_names and study.feature(column).is_ordinal:
+            rows.sort(key=lambda row: (row[0] is None, int(row[0] or 0)))
+        found[title] = [Group(words(code) or NO_ANSWER, people) for code, people in rows]
+    return found
+
+
+def _questions(study: Study, kind: Kind) -> Iterator[tuple[str, str, Callable[[str | None], str]]]:
+    """Yield column, title and wording of each question that is told of a kind of file."""
+    if kind != "batches":
+        target = study.target
+        yield target.name, target.title, lambda code: target.codes[int(code)] if code is not None else ""
+    if kind == "outcomes":
+        return
+    varies_by = study.policies.training.varies_by
+    for name in dict.fromkeys([*study.protected, *([varies_by] if varies_by else [])]):
+        feature = study.feature(name)
+        yield name, feature.title, feature.label

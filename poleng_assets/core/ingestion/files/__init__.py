@@ -1,0 +1,1 @@
+"""Reading dropped files: from bytes to numbered rows."""

@@ -1,0 +1,166 @@
+"""The account of rows: what came in is scored, in quarantine, refused, or erased on request; nothing else.
+
+What was in a file is counted anew from the file itself (``core/ingestion/files/reading.py``), not taken from
+ingestion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from poleng_assets.core.ingestion.contract import FileRefused, required_columns
+from poleng_assets.core.ingestion.files.reading import count_rows
+from poleng_assets.core.ingestion.ingest import ROW_TABLES
+from poleng_assets.storage.home import Kind
+from poleng_assets.study.schema import Study
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the rows of one file are.
+
+    Attributes:
+        read: rows that ingestion read.
+        in_file: rows that the archived file holds, counted anew; None when it is not kept any more.
+        kept: rows in the warehouse.
+        scored: of those, the ones with a current score; of field studies and outcomes, all that are kept.
+        quarantined: rows in quarantine.
+        erased: rows that were removed since, on request or because they were kept long enough.
+    """
+
+    read: int
+    in_file: int | None
+    kept: int
+    scored: int
+    quarantined: int
+    erased: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every row that came in is somewhere."""
+        return self.taken_in_whole and self.scored == self.kept
+
+    @property
+    def taken_in_whole(self) -> bool:
+        """Whether every row of the file is kept, in quarantine or erased; erased ones may be gone from it."""
+        in_file = self.read if self.in_file is None else self.in_file
+        file_agrees = in_file + self.erased >= self.read >= in_file
+        return file_agrees and self.kept + self.quarantined + self.erased == self.read
+
+    def in_words(self) -> str:
+        """Tell where the rows are."""
+        file = "the file is not kept any more" if self.in_file is None else f"{self.in_file:,} in the file"
+        return (
+            f"{self.read:,} rows read ({file}) = {self.scored:,} scored + {self.quarantined:,} in quarantine "
+            f"+ {self.erased:,} erased + {self.read - self.scored - self.quarantined - self.erased:,} lost"
+        )
+
+
+def account(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, in_file: int | None
+) -> Account:
+    """Return the account of one file that was taken in.
+
+    Args:
+        con: of the warehouse.
+        study: names the id column.
+        kind: of the file.
+        name: the id that it was taken in under.
+        in_file: rows that the archived file holds now.
+
+    Raises:
+        LookupError: no such file was taken in.
+    """
+    table, key = ROW_TABLES[kind]
+    scored = "true"
+    if kind == "batches":
+        scored = f"""EXISTS (SELECT 1 FROM current_predictions p
+            WHERE p.batch = kept.batch AND p."{study.id}" = kept."{study.id}")"""  # noqa: S608
+    found = con.execute(
+        f"""SELECT rows_read, coalesce(rows_erased, 0),
+            (SELECT count(*) FROM {table} kept WHERE {key} = $name),
+            (SELECT count(*) FROM {table} kept WHERE {key} = $name AND {scored}),
+            (SELECT count(DISTINCT row_number) FROM quarantine WHERE source = $source)
+        FROM ingested_files WHERE kind = $kind AND name = $name""",  # noqa: S608
+        {"name": name, "kind": kind, "source": f"{kind}/{name}"},
+    ).fetchall()
+    if not found:
+        raise LookupError(f"no file {name} was taken in as {kind}")
+    read, erased, kept, with_score, quarantined = found[0]
+    return Account(read, in_file, kept, with_score, quarantined, erased)
+
+
+def rows_in(path: Path | None, study: Study, kind: Kind) -> int | None:
+    """Count the rows of a file anew; None when there is no such file any more, or it cannot be read."""
+    if path is None or not path.exists():
+        return None
+    limit = study.policies.ingestion.max_expanded_megabytes * 2**20
+    try:
+        return count_rows(path, required_columns(study, kind), max_bytes=limit)
+    except FileRefused:
+        return None
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The rows of all batches of a home. ``refused``: of files that were refused whole and could be read."""
+
+    read: int
+    scored: int
+    quarantined: int
+    refused: int
+    erased: int
+    waiting: int
+
+    @property
+    def came_in(self) -> int:
+        """Rows in all files that were ever dropped, as far as they could be read."""
+        return self.read + self.refused
+
+    @property
+    def lost(self) -> int:
+        """Rows that are nowhere."""
+        return self.read - self.scored - self.quarantined - self.erased - self.waiting
+
+    def in_words(self) -> str:
+        """Tell where the rows are."""
+        return (
+            f"{self.came_in:,} rows came in = {self.scored:,} scored + {self.waiting:,} waiting for a score "
+            f"+ {self.quarantined:,} in quarantine + {self.refused:,} in refused files "
+            f"+ {self.erased:,} erased + {self.lost:,} lost"
+        )
+
+
+def balance(con: duckdb.DuckDBPyConnection) -> Balance:
+    """Return the account of all batches together.
+
+    ``waiting`` are rows that have no score yet: of batches that are to be scored, and of people who were
+    just released from quarantine. They are counted batch by batch, because this is done with every batch and
+    a join of all people of all years would take longer with each of them. That the scores are those of the
+    very people of a batch is seen by its own account.
+    """
+    ((read, erased, kept, waiting, quarantined, refused),) = con.execute(
+        """WITH kept AS (SELECT batch, count(*) AS rows FROM batch_rows GROUP BY batch),
+        scorings AS (
+            SELECT batch, scored_at, count(*) AS rows FROM predictions GROUP BY batch, scored_at),
+        current AS (SELECT batch, arg_max(rows, scored_at) AS rows FROM scorings GROUP BY batch)
+        SELECT
+            (SELECT coalesce(sum(rows_read), 0) FROM ingested_files WHERE kind = 'batches'),
+            (SELECT coalesce(sum(rows_erased), 0) FROM ingested_files WHERE kind = 'batches'),
+            (SELECT coalesce(sum(rows), 0) FROM kept),
+            (SELECT coalesce(sum(greatest(kept.rows - coalesce(current.rows, 0), 0)), 0)
+                FROM kept LEFT JOIN current USING (batch)),
+            (SELECT count(DISTINCT (source, row_number)) FROM quarantine WHERE source LIKE 'batches/%'),
+            (SELECT coalesce(sum(rows), 0) FROM refused_files WHERE kind = 'batches')"""
+    ).fetchall()
+    return Balance(
+        read=int(read),
+        scored=int(kept - waiting),
+        quarantined=int(quarantined),
+        refused=int(refused),
+        erased=int(erased),
+        waiting=int(waiting),
+    )

@@ -1,0 +1,69 @@
+"""Whether a field study, with those before it, has enough people of each class to learn from and to judge by.
+
+A study of one class, of two rows, or with three people of a class among thousands trains nothing: every
+training would fail, or end in a model that says the same of everybody. So it is said when the file comes.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from poleng_assets.core.ingestion.contract import FileRefused
+from poleng_assets.study.schema import Study
+
+
+def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+    """Refuse a field study when, with all before it, a class has too few people.
+
+    To be called inside the transaction that took it in, once its holdout is drawn.
+
+    Args:
+        con: of the warehouse.
+        study: names the classes; its ingestion policy says how many people of each are needed.
+        name: of the field study.
+
+    Raises:
+        FileRefused: too few people of a class, or none of it among those who are held out or learned from.
+    """
+    counts = {
+        (code, part): people
+        for code, part, people in con.execute(
+            f'SELECT "{study.target.name}", part, count(*) FROM field_study_rows GROUP BY ALL'  # noqa: S608
+        ).fetchall()
+    }
+    needed = study.policies.ingestion.min_of_each_class
+    for code in sorted(study.target.codes):
+        learned, judged = (counts.get((code, part), 0) for part in ("train", "holdout"))
+        if learned + judged >= needed and learned >= study.policies.training.folds and judged:
+            continue
+        raise FileRefused(
+            f"nothing can be learned from it: {in_words(con, study, name)}. With every field study before it "
+            f"there are {learned:,} to learn from and {judged:,} to judge by of "
+            f"{study.target.codes[code]!r} ({code}); {needed:,} of each answer are needed "
+            "(policies.ingestion.min_of_each_class), some of them held out. "
+            f"Does {study.target.name} hold what people answered?"
+        )
+
+
+def remark_on_balance(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
+    """Return what is odd about the classes of a field study that was taken in; empty when nothing is."""
+    people, policy = _people(con, study, name).values(), study.policies.ingestion
+    few = min(people) < policy.min_of_each_class or min(people) < policy.min_share_of_each_class * sum(people)
+    return f"one-sided: {in_words(con, study, name)}" if few else ""
+
+
+def in_words(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
+    """Tell how many people of a field study gave each answer to the target."""
+    people = _people(con, study, name)
+    each = " and ".join(
+        f"{number:,} of {study.target.codes[code]!r} ({code})" for code, number in people.items()
+    )
+    return f"it has {each}"
+
+
+def _people(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> dict[int, int]:
+    counted = con.execute(
+        f'SELECT "{study.target.name}", count(*) FROM field_study_rows WHERE field_study = ? GROUP BY 1',  # noqa: S608
+        [name],
+    ).fetchall()
+    return dict.fromkeys(sorted(study.target.codes), 0) | dict(counted)

@@ -1,0 +1,144 @@
+"""Withdrawing a field study: its people are neither learned from nor judged by any more.
+
+Its rows and its file are kept, and marked: what a model learned from must be told for as long as that model
+is. Who is to be erased is forgotten one by one (``poleng_assets/operations/erase_person.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from poleng_assets.core.data.versions import name_and_number
+from poleng_assets.storage.dropped_files import content_hash
+from poleng_assets.warehouse.schema import now, record_decision, transaction
+
+
+class WithdrawalRefused(ValueError):
+    """A field study cannot be withdrawn, or taken back; the message says why."""
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A field study that was taken in, as events tell of it.
+
+    Attributes:
+        name: its id.
+        content_hash: of its file.
+        data_hash: of its rows.
+        rows: that are kept.
+        withdrawn_at: when it was withdrawn, None when it counts.
+    """
+
+    name: str
+    content_hash: str
+    data_hash: str
+    rows: int
+    withdrawn_at: datetime | None
+
+
+def studies(con: duckdb.DuckDBPyConnection) -> list[StudyFile]:
+    """Return every field study that was taken in, in the order of their names."""
+    found = con.execute(
+        """SELECT name, content_hash, coalesce(data_hash, content_hash), rows_kept, withdrawn_at
+        FROM ingested_files WHERE kind = 'field_studies' ORDER BY name"""
+    ).fetchall()
+    return [StudyFile(*row) for row in found]
+
+
+def withdrawn(con: duckdb.DuckDBPyConnection) -> dict[str, datetime]:
+    """Return when each withdrawn field study was withdrawn, by its id."""
+    return {one.name: one.withdrawn_at for one in studies(con) if one.withdrawn_at}
+
+
+def set_withdrawn(
+    con: duckdb.DuckDBPyConnection,
+    study: str,
+    *,
+    reason: str,
+    undo: bool = False,
+    learned: Mapping[int, Collection[str]] | None = None,
+    serving: int | None = None,
+    dagster_run_id: str | None = None,
+) -> list[StudyFile]:
+    """Withdraw a field study, or take that back, with a row in the ledger; what is so already is left alone.
+
+    Args:
+        con: of the warehouse.
+        study: id; the name that a study was dropped under means all its versions, ``name@2`` only that one.
+        reason: why; it goes into the ledger.
+        undo: let it count again.
+        learned: the field studies of each registered model version.
+        serving: the version that serves.
+        dagster_run_id: for the ledger.
+
+    Returns:
+        The versions of the study, as they are now.
+
+    Raises:
+        WithdrawalRefused: no such field study was taken in.
+    """
+    known = studies(con)
+    named = [one for one in known if one.name == study or name_and_number(one.name)[0] == study]
+    if not named:
+        there = ", ".join(one.name for one in known) or "none"
+        raise WithdrawalRefused(f"no field study {study!r} was taken in; there are: {there}")
+    changed = [one.name for one in named if (one.withdrawn_at is None) != undo]
+    if changed:
+        learned_from = sorted(
+            version for version, names in (learned or {}).items() if set(names).intersection(changed)
+        )
+        whose = (
+            f"; versions that learned from it: {', '.join(map(str, learned_from))}" if learned_from else ""
+        )
+        what = "counts again" if undo else "is withdrawn"
+        with transaction(con):
+            con.execute(
+                """UPDATE ingested_files SET withdrawn_at = ?
+                WHERE kind = 'field_studies' AND list_contains(?::VARCHAR[], name)""",
+                [None if undo else now(), changed],
+            )
+            record_decision(
+                con,
+                "withdraw",
+                f"{', '.join(changed)} {what}: {reason}{whose}",
+                evidence={"field_studies": changed, "undo": undo, "versions_that_learned": learned_from},
+                champion_version=serving,
+                dagster_run_id=dagster_run_id,
+            )
+    names = {one.name for one in named}
+    return [one for one in studies(con) if one.name in names]
+
+
+def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """See that a dropped field study is not one that was withdrawn.
+
+    Raises:
+        FileRefused: it is, under whatever name.
+    """
+    # Jobs load this module, and the contract brings the libraries of tables with it.
+    from poleng_assets.core.ingestion.contract import FileRefused
+
+    found = con.execute(
+        """SELECT name, withdrawn_at FROM ingested_files
+        WHERE kind = 'field_studies' AND content_hash = ? AND withdrawn_at IS NOT NULL""",
+        [content_hash(file)],
+    ).fetchall()
+    for name, when in found:
+        raise FileRefused(
+            f"the same content was taken in as {name!r}, and withdrawn on {when:%Y-%m-%d %H:%M} UTC; "
+            f"`poleng withdraw {name} --undo` lets it count again"
+        )
+
+
+def in_doubt(con: duckdb.DuckDBPyConnection, version: int | None, field_studies: Collection[str]) -> str:
+    """Return in words that a version learned from what was withdrawn since; empty when it did not."""
+    gone = sorted(set(withdrawn(con)).intersection(field_studies))
+    if version is None or not gone:
+        return ""
+    were = "was" if len(gone) == 1 else "were"
+    return f"version {version} learned from {', '.join(gone)}, which {were} withdrawn"

@@ -1,0 +1,1 @@
+"""Training: candidates, tuning, the model, and what it says of single people."""

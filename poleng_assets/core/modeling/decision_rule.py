@@ -1,0 +1,75 @@
+"""Whom to contact: how scores become a decision, by the policy of the study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from poleng_assets.study.schema import ContactPolicy
+
+
+@dataclass(frozen=True)
+class ContactRule:
+    """A rule that is settled: what a model version decides by, for as long as it serves.
+
+    Attributes:
+        threshold: probability from which a person is contacted. Under a capacity it is the one that
+            stands for the same share of people, for holdouts and single persons.
+        capacity: how many people of a batch are contacted, the most likely ones first; None when it
+            is the threshold that decides about a batch too.
+    """
+
+    threshold: float
+    capacity: int | None = None
+
+    def decide(self, score: np.ndarray) -> np.ndarray:
+        """Return whom to contact among people who are no batch: bool, shape (n,).
+
+        Args:
+            score: probability of being disengaged, shape (n,).
+        """
+        return score >= self.threshold
+
+    def in_words(self) -> str:
+        """Return the rule as a contact centre would say it."""
+        if self.capacity is not None:
+            return f"contact the {self.capacity} most likely people of each batch"
+        return f"contact from a probability of {self.threshold:.3f} on"
+
+
+def settle(policy: ContactPolicy, target: np.ndarray, score: np.ndarray) -> ContactRule:
+    """Return the rule that a policy asks for.
+
+    ``threshold`` takes the study's own; ``youden`` maximises sensitivity + specificity (Youden 1950) on
+    the given rows; ``cost_ratio`` contacts whenever that is expected to cost less, which for true
+    probabilities is from 1 / (1 + ratio) on (Elkan 2001); ``capacity`` contacts the most likely
+    people of a batch, as many as the contact centre can call.
+
+    Args:
+        policy: of the study.
+        target: 0 or 1, shape (n,).
+        score: out-of-sample probability of 1, shape (n,).
+
+    Raises:
+        ValueError: Youden's rule is asked for and the target has one class only.
+    """
+    if policy.rule == "youden":
+        return ContactRule(_youden(target, score))
+    if policy.rule == "cost_ratio":
+        return ContactRule(1 / (1 + policy.cost_ratio))
+    if policy.rule == "capacity":
+        share = min(policy.capacity / policy.usual_batch, 1.0)
+        return ContactRule(float(np.quantile(score, 1 - share)), policy.capacity)
+    return ContactRule(policy.threshold)
+
+
+def _youden(target: np.ndarray, score: np.ndarray) -> float:
+    from sklearn.metrics import roc_curve
+
+    if len(np.unique(target)) < 2:
+        raise ValueError("Youden's rule needs both classes among the rows that it is settled on")
+    false_alarms, hits, thresholds = roc_curve(target, score, drop_intermediate=False)
+    # The first threshold of scikit-learn's curve is infinite: it stands for contacting nobody.
+    best = np.argmax((hits - false_alarms)[1:]) + 1
+    return float(thresholds[best])

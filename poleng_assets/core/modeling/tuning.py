@@ -1,0 +1,449 @@
+"""Tuning: which candidates, with which parameters, by cross-validated log-loss.
+
+Only training rows come here; the holdout is never seen. The search is Optuna's, kept in a file, so that
+an interrupted one goes on where it was. What it decides is a recipe.
+
+Sources:
+    T. Akiba et al., Optuna, KDD 2019 (TPE, pruning); https://optuna.readthedocs.io/.
+    D. Wolpert, Stacked generalization, 1992; R. Caruana et al., Ensemble selection, ICML 2004 (a model of
+    several, chosen one by one, by predictions that none of them has learned from).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from poleng_assets.core.data.library_versions import library_version
+from poleng_assets.core.data.parallel import side_by_side
+from poleng_assets.core.features.encoder import Encoder
+from poleng_assets.core.modeling.candidates.base import Columns, Parameters, with_masked_copies
+from poleng_assets.core.modeling.candidates.blend import KINDS
+from poleng_assets.core.modeling.decision_rule import settle
+from poleng_assets.core.modeling.folds import fold_of
+from poleng_assets.core.modeling.recipe import Ingredient, Recipe
+from poleng_assets.core.statistics.calibration import Calibration, calibrate
+from poleng_assets.storage.files import in_place_of
+from poleng_assets.study.schema import Budget, Study
+
+if TYPE_CHECKING:
+    import optuna
+
+# A candidate's kind, and its parameters.
+Point: TypeAlias = tuple[str, Parameters]
+
+# Trials that a blend may choose from: the best ones; a blend of more is no better and slower to find.
+BLENDED_FROM = 10
+# Weights say no more than this; rounded, they are the same whenever they are found again.
+DIGITS_OF_A_WEIGHT = 4
+# A trial is compared with the others only when this many are there.
+PRUNED_AFTER = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate that was tried.
+
+    Attributes:
+        number: in the order of trying.
+        ingredient: its kind and parameters.
+        fold_losses: log-loss on each fold that was reached.
+        seconds: that it took.
+        pruned: whether it was given up before the last fold.
+    """
+
+    number: int
+    ingredient: Ingredient
+    fold_losses: tuple[float, ...]
+    seconds: float
+    pruned: bool
+
+    @property
+    def log_loss(self) -> float:
+        """The mean over the folds that were reached."""
+        return float(np.mean(self.fold_losses))
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found.
+
+    Attributes:
+        recipe: to train by.
+        trials: all of them, best first; pruned ones last.
+        log_loss: of the recipe, cross-validated: weights and calibration from other folds than those
+            that they are measured on.
+        auc: of the recipe, out of fold.
+        calibration_gain: log-loss that calibration saves, or would save where it was left out.
+    """
+
+    recipe: Recipe
+    trials: tuple[Trial, ...]
+    log_loss: float
+    auc: float
+    calibration_gain: float
+
+    def table(self) -> pd.DataFrame:
+        """Return the comparison: the recipe, then each trial, best first."""
+        whole = {
+            "candidate": "chosen",
+            "log_loss": self.log_loss,
+            "seconds": sum(one.seconds for one in self.trials),
+            "state": "calibrated" if self.recipe.calibration != Calibration() else "as it is",
+            "parameters": " + ".join(one.in_words() for one in self.recipe.ingredients),
+        }
+        tried = [
+            {
+                "candidate": f"{one.ingredient.kind} {one.number}",
+                "log_loss": one.log_loss,
+                "seconds": one.seconds,
+                "state": f"pruned after fold {len(one.fold_losses)}" if one.pruned else "complete",
+                "parameters": one.ingredient.in_words(),
+            }
+            for one in self.trials
+        ]
+        return pd.DataFrame([whole, *tried])
+
+
+def tune(
+    rows: pa.Table,
+    study: Study,
+    budget: Budget,
+    folder: Path | None = None,
+    on_trial: Callable[[Trial, str], None] = lambda trial, words: None,
+) -> Tuned:
+    """Search for the recipe with the lowest cross-validated log-loss.
+
+    With a budget that trials end, the same rows, study and budget give the same recipe, whether the
+    search was interrupted or not.
+
+    Args:
+        rows: id, features and target of the training rows.
+        study: features, target, training and contact policy.
+        budget: trials and minutes, those of an interrupted search included.
+        folder: where the search is kept, made if it is missing; None to keep it in memory only. It
+            must be another one for other rows or another study.
+        on_trial: called for each trial, with how far the search is, in words.
+
+    Raises:
+        ValueError: the rows are too few, or too much of one class, for the folds.
+    """
+    search = _Search(rows, study, folder)
+    # A longer search may have gone before; this one ends where it would have ended alone.
+    trials = search.finished()[: budget.trials]
+    for one in trials:
+        on_trial(one, f"{one.ingredient.kind}: log-loss {one.log_loss:.4f}, taken over from before")
+    while len(trials) < budget.trials and sum(one.seconds for one in trials) < 60 * budget.minutes:
+        trials.append(search.next(more=len(trials) + 1 < budget.trials))
+        on_trial(trials[-1], _progress(trials, budget))
+    return search.conclude(trials)
+
+
+def search_name(training_data_hash: str, study: Study) -> str:
+    """Return a name for a search: another one for other data, another study or another library.
+
+    What may differ is how long the search goes on: a full one goes on where a quick one stopped.
+    """
+    policy = study.policies.training.model_dump(exclude={"mode", "quick", "full"})
+    features = [feature.model_dump() for feature in study.features]
+    libraries = [library_version(name) for name in ("optuna", "scikit-learn", "xgboost")]
+    told = json.dumps(
+        [training_data_hash, study.name, study.target.model_dump(), policy, features, libraries]
+    )
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _progress(trials: Sequence[Trial], budget: Budget) -> str:
+    last, best = trials[-1], min(trials, key=_rank)
+    spent = sum(one.seconds for one in trials)
+    left = min((budget.trials - len(trials)) * spent / len(trials), 60 * budget.minutes - spent)
+    state = "pruned" if last.pruned else "done"
+    return (
+        f"Trial {len(trials)} of {budget.trials} {state} in {last.seconds:.0f} s: {last.ingredient.kind}, "
+        f"log-loss {last.log_loss:.4f} (best {best.log_loss:.4f}); about {max(left, 0) / 60:.1f} more minutes"
+    )
+
+
+def _rank(trial: Trial) -> tuple[bool, float]:
+    return trial.pruned, trial.log_loss
+
+
+class _Search:
+    """The state of a search: Optuna's trials, and the out-of-fold log-odds of each complete one."""
+
+    def __init__(self, rows: pa.Table, study: Study, folder: Path | None) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = study
+        self.policy = study.policies.training
+        encoder = Encoder.fit(rows, study)
+        self.columns = Columns.of(encoder, study)
+        self.matrix = encoder.encode(rows)
+        self.target = rows[study.target.name].to_numpy().astype(np.float32)
+        self.fold = fold_of(rows, study)
+        self._check_that_folds_can_be_learned_from()
+        self.folder = folder
+        self.out_of_fold: dict[int, np.ndarray] = {}
+        # The point that comes next, and those of its folds that were scored while cores had nothing to do.
+        self.ahead: tuple[Point | None, dict[int, np.ndarray]] = (None, {})
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.optuna = optuna.create_study(
+            study_name=study.name,
+            storage=f"sqlite:///{folder / 'trials.db'}" if folder is not None else None,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNED_AFTER),
+            load_if_exists=True,
+        )
+        points = {kind: KINDS[kind].starting_points(self.policy) for kind in self.policy.candidates}
+        # One of each kind first: a search that ends early has seen them all.
+        self.starts: list[Point] = [
+            (kind, parameters)
+            for together in zip_longest(*points.values())
+            for kind, parameters in zip(points, together, strict=True)
+            if parameters is not None
+        ]
+        for stale in self.optuna.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            # Its process was killed: nobody else works on this folder.
+            self.optuna.tell(stale.number, state=optuna.trial.TrialState.FAIL)
+
+    def _check_that_folds_can_be_learned_from(self) -> None:
+        for fold in range(self.policy.folds):
+            inside = self.fold == fold
+            if not inside.any() or len(np.unique(self.target[~inside])) < 2:
+                raise ValueError(
+                    f"tuning needs different people of both classes of {self.study.target.name} for each of "
+                    f"{self.policy.folds} folds; {len(self.target)} training rows have too few"
+                )
+
+    def finished(self) -> list[Trial]:
+        """Return the trials of an earlier, interrupted search."""
+        from optuna.trial import TrialState
+
+        done = self.optuna.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return [_trial(one) for one in done]
+
+    def next(self, more: bool = False) -> Trial:
+        """Try one more candidate; ``more``: another one is going to follow."""
+        import optuna
+
+        finished = self.finished()
+        # Seeded anew for each trial: after an interruption it goes on as it would have gone on.
+        # Not by seed + number: the next seed would then try the very same parameters, one trial later.
+        seed = np.random.SeedSequence([self.policy.seed, len(finished)]).generate_state(1)[0]
+        self.optuna.sampler = optuna.samplers.TPESampler(seed=int(seed))
+        start = len(finished) < len(self.starts)
+        if start and not self.optuna.get_trials(states=(optuna.trial.TrialState.WAITING,)):
+            kind, parameters = self.starts[len(finished)]
+            self.optuna.enqueue_trial({"candidate": kind, **parameters})
+        trial = self.optuna.ask()
+        kind = trial.suggest_categorical("candidate", list(self.policy.candidates))
+        parameters = KINDS[kind].suggest(trial, self.policy)
+        trial.set_user_attr("ingredient", {"kind": kind, "parameters": dict(parameters)})
+        # Its place among those that were finished: one that was killed leaves no gap in a model card.
+        place = max((one.number for one in finished), default=-1) + 1
+        trial.set_user_attr("place", place)
+        following = next(iter(self.starts[len(finished) + 1 :]), None) if more else None
+        self._cross_validate(trial, place, (kind, parameters), prunable=not start, following=following)
+        return _trial(self.optuna.trials[trial.number])
+
+    def _cross_validate(
+        self,
+        trial: optuna.Trial,
+        place: int,
+        point: Point,
+        *,
+        prunable: bool,
+        following: Point | None,
+    ) -> None:
+        from optuna.trial import TrialState
+        from sklearn.metrics import log_loss
+
+        began = time.monotonic()
+        raw = np.empty(len(self.target))
+        losses: list[float] = []
+
+        def reach(folds: Sequence[int]) -> None:
+            """Fit and score some folds at the same time; each fit keeps to one thread."""
+            for fold, scored in zip(folds, self._score_folds(folds, point, following), strict=True):
+                inside = self.fold == fold
+                raw[inside] = scored
+                chance = Calibration().probability(scored)
+                losses.append(float(log_loss(self.target[inside], chance, labels=[0, 1])))
+                trial.report(float(np.mean(losses)), fold)
+
+        every = range(self.policy.folds)
+        if prunable:
+            reach(every[:1])
+        if not (prunable and trial.should_prune()):
+            reach(every[len(losses) :])
+        trial.set_user_attr("fold_losses", losses)
+        trial.set_user_attr("seconds", time.monotonic() - began)
+        if len(losses) < self.policy.folds:
+            self.optuna.tell(trial, state=TrialState.PRUNED)
+            return
+        self.out_of_fold[place] = raw
+        if self.folder is not None:
+            # Before the trial counts as complete: a complete one always has its log-odds.
+            with in_place_of(self.folder / f"{place}.npy") as part, part.open("wb") as file:
+                np.save(file, raw)
+        self.optuna.tell(trial, float(np.mean(losses)))
+
+    def _score_folds(self, folds: Sequence[int], point: Point, following: Point | None) -> list[np.ndarray]:
+        """Return the log-odds of the rows of some folds; cores that are left over begin with what follows."""
+        from joblib import cpu_count
+
+        begun = self.ahead[1] if self.ahead[0] == point else {}
+        fits = [(point, fold) for fold in folds if fold not in begun]
+        if following is not None:
+            left_over = -len(fits) % cpu_count()
+            fits += [(following, fold) for fold in range(self.policy.folds)[:left_over]]
+        scored = side_by_side(lambda fit: self._score_fold(*fit), fits)
+        done = [(of, fold, odds) for (of, fold), odds in zip(fits, scored, strict=True)]
+        self.ahead = following, {fold: odds for of, fold, odds in done if of is following}
+        begun = begun | {fold: odds for of, fold, odds in done if of is point}
+        return [begun[fold] for fold in folds]
+
+    def _score_fold(self, point: Point, fold: int) -> np.ndarray:
+        """Return the log-odds of the rows of a fold by a candidate that learned from the others."""
+        kind, parameters = point
+        inside = self.fold == fold
+        matrix, target = with_masked_copies(
+            self.matrix[~inside],
+            self.target[~inside],
+            self.columns.masked,
+            self.policy.masked_share,
+            self.policy.seed,
+        )
+        fitted = KINDS[kind].fit(matrix, target, self.columns, parameters, self.policy.seed)
+        return fitted.log_odds(self.matrix[inside])
+
+    def conclude(self, trials: Sequence[Trial]) -> Tuned:
+        """Blend the best trials, calibrate what comes out, and settle whom to contact."""
+        from sklearn.metrics import log_loss, roc_auc_score
+
+        ranked = sorted(trials, key=_rank)
+        pool = [one for one in ranked if not one.pruned][:BLENDED_FROM]
+        raw = np.column_stack([self._log_odds_of(one) for one in pool])
+        chosen = choose_blend(
+            raw, self.target, self.fold, self.policy.max_blended, self.policy.min_blend_gain
+        )
+        weights = blend_weights(raw[:, chosen], self.target)
+        blended = cross_fitted(raw[:, chosen], self.target, self.fold)
+        calibration, gain = calibrate(blended, self.target, self.fold, self.policy.min_calibration_gain)
+        score = calibration.probability(blended)
+        loss = float(log_loss(self.target, Calibration().probability(blended), labels=[0, 1]))
+        recipe = Recipe(
+            tuple(
+                Ingredient(pool[one].ingredient.kind, pool[one].ingredient.parameters, float(weight))
+                for one, weight in zip(chosen, weights, strict=True)
+            ),
+            calibration,
+            settle(self.study.policies.contact, self.target, score),
+        )
+        return Tuned(
+            recipe,
+            tuple(ranked),
+            loss - (gain if calibration != Calibration() else 0.0),
+            float(roc_auc_score(self.target, score)),
+            gain,
+        )
+
+    def _log_odds_of(self, trial: Trial) -> np.ndarray:
+        if trial.number not in self.out_of_fold and self.folder is not None:
+            self.out_of_fold[trial.number] = np.load(self.folder / f"{trial.number}.npy")
+        return self.out_of_fold[trial.number]
+
+
+def choose_blend(
+    raw: np.ndarray, target: np.ndarray, fold: np.ndarray, at_most: int, min_gain: float
+) -> list[int]:
+    """Return which columns to blend: the best one, then each that saves enough log-loss beside them.
+
+    Args:
+        raw: out-of-fold log-odds, shape (n, candidates), the best candidate first.
+        target: 0 or 1, shape (n,).
+        fold: of each row, shape (n,).
+        at_most: how many to choose.
+        min_gain: log-loss that each further one must save, in nats for each row, cross-fitted.
+    """
+    chosen = [0]
+    loss = _loss(raw[:, 0], target)
+    while len(chosen) < at_most:
+        others = [one for one in range(raw.shape[1]) if one not in chosen]
+        losses = {one: _loss(cross_fitted(raw[:, [*chosen, one]], target, fold), target) for one in others}
+        best = min(losses, key=losses.__getitem__, default=None)
+        if best is None or loss - losses[best] < min_gain:
+            break
+        chosen.append(best)
+        loss = losses[best]
+    return chosen
+
+
+def blend_weights(raw: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the weights of columns of log-odds with the lowest log-loss: at least 0, summing up to 1.
+
+    Args:
+        raw: log-odds, shape (n, candidates).
+        target: 0 or 1, shape (n,).
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    count = raw.shape[1]
+    if count == 1:
+        return np.ones(1)
+
+    def slope(weights: np.ndarray) -> np.ndarray:
+        return raw.T @ (expit(raw @ weights) - target) / len(target)
+
+    found = minimize(
+        lambda weights: _loss(raw @ weights, target),
+        np.full(count, 1 / count),
+        jac=slope,
+        bounds=[(0, 1)] * count,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
+        method="SLSQP",
+    )
+    weights = found.x.clip(min=0)
+    # The last digits of SLSQP differ from run to run.
+    weights = (weights / weights.sum()).round(DIGITS_OF_A_WEIGHT)
+    weights[weights.argmax()] += 1 - weights.sum()
+    return weights
+
+
+def cross_fitted(raw: np.ndarray, target: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Return blended log-odds whose weights come from the other folds: shape (n,)."""
+    blended = np.empty(len(target))
+    for one in np.unique(fold):
+        inside = fold == one
+        blended[inside] = raw[inside] @ blend_weights(raw[~inside], target[~inside])
+    return blended
+
+
+def _loss(raw: np.ndarray, target: np.ndarray) -> float:
+    """Return the mean log-loss of log-odds; by logaddexp, so that large ones do not overflow."""
+    return float(np.mean(np.logaddexp(0, raw) - target * raw))
+
+
+def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:
+    from optuna.trial import TrialState
+
+    known: dict[str, Any] = frozen.user_attrs
+    return Trial(
+        known.get("place", frozen.number),  # searches of earlier releases know no places
+        Ingredient(**known["ingredient"]),
+        tuple(known["fold_losses"]),
+        known["seconds"],
+        frozen.state == TrialState.PRUNED,
+    )

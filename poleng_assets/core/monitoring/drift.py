@@ -1,0 +1,321 @@
+"""What a scored batch looks like beside the reference: NannyML's figures, gathered and not yet judged.
+
+The reference is held-out rows with the champion's out-of-sample scores. One batch is one chunk:
+left-over chunks of a few rows would alert by themselves.
+https://nannyml.readthedocs.io/en/v0.13.1/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from poleng_assets.core.features.codes import to_codes, to_table
+from poleng_assets.core.features.encoder import outside_support
+from poleng_assets.core.monitoring import estimated_performance
+from poleng_assets.core.monitoring.drift_limits import distance_limits
+from poleng_assets.core.monitoring.measurements import (
+    ALL_COLUMNS,
+    COMPOSITION,
+    CONTACT,
+    DISTANCES,
+    DOMAIN_CLASSIFIER,
+    JENSEN_SHANNON,
+    MISSING,
+    OUT_OF_RANGE,
+    QUARANTINED,
+    RECONSTRUCTION,
+    SCORE,
+    UNSEEN,
+    BatchFigures,
+    Figure,
+)
+from poleng_assets.core.statistics.metrics import wilson_interval
+from poleng_assets.core.statistics.poststratification import Match, match
+from poleng_assets.study.schema import Study
+
+if TYPE_CHECKING:
+    from nannyml.base import AbstractResult
+
+SCORE_BANDS = 20
+# Above it, a classifier can tell batch and reference apart well enough to be named.
+MAX_DOMAIN_AUC = 0.65
+
+
+def measure_batch(
+    reference: pd.DataFrame,
+    batch: pd.DataFrame,
+    unseen: Mapping[str, np.ndarray],
+    study: Study,
+    *,
+    rows: int,
+    contacts: int,
+    quarantined: int = 0,
+    importance: Mapping[str, float] | None = None,
+) -> BatchFigures:
+    """Measure one scored batch against the reference.
+
+    Args:
+        reference: held-out rows: features, target, ``score`` (out of sample), ``contact`` (0/1).
+        batch: features, ``score`` and ``contact`` of the rows to measure: all, or a sample.
+        unseen: for each categorical feature, a mask of these rows outside its vocabulary.
+        study: features and the overseer's policy.
+        rows: of the whole batch.
+        contacts: people of the whole batch whom the rule contacts.
+        quarantined: rows of its file that broke the contract, not among ``rows``.
+        importance: how much each feature moves the model's scores, in any unit.
+    """
+    from threadpoolctl import threadpool_limits
+
+    policy = study.policies.overseer
+    outside = outside_support(dict(unseen))
+    total = sum((importance or {}).values())
+    figures = BatchFigures(
+        rows=rows,
+        rows_measured=len(batch),
+        outside_support=float(outside.mean()) if outside.size else 0.0,
+        flagged_share=contacts / rows if rows else 0.0,
+        flagged_interval=wilson_interval(contacts, rows) if rows else (0.0, 1.0),
+        importance={name: value / total for name, value in (importance or {}).items()} if total else {},
+        figures=(
+            *(
+                Figure.compared(name, UNSEEN, float(mask.mean()), policy.max_outside_support)
+                for name, mask in unseen.items()
+                if rows
+            ),
+            *(
+                [Figure.compared(ALL_COLUMNS, QUARANTINED, quarantined / (rows + quarantined), None)]
+                if quarantined
+                else []
+            ),
+        ),
+    )
+    if rows < policy.min_rows:
+        return figures
+    there, here = _categories(reference, study), _categories(batch, study)
+    within = policy.compare_within
+    matched = match(
+        there[within] if within else None, here[within] if within else None, (len(there), len(here)),
+        policy.min_stratum,
+    )  # fmt: skip
+    columns = _like_with_like(matched, study)
+    # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
+    # linear algebra would take both from them, waiting, and round sums in another order on another machine.
+    with quiet(), threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+        drawing = beside.submit(matched.resampled, policy.resamples, policy.seed)
+        limits = beside.submit(lambda: distance_limits(there, columns, drawing.result(), policy))
+        others = [
+            *_data_quality(there, here, study),
+            *_structure(there, here, matched, study),
+            *(_domain_classifier(there, here, matched, study) if policy.domain_classifier else ()),
+        ]
+        like = there.iloc[matched.repeated()].reset_index(drop=True)
+        found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
+        estimated = estimated_performance.estimate(
+            reference, batch[matched.comparable], matched, drawing, study, beside
+        )
+        composition = list(_composition(there, here, matched, study))
+        # Last of all: the limits are drawn meanwhile.
+        distances = [
+            *(Figure.compared(*key, value, limits.result()[key]) for key, value in found.items()),
+            *composition,
+        ]
+    measured = (*distances, *others, *figures.figures)
+    shifted = any(figure.alert for figure in distances if figure.method in DISTANCES)
+    return dataclasses.replace(
+        figures,
+        figures=measured,
+        estimates=estimated.estimates,
+        loss=estimated.loss,
+        trust=estimated_performance.trust(estimated, figures.outside_support, shifted, study),
+    )
+
+
+def _like_with_like(matched: Match, study: Study) -> list[str]:
+    """Return what is compared among comparable people: every feature, the score and the decision."""
+    columns = [*study.feature_names, SCORE, CONTACT]
+    if matched.within:
+        # The two are weighed to be equal in this one: it is compared in _composition.
+        columns.remove(str(study.policies.overseer.compare_within))
+    return columns
+
+
+def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+    """How far the mix of people is from the whole reference's, where they are compared with their like."""
+    if not matched.within:
+        return
+    policy = study.policies.overseer
+    name = str(policy.compare_within)
+    # Of one column the counts are all that matters: people need not be drawn one by one.
+    counts = there[name].value_counts(dropna=False)
+    random = np.random.default_rng(policy.seed)
+    of_reference, of_batch = (
+        random.multinomial(rows, counts / len(there), size=policy.resamples).astype(np.float32)
+        for rows in (len(there), len(here))
+    )
+    limits = distance_limits(pd.DataFrame({name: counts.index}), [name], (of_reference, of_batch), policy)
+    value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
+    yield Figure.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
+
+
+def _univariate(
+    reference: pd.DataFrame, batch: pd.DataFrame, columns: Sequence[str]
+) -> dict[tuple[str, str], float]:
+    """Return NannyML's distances of categorical columns, by (column, method); NaN where there are none."""
+    import nannyml
+
+    names = list(columns)
+    calculator = nannyml.UnivariateDriftCalculator(
+        column_names=names,
+        treat_as_categorical=names,
+        categorical_methods=list(DISTANCES),
+        chunk_number=1,
+    )
+    told = _of_the_batch(calculator.fit(reference[names]).calculate(batch[names]))
+    found = {}
+    for name in names:
+        comparable = reference[name].notna().any() and batch[name].notna().any()
+        for method in DISTANCES:
+            value = float(told[name, method, "value"])
+            # SciPy takes the root of -1e-17 when the two are equal: no distance, rather than unknown.
+            found[name, method] = 0.0 if math.isnan(value) and comparable else value
+    return found
+
+
+def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iterator[Figure]:
+    """Shares of missing answers, and of ordinal answers beyond those of the reference."""
+    import nannyml
+
+    names = study.feature_names
+    # Most surveys have an answer of everybody to most questions: only of the others has NannyML to count.
+    missed = [name for name in names if there[name].hasnans or here[name].hasnans]
+    shares = dict.fromkeys(names, 0.0)
+    if missed:
+        calculator = nannyml.MissingValuesCalculator(column_names=missed, normalize=True, chunk_number=1)
+        told = _of_the_batch(calculator.fit(there[missed]).calculate(here[missed]))
+        shares |= {name: float(told[name, "value"]) for name in missed}
+    for name in names:
+        usual = float(there[name].isna().mean())
+        upper = min(usual + study.policies.overseer.max_missing_rise, 1.0)
+        yield Figure.compared(name, MISSING, shares[name], upper)
+    ordinal = [f.name for f in study.features if f.is_ordinal and there[f.name].notna().any()]
+    if not ordinal:
+        return
+    ranges = nannyml.NumericalRangeCalculator(column_names=ordinal, normalize=True, chunk_number=1)
+    told = _of_the_batch(ranges.fit(there[ordinal]).calculate(here[ordinal]))
+    for name in ordinal:
+        value = float(told[name, "value"])
+        yield Figure.compared(name, OUT_OF_RANGE, value, study.policies.overseer.max_outside_support)
+
+
+def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
+    """Return what NannyML found of the rows to compare, which are one chunk, by the names of its columns."""
+    found = result.to_df()
+    # The reference's chunk stands first. NannyML's own filter would copy all rows of both to tell them apart.
+    return dict(zip(found.columns, found.iloc[-1], strict=True))
+
+
+def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+    """How badly the answers are reconstructed by what holds the reference's answers together (PCA)."""
+    import nannyml
+
+    policy, names = study.policies.overseer, study.feature_names
+    positions = matched.repeated()
+    # Learned from one half of the people, measured on the other: what is learned fits its own people best.
+    learned, kept = (there.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1))
+    batch = here[matched.comparable].reset_index(drop=True)
+    calculator = nannyml.DataReconstructionDriftCalculator(column_names=names, chunk_number=1)
+    common = {
+        f.name: learned[f.name].value_counts(normalize=True, dropna=False)
+        for f in study.features
+        if not f.is_ordinal
+    }
+    calculator.fit(_as_quantities(learned, common, study))
+    usual, found = (
+        _of_the_batch(calculator.calculate(_as_quantities(rows, common, study))) for rows in (kept, batch)
+    )
+    key = "reconstruction_error"
+    # The repeated rows are no more people than there are; so many would tell as much.
+    spread = float(usual[key, "sampling_error"]) * math.sqrt(2 * len(kept) / matched.effective_rows)
+    error = math.hypot(float(found[key, "sampling_error"]), spread)
+    reach = NormalDist().inv_cdf(1 - policy.false_alarms / 2) * error
+    value, middle = float(found[key, "value"]), float(usual[key, "value"])
+    yield Figure.compared(ALL_COLUMNS, RECONSTRUCTION, value, middle + reach, max(middle - reach, 0.0))
+
+
+def _domain_classifier(
+    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+) -> Iterator[Figure]:
+    """AUC of a classifier that tells the batch from the reference (slow: on request only)."""
+    import nannyml
+
+    names = study.feature_names
+    # Nobody twice: the classifier would know again whom it has learned from.
+    like = there.iloc[matched.distinct()].reset_index(drop=True)
+    calculator = nannyml.DomainClassifierCalculator(
+        feature_column_names=names,
+        treat_as_categorical=names,
+        chunk_number=1,
+        hyperparameters={"verbosity": -1, "n_jobs": 1, "random_state": study.policies.overseer.seed},
+    )
+    batch = here.loc[matched.comparable, names].reset_index(drop=True)
+    told = _of_the_batch(calculator.fit(like[names]).calculate(batch))
+    value = float(told["domain_classifier_auroc", "value"])
+    yield Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
+
+
+def _as_quantities(rows: pd.DataFrame, common: Mapping[str, pd.Series], study: Study) -> pd.DataFrame:
+    """Return ordinal answers as they are, and of the others how common they are, in [0, 1], by answer.
+
+    NannyML would count the latter itself, in more time than all the rest takes it, and its imputers refuse a
+    column without any answer. No answer is one like any other where answers are names, and the middle of
+    the scale where they have an order.
+    """
+    columns = {
+        f.name: rows[f.name].fillna(float(np.median(list(f.codes))))
+        if f.is_ordinal
+        else rows[f.name].map(common[f.name]).fillna(0.0)  # nobody there has said so
+        for f in study.features
+    }
+    return pd.DataFrame(columns, index=rows.index)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what NannyML warns of where one batch is one chunk, and perhaps nobody is contacted.
+
+    It takes means of nothing and roots of -1e-17; what is no number in its results is dealt with here.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The resulting number of chunks is too low")
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=".*contains a single class.*")
+        warnings.filterwarnings("ignore", message="Too few unique values present")
+        warnings.filterwarnings("ignore", message="Only one class is present")
+        yield
+
+
+def _categories(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Return codes, score bands and decisions as plain numbers, NaN where there is no answer.
+
+    Nullable integers silently vanish from NannyML's results, and text takes it twice as long to sort.
+    """
+    table = to_table(rows[study.feature_names])
+    columns = {
+        name: to_codes(table[name])[0].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        for name in study.feature_names
+    }
+    band = np.minimum(np.floor(rows[SCORE].to_numpy(dtype=np.float64) * SCORE_BANDS), SCORE_BANDS - 1)
+    columns[SCORE] = band
+    columns[CONTACT] = rows[CONTACT].to_numpy().astype(np.float64)
+    return pd.DataFrame(columns)

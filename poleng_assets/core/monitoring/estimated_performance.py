@@ -1,0 +1,211 @@
+"""Performance without labels: NannyML's CBPE, what was lost, and whether the estimate can be trusted.
+
+Confidence-based performance estimation takes scores for probabilities and asks how good decisions
+would be if they were true. They are calibrated on the people of the reference whom the batch is compared
+with, by two parameters (J. Platt, 1999): NannyML's isotonic regression learns a reference of a few
+thousand by heart, and its estimates were too high by .011 on unchanged batches of the real survey.
+https://nannyml.readthedocs.io/en/v0.13.1/how_it_works/performance_estimation.html
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from poleng_assets.core.monitoring.measurements import CONTACT, SCORE, Estimate, Loss, Trust
+from poleng_assets.core.monitoring.realised_performance import hanley_mcneil_error
+from poleng_assets.core.statistics.calibration import fit
+from poleng_assets.core.statistics.poststratification import Match
+from poleng_assets.study.schema import Study
+
+# NannyML's names of the metrics, and ours.
+METRICS = {
+    "roc_auc": "auc",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+}
+BANDS = 200
+_Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """What was estimated of one batch.
+
+    Attributes:
+        estimates: with intervals that hold the sampling error of the batch and of the reference.
+        loss: of AUC against the people of the reference whom the batch is compared with.
+        half_width: of the interval of the AUC.
+    """
+
+    estimates: tuple[Estimate, ...]
+    loss: Loss | None
+    half_width: float
+
+
+def estimate(
+    reference: pd.DataFrame,
+    batch: pd.DataFrame,
+    match: Match,
+    resampled: Future[tuple[np.ndarray, np.ndarray]],
+    study: Study,
+    beside: Executor,
+) -> Estimation:
+    """Estimate the performance on a batch from its scores.
+
+    Args:
+        reference: held-out rows with the target, ``score`` and ``contact`` (0/1), in their own order.
+        batch: ``score`` and ``contact`` of the rows to measure, at least one.
+        match: of the two.
+        resampled: what it draws, once it has, see
+            :meth:`poleng_assets.core.statistics.poststratification.Match.resampled`.
+        study: names the target.
+        beside: does the linear algebra meanwhile, once it has ended what was given to it before.
+
+    Returns:
+        No estimates and no loss where the reference has only one class.
+    """
+    import nannyml
+    from nannyml.calibration import NoopCalibrator
+
+    target = reference[study.target.name].to_numpy()
+    if len(np.unique(target[match.weights > 0])) < 2:
+        return Estimation((), None, math.inf)
+    calibration = fit(_log_odds(reference[SCORE]), target, match.weights * len(target))
+    there = pd.DataFrame(
+        {
+            SCORE: calibration.probability(_log_odds(reference[SCORE])),
+            CONTACT: reference[CONTACT].to_numpy(),
+            study.target.name: target,
+        }
+    )
+    probability = there[SCORE].to_numpy()
+    loss_error = beside.submit(lambda: _loss_error(probability, resampled.result()))
+    here = pd.DataFrame(
+        {SCORE: calibration.probability(_log_odds(batch[SCORE])), CONTACT: batch[CONTACT].to_numpy()}
+    )
+    estimator = nannyml.CBPE(
+        y_true=study.target.name,
+        y_pred=CONTACT,
+        y_pred_proba=SCORE,
+        problem_type="classification_binary",
+        metrics=list(METRICS),
+        chunk_number=1,
+        calibrator=NoopCalibrator(),
+    )
+    told = estimator.fit(there.iloc[match.repeated()].reset_index(drop=True)).estimate(here).to_df()
+    of_reference, of_batch = told.iloc[0], told.iloc[-1]
+    # NannyML knows the sampling error of the batch only; the reference is a sample too.
+    widening = math.sqrt(1 + len(batch) / match.effective_rows)
+    estimates = []
+    for theirs, ours in METRICS.items():
+        value = float(of_batch[(theirs, "value")])
+        if ours == "auc":
+            # NannyML's error of the AUC is too small by a seventh: .0124 on 1,000 people of the real
+            # survey, where resampling their outcomes gives .0145.
+            yes = float(here[SCORE].sum())
+            error = hanley_mcneil_error(value, yes, len(here) - yes)
+        else:
+            error = float(of_batch[(theirs, "sampling_error")])
+        half = _Z * widening * error
+        realised = float(of_reference[(theirs, "realized")])
+        # Where nobody is contacted, there is no precision, and an error of nothing.
+        if math.isfinite(value) and math.isfinite(half) and half > 0:
+            known = realised if math.isfinite(realised) else None
+            estimates.append(Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), known))
+    estimates += _of_each_person(here[SCORE], batch[SCORE], there, reference[SCORE], match, widening, study)
+    auc = next((one for one in estimates if one.metric == "auc"), None)
+    if auc is None:
+        return Estimation(tuple(estimates), None, math.inf)
+    lost = float(of_reference[("roc_auc", "value")]) - auc.value
+    half_width = (auc.upper - auc.lower) / 2
+    return Estimation(tuple(estimates), Loss(lost, loss_error.result()), half_width)
+
+
+def trust(estimation: Estimation, outside_support: float, shifted: bool, study: Study) -> Trust:
+    """Say whether the estimated AUC can be believed.
+
+    Args:
+        estimation: of the batch.
+        outside_support: share of rows with a code that the model never saw.
+        shifted: whether answers shifted among people of a kind.
+        study: the policy.
+    """
+    policy = study.policies.overseer
+    if outside_support > policy.max_outside_support:
+        return Trust(False, "it cannot be trusted for people whom the model does not know")
+    if not math.isfinite(estimation.half_width):
+        return Trust(False, "nothing could be estimated")
+    if estimation.half_width > policy.trusted_within:
+        return Trust(
+            False,
+            f"too few people to trust it: the true AUC may be {estimation.half_width:.3f} away, "
+            f"{policy.trusted_within:.3f} is wanted",
+        )
+    if shifted:
+        return Trust(
+            False, "it takes shifted answers to mean what they meant before, which only outcomes can tell"
+        )
+    return Trust(True)
+
+
+def _of_each_person(
+    probability: pd.Series,
+    score: pd.Series,
+    there: pd.DataFrame,
+    reference_score: pd.Series,
+    match: Match,
+    widening: float,
+    study: Study,
+) -> list[Estimate]:
+    """Estimate the figures that are a mean over people, which NannyML does not: log-loss and Brier score.
+
+    Each is expected over both outcomes of a person, in the proportion that the calibrated probability
+    says; its error holds the chance of the outcome and of who was drawn.
+    """
+    found = []
+    for metric, cost in (("log_loss", lambda s: -np.log(s)), ("brier", lambda s: (1 - s) ** 2)):
+        p, s = probability.to_numpy(), np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+        if_yes, if_no = cost(s), cost(1 - s)
+        expected = p * if_yes + (1 - p) * if_no
+        variance = (p * if_yes**2 + (1 - p) * if_no**2).mean() - expected.mean() ** 2
+        half = _Z * widening * math.sqrt(max(variance, 0.0) / len(p))
+        r = np.clip(reference_score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+        realised = np.where(there[study.target.name].to_numpy() == 1, cost(r), cost(1 - r))
+        value = float(expected.mean())
+        found.append(
+            Estimate(metric, value, max(value - half, 0.0), value + half, float(realised @ match.weights))
+        )
+    return found
+
+
+def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the standard error of the estimated loss, over resamples of reference and batch."""
+    order = np.argsort(probability, kind="stable")
+    band = np.empty(len(order), dtype=np.int64)
+    band[order] = np.arange(len(order)) * BANDS // len(order)
+    positive = np.zeros((len(order), BANDS), np.float32)
+    positive[np.arange(len(order)), band] = probability
+    negative = np.zeros_like(positive)
+    negative[np.arange(len(order)), band] = 1 - probability
+    there, here = resampled
+    lost = _auc(there @ positive, there @ negative) - _auc(here @ positive, here @ negative)
+    return float(lost.std())
+
+
+def _auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Return the AUC of each row of weights by band, the bands being in rising order of the score."""
+    below = np.cumsum(negative, axis=1) - negative / 2
+    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def _log_odds(score: pd.Series) -> np.ndarray:
+    # Scores of exactly 0 or 1 have no log-odds.
+    kept = np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+    return np.log(kept / (1 - kept))

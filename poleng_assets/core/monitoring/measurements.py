@@ -1,0 +1,155 @@
+"""The figures of one batch under one model version: what the overseer knows when it judges.
+
+What belongs here is their shape. How they are measured stands in ``core/monitoring/drift.py`` and
+``core/monitoring/estimated_performance.py``, what they mean for the batch in ``core/monitoring/verdict.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+# Pseudo-columns: what the model said, and what was decided from it.
+SCORE = "score"
+CONTACT = "contact"
+ALL_COLUMNS = "all_features"
+
+JENSEN_SHANNON = "jensen_shannon"
+L_INFINITY = "l_infinity"
+COMPOSITION = "composition"
+MISSING = "missing_values"
+UNSEEN = "unseen_values"
+OUT_OF_RANGE = "out_of_range"
+QUARANTINED = "quarantined_rows"
+RECONSTRUCTION = "reconstruction_error"
+DOMAIN_CLASSIFIER = "domain_classifier_auc"
+DISTANCES = (JENSEN_SHANNON, L_INFINITY)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure of one column; ``value`` is None when it could not be computed.
+
+    Attributes:
+        column_name: a feature, or one of the pseudo-columns.
+        method: how it was measured.
+        value: an effect size: a distance of 0 to 1, a share, or an error.
+        lower_threshold: below it the figure alerts, None when there is no such limit.
+        upper_threshold: above it the figure alerts, likewise.
+        alert: whether it is beyond a limit, or unknown.
+    """
+
+    column_name: str
+    method: str
+    value: float | None
+    lower_threshold: float | None
+    upper_threshold: float | None
+    alert: bool
+
+    @classmethod
+    def compared(
+        cls, column: str, method: str, value: float | None, upper: float | None, lower: float | None = None
+    ) -> Figure:
+        """Compare a value with its limits; one that is not a number alerts: nothing is known."""
+        if value is None or not math.isfinite(value):
+            return cls(column, method, None, lower, upper, alert=True)
+        beyond = (upper is not None and value > upper) or (lower is not None and value < lower)
+        return cls(column, method, float(value), lower, upper, alert=bool(beyond))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure of performance, estimated without labels or realised with them.
+
+    Attributes:
+        metric: auc, precision, recall, accuracy ...
+        value: on the batch.
+        lower: end of the 95 % interval.
+        upper: end of the 95 % interval.
+        reference: realised on the people of the reference whom the batch is compared with; None when
+            it has no such figure.
+    """
+
+    metric: str
+    value: float
+    lower: float
+    upper: float
+    reference: float | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How much worse the model ranks the batch than the people it is compared with.
+
+    Attributes:
+        value: AUC on those people of the reference less AUC on the batch, both measured alike.
+        error: standard error of ``value``: of the batch and of the reference.
+    """
+
+    value: float
+    error: float
+
+    def surely_above(self, tolerance: float, confidence: float) -> bool:
+        """Whether the loss is beyond the tolerance, and no accident of who was drawn."""
+        return self.value > tolerance and self.value > NormalDist().inv_cdf(confidence) * self.error
+
+    def in_words(self, what: str, tolerated: float) -> str:
+        """Say what was lost, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
+        return f"{what} by {self.value:.3f} (tolerated {tolerated:.3f}, give or take {2 * self.error:.3f})"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether the estimated AUC can be believed, and why not, in words."""
+
+    trusted: bool
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class BatchFigures:
+    """All figures of one batch under one model version.
+
+    Attributes:
+        rows: of the batch.
+        rows_measured: of the batch, after sampling.
+        outside_support: share of rows with a code that the model never saw.
+        flagged_share: share of rows that the rule contacts.
+        flagged_interval: its 95 % interval.
+        figures: of columns, empty when the batch is too small to measure.
+        estimates: of performance without labels (CBPE), likewise.
+        loss: of ranking, estimated; None when it could not be.
+        trust: in the estimates.
+        importance: share of each feature in what moves the scores, summing to 1; empty when unknown.
+    """
+
+    rows: int
+    rows_measured: int
+    outside_support: float
+    flagged_share: float
+    flagged_interval: tuple[float, float] = (0.0, 1.0)
+    figures: tuple[Figure, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+    loss: Loss | None = None
+    trust: Trust = Trust(False, "nothing was estimated")
+    importance: dict[str, float] = field(default_factory=dict)
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Return the estimate of one metric, or None."""
+        return next((e for e in self.estimates if e.metric == metric), None)
+
+    def figure(self, column: str, method: str) -> Figure | None:
+        """Return the figure of one column by one method, or None."""
+        return next((f for f in self.figures if (f.column_name, f.method) == (column, method)), None)
+
+    def alerts(self, *methods: str) -> list[Figure]:
+        """Return the figures that alert, of these methods, the farthest beyond their limit first."""
+        found = [f for f in self.figures if f.alert and f.method in methods]
+        return sorted(found, key=_excess, reverse=True)
+
+
+def _excess(figure: Figure) -> float:
+    if figure.value is None:
+        return math.inf
+    return figure.value / figure.upper_threshold if figure.upper_threshold else figure.value

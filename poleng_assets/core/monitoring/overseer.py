@@ -1,0 +1,207 @@
+"""The overseer's plan: from the verdicts on all open batches to what is to be done now.
+
+:func:`plan` is pure: who measures, who remembers and who launches runs stands elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from poleng_assets.study.schema import OverseerPolicy
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch without its contact list yet.
+
+    Attributes:
+        batch: its id.
+        version: of the model in its newest report; None when it has no report.
+        held: whether that report holds the list back.
+    """
+
+    batch: str
+    version: int | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that the overseer needs to know to decide.
+
+    Attributes:
+        champion: version that serves, None before the first.
+        open_batches: batches without a list.
+        pending: field studies that no finished retraining has used.
+        arriving: field studies that were dropped and are not taken in yet.
+        together: batches that have no score yet and were there when a retraining was first wanted.
+        retrain_failures: how often a retraining on exactly these data died.
+        retraining: a retraining is queued or running.
+        busy: batches with a run queued or running.
+        failures: for each batch that is not busy, how often its scoring or its release under this champion
+            died.
+        last_rejection: why the newest challenger was not promoted, empty when it was.
+        lost: batches whose outcomes show that this champion does worse than it should.
+        batches_since_retraining: batches taken in since a challenger was last judged against a champion;
+            None when there was no such contest.
+        unanswered: batches with an alarm under this champion, of which no request for labels knows.
+        requesting: a request for labels is queued or running.
+        request_failures: how often the request for exactly these died.
+        withdrawn: field studies that were withdrawn since a challenger was last judged by them, while others
+            are left to learn from.
+    """
+
+    champion: int | None
+    open_batches: tuple[OpenBatch, ...] = ()
+    pending: tuple[str, ...] = ()
+    arriving: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
+    retrain_failures: int = 0
+    retraining: bool = False
+    busy: frozenset[str] = frozenset()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    last_rejection: str = ""
+    lost: tuple[str, ...] = ()
+    batches_since_retraining: int | None = None
+    unanswered: tuple[str, ...] = ()
+    requesting: bool = False
+    request_failures: int = 0
+    withdrawn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be launched now, and what to tell the person who looks at the sensor.
+
+    Attributes:
+        retrain: why to train a challenger, None when not to.
+        score: batches to score with the present champion.
+        release: held batches whose list is to be made with the present champion, and why.
+        request: batches for which labels are wanted, because there is nothing to learn from.
+        messages: in words, one for each thing that is waiting or was decided.
+    """
+
+    retrain: str | None = None
+    score: tuple[str, ...] = ()
+    release: tuple[tuple[str, str], ...] = ()
+    request: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to launch."""
+        return self.retrain is None and not self.score and not self.release and not self.request
+
+
+def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
+    """Decide what to launch: at most one retraining, and never the same one twice.
+
+    A held batch waits while there is something to learn from, or on its way, or a retraining runs. When
+    nothing can be learned, or a retraining has only just been tried, it is released: contact centres
+    never wait for ever.
+    """
+    if situation.champion is None:
+        return _first_model(situation, policy.max_retrain_attempts)
+    score: list[str] = []
+    release: list[tuple[str, str]] = []
+    waiting: list[str] = []
+    messages: list[str] = []
+    data = bool(situation.pending) and situation.retrain_failures < policy.max_retrain_attempts
+    learnable = data and not _cooling(situation, policy)
+    for one in situation.open_batches:
+        if one.batch in situation.busy:
+            continue
+        held = one.held and one.version == situation.champion
+        if held and (situation.retraining or situation.arriving or learnable):
+            waiting.append(one.batch)
+        elif situation.failures.get(one.batch, 0) >= policy.max_retrain_attempts:
+            messages.append(
+                f"Batch {one.batch} failed {policy.max_retrain_attempts} times with model version "
+                f"{situation.champion}: look at its newest run and mend the cause. It is tried again after "
+                "a while, or when you say poleng retry"
+            )
+        elif held:
+            release.append((one.batch, _why_released(situation, policy)))
+        else:
+            score.append(one.batch)
+    retrain = None
+    # By name: in which order batches of one drop were scored decides nothing.
+    wanted = [
+        *(f"drift in {batch}" for batch in sorted(waiting)),
+        *(f"loss in {batch}" for batch in situation.lost),
+    ]
+    if waiting and situation.retraining:
+        messages.append(f"Held until the retraining ends: {', '.join(waiting)}")
+    elif waiting and situation.arriving:
+        studies = ", ".join(situation.arriving)
+        messages.append(f"Held until {studies} is taken in: {', '.join(waiting)}")
+    elif wanted and learnable and not situation.retraining and situation.together:
+        messages.append(f"The retraining waits until {', '.join(situation.together)} is scored, too")
+    elif wanted and learnable and not situation.retraining and not situation.arriving:
+        retrain = f"{', '.join(wanted)}; new field data: {', '.join(situation.pending)}"
+        messages.append(f"Retraining: {retrain}")
+    retrain = retrain or _retrain_without(situation, policy, messages)
+    request: tuple[str, ...] = ()
+    if situation.unanswered and not (data or situation.arriving or situation.retraining):
+        request = _request(situation, policy, messages)
+    messages += [f"List of {batch} is made with the present champion: {why}" for batch, why in release]
+    return Plan(retrain, tuple(score), tuple(release), request, tuple(messages))
+
+
+def _retrain_without(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> str | None:
+    """Return why to train without what was withdrawn; None when nothing was, or not now."""
+    failed = situation.retrain_failures >= policy.max_retrain_attempts
+    busy = situation.retraining or situation.arriving or situation.together
+    if not situation.withdrawn or busy or failed:
+        return None
+    why = f"without {', '.join(situation.withdrawn)}, withdrawn since the last training"
+    messages.append(f"Retraining {why}")
+    return why
+
+
+def _cooling(situation: Situation, policy: OverseerPolicy) -> bool:
+    since = situation.batches_since_retraining
+    return since is not None and since < policy.cooldown_batches
+
+
+def _request(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> tuple[str, ...]:
+    """Return the batches whose alarm nobody has answered, once for all of them."""
+    batches = ", ".join(situation.unanswered)
+    if situation.requesting:
+        return ()
+    if situation.request_failures >= policy.max_retrain_attempts:
+        messages.append(f"The request for labels of {batches} failed: look at its newest run")
+        return ()
+    messages.append(f"No field data to learn from: asking for labels of people like those of {batches}")
+    return situation.unanswered
+
+
+def _first_model(situation: Situation, max_attempts: int) -> Plan:
+    if situation.retraining:
+        return Plan(messages=("The first model is being trained",))
+    if situation.arriving:
+        return Plan(messages=(f"The first model waits until {', '.join(situation.arriving)} is taken in",))
+    if not situation.pending:
+        why = f"the first one was refused: {situation.last_rejection}. " if situation.last_rejection else ""
+        return Plan(messages=(f"No model yet: {why}Drop a field study into landing/field_studies",))
+    if situation.retrain_failures >= max_attempts:
+        why = f"training failed {max_attempts} times, look at its newest run"
+        return Plan(messages=(f"No model from {', '.join(situation.pending)}: {why}",))
+    reason = f"first model, from {', '.join(situation.pending)}"
+    return Plan(retrain=reason, messages=(f"Training the {reason}",))
+
+
+def _why_released(situation: Situation, policy: OverseerPolicy) -> str:
+    if situation.pending and situation.retrain_failures >= policy.max_retrain_attempts:
+        studies = ", ".join(situation.pending)
+        return f"the retraining on {studies} failed {policy.max_retrain_attempts} times"
+    rejected = situation.last_rejection
+    newest = f"; the newest challenger was not promoted: {rejected}" if rejected else ""
+    if situation.pending:
+        since = situation.batches_since_retraining
+        return (
+            f"since the last retraining {since} new batch{'' if since == 1 else 'es'} came, "
+            f"{policy.cooldown_batches} are waited for before the next one{newest}"
+        )
+    return f"no pending field study to learn from{newest}"

@@ -1,0 +1,298 @@
+"""The verdict on one batch: from its figures and the study's policy to one word, and why.
+
+:func:`judge` is pure: who measures, who remembers and who launches runs stands elsewhere.
+
+A shift is named; harm is acted upon. A shift of answers among people whom the reference knows makes a
+batch ``drifted``, but under the policy ``harm`` only what makes the model worse has it held and a
+better model looked for. Another mix of known people is no shift: they are compared with their like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from poleng_assets.core.monitoring.measurements import (
+    ALL_COLUMNS,
+    COMPOSITION,
+    CONTACT,
+    DISTANCES,
+    MISSING,
+    OUT_OF_RANGE,
+    RECONSTRUCTION,
+    SCORE,
+    UNSEEN,
+    BatchFigures,
+    Figure,
+    Loss,
+)
+from poleng_assets.study.schema import OverseerPolicy, Study
+
+Verdict = Literal["clear", "drifted", "untrusted", "insufficient"]
+
+QUIET = "quiet"
+TOO_FEW = "too_few"
+ESTIMATED_LOSS = "estimated_loss"
+REALISED_LOSS = "realised_loss"
+# A single sign is believed when it would be an accident once in 500 batches ...
+SURE = 0.998
+# ... and one that has to be repeated when it would be one once in 20.
+LIKELY = 0.95
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that was found.
+
+    Attributes:
+        cause: short name of it, the same for every batch in which it is found: ``shift:education``.
+        words: a sentence without its full stop.
+        acts: whether the policy holds the batch for it and looks for a better model.
+        worth: of a shift: its distance times the share of the model's importance that the column has.
+    """
+
+    cause: str
+    words: str
+    acts: bool = False
+    worth: float = 0.0
+
+
+@dataclass(frozen=True)
+class Past:
+    """What was found in an earlier batch under the same model version.
+
+    Attributes:
+        batch: its id.
+        causes: for which it was held.
+        weak: whether it had a weak sign of loss.
+    """
+
+    batch: str
+    causes: frozenset[str] = frozenset()
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and its reasons: what is acted upon first, then what is worth most to the model.
+
+    Attributes:
+        verdict: of the batch under this version.
+        reasons: at least one.
+        drifted_columns: features whose answers shifted.
+        weak: whether there is a sign of loss that counts only when it is repeated.
+        alarm: whether something is acted upon that no earlier batch was held for.
+    """
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    drifted_columns: tuple[str, ...] = ()
+    weak: bool = False
+    alarm: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the batch waits for a better model before its list is made."""
+        return any(reason.acts for reason in self.reasons)
+
+    @property
+    def causes(self) -> frozenset[str]:
+        """What the batch is held for."""
+        return frozenset(reason.cause for reason in self.reasons if reason.acts)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The reasons as sentences."""
+        return tuple(reason.words for reason in self.reasons)
+
+
+def judge(
+    figures: BatchFigures,
+    study: Study,
+    past: Sequence[Past] = (),
+    realised: Sequence[tuple[str, Loss, float]] = (),
+) -> Judgement:
+    """Turn the figures of one batch into a verdict under the study's policy.
+
+    Args:
+        figures: of the batch.
+        study: titles and policies.
+        past: earlier batches under the same version, newest first.
+        realised: when outcomes are known: what was lost (in words), how much, and what is tolerated.
+    """
+    policy = study.policies.overseer
+    if figures.rows < policy.min_rows:
+        few = f"{figures.rows} respondents are too few to judge: {policy.min_rows} are needed"
+        return Judgement("insufficient", (Reason(TOO_FEW, few),))
+    titles = {f.name: f.title for f in study.features}
+    support = _support(figures, policy, titles)
+    weak = _weak(figures, policy)
+    harm = [
+        *_realised_loss(realised),
+        *_estimated_loss(figures, policy, weak, past),
+        *_missing(figures, titles),
+    ]
+    shifts, columns = _shifts(figures, policy, titles)
+    reasons = [*support, *harm, *shifts, *_remarks(figures, titles)]
+    verdict: Verdict = "untrusted" if support else "drifted" if harm or shifts else "clear"
+    if verdict == "clear":
+        reasons.insert(0, Reason(QUIET, "nothing was found that would make the model worse"))
+    held_for = {reason.cause for reason in reasons if reason.acts}
+    known = frozenset[str]().union(*(one.causes for one in past))
+    return Judgement(verdict, tuple(reasons), columns, weak, alarm=bool(held_for - known))
+
+
+def _support(figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[Reason]:
+    """Codes that the model never saw, and answers that have nothing in common with the reference's."""
+    reasons = []
+    if figures.outside_support > policy.max_outside_support:
+        columns = figures.alerts(UNSEEN) or [f for f in figures.figures if f.method == UNSEEN and f.value]
+        names = ", ".join(f"{titles[f.column_name]} ({f.value:.0%})" for f in columns)
+        reasons.append(
+            Reason(
+                f"support:{columns[0].column_name}" if columns else "support",
+                f"{figures.outside_support:.0%} of the respondents gave an answer that the model never saw "
+                f"in training: {names}. No estimate about them can be believed",
+                acts=True,
+            )
+        )
+    reasons += [
+        Reason(
+            f"support:{f.column_name}",
+            f"{titles[f.column_name]}: the answers have nothing in common with those of the reference. "
+            "No estimate about them can be believed",
+            acts=True,
+        )
+        for f in figures.figures
+        if f.method in (*DISTANCES[:1], COMPOSITION)
+        and f.column_name in titles
+        and f.value is not None
+        and f.value > 0.99
+        and not any(reason.cause == f"support:{f.column_name}" for reason in reasons)
+    ]
+    return reasons
+
+
+def _realised_loss(realised: Sequence[tuple[str, Loss, float]]) -> list[Reason]:
+    return [
+        Reason(
+            REALISED_LOSS,
+            f"outcomes show that the model does worse: {loss.in_words(what, tolerated)}",
+            acts=True,
+        )
+        for what, loss, tolerated in realised
+        if loss.surely_above(tolerated, SURE)
+    ]
+
+
+def _weak(figures: BatchFigures, policy: OverseerPolicy) -> bool:
+    return figures.loss is not None and figures.loss.surely_above(policy.max_auc_drop / 2, LIKELY)
+
+
+def _estimated_loss(
+    figures: BatchFigures, policy: OverseerPolicy, weak: bool, past: Sequence[Past]
+) -> list[Reason]:
+    if figures.loss is None:
+        return []
+    auc = figures.estimate("auc")
+    estimated = f"estimated AUC {auc.value:.3f}" if auc else "AUC"
+    lost = f"{figures.loss.value:.3f} less than on people of their kind in the reference"
+    if figures.loss.surely_above(policy.max_auc_drop, SURE):
+        words = f"the model is expected to rank people worse: {estimated}, {lost}"
+        return [Reason(ESTIMATED_LOSS, words, acts=True)]
+    some, last = policy.weak_batches
+    signs = sum([weak, *(one.weak for one in past[: last - 1])])
+    if weak and signs >= some:
+        words = (
+            f"the model seems to rank people worse in {signs} of the last "
+            f"{min(last, len(past) + 1)} batches: here {estimated}, {lost}"
+        )
+        return [Reason(ESTIMATED_LOSS, words, acts=True)]
+    return []
+
+
+def _missing(figures: BatchFigures, titles: Mapping[str, str]) -> list[Reason]:
+    return [
+        Reason(
+            f"missing:{f.column_name}",
+            f"{titles[f.column_name]}: {f.value:.0%} of the answers are missing"
+            if f.value is not None
+            else f"{titles[f.column_name]}: no answers at all",
+            acts=True,
+        )
+        for f in figures.alerts(MISSING)
+    ]
+
+
+def _shifts(
+    figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str, str]
+) -> tuple[list[Reason], tuple[str, ...]]:
+    """Name every shift among people of a kind, what is worth most to the model first."""
+    by_column: dict[str, Figure] = {}
+    for figure in figures.alerts(*DISTANCES):
+        by_column.setdefault(figure.column_name, figure)
+    columns = tuple(name for name in by_column if name in titles)
+    predictions = [by_column[name] for name in (SCORE, CONTACT) if name in by_column]
+    many = len(columns) > policy.max_drifted_columns * len(titles)
+    acts = policy.policy == "any_drift" and (bool(predictions) or many)
+    reasons = [
+        Reason(f"shift:{f.column_name}", _shift_words(f, what), acts, worth=f.value or 1.0)
+        for f in predictions
+        for what in [{SCORE: "the scores", CONTACT: "the share to contact"}[f.column_name]]
+    ]
+    answers = []
+    for name in columns:
+        figure, share = by_column[name], figures.importance.get(name)
+        words = _shift_words(figure, f"the answers to {titles[name]}")
+        if share is not None:
+            words += f"; {share:.0%} of what moves the model's scores"
+        worth = (1.0 if figure.value is None else figure.value) * (share or 0.0)
+        answers.append(Reason(f"shift:{name}", words, acts, worth))
+    answers.sort(key=lambda reason: -reason.worth)
+    structure = [
+        Reason(
+            "structure",
+            f"the answers do not go together as they used to: reconstruction error {_number(f.value)} "
+            f"(limits {_number(f.lower_threshold)} to {_number(f.upper_threshold)})",
+        )
+        for f in figures.alerts(RECONSTRUCTION)
+        if f.column_name == ALL_COLUMNS
+    ]
+    return [*reasons, *answers, *structure], columns
+
+
+def _shift_words(figure: Figure, what: str) -> str:
+    if figure.value is None:
+        return f"{what} cannot be compared: there are none"
+    name = "Jensen-Shannon distance" if figure.method == DISTANCES[0] else "largest difference of a share"
+    return f"{what} shifted: {name} {figure.value:.3f} (limit {_number(figure.upper_threshold)})"
+
+
+def _remarks(figures: BatchFigures, titles: Mapping[str, str]) -> list[Reason]:
+    """What is worth telling and changes nothing: another mix of people, odd answers, doubt."""
+    mix = [
+        Reason(
+            f"mix:{f.column_name}",
+            f"another mix of people: {titles[f.column_name]} is {_number(f.value)} from the reference "
+            f"(limit {_number(f.upper_threshold)}); they are compared with people of their kind",
+        )
+        for f in figures.alerts(COMPOSITION)
+    ]
+    odd = [
+        Reason(
+            f"range:{f.column_name}",
+            f"{titles[f.column_name]}: {_share(f.value)} of the answers lie outside those of the reference",
+        )
+        for f in figures.alerts(OUT_OF_RANGE)
+    ]
+    doubt = [] if figures.trust.trusted else [Reason("estimate", f"the estimate: {figures.trust.why_not}")]
+    return [*mix, *odd, *doubt]
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "an unknown share" if value is None else f"{value:.1%}"

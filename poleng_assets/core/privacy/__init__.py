@@ -1,0 +1,1 @@
+"""One person in rows and files: recognising, erasing, proving."""

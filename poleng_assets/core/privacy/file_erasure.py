@@ -1,0 +1,288 @@
+"""Taking one person's rows out of a dropped file or a list, and leaving everything else as it is.
+
+CSV stays the same byte for byte but for the rows that go; Parquet keeps its schema. Nothing is written
+here: what belongs in this module is which rows go. A file in which the person cannot be told from others
+(no column of ids, no table at all) is :class:`Unreadable`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from poleng_assets.core.data.subject_ids import as_stored
+from poleng_assets.core.ingestion.files.parquet_bounds import TooMuchInside, rows_at_once
+from poleng_assets.core.ingestion.headers import blanks_follow, plain_name
+from poleng_assets.core.privacy.subject import Person
+
+DELIMITERS = ",;\t|"
+_UNREADABLE = (
+    pa.ArrowException,
+    TooMuchInside,
+    OSError,
+    EOFError,
+    UnicodeError,
+    csv.Error,
+    zlib.error,
+)
+CHUNK = 50_000
+# By which bytes a text begins that is not UTF-8.
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+class Unreadable(ValueError):
+    """A file whose rows cannot be told apart by their ids."""
+
+
+@dataclass
+class Sifted:
+    """What was found in a file: rows of the person, and rows of others that named them."""
+
+    rows: int = 0
+    mentions: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether the person stood in the file."""
+        return bool(self.rows or self.mentions)
+
+
+def sift(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+    """Copy a file without a person.
+
+    Args:
+        path: of a Parquet or CSV file, compressed or not.
+        target: where the copy goes, compressed like the file; None only to look.
+        person: whose rows go. Rows of others that name the person keep all but that word.
+        answers: columns that hold codes: a number there is no id.
+
+    Raises:
+        Unreadable: it is no such file, is damaged, or has no column of ids.
+    """
+    try:
+        if path.name.endswith(".parquet"):
+            return _sift_parquet(path, target, person, answers)
+        return _sift_csv(path, target, person, answers)
+    except _UNREADABLE as error:
+        raise Unreadable(f"{path.name} cannot be read: {error}") from error
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file for reading its bytes as they were before compression."""
+    if path.name.endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(path))
+    if path.name.endswith(".bz2"):
+        return cast("IO[bytes]", bz2.open(path))
+    if path.name.endswith(".zst"):
+        return cast("IO[bytes]", pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
+def records_without(
+    lines: Iterable[str], person: Person, answers: Collection[str], found: Sifted
+) -> Iterator[str]:
+    """Yield the records of a CSV text as they are written, but for those of a person.
+
+    A record with another number of cells than the header is the person's when any of them names them.
+
+    Args:
+        lines: with their line ends.
+        person: whose records go.
+        answers: columns that hold codes.
+        found: counts what went.
+
+    Raises:
+        Unreadable: the header has no column of ids.
+    """
+    taken: list[str] = []
+    source = iter(lines)
+    head: list[str] = []
+    for line in source:
+        head.append(line)
+        if plain_name(line):
+            break
+
+    def remember() -> Iterator[str]:
+        for line in chain(head, source):
+            taken.append(line)
+            yield line
+
+    csv.field_size_limit(sys.maxsize)
+    names = {person.column, *answers}
+    first = head[-1] if head else ""
+    delimiter = max(DELIMITERS, key=lambda sign: len(names & set(_names(first, sign))))
+    header = _names(first, delimiter)
+    if person.column not in header:
+        raise Unreadable(f"its first line has no column {person.column}")
+    at = header.index(person.column)
+    others = [i for i, name in enumerate(header) if i != at and name not in answers]
+    as_read = csv.reader(remember(), delimiter=delimiter, skipinitialspace=blanks_follow(first, delimiter))
+    for number, cells in enumerate(as_read):
+        record = "".join(taken)
+        taken.clear()
+        whole = len(cells) == len(header)
+        looked_at = [cells[i] for i in others] if whole else cells
+        named = person.recognisable and any(map(person.stands_in, looked_at))
+        if number >= len(head) and ((len(cells) > at and person.owns(cells[at])) or (named and not whole)):
+            found.rows += 1
+            continue
+        if (
+            person.marks
+            and whole
+            and number >= len(head)
+            and not cells[at].strip()
+            and person.marks.is_row(dict(zip(header, cells, strict=True)))
+        ):
+            # Nobody's id stands there, and the answers are the person's alone.
+            found.rows += 1
+            continue
+        if named:
+            found.mentions += 1
+            record = person.erased_from(record)
+        yield record
+
+
+def table_without(table: pa.Table, person: Person, answers: Collection[str], found: Sifted) -> pa.Table:
+    """Return a table without a person's rows, and without their id in the rows of others.
+
+    Raises:
+        Unreadable: there is no column of ids, and the id stands in another one.
+    """
+    names = [plain_name(name) for name in table.column_names]
+    if person.column in names:
+        mine = _is_persons(table.column(names.index(person.column)), person)
+        count = pc.sum(mine).as_py() or 0
+        if count:
+            found.rows += count
+            table = table.filter(pc.invert(mine))
+    if person.marks:
+        theirs = person.marks.rows_of_table(table)
+        if count := pc.sum(theirs).as_py():
+            found.rows += count
+            table = table.filter(pc.invert(theirs))
+    for index, field in enumerate(table.schema):
+        if not person.recognisable or names[index] in (person.column, *answers):
+            continue
+        texts = table.column(index).to_pylist() if _may_hold_text(field.type) else []
+        if not any(isinstance(text, str) and person.stands_in(text) for text in texts):
+            if any(not isinstance(one, str | None) and person.stands_in(str(one)) for one in texts):
+                raise Unreadable(f"the id stands inside of {field.name}, a column of {field.type}")
+            continue
+        if person.column not in names:
+            raise Unreadable(f"it has no column {person.column}, and {field.name} holds the id")
+        found.mentions += sum(person.stands_in(text or "") for text in texts)
+        kept = [person.erased_from(text) if text else text for text in texts]
+        table = table.set_column(index, field, pa.array(kept, type=field.type))
+    return table
+
+
+def _sift_csv(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+    found = Sifted()
+    with open_plain(path) as plain:
+        source = plain if plain.seekable() else io.BytesIO(plain.read())
+        start = source.read(4)
+        source.seek(0)
+        # UTF-8 or not, every byte comes back as it was.
+        encoding = next((code for mark, code in MARKS.items() if start.startswith(mark)), "utf-8")
+        errors = "surrogateescape" if encoding == "utf-8" else "strict"
+        lines = io.TextIOWrapper(cast("Any", source), encoding, errors, newline="")
+        with _compressed(path, target) as sink:
+            for record in records_without(lines, person, answers, found):
+                if sink is not None:
+                    sink.write(record.encode(encoding, errors))
+    return found
+
+
+def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+    found = Sifted()
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        if target is None:
+            telling = [name for name in schema.names if plain_name(name) not in answers]
+            if person.marks and _lacks_ids(file, person.column):
+                telling = schema.names
+            at_once = rows_at_once(path, file.metadata, telling, CHUNK, longest=None)
+            for chunk in file.iter_batches(at_once, columns=telling):
+                table_without(pa.Table.from_batches([chunk]), person, answers, found)
+            return found
+        codec = "snappy"
+        if file.metadata.num_row_groups and file.metadata.num_columns:
+            codec = file.metadata.row_group(0).column(0).compression
+        codec = "none" if codec == "UNCOMPRESSED" else codec
+        with pq.ParquetWriter(target, schema, compression=codec) as writer:
+            at_once = rows_at_once(path, file.metadata, schema.names, CHUNK, longest=None)
+            for chunk in file.iter_batches(at_once):
+                table = pa.Table.from_batches([chunk], schema)
+                writer.write_table(table_without(table, person, answers, found))
+    return found
+
+
+def _lacks_ids(file: pq.ParquetFile, column: str) -> bool:
+    """Whether any row has no id: it is told by its answers then."""
+    names = [name for name in file.schema_arrow.names if plain_name(name) == column]
+    if not names:
+        return True
+    for chunk in file.iter_batches(CHUNK, columns=names):
+        if any(pc.any(pc.equal(pc.fill_null(as_stored(ids), ""), "")).as_py() for ids in chunk.columns):
+            return True
+    return False
+
+
+def _compressed(path: Path, target: IO[bytes] | None) -> Any:
+    """Return a context with a stream that compresses like the file."""
+    if target is None:
+        return nullcontext()
+    if path.name.endswith(".gz"):
+        return gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0)
+    if path.name.endswith(".bz2"):
+        return bz2.BZ2File(target, "wb")
+    if path.name.endswith(".zst"):
+        return pa.CompressedOutputStream(cast("Any", _LeftOpen(target)), "zstd")
+    return nullcontext(target)
+
+
+class _LeftOpen(io.RawIOBase):
+    """Hands bytes on to a stream that its owner closes."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._target.write(data)
+
+
+def _names(line: str, delimiter: str) -> list[str]:
+    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    return [plain_name(cell) for cell in cells]
+
+
+def _is_persons(ids: pa.ChunkedArray, person: Person) -> pa.Array:
+    return pc.fill_null(pc.is_in(as_stored(ids), pa.array(sorted(person.ids))), False)
+
+
+def _may_hold_text(kind: pa.DataType) -> bool:
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return not plain and not pa.types.is_temporal(kind) and not pa.types.is_decimal(kind)

@@ -1,0 +1,467 @@
+"""Champion against challenger: named gates, each a pure rule with its words and its figures.
+
+Both contestants are judged by the same frozen holdout rows. The first champion has nobody to beat and
+needs the sanity gates only. Figures that are undefined (one class only, scores that are no numbers)
+fail their gate: doubt speaks for the model that serves.
+
+What no gate can see: a leak of the answer that is in the holdout too and makes a model only a little
+too good. ``max_auc`` stops the blatant ones; that no holdout person is trained on is the split's business.
+
+Sources:
+    B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 8 and 13 (paired resampling,
+    percentile interval). E. DeLong, D. DeLong, D. Clarke-Pearson, Biometrics 44, 1988, and X. Sun, W. Xu,
+    IEEE Signal Processing Letters 21, 2014 (difference of two AUCs on the same rows). J. Bröcker,
+    L. Smith, Weather and Forecasting 22, 2007 (how uncalibrated a calibrated forecast looks by chance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import hypot, isfinite, nan, pi, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from poleng_assets.core.statistics.selection_rates import (
+    GroupContacts,
+    contacts_by_group,
+    in_words,
+    passed_over,
+)
+from poleng_assets.study.schema import PromotionPolicy
+
+_LEAST_SPREAD = 1e-6  # of scores that are not one number but for rounding, whatever the study allows
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One rule and how it went: words that an auditor reads, figures that the ledger keeps.
+
+    Attributes:
+        name: of the rule, the same for every challenger.
+        passed: whether the challenger may go on.
+        words: what was found and what was asked for.
+        figures: finite numbers behind the words; what is undefined is left out, as JSON has no NaN.
+    """
+
+    name: str
+    passed: bool
+    words: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """The rows that both contestants are judged by, n of them.
+
+    Attributes:
+        target: 0 or 1, shape (n,).
+        population: the field study of each row, shape (n,).
+        groups: for each protected property, the value of each row in words, shape (n,).
+        contacted: for each property whose groups a rule must not pass over, the same.
+    """
+
+    target: np.ndarray
+    population: np.ndarray
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    contacted: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` when a column has another length than the target."""
+        for name, values in {"population": self.population, **self.groups, **self.contacted}.items():
+            if len(values) != len(self.target):
+                raise ValueError(f"{name} has {len(values)} rows, the target {len(self.target)}")
+
+
+def contest(
+    holdout: Holdout,
+    challenger: np.ndarray,
+    champion: np.ndarray | None,
+    flagged: np.ndarray,
+    policy: PromotionPolicy,
+) -> list[Gate]:
+    """Put a challenger to every gate there is, the weightiest first.
+
+    Args:
+        holdout: the judging rows, n of them.
+        challenger: its probabilities of the positive answer, shape (n,).
+        champion: those of the model that serves, shape (n,); None for the first model.
+        flagged: whom the challenger would contact by its own rule, bool, shape (n,).
+        policy: of the study.
+
+    Returns:
+        All gates; one failed gate alone when there is nothing that figures could be made from.
+    """
+    if len(holdout.target) == 0:
+        return [Gate("can be judged", False, "there is no holdout row to judge the challenger by")]
+    usable = (challenger >= 0) & (challenger <= 1)
+    if not usable.all():
+        share = 1 - usable.mean()
+        words = f"{share:.1%} of its scores on the holdout are no probabilities"
+        return [Gate("can be judged", False, words, {"unusable_share": float(share)})]
+    sane = sanity_gates(holdout, challenger, flagged, policy)
+    if policy.refuse_passed_over:
+        sane.append(passing_over_gate(holdout, flagged, policy))
+    return sane if champion is None else [*contest_gates(holdout, challenger, champion, policy), *sane]
+
+
+def sanity_gates(
+    holdout: Holdout, score: np.ndarray, flagged: np.ndarray, policy: PromotionPolicy
+) -> list[Gate]:
+    """Refuse a model that ranks like chance, flags nobody or everybody, is constant, or misstates risk.
+
+    Args:
+        holdout: the judging rows, n > 0 of them.
+        score: probability of the positive answer, shape (n,).
+        flagged: whom the model would contact by its own rule, bool, shape (n,).
+        policy: of the study.
+    """
+    auc = paired_auc(holdout.target, score, score)[0]
+    spread, distinct = float(score.std()), len(np.unique(score))
+    error, chance = calibration_error(holdout.target, score, policy.calibration_bins, policy.confidence)
+    allowed = hypot(policy.max_calibration_error, chance)
+    return [
+        Gate(
+            "ranks people",
+            auc >= policy.min_auc,
+            f"AUC on the holdout {_figure(auc)}, at least {policy.min_auc:.3f} is needed",
+            _finite(auc=auc, needed=policy.min_auc),
+        ),
+        Gate(
+            "is not too good to be true",
+            auc <= policy.max_auc,
+            f"AUC on the holdout {_figure(auc)}; above {policy.max_auc:.3f} the answer "
+            "has leaked into the data",
+            _finite(auc=auc, limit=policy.max_auc),
+        ),
+        _flagging_gate(holdout, flagged, policy),
+        Gate(
+            "is not constant",
+            spread >= max(policy.min_score_spread, _LEAST_SPREAD) and distinct >= policy.min_distinct_scores,
+            f"scores spread by {spread:.4f} (standard deviation) over {distinct} distinct values, at least "
+            f"{policy.min_score_spread:.3f} and {policy.min_distinct_scores} are needed",
+            _finite(spread=spread, distinct_scores=distinct),
+        ),
+        Gate(
+            "means what it says",
+            error <= allowed,
+            f"calibration error on the holdout {_figure(error)}, {_figure(allowed)} is allowed: "
+            f"{policy.max_calibration_error:.3f}, and {_figure(chance)} that chance makes with so few people",
+            _finite(calibration_error=error, allowed=allowed, by_chance=chance),
+        ),
+    ]
+
+
+def contest_gates(
+    holdout: Holdout, challenger: np.ndarray, champion: np.ndarray, policy: PromotionPolicy
+) -> list[Gate]:
+    """Ask whether the challenger is truly better than the champion, and worse for nobody.
+
+    Two models of the same data and another seed differ too; so a gain must be larger than what another
+    draw of people could turn into a loss, and larger than what another seed gives.
+
+    Args:
+        holdout: the judging rows, n > 0 of them.
+        challenger: its probabilities of the positive answer, shape (n,).
+        champion: those of the model that serves, shape (n,).
+        policy: of the study.
+    """
+    mine, theirs = row_log_loss(holdout.target, challenger), row_log_loss(holdout.target, champion)
+    populations = members({"": holdout.population}, policy.min_group_rows)
+    groups = members(holdout.groups, policy.min_group_rows)
+    everybody = np.ones(len(mine), dtype=bool)
+    masks = np.column_stack([everybody, *populations.values(), *groups.values()])
+    gains = resampled_means(theirs - mine, masks, policy.resamples, policy.seed)
+    # Of a mask that a resample missed there is nothing to say; the others still count.
+    lower, upper = (np.nanquantile(gains, q, axis=0) for q in (1 - policy.confidence, policy.confidence))
+    gain, surely = float((theirs - mine).mean()), float(lower[0])
+    losses = -upper[1:]
+    split = len(populations)
+    return [
+        Gate(
+            "better log-loss",
+            gain >= policy.min_log_loss_gain and surely > 0,
+            f"log-loss {mine.mean():.4f} against {theirs.mean():.4f}: gain {gain:+.4f}, at least "
+            f"{policy.min_log_loss_gain:.4f} is needed; with {policy.confidence:.0%} confidence it is "
+            f"{surely:+.4f} or more, above zero is needed",
+            _finite(
+                challenger=mine.mean(),
+                champion=theirs.mean(),
+                gain=gain,
+                gain_at_least=surely,
+                needed=policy.min_log_loss_gain,
+            ),
+        ),
+        _ranking_gate(holdout.target, challenger, champion, policy),
+        _loss_gate(
+            "keeps every population",
+            mine - theirs,
+            populations,
+            losses[:split],
+            policy.max_population_log_loss_loss,
+            policy,
+        ),
+        _loss_gate(
+            "keeps every protected group",
+            mine - theirs,
+            groups,
+            losses[split:],
+            policy.max_group_log_loss_loss,
+            policy,
+        ),
+        _calibration_gate(holdout.target, challenger, champion, policy),
+    ]
+
+
+def promoted(gates: Sequence[Gate]) -> bool:
+    """Whether every gate is passed; no gates at all promote nobody."""
+    return bool(gates) and all(gate.passed for gate in gates)
+
+
+def reason(gates: Sequence[Gate]) -> str:
+    """Return why a challenger was refused, or the first and weightiest gate of one that was not."""
+    failed = [gate for gate in gates if not gate.passed]
+    return "; ".join(gate.words for gate in failed or gates[:1])
+
+
+def row_log_loss(target: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return the log-loss of each row, in nats, shape (n,); scores are clipped as scikit-learn does it.
+
+    Args:
+        target: 0 or 1, shape (n,).
+        score: probability of 1, shape (n,).
+    """
+    least = np.finfo(np.float64).eps
+    score = np.clip(score.astype(np.float64), least, 1 - least)
+    return -np.where(target == 1, np.log(score), np.log1p(-score))
+
+
+def resampled_means(values: np.ndarray, masks: np.ndarray, repeats: int, seed: int) -> np.ndarray:
+    """Return the mean of the values under each mask, for each resample of the rows.
+
+    A resample is the same for all masks, and a value is the difference of two contestants on one row:
+    what both find hard cancels out (the paired bootstrap).
+
+    Args:
+        values: one number for each row, shape (n,).
+        masks: which rows belong to a part, shape (n, parts).
+        repeats: number of resamples.
+        seed: of the resampling; the same seed gives the same answer.
+
+    Returns:
+        Shape (repeats, parts); NaN where a resample has no row of a part.
+    """
+    random = np.random.default_rng(seed)
+    rows = len(values)
+    inside = masks.astype(np.float64)
+    both = np.hstack([inside * values[:, None], inside])
+    sums = np.empty((repeats, both.shape[1]))
+    for repeat in range(repeats):
+        drawn = np.bincount(random.integers(0, rows, rows), minlength=rows)
+        sums[repeat] = drawn.astype(np.float64) @ both
+    totals, counts = np.hsplit(sums, 2)
+    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+
+
+def paired_auc(target: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """Return both AUCs and the standard error of their difference (DeLong 1988; Sun and Xu 2014).
+
+    Args:
+        target: 0 or 1, shape (n,).
+        one: scores of one contestant, shape (n,).
+        other: scores of the other, shape (n,).
+
+    Returns:
+        AUC of one, AUC of the other, standard error. All NaN where a class has fewer than two rows or a
+        score is NaN.
+    """
+    from scipy.stats import rankdata
+
+    positive = target == 1
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if min(hits, misses) < 2 or np.isnan(one).any() or np.isnan(other).any():
+        return nan, nan, nan
+    beaten, beating = [], []
+    for score in (one, other):
+        ranks = rankdata(score)
+        # For each positive row the share of negative rows that it outranks, and the reverse.
+        beaten.append((ranks[positive] - rankdata(score[positive])) / misses)
+        beating.append(1 - (ranks[~positive] - rankdata(score[~positive])) / hits)
+    variance = (beaten[0] - beaten[1]).var(ddof=1) / hits + (beating[0] - beating[1]).var(ddof=1) / misses
+    return float(beaten[0].mean()), float(beaten[1].mean()), sqrt(float(variance))
+
+
+def calibration_error(
+    target: np.ndarray, score: np.ndarray, bins: int = 10, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the expected calibration error in bins of equal mass, and how large chance alone makes it.
+
+    In few rows even true probabilities look uncalibrated: a limit for the error has to be widened by the
+    second figure, as two independent deviations add up, ``hypot(limit, chance)``. The second figure is
+    the upper end of the error of scores that are true, one-sided, by the normal approximation of each
+    bin (Bröcker and Smith 2007 get it by resampling).
+
+    Args:
+        target: 0 or 1, shape (n,), n > 0.
+        score: probability of 1, shape (n,).
+        bins: number of bins, fewer when there are fewer rows.
+        confidence: of the second figure, in (0.5, 1).
+    """
+    order = np.argsort(score, kind="stable")
+    error = mean = variance = 0.0
+    for rows in np.array_split(order, min(bins, len(order))):
+        weight, expected = len(rows) / len(order), score[rows]
+        error += weight * abs(float(target[rows].mean() - expected.mean()))
+        noise = float((expected * (1 - expected)).sum()) / len(rows) ** 2
+        # Mean and variance of |x|, where x is normal around zero with variance ``noise``.
+        mean += weight * sqrt(noise * 2 / pi) if noise >= 0 else nan
+        variance += weight**2 * noise * (1 - 2 / pi)
+    return error, mean + NormalDist().inv_cdf(confidence) * sqrt(variance)
+
+
+def members(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
+    """Return which rows have each value that at least so many rows have.
+
+    Args:
+        columns: for each property its values, each of shape (n,); a property without a name is left out
+            of the names of its values.
+        least: values that fewer rows have are left out.
+
+    Returns:
+        Masks of shape (n,) by ``property: value``.
+    """
+    found = {}
+    for column, values in columns.items():
+        names, which, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+        for position, (name, count) in enumerate(zip(names, counts, strict=True)):
+            if count >= least:
+                found[f"{column}: {name}" if column else str(name)] = which == position
+    return found
+
+
+def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
+    """A sensible share of all, and of each population: in a mean, a flood of one can hide."""
+    low, high = policy.flagged_share
+    populations = members({"": holdout.population}, policy.min_group_rows)
+    shares = {name: float(flagged[rows].mean()) for name, rows in populations.items()}
+    everybody = float(flagged.mean())
+    # However wide the study's gate is: to contact everybody, or nobody, takes no model.
+    tells_apart = 0 < everybody < 1
+    listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    return Gate(
+        "flags a sensible share",
+        tells_apart and all(low <= share <= high for share in [everybody, *shares.values()]),
+        f"flags {everybody:.1%} of the holdout{f' ({listed})' if listed else ''}, between {low:.1%} and "
+        f"{high:.1%} is sensible, and never nobody or everybody",
+        _finite(
+            **{"flagged_share": everybody, **{f"{name}: flagged_share": s for name, s in shares.items()}}
+        ),
+    )
+
+
+def groups_passed_over(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> list[GroupContacts]:
+    """Return the groups of the holdout that a rule passes over, field studies among them.
+
+    Args:
+        holdout: the judging rows, n of them.
+        flagged: whom the model would contact by its own rule, bool, shape (n,).
+        policy: of the study.
+    """
+    groups = {"Field study": holdout.population, **(holdout.contacted or holdout.groups)}
+    return passed_over(contacts_by_group(groups, flagged, holdout.target), policy)
+
+
+def passing_over_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
+    """Refuse a rule that passes over a group; only studies that ask for it have this gate."""
+    groups = groups_passed_over(holdout, flagged, policy)
+    figures = {f"{one.property}: {one.value}: contacted": one.contacted / one.rows for one in groups}
+    figures |= {f"{one.property}: {one.value}: rows": float(one.rows) for one in groups}
+    return Gate(
+        "passes nobody over",
+        not groups,
+        in_words(groups, policy) or "contacts people of every group that is large enough to be judged",
+        _finite(**figures),
+    )
+
+
+def _ranking_gate(
+    target: np.ndarray, challenger: np.ndarray, champion: np.ndarray, policy: PromotionPolicy
+) -> Gate:
+    mine, theirs, error = paired_auc(target, challenger, champion)
+    at_most = mine - theirs + NormalDist().inv_cdf(policy.confidence) * error
+    return Gate(
+        "no worse ranking",
+        at_most >= -policy.max_auc_loss,
+        f"AUC {_figure(mine)} against {_figure(theirs)}; with {policy.confidence:.0%} confidence the gain is "
+        f"{_figure(at_most, '+.4f')} or less, a loss of {policy.max_auc_loss:.3f} is tolerated",
+        _finite(
+            challenger=mine,
+            champion=theirs,
+            gain=mine - theirs,
+            gain_at_most=at_most,
+            tolerated_loss=policy.max_auc_loss,
+        ),
+    )
+
+
+def _loss_gate(
+    name: str,
+    loss: np.ndarray,
+    parts: Mapping[str, np.ndarray],
+    at_least: np.ndarray,
+    tolerance: float,
+    policy: PromotionPolicy,
+) -> Gate:
+    """A part is lost when its log-loss has surely risen by more than is tolerated, not by mere chance.
+
+    Args:
+        name: of the gate.
+        loss: how much the log-loss of each row rises, shape (n,).
+        parts: which rows belong to each part, each of shape (n,).
+        at_least: lower end of the interval of the loss of each part, shape (parts,).
+        tolerance: that a part may lose.
+        policy: of the study.
+    """
+    if not parts:
+        return Gate(name, True, f"none has the {policy.min_group_rows} people that a judgement needs")
+    point = {part: float(loss[rows].mean()) for part, rows in parts.items()}
+    surely = dict(zip(parts, at_least.tolist(), strict=True))
+    # Written as "not within", because a loss that is unknown is no loss within the tolerance.
+    lost = [part for part in parts if not surely[part] <= tolerance]
+    named = lost or [max(point, key=point.__getitem__)]
+    listed = ", ".join(
+        f"{part} {point[part]:+.4f} (at least {surely[part]:+.4f}, {int(parts[part].sum())} people)"
+        for part in named
+    )
+    figures = {f"{part}: loss": point[part] for part in parts}
+    figures |= {f"{part}: loss_at_least": surely[part] for part in parts}
+    figures |= {f"{part}: rows": float(parts[part].sum()) for part in parts}
+    return Gate(
+        name,
+        not lost,
+        f"log-loss rises {'too much' if lost else 'most'} for {listed}; {tolerance:.4f} is tolerated",
+        _finite(**figures, tolerated_loss=tolerance),
+    )
+
+
+def _calibration_gate(
+    target: np.ndarray, challenger: np.ndarray, champion: np.ndarray, policy: PromotionPolicy
+) -> Gate:
+    mine, chance = calibration_error(target, challenger, policy.calibration_bins, policy.confidence)
+    theirs, _ = calibration_error(target, champion, policy.calibration_bins, policy.confidence)
+    allowed = max(theirs + policy.max_calibration_loss, hypot(policy.fine_calibration_error, chance))
+    return Gate(
+        "keeps calibration",
+        mine <= allowed,
+        f"calibration error {_figure(mine)} against {_figure(theirs)}, {_figure(allowed)} is allowed",
+        _finite(challenger=mine, champion=theirs, allowed=allowed, by_chance=chance),
+    )
+
+
+def _finite(**figures: float) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items() if isfinite(value)}
+
+
+def _figure(value: float, form: str = ".4f") -> str:
+    return format(value, form) if isfinite(value) else "unknown"

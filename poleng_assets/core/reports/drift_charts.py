@@ -1,0 +1,266 @@
+"""What a drift report draws: the answers to what drifted side by side, and performance with its intervals.
+
+What belongs here counts answers and puts figures in their places. It holds shares and counts and never a
+row of anybody. What is drawn stands in tables as well, in words and numbers, so it needs no script.
+
+Sources:
+    J. L. Fleiss, Statistical Methods for Rates and Proportions, 2nd edition 1981, chapter 2 (difference of
+    two shares by chance). L. Kish, Survey Sampling, 1965, 11.7 (how many people weighted people count for).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from poleng_assets.core.features.codes import to_codes, to_table
+from poleng_assets.core.monitoring.measurements import (
+    COMPOSITION,
+    DISTANCES,
+    MISSING,
+    SCORE,
+    UNSEEN,
+    BatchFigures,
+    Estimate,
+)
+from poleng_assets.core.reports.charts import Chart, Mark, Scale, Segment, Tick
+from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.poststratification import match
+from poleng_assets.study.schema import Feature, Study
+
+PLOTS_SHOWN = 6
+PLOTS_WHEN_QUIET = 2
+ANSWERS_SHOWN = 8
+NEW_ANSWERS = "answers unknown to the reference"
+OTHER_ANSWERS = "all other answers"
+# Half of a 95 % interval, in standard errors (normal approximation).
+WIDTH = 1.96
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One answer, and the share of people who gave it.
+
+    Attributes:
+        label: the answer in words.
+        reference: share among the people of the reference.
+        batch: share among the people of the batch.
+        low: between this and ``high``, chance alone would put the batch in 19 of 20 cases.
+        high: see ``low``.
+    """
+
+    label: str
+    reference: float
+    batch: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The answers to one question side by side.
+
+    Attributes:
+        title: of the question.
+        alert: whether a figure of it is beyond its limit.
+        caption: what changed most, in a sentence.
+        bars: on a scale in its order, else those that changed most first; the rest is told together.
+    """
+
+    title: str
+    alert: bool
+    caption: str
+    bars: tuple[Bar, ...]
+
+
+def answers(feature: Feature, rows: pd.DataFrame) -> pd.Series:
+    """Return the answers to one question in words, shape (rows,); nobody's answer is missing from it."""
+    codes, _ = to_codes(to_table(rows[[feature.name]])[feature.name])
+    # Plain objects: nullable integers vanish from NannyML's results, and floats would read "3.0".
+    given = pd.Series(codes.to_pandas(integer_object_nulls=True), dtype=object)
+    words = {code: feature.label(code) or NO_ANSWER for code in given.dropna().unique()}
+    return given.map(words).fillna(NO_ANSWER).rename(feature.title)
+
+
+def columns_to_plot(figures: BatchFigures, study: Study, most: int = PLOTS_SHOWN) -> list[str]:
+    """Return the features that tell most: what alerts, gravest first; else those farthest away.
+
+    Answers that the model never saw come first, then missing ones, then shifts by what they are worth
+    to the model, then another mix of people.
+    """
+    shifts = figures.alerts(*DISTANCES)
+    weight = figures.importance or dict.fromkeys(study.feature_names, 1.0)
+    shifts.sort(key=lambda f: -(1.0 if f.value is None else f.value) * weight.get(f.column_name, 0.0))
+    alerts = [*figures.alerts(UNSEEN), *figures.alerts(MISSING), *shifts, *figures.alerts(COMPOSITION)]
+    names = list(dict.fromkeys(f.column_name for f in alerts if f.column_name in study.feature_names))
+    if names:
+        return names[:most]
+    distances = [f for f in figures.figures if f.method in DISTANCES and f.value is not None]
+    distances.sort(key=lambda f: -(f.value or 0.0))
+    farthest = dict.fromkeys(f.column_name for f in distances if f.column_name in study.feature_names)
+    return list(farthest)[:PLOTS_WHEN_QUIET]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Whom the figures compare: everybody, and people of a kind.
+
+    Attributes:
+        reference: all held-out rows.
+        batch: all measured rows.
+        like: rows of the reference, repeated to the batch's mix of people; the same as ``reference`` where
+            the batch is compared with everybody.
+        comparable: rows of the batch that have their like in the reference.
+        within: title of the question whose answers make people a kind; empty when there is none.
+    """
+
+    reference: pd.DataFrame
+    batch: pd.DataFrame
+    like: pd.DataFrame
+    comparable: pd.DataFrame
+    within: str = ""
+
+    @classmethod
+    def of(cls, study: Study, reference: pd.DataFrame, batch: pd.DataFrame) -> Sides:
+        """Weigh the reference to a batch under the study's policy, as the figures are measured."""
+        policy = study.policies.overseer
+        if policy.compare_within is None or reference.empty or batch.empty:
+            return cls(reference, batch, reference, batch)
+        name = policy.compare_within
+        found = match(reference[name], batch[name], (len(reference), len(batch)), policy.min_stratum)
+        if not found.within:
+            return cls(reference, batch, reference, batch)
+        like, comparable = reference.iloc[found.repeated()], batch[found.comparable]
+        return cls(reference, batch, like, comparable, study.feature(name).title)
+
+    def compared_in(self, column: str, figures: BatchFigures) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return reference and batch as a column is compared: among all when it says who these people are."""
+        unseen = figures.figure(column, UNSEEN)
+        of_people = figures.figure(column, COMPOSITION) is not None or (unseen is not None and unseen.alert)
+        return (self.reference, self.batch) if of_people else (self.like, self.comparable)
+
+
+def distributions(study: Study, figures: BatchFigures, sides: Sides) -> list[Distribution]:
+    """Count the answers to what drifted, the gravest first; nothing when nothing was measured.
+
+    Args:
+        study: titles and labels.
+        figures: of the batch: they say what drifted.
+        sides: the rows, with the features.
+    """
+    if sides.reference.empty or sides.batch.empty:
+        return []
+    return [
+        _distribution(study.feature(name), figures, *sides.compared_in(name, figures))
+        for name in columns_to_plot(figures, study)
+    ]
+
+
+def _distribution(
+    feature: Feature, figures: BatchFigures, reference: pd.DataFrame, batch: pd.DataFrame
+) -> Distribution:
+    there, here = (answers(feature, rows) for rows in (reference, batch))
+    unseen = figures.figure(feature.name, UNSEEN)
+    if unseen is not None and unseen.alert:
+        # One by one they would vanish among the others: it is all of them together that matters.
+        here = here.where(here.isin(set(there)), NEW_ANSWERS)
+    before, now = (words.value_counts(normalize=True) for words in (there, here))
+    moved = now.sub(before, fill_value=0.0).abs().sort_values(ascending=False, kind="stable")
+    shown = list(moved.index[:ANSWERS_SHOWN])
+    first = shown[0]
+    if feature.kind == "ordinal":
+        shown = list(dict.fromkeys(label for label in [*feature.codes.values(), *shown] if label in shown))
+    shares = [(label, before.get(label, 0.0), now.get(label, 0.0)) for label in shown]
+    if len(moved) > len(shown):
+        rest = (1.0 - sum(there for _, there, _ in shares), 1.0 - sum(here for *_, here in shares))
+        shares.append((OTHER_ANSWERS, *rest))
+    what = NEW_ANSWERS if first == NEW_ANSWERS else f"“{first}”"
+    return Distribution(
+        feature.title,
+        any(f.alert for f in figures.figures if f.column_name == feature.name),
+        f"What changed most: {what}, from {before.get(first, 0.0):.1%} of the reference to "
+        f"{now.get(first, 0.0):.1%} of this batch.",
+        _bars(shares, reference, batch),
+    )
+
+
+def score_bars(reference: pd.DataFrame, batch: pd.DataFrame) -> tuple[Bar, ...]:
+    """Count the scores of both sides in ten equal bins; nothing when a side is empty."""
+    if reference.empty or batch.empty:
+        return ()
+    edges = [i / 10 for i in range(11)]
+    there, here = (
+        pd.cut(rows[SCORE], edges, include_lowest=True).value_counts(normalize=True, sort=False)
+        for rows in (reference, batch)
+    )
+    labels = [f"{low:.1f} to {low + 0.1:.1f}" for low in edges[:-1]]
+    return _bars(list(zip(labels, there, here, strict=True)), reference, batch)
+
+
+def _bars(
+    shares: Sequence[tuple[str, float, float]], reference: pd.DataFrame, batch: pd.DataFrame
+) -> tuple[Bar, ...]:
+    # A person of the reference who stands for several of the batch's mix is not several people.
+    weights = reference.index.value_counts().to_numpy(dtype=float)
+    people, others = weights.sum() ** 2 / (weights**2).sum(), len(batch)
+    bars = []
+    for label, there, here in shares:
+        # Rounding may leave a rest a little below zero.
+        share, found = max(0.0, float(there)), max(0.0, float(here))
+        # As if nothing had changed: the share that both have then is that of all of them together.
+        common = (share * people + found * others) / (people + others)
+        width = WIDTH * math.sqrt(common * (1 - common) * (1 / people + 1 / others))
+        bars.append(Bar(label, share, found, max(0.0, share - width), min(1.0, share + width)))
+    return tuple(bars)
+
+
+def performance_chart(
+    estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted: bool, titles: Mapping[str, str]
+) -> Chart | None:
+    """Draw estimated and realised performance side by side with 95 % intervals; None without any.
+
+    Log-loss has another scale than the others and is told by the table alone.
+
+    Args:
+        estimates: without labels, from CBPE.
+        realised: with outcomes; may be empty.
+        trusted: whether the estimates can be believed; their signs are hollow otherwise.
+        titles: of the metrics, in the order in which they are drawn; others are left out.
+    """
+    shown = [metric for metric in titles if any(e.metric == metric for e in (*estimates, *realised))]
+    if not shown:
+        return None
+    references = {e.metric: e.reference for e in (*realised, *estimates) if e.reference is not None}
+    series = (
+        ("reference", [Estimate(m, v, v, v) for m, v in references.items()], "diamond", "there", -0.24),
+        ("estimated" if trusted else "estimated, not to be trusted", estimates,
+         "circle", "here" if trusted else "here hollow", 0.0),
+        ("realised", realised, "square", "truth", 0.24),
+    )  # fmt: skip
+    drawn = [(one, *how) for how in series for one in how[1] if one.metric in shown]
+    scale = Scale.of([value for one, *_ in drawn for value in (one.lower, one.value, one.upper)])
+    step = 100 / len(shown)
+    marks, segments = [], []
+    for one, name, _, sign, look, offset in drawn:
+        y = step * (shown.index(one.metric) + 0.5 + offset)
+        between = "" if one.lower == one.upper else f" ({one.lower:.3f} to {one.upper:.3f})"
+        if between:
+            segments.append(Segment(scale.place(one.lower), y, scale.place(one.upper), y, look))
+        words = f"{titles[one.metric]}, {name}: {one.value:.3f}{between}"
+        marks.append(Mark(sign, scale.place(one.value), y, look, words))
+    return Chart(
+        says="Performance with 95 % intervals; the same figures stand in the table below.",
+        height=1.0 + 2.6 * len(shown),
+        rows=tuple(Tick(step * (place + 0.5), titles[metric]) for place, metric in enumerate(shown)),
+        columns=tuple(
+            Tick(scale.place(value), f"{value:.2f}", minor=bool(place % 2))
+            for place, value in enumerate(scale.steps)
+        ),
+        segments=tuple(segments),
+        marks=tuple(marks),
+        gutter=7.5,
+        ruled="columns",
+    )

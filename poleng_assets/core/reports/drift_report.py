@@ -1,0 +1,337 @@
+"""The drift report: one self-contained page about one batch, verdict and reasons in words first.
+
+What belongs here puts into words and tables what was measured and judged elsewhere. The page tells
+shares and counts; it takes rows of people to count them, and none of them gets into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from poleng_assets.core.monitoring.measurements import (
+    ALL_COLUMNS,
+    COMPOSITION,
+    CONTACT,
+    DISTANCES,
+    DOMAIN_CLASSIFIER,
+    MISSING,
+    OUT_OF_RANGE,
+    QUARANTINED,
+    RECONSTRUCTION,
+    SCORE,
+    UNSEEN,
+    BatchFigures,
+    Estimate,
+    Figure,
+)
+from poleng_assets.core.monitoring.verdict import QUIET, Judgement
+from poleng_assets.core.reports.drift_charts import (
+    Sides,
+    distributions,
+    performance_chart,
+    score_bars,
+)
+from poleng_assets.core.reports.model_card import FIGURES
+from poleng_assets.core.reports.pages import template
+from poleng_assets.core.statistics.selection_rates import GroupContacts, passed_over
+from poleng_assets.study.schema import Study
+
+# What a verdict says about the batch; whether its list is made is told after it.
+MEANINGS = {
+    "clear": "Nothing was found that would make the model worse.",
+    "drifted": "The answers of these people have shifted; nothing says that the model does worse on them. "
+    "Only outcomes would tell.",
+    "untrusted": "The batch lies outside what the model has ever seen, so no estimate about it can be "
+    "believed.",
+    "insufficient": "The batch is too small to be judged. It is scored like a clear one.",
+}
+DRIFTED_AND_HELD = "The batch is not as the model knows it, in a way that makes the model worse or may do so."
+HELD = "The contact list is held until a better model has been tried."
+LISTED = "The contact list is made at once."
+REASONS_SHOWN = 6
+PSEUDO_COLUMNS = {
+    SCORE: "Score of the model",
+    CONTACT: "Whether to contact",
+    ALL_COLUMNS: "All questions together",
+}
+QUALITY = {
+    MISSING: "no answer was given",
+    UNSEEN: "an answer that the model never saw in training",
+    OUT_OF_RANGE: "an answer beyond the lowest or highest of the reference",
+    QUARANTINED: "rows of the file that broke the contract and were left out",
+}
+METRICS = {name: (title, words) for name, title, _, words in FIGURES}
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One metric without labels and with outcomes, each with its interval, and on the reference.
+
+    What is not known is empty.
+    """
+
+    title: str
+    estimated: tuple[str, str]
+    realised: tuple[str, str]
+    reference: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One fault of the data: in which question, what, in which share of the people, and the limit."""
+
+    title: str
+    what: str
+    share: str
+    limit: str
+    alert: bool
+
+
+@dataclass(frozen=True)
+class Move:
+    """How far one column moved, by two distances, and what that is worth to the model."""
+
+    title: str
+    distances: tuple[tuple[str, str, bool], ...]
+    importance: str
+    worth: str
+    alert: bool
+
+
+def render_report(
+    study: Study,
+    batch: str,
+    version: int,
+    figures: BatchFigures,
+    judgement: Judgement,
+    reference: pd.DataFrame,
+    scored: pd.DataFrame,
+    *,
+    realised: Sequence[Estimate] = (),
+    realised_respondents: int = 0,
+    contacts: Sequence[GroupContacts] = (),
+    champion_since: datetime | None = None,
+    made_at: datetime | None = None,
+) -> str:
+    """Return the report as HTML that opens offline: nothing on it comes from elsewhere.
+
+    Args:
+        study: titles, labels and policies.
+        batch: id of the batch.
+        version: of the model that scored it.
+        figures: what was measured.
+        judgement: what the overseer made of it.
+        reference: held-out rows with features and ``score``.
+        scored: the measured rows of the batch, with features and ``score``.
+        realised: performance with the outcomes that have arrived.
+        realised_respondents: people whose outcome is known.
+        contacts: how often people of each group are contacted.
+        champion_since: when this version began to serve.
+        made_at: now, when None.
+    """
+    titles = column_titles(study)
+    sides = Sides.of(study, reference, scored)
+    measured = any(f.method in DISTANCES for f in figures.figures)
+    return template("drift_report.html").render(
+        study=study,
+        batch=batch,
+        version=version,
+        figures=figures,
+        judgement=judgement,
+        meaning=meaning(judgement),
+        acted_upon=[reason.words for reason in judgement.reasons if reason.acts],
+        reasons_shown=REASONS_SHOWN,
+        named=[reason.words for reason in judgement.reasons if not reason.acts and reason.cause != QUIET],
+        auc=figures.estimate("auc"),
+        realised_auc=next((e for e in realised if e.metric == "auc"), None),
+        realised_respondents=realised_respondents,
+        groups=_groups(contacts, study),
+        passed_over=[one.in_words() for one in passed_over(contacts, study.policies.promotion)],
+        sought=study.target.codes[study.target.positive],
+        performance=_performance(figures.estimates, realised),
+        performance_chart=performance_chart(
+            figures.estimates, realised, figures.trust.trusted, {name: METRICS[name][0] for name in _DRAWN}
+        ),
+        performance_key=_performance_key(figures, realised),
+        measured=measured,
+        qualities=_qualities(figures, titles),
+        moves=_moves(figures, judgement, titles),
+        structure=_structure(figures),
+        composition=_composition(figures, titles),
+        within=sides.within,
+        left_out=len(sides.batch) - len(sides.comparable),
+        distributions=distributions(study, figures, sides) if measured else [],
+        drifted=bool(figures.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
+        scores=score_bars(sides.like, sides.comparable),
+        champion_since=champion_since.astimezone(UTC) if champion_since else None,
+        made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
+    )
+
+
+@dataclass(frozen=True)
+class ContactedGroup:
+    """How often people of a group are contacted, in words; an alert when the rule passes them over."""
+
+    title: str
+    value: str
+    rows: str
+    contacted: str
+    found: str
+    alert: bool
+
+
+def _groups(contacts: Sequence[GroupContacts], study: Study) -> list[ContactedGroup]:
+    """Return the groups that are large enough to tell of; figures of a few people would tell about them."""
+    policy = study.policies.promotion
+    return [
+        ContactedGroup(
+            one.property,
+            one.value,
+            f"{one.rows:,}",
+            f"{one.contacted / one.rows:.1%}",
+            f"{(one.found or 0) / one.sought:.1%}" if one.sought else "",
+            one.is_passed_over(policy),
+        )
+        for one in contacts
+        if one.rows >= policy.min_group_rows
+    ]
+
+
+_DRAWN = ("auc", "accuracy", "precision", "recall")
+
+
+def meaning(judgement: Judgement) -> str:
+    """Say what a verdict means, and what happens to the contact list."""
+    if judgement.verdict == "drifted" and judgement.held:
+        return f"{DRIFTED_AND_HELD} {HELD}"
+    return f"{MEANINGS[judgement.verdict]} {HELD if judgement.held else LISTED}"
+
+
+def column_titles(study: Study) -> dict[str, str]:
+    """Return the words for every column that a figure can be about."""
+    return {feature.name: feature.title for feature in study.features} | PSEUDO_COLUMNS
+
+
+def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) -> list[Performance]:
+    lines = []
+    for metric in dict.fromkeys(e.metric for e in (*estimates, *realised)):
+        one, other = (next((e for e in found if e.metric == metric), None) for found in (estimates, realised))
+        references = [e.reference for e in (one, other) if e is not None and e.reference is not None]
+        title, says = METRICS.get(metric, (metric, ""))
+        reference = f"{references[0]:.3f}" if references else ""
+        lines.append(Performance(title, _interval(one), _interval(other), reference, says))
+    return lines
+
+
+def _performance_key(figures: BatchFigures, realised: Sequence[Estimate]) -> list[tuple[str, str, str]]:
+    """Return sign, look and words of what the picture of performance shows."""
+    key = [("diamond", "there", "on the reference")]
+    if figures.estimates:
+        trusted = figures.trust.trusted
+        key.append(
+            ("circle", "here", "estimated")
+            if trusted
+            else ("circle", "here hollow", "estimated, not to be trusted")
+        )
+    return [*key, ("square", "truth", "realised")] if realised else key
+
+
+def _interval(estimate: Estimate | None) -> tuple[str, str]:
+    if estimate is None:
+        return "", ""
+    return f"{estimate.value:.3f}", f"{estimate.lower:.3f} to {estimate.upper:.3f}"
+
+
+def _qualities(figures: BatchFigures, titles: dict[str, str]) -> list[Quality]:
+    """Return what is wrong with the data, alerts first; nothing for what is as it should be."""
+    found = [f for f in figures.figures if f.method in QUALITY and (f.alert or f.value)]
+    found.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
+    # A column without any answer has no share of missing ones.
+    unknown = {MISSING: "all"}
+    return [
+        Quality(
+            titles[f.column_name],
+            QUALITY[f.method],
+            unknown.get(f.method, "unknown") if f.value is None else _share(f.value),
+            "" if f.upper_threshold is None else _share(f.upper_threshold),
+            f.alert,
+        )
+        for f in found
+    ]
+
+
+def _moves(figures: BatchFigures, judgement: Judgement, titles: dict[str, str]) -> list[Move]:
+    """Return every column that was compared: what shifted first, by its worth, then by distance."""
+    worth = {reason.cause: reason.worth for reason in judgement.reasons}
+    keyed = []
+    for name in dict.fromkeys(f.column_name for f in figures.figures if f.method in DISTANCES):
+        found = [figures.figure(name, method) for method in DISTANCES]
+        alert = any(f is not None and f.alert for f in found)
+        share = figures.importance.get(name)
+        value = worth.get(f"shift:{name}", 0.0)
+        distance = max((2.0 if f.value is None else f.value for f in found if f is not None), default=0.0)
+        move = Move(
+            titles[name],
+            tuple(_distance(f) for f in found),
+            "" if share is None else f"{share:.1%}",
+            f"{value:.3f}" if alert and share is not None else "",
+            alert,
+        )
+        keyed.append(((not alert, -value, -distance), move))
+    return [move for _, move in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _distance(figure: Figure | None) -> tuple[str, str, bool]:
+    if figure is None:
+        return "", "", False
+    value = "unknown" if figure.value is None else f"{figure.value:.3f}"
+    limit = "" if figure.upper_threshold is None else f"{figure.upper_threshold:.3f}"
+    return value, limit, figure.alert
+
+
+def _structure(figures: BatchFigures) -> list[str]:
+    sentences = []
+    error = figures.figure(ALL_COLUMNS, RECONSTRUCTION)
+    if error is not None:
+        found = "do not go together as they used to" if error.alert else "go together as they used to"
+        value = "unknown" if error.value is None else f"{error.value:.3f}"
+        low, high = (
+            "unknown" if limit is None else f"{limit:.3f}"
+            for limit in (error.lower_threshold, error.upper_threshold)
+        )
+        sentences.append(
+            f"The answers {found}: when each person's answers are boiled down to a summary and guessed back "
+            f"from it, the error is {value}; by chance alone it would lie between {low} and {high}."
+        )
+    classifier = figures.figure(ALL_COLUMNS, DOMAIN_CLASSIFIER)
+    if classifier is not None and classifier.value is not None:
+        sentences.append(
+            f"A second model that tries to tell these people from those of the reference ranks them right in "
+            f"{classifier.value:.0%} of all pairs; 50% would be by lot."
+        )
+    return sentences
+
+
+def _composition(figures: BatchFigures, titles: dict[str, str]) -> list[str]:
+    sentences = []
+    for figure in figures.figures:
+        if figure.method != COMPOSITION:
+            continue
+        limit = "" if figure.upper_threshold is None else f" (limit {figure.upper_threshold:.3f})"
+        value = "unknown" if figure.value is None else f"{figure.value:.3f}"
+        what = "is another mix of people than" if figure.alert else "is about the same mix of people as"
+        sentences.append(
+            f"By {titles[figure.column_name]}, this batch {what} the reference: distance {value}{limit}. "
+            "That is no shift: everybody is compared with people of the same answer."
+        )
+    return sentences
+
+
+def _share(value: float) -> str:
+    """Return a share in percent; a small one is not rounded to nothing."""
+    return "under 0.1%" if 0 < value < 0.0005 else f"{value:.1%}"

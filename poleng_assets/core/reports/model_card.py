@@ -1,0 +1,360 @@
+"""The model card: one self-contained page about one model version, for somebody who has to answer for it.
+
+What belongs here puts into words what was measured elsewhere. A card tells about groups of people and
+never about a person: it takes figures and tables of groups, and no rows.
+
+Source: M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019 (which parts a card has).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import NormalDist
+from typing import Any
+
+import pandas as pd
+
+from poleng_assets.core.modeling.explanations import shown_questions
+from poleng_assets.core.reports.holdout_plots import BARS_SHOWN, CAPTIONS, as_data_uri
+from poleng_assets.core.reports.pages import template
+from poleng_assets.core.statistics.metrics import OTHERS, Interval
+from poleng_assets.core.statistics.proxies import shown_proxies
+from poleng_assets.core.statistics.selection_rates import contacts_in_table, passed_over
+from poleng_assets.study.schema import Study
+
+CANDIDATES_SHOWN = 15
+# Name of the figure, its title, its form, and what it says; those sought are people of the positive class.
+FIGURES = (
+    ("auc", "Ranking (AUC)", "number", "how often one of those sought scores higher than one of the others; "
+     "0.5 is by lot, 1 is perfect"),
+    ("average_precision", "Average precision", "number", "precision over contact lists of every length; by "
+     "lot it would be the share sought"),
+    ("lift_at_10", "Lift at the top tenth", "times", "how many more of those sought are among the highest "
+     "tenth of scores than in a draw by lot"),
+    ("log_loss", "Log-loss", "number", "how much the probabilities are surprised, in nats for each person; "
+     "smaller is better"),
+    ("brier", "Brier score", "number", "mean squared error of the probabilities; smaller is better"),
+    ("rmse", "RMSE", "number", "root of the Brier score"),
+    ("calibration_error", "Calibration error", "share", "how far scores are from the true share, on average "
+     "over tenths of the people; smaller is better"),
+    ("target_rate", "Share sought", "share", "of all people of the holdout"),
+    ("flagged_share", "Share contacted", "share", "of all people of the holdout"),
+    ("precision", "Precision", "share", "of the people contacted, how many are of those sought"),
+    ("recall", "Recall", "share", "of those sought, how many are contacted"),
+    ("f1", "F1", "number", "harmonic mean of precision and recall"),
+    ("accuracy", "Accuracy", "share", "of all people, for how many the decision is right"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card tells of one model version.
+
+    Attributes:
+        study: titles, labels and policies.
+        version: of the model; None while it is not registered.
+        trained_at: with a time zone.
+        training_data: for each field study, the number of training rows and of holdout rows.
+        training_data_hash: of all of them.
+        candidates: what was tried before this one was chosen, best first: ``candidate``, ``log_loss`` and
+            whatever columns else; may be empty.
+        recipe: what the model is made of, one sentence for each ingredient.
+        calibration: what is done to its scores, in words.
+        contact_rule: whom to contact, in words.
+        figures: on the holdout, as :func:`~poleng_assets.core.statistics.metrics.evaluate` returns them.
+        intervals: of those figures, 95 %; a figure without one is shown alone.
+        protected_groups: as :func:`~poleng_assets.core.statistics.metrics.evaluate_groups` returns them, for
+            the protected properties of the study, by column name or by title.
+        populations: the same for populations, such as countries in words.
+        importance: title of a question, and how much it moves a score (mean of log-odds without sign).
+        plots: PNG by title.
+        seeds: by what they are of.
+        package_versions: by name of the package.
+        dagster_run_id: of the run that trained it.
+        mlflow_run_id: of the run that keeps it; None where there is none.
+        proxies: questions that stand for a protected one, as
+            :func:`~poleng_assets.core.statistics.proxies.proxies` returns them; None when nobody measured it.
+    """
+
+    study: Study
+    version: int | None
+    trained_at: datetime
+    training_data: Mapping[str, tuple[int, int]]
+    training_data_hash: str
+    candidates: pd.DataFrame
+    recipe: Sequence[str]
+    calibration: str
+    contact_rule: str
+    figures: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    protected_groups: pd.DataFrame
+    populations: pd.DataFrame
+    importance: Sequence[tuple[str, float]]
+    plots: Mapping[str, bytes]
+    seeds: Mapping[str, int]
+    package_versions: Mapping[str, str]
+    dagster_run_id: str
+    mlflow_run_id: str | None
+    proxies: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: its head, and what stands in its cells."""
+
+    head: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The groups of one property."""
+
+    title: str
+    lines: list[Line]
+
+
+def render_model_card(card: ModelCard) -> str:
+    """Return the card as HTML that opens offline: no script, no font, every picture inside."""
+    study, titles = card.study, {feature.name: feature.title for feature in card.study.features}
+    return template("model_card.html").render(
+        card=card,
+        study=study,
+        heading="Model not registered yet" if card.version is None else f"Model version {card.version}",
+        trained_at=card.trained_at.astimezone(UTC),
+        sought=study.target.codes[study.target.positive],
+        others=study.target.codes[1 - study.target.positive],
+        training_rows=sum(rows for rows, _ in card.training_data.values()),
+        holdout_rows=sum(rows for _, rows in card.training_data.values()),
+        protected=[titles[name] for name in study.protected],
+        masked=[titles[name] for name in study.policies.training.masked],
+        shown_reasons=[titles[name] for name in shown_questions(study, card.proxies)],
+        given_away=shown_proxies(study, card.proxies),
+        in_short=how_good(card.figures, card.intervals),
+        figures=[
+            Line(title, (_figure(card.figures[name], form), _between(card.intervals.get(name), form), words))
+            for name, title, form, words in FIGURES
+            if name in card.figures
+        ],
+        tiles=[
+            (title, _figure(card.figures[name], form), _between(card.intervals.get(name), form))
+            for name, title, form, _ in FIGURES
+            if name in card.figures and name in ("auc", "precision", "recall", "flagged_share")
+        ],
+        confusion=_confusion(card.figures),
+        passed_over=_passed_over(card),
+        worst_groups=worst_groups(card.protected_groups, card.figures, titles),
+        worst_populations=worst_groups(card.populations, card.figures, titles),
+        group_tables=[
+            ("Protected groups", _sections(card.protected_groups, card.figures, titles)),
+            ("Populations", _sections(card.populations, card.figures, titles)),
+        ],
+        questions=_questions(card.importance),
+        more_questions=max(0, len(card.importance) - BARS_SHOWN),
+        plots=[(title, CAPTIONS.get(title, title), as_data_uri(png)) for title, png in card.plots.items()],
+        columns=[str(name).replace("_", " ") for name in card.candidates.columns],
+        candidates=[[_cell(v) for v in row] for row in card.candidates.head(CANDIDATES_SHOWN).to_numpy()],
+        numeric=[pd.api.types.is_numeric_dtype(kind) for kind in card.candidates.dtypes],
+        candidates_left_out=max(0, len(card.candidates) - CANDIDATES_SHOWN),
+        made_at=datetime.now(UTC),
+    )
+
+
+def how_good(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> list[str]:
+    """Return in sentences how good the model is, from what figures there are.
+
+    Args:
+        figures: on the holdout, by name.
+        intervals: of those figures, 95 %.
+    """
+
+    def words(name: str, form: str) -> str:
+        between = _between(intervals.get(name), form)
+        return _figure(figures[name], form) + (f" ({between})" if between else "")
+
+    sentences = []
+    if "auc" in figures:
+        sentences.append(
+            "Of two people of whom one is sought, it gives that one the higher score in "
+            f"{words('auc', 'share')} of all cases; by lot it would be half."
+        )
+    if {"precision", "recall", "flagged_share"} <= figures.keys():
+        sentences.append(
+            f"It contacts {words('flagged_share', 'share')} of the people. Of those contacted, "
+            f"{words('precision', 'share')} are of those sought; of those sought, {words('recall', 'share')} "
+            "are contacted and the others are missed."
+        )
+    if "lift_at_10" in figures:
+        sentences.append(
+            f"Among the tenth with the highest scores there are {words('lift_at_10', 'times')} as many of "
+            "those sought as in a draw by lot."
+        )
+    if "calibration_error" in figures:
+        sentences.append(
+            f"Its probabilities are off by {words('calibration_error', 'share')} on average; a part of that "
+            "is chance."
+        )
+    return sentences
+
+
+def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Mapping[str, str]) -> list[str]:
+    """Return in sentences for whom the model is worse, naming the group that each figure is worst for.
+
+    The worst of many groups looks bad by chance alone. So a difference is called more than chance only
+    when its 95 % interval, widened for that many groups (Bonferroni), still leaves out the recall of all
+    people, or a gap of zero.
+
+    Args:
+        groups: as ``evaluate_groups`` returns them.
+        figures: of all people together, for comparison.
+        titles: of properties, by column name; a property that is not there is named as it is.
+
+    Returns:
+        Nothing when there are not two groups to compare.
+    """
+    shown = groups[groups["value"] != OTHERS]
+    if len(shown) < 2:
+        return []
+    sentences = []
+    row, recall = _first(shown, "recall"), figures.get("recall")
+    if recall is not None and row["recall"] < recall:
+        chance = _chance(recall - row["recall"], row["recall_upper"] - row["recall"], len(shown))
+        sentences.append(
+            f"Fewest of those sought are found in {_name(row, titles)}: {_with_ends(row, 'recall')}, "
+            f"against {recall:.1%} of all people. {chance}"
+        )
+    for words, sign in (("high", 1), ("low", -1)):
+        row = _first(shown, "calibration_gap", largest=sign > 0)
+        gap = row["calibration_gap"]
+        if gap * sign > 0:
+            chance = _chance(abs(gap), row["calibration_gap_upper"] - gap, len(shown))
+            sentences.append(
+                f"Scores are most too {words} for {_name(row, titles)}: "
+                f"{_points(row)} percentage points. {chance}"
+            )
+    row = _first(shown, "auc")
+    if "auc" in figures and row["auc"] < figures["auc"]:
+        sentences.append(
+            f"It ranks worst in {_name(row, titles)}: AUC {row['auc']:.3f}, against {figures['auc']:.3f} "
+            "for all people."
+        )
+    most, least = (_first(shown, "flagged_share", largest=largest) for largest in (True, False))
+    sentences.append(
+        f"Contacted most are {_name(most, titles)}: {_contacted(most)}. "
+        f"Contacted least are {_name(least, titles)}: {_contacted(least)}."
+    )
+    return sentences
+
+
+def _passed_over(card: ModelCard) -> list[str]:
+    """Return in words the groups that the contact rule passes over, each of them once."""
+    policy = card.study.policies.promotion
+    counted = [*contacts_in_table(card.protected_groups), *contacts_in_table(card.populations)]
+    return list(dict.fromkeys(group.in_words() for group in passed_over(counted, policy)))
+
+
+def _first(shown: pd.DataFrame, column: str, largest: bool = False) -> pd.Series:
+    """Return the group with the smallest or largest figure; one that has none comes last."""
+    return shown.sort_values(column, ascending=not largest, kind="stable").iloc[0]
+
+
+def _chance(distance: float, half_width: float, groups: int) -> str:
+    """Say whether a distance is beyond what the half width of a 95 % interval means for so many groups."""
+    normal = NormalDist()
+    widened = half_width * normal.inv_cdf(1 - 0.025 / groups) / normal.inv_cdf(0.975)
+    if distance > widened:
+        return f"That is more than chance, even for the worst of {groups} groups."
+    return f"For the worst of {groups} groups, that may be chance."
+
+
+def _contacted(row: pd.Series) -> str:
+    return f"{row['flagged_share']:.1%}, while {row['target_rate']:.1%} of them are sought"
+
+
+def _sections(groups: pd.DataFrame, figures: Mapping[str, float], titles: Mapping[str, str]) -> list[Section]:
+    """Return the groups of each property as lines of a table."""
+    sections: dict[str, Section] = {}
+    for _, row in groups.iterrows():
+        name = str(row["property"])
+        section = sections.setdefault(name, Section(titles.get(name, name), []))
+        section.lines.append(Line(str(row["value"]), _group_cells(row, figures)))
+    return list(sections.values())
+
+
+def _group_cells(row: pd.Series, figures: Mapping[str, float]) -> tuple[str, ...]:
+    if row["value"] == OTHERS:
+        return (f"{row['rows']:,}", *[""] * 6, "not shown: too few people")
+    remarks = []
+    if row["recall_upper"] < figures.get("recall", 0):
+        remarks.append("fewer found")
+    if row["calibration_gap_lower"] > 0:
+        remarks.append("scores too high")
+    if row["calibration_gap_upper"] < 0:
+        remarks.append("scores too low")
+    return (
+        f"{row['rows']:,}",
+        f"{row['target_rate']:.1%}",
+        f"{row['flagged_share']:.1%}",
+        _with_ends(row, "recall"),
+        _figure(row["precision"], "share"),
+        _figure(row["auc"], "number"),
+        _points(row),
+        ", ".join(remarks),
+    )
+
+
+def _confusion(figures: Mapping[str, float]) -> list[tuple[int, int]] | None:
+    """Return (contacted, not contacted) of those sought and of the others; None where it is not known."""
+    names = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+    if not set(names) <= figures.keys():
+        return None
+    hit, missed, false_alarm, kept = (int(figures[name]) for name in names)
+    return [(hit, missed), (false_alarm, kept)]
+
+
+def _questions(importance: Sequence[tuple[str, float]]) -> list[tuple[str, float, str]]:
+    """Return title, length of the bar in percent of the longest, and value; the largest first."""
+    largest = sorted(importance, key=lambda one: -one[1])[:BARS_SHOWN]
+    longest = max((value for _, value in largest), default=0.0) or 1.0
+    return [(title, 100 * value / longest, f"{value:.3f}") for title, value in largest]
+
+
+def _name(row: pd.Series, titles: Mapping[str, str]) -> str:
+    return f"“{row['value']}” ({titles.get(row['property'], row['property'])}, {row['rows']:,} people)"
+
+
+def _with_ends(row: pd.Series, name: str) -> str:
+    if pd.isna(row[name]):
+        return ""
+    return f"{row[name]:.1%} ({row[f'{name}_lower']:.1%} to {row[f'{name}_upper']:.1%})"
+
+
+def _points(row: pd.Series) -> str:
+    """Return the gap in percentage points, with its sign and its ends where they are known."""
+    value, low, high = (
+        # Adding zero takes the sign from a zero that was rounded.
+        round(100 * row[name], 1) + 0.0
+        for name in ("calibration_gap", "calibration_gap_lower", "calibration_gap_upper")
+    )
+    return f"{value:+.1f}" + ("" if pd.isna(low) else f" ({low:+.1f} to {high:+.1f})")
+
+
+def _figure(value: float, form: str) -> str:
+    if pd.isna(value):
+        return ""
+    return {"share": f"{value:.1%}", "number": f"{value:.3f}", "times": f"{value:.2f} times"}[form]
+
+
+def _between(interval: Interval | None, form: str) -> str:
+    if interval is None:
+        return ""
+    low, high = (_figure(end, form).removesuffix(" times") for end in interval)
+    return f"{low} to {high}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4f}" if abs(value) < 10 else f"{value:,.0f}"
+    return "" if value is None else str(value)

@@ -1,0 +1,498 @@
+"""One page over all batches: how each was judged, how good the model was, and when the champion changed.
+
+What belongs here reads the warehouse's figures of batches and puts them into pictures, words and links.
+It tells shares and counts of whole batches, and nothing of a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import duckdb
+import pandas as pd
+
+from poleng_assets.core.monitoring.measurements import (
+    COMPOSITION,
+    DOMAIN_CLASSIFIER,
+    JENSEN_SHANNON,
+    L_INFINITY,
+    MISSING,
+    OUT_OF_RANGE,
+    QUARANTINED,
+    RECONSTRUCTION,
+    UNSEEN,
+)
+from poleng_assets.core.reports.charts import Box, Chart, Mark, Scale, Segment, Tick, short
+from poleng_assets.core.reports.drift_report import column_titles
+from poleng_assets.core.reports.pages import template
+from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.erasures import Erasures
+
+# From the least to the gravest, and the sign of each: its colour alone must not have to tell.
+VERDICTS = {"insufficient": "diamond", "clear": "circle", "drifted": "triangle", "untrusted": "cross"}
+METHODS = {
+    JENSEN_SHANNON: "Jensen-Shannon distance",
+    L_INFINITY: "largest difference of a share",
+    COMPOSITION: "another mix of people",
+    MISSING: "missing answers",
+    UNSEEN: "answers never seen in training",
+    OUT_OF_RANGE: "answers out of range",
+    QUARANTINED: "rows left out",
+    RECONSTRUCTION: "how the answers go together",
+    DOMAIN_CLASSIFIER: "told apart from the reference",
+}
+# Sign in a picture's key, its look, and what it stands for.
+ALARM_KEY = (("ring", "alarm", "raised an alarm"),)
+PERFORMANCE_KEY = (
+    ("circle", "here", "estimated"),
+    ("circle", "here hollow", "estimated, not to be trusted"),
+    ("square", "truth", "realised"),
+    ("dash", "there", "on the reference"),
+)
+COLUMNS_KEY = (("square", "once", "one figure beyond its limit"), ("square", "often", "two or more"))
+# The pictures show so many reports, the table so many: a page of any number of batches opens at once.
+PICTURED = 250
+LISTED = 500
+# With more reports than this, signs are small and intervals have no ends.
+DENSE = 80
+FEW = 4
+# Room for the titles of questions, in rem: in all pictures, so that a batch stands at one place in all.
+GUTTER = 13.0
+NAMED_TICKS = 12
+DATED_TICKS = 6
+ALARMS_NAMED = 10
+LINES_SHOWN = 50
+REPORTS_SQL = """
+SELECT r.batch, r.model_version, r.verdict, r.rows, r.reported_at, r.estimated_auc, r.reference_auc,
+    r.outside_support, r.flagged_share, coalesce(r.reasons, '') AS reasons,
+    coalesce(r.held, r.verdict IN ('drifted', 'untrusted')) AS held, coalesce(r.alarm, false) AS alarm,
+    coalesce(r.trusted, false) AS trusted, c.batch IS NOT NULL AS current,
+    coalesce(d.released, false) AS released
+FROM drift_reports r
+LEFT JOIN (
+    SELECT DISTINCT batch, model_version FROM current_predictions
+    UNION ALL -- where retention has erased the scores, the newest report tells
+    SELECT batch, arg_max(model_version, reported_at) FROM drift_reports
+    WHERE batch NOT IN (SELECT batch FROM predictions) GROUP BY batch
+) c USING (batch, model_version)
+LEFT JOIN (
+    SELECT batch, champion_version AS model_version, arg_max(kind, decided_at) = 'skip' AS released
+    FROM decisions WHERE kind IN ('hold', 'skip') GROUP BY ALL
+) d USING (batch, model_version)
+ORDER BY r.reported_at, r.batch
+"""
+PERFORMANCE_SQL = """
+SELECT batch, model_version, kind, metric, value, lower, upper FROM performance ORDER BY ALL
+"""
+ALERTS_SQL = """
+SELECT batch, model_version, column_name, method FROM drift_metrics WHERE alert ORDER BY ALL
+"""
+# A promotion names the new champion as its challenger, a rollback the old one as the champion again.
+PROMOTIONS_SQL = """
+SELECT decided_at, kind, reason,
+    CASE kind WHEN 'promote' THEN challenger_version ELSE champion_version END AS version
+FROM decisions WHERE kind IN ('promote', 'rollback') ORDER BY decided_at
+"""
+
+
+class Overview(NamedTuple):
+    """What the page is made of.
+
+    Attributes:
+        reports: one row for each batch and version, oldest first: ``batch``, ``model_version``, ``verdict``,
+            ``held``, ``alarm``, ``rows``, ``reported_at``, ``estimated_auc``, ``reference_auc``,
+            ``outside_support``, ``flagged_share``, ``trusted``, ``reasons``, ``current``: whether the
+            scores of this version are the ones that count, and ``released``: whether the list of a held
+            batch was made after all, with this version. ``list_erased``, which may be missing: when and by
+            which rule the list was erased, empty when it was not.
+        performance: as the table of that name.
+        alerts: ``batch``, ``model_version``, ``column_name`` and ``method`` of each figure that alerts;
+            columns of the study, or those that ``core/monitoring/measurements.py`` names.
+        promotions: ``decided_at``, ``kind``, ``version`` and ``reason`` of each change of the champion.
+    """
+
+    reports: pd.DataFrame
+    performance: pd.DataFrame
+    alerts: pd.DataFrame
+    promotions: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Line:
+    """One batch under one version, as the table of all batches tells it."""
+
+    batch: str
+    address: str
+    version: int
+    verdict: str
+    list_made: str
+    alarm: bool
+    current: bool
+    rows: str
+    flagged: str
+    estimated: tuple[str, str]
+    trusted: bool
+    realised: tuple[str, str]
+    reported_at: datetime
+    reason: str
+
+
+def load_overview(con: duckdb.DuckDBPyConnection, study: Study) -> Overview:
+    """Read all that the page tells from the warehouse.
+
+    Alerts of questions that the study asks no longer are left out.
+    """
+    reports, performance, alerts, promotions = (
+        con.execute(sql).df() for sql in (REPORTS_SQL, PERFORMANCE_SQL, ALERTS_SQL, PROMOTIONS_SQL)
+    )
+    lists = Erasures(con, "contact_lists")
+    erased = [lists.of(row.batch, row.reported_at.to_pydatetime()) for row in _records(reports)]
+    reports["list_erased"] = [one.in_words() if one else "" for one in erased]
+    asked = alerts["column_name"].isin(column_titles(study))
+    return Overview(reports, performance, alerts[asked].reset_index(drop=True), promotions)
+
+
+def report_address(batch: str, version: int) -> str:
+    """Return where the report of a batch is, seen from the folder of all reports."""
+    return f"./batches/{quote(batch, safe='')}/version_{version}.html"
+
+
+def render_overview(
+    study: Study,
+    reports: pd.DataFrame,
+    performance: pd.DataFrame,
+    alerts: pd.DataFrame,
+    promotions: pd.DataFrame,
+    made_at: datetime,
+) -> str:
+    """Return the page as HTML that opens offline: it links to the reports beside it, and to nothing else.
+
+    Args:
+        study: titles.
+        reports: as :class:`Overview` says, like the three that follow.
+        performance: estimated and realised.
+        alerts: of figures.
+        promotions: of champions.
+        made_at: with a time zone.
+    """
+    if "list_erased" not in reports:
+        reports = reports.assign(list_erased="")
+    reports = reports.assign(reported_at=pd.to_datetime(reports["reported_at"], utc=True))
+    reports = reports.sort_values(["reported_at", "batch"], kind="stable").reset_index(drop=True)
+    promotions = promotions.assign(decided_at=pd.to_datetime(promotions["decided_at"], utc=True))
+    promotions = promotions.sort_values("decided_at").reset_index(drop=True)
+    performance = performance[performance["metric"].eq("auc") & performance["value"].notna()]
+    latest = _latest(reports)
+    pictured = reports.iloc[-PICTURED:].reset_index(drop=True)
+    lines = _lines(reports.iloc[-LISTED:], performance)
+    return template("overview.html").render(
+        study=study,
+        state=_state(latest, promotions),
+        open_alarms=_lines(latest[latest["alarm"].astype(bool)].iloc[-ALARMS_NAMED:], performance),
+        alarms=int(latest["alarm"].astype(bool).sum()),
+        reports=len(reports),
+        pictured=len(pictured),
+        lines=lines,
+        lines_shown=LINES_SHOWN,
+        timeline=_timeline(pictured, promotions) if len(reports) else None,
+        performance=_performance(pictured, performance, promotions),
+        alarm_key=ALARM_KEY if pictured["alarm"].any() else (),
+        performance_key=PERFORMANCE_KEY,
+        columns_key=COLUMNS_KEY,
+        outcomes=bool(performance["kind"].eq("realised").any()),
+        flagged=_flagged(pictured, promotions) if pictured["flagged_share"].notna().any() else None,
+        columns=_columns(study, pictured, alerts, promotions),
+        made_at=made_at.astimezone(UTC),
+    )
+
+
+def _latest(reports: pd.DataFrame) -> pd.DataFrame:
+    """Return one report for each batch, the one that counts; the newest where the scores have no report."""
+    ordered = reports.sort_values(["current", "reported_at"], kind="stable")
+    return ordered.drop_duplicates("batch", keep="last").sort_values("reported_at", kind="stable")
+
+
+def _state(latest: pd.DataFrame, promotions: pd.DataFrame) -> list[str]:
+    """Say in sentences how things stand now."""
+    sentences = []
+    if len(promotions):
+        champion = promotions.iloc[-1]
+        again = " again, after a rollback" if champion["kind"] == "rollback" else ""
+        since = _time(champion["decided_at"])
+        sentences.append(f"Model version {int(champion['version'])} serves{again}, since {since}.")
+    else:
+        sentences.append("No model serves yet.")
+    if latest.empty:
+        return sentences
+    counts = latest["verdict"].value_counts()
+    told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts)
+    count = "One batch has been judged" if len(latest) == 1 else f"{len(latest):,} batches have been judged"
+    sentences.append(f"{count}: {told}.")
+    newest = latest.iloc[-1]
+    sentences.append(f"The newest, {newest['batch']}, is {newest['verdict']}: {_fate(newest)}.")
+    return sentences
+
+
+def _fate(report: Any) -> str:
+    """Say what became of the contact list, as one report leaves it."""
+    if not report["held"]:
+        return "its contact list was made at once"
+    if report["released"]:
+        return "its contact list was held back, and then made with this version all the same"
+    if not report["current"]:
+        return "its contact list was held back, until it was scored again"
+    return "its contact list is held back"
+
+
+def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
+    """Return the rows of the table, newest first."""
+    figures = {(row.kind, row.batch, row.model_version): _figure(row) for row in _records(performance)}
+    return [
+        Line(
+            batch=row.batch,
+            address=report_address(row.batch, int(row.model_version)),
+            version=int(row.model_version),
+            verdict=row.verdict,
+            list_made=_list_in_short(row),
+            alarm=bool(row.alarm),
+            current=bool(row.current),
+            rows=f"{int(row.rows):,}",
+            flagged="" if pd.isna(row.flagged_share) else f"{row.flagged_share:.1%}",
+            estimated=figures.get(("estimated", row.batch, row.model_version), ("", "")),
+            trusted=bool(row.trusted),
+            realised=figures.get(("realised", row.batch, row.model_version), ("", "")),
+            reported_at=row.reported_at,
+            reason=str(row.reasons or "").split("\n")[0],
+        )
+        for row in _records(reports.iloc[::-1])
+    ]
+
+
+def _list_in_short(row: Any) -> str:
+    words = []
+    if row.held:
+        words.append("list held back, then made" if row.released else "list held back")
+    if row.list_erased:
+        words.append(f"list {row.list_erased}")
+    return "; ".join(words)
+
+
+def _figure(row: Any) -> tuple[str, str]:
+    """Return a figure and its interval; the interval is empty where there is none."""
+    reach = "" if pd.isna(row.lower) or pd.isna(row.upper) else f"{row.lower:.3f} to {row.upper:.3f}"
+    return f"{row.value:.3f}", reach
+
+
+def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
+    """Draw each verdict in a lane of its own, in the order of the reports."""
+    line, lanes = _TimeLine.of(reports, promotions), list(reversed(VERDICTS))
+    height = {verdict: 100 * (lane + 0.5) / len(lanes) for lane, verdict in enumerate(lanes)}
+    marks = []
+    for place, row in enumerate(_records(reports)):
+        x, y = line.place(place), height[row.verdict]
+        fate = _list_in_short(row)
+        words = _words(row, f"{row.verdict}, {fate}" if fate else row.verdict)
+        if row.alarm:
+            marks.append(Mark("ring", x, y, "alarm"))
+        marks.append(Mark(VERDICTS[row.verdict], x, y, _pale(row, row.verdict), words))
+    return line.chart(
+        "Verdict of each batch, oldest first; the same stands in the table “Every batch”.",
+        9.5,
+        tuple(Tick(height[verdict], verdict) for verdict in lanes),
+        marks=tuple(marks),
+    )
+
+
+def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: pd.DataFrame) -> Chart | None:
+    """Draw AUC as estimated and as realised, with 95 % intervals; None without any."""
+    places = reports.reset_index(names="place")[["place", "batch", "model_version", "trusted", "reported_at"]]
+    found = performance.merge(places, on=["batch", "model_version"]).sort_values("place", kind="stable")
+    if found.empty:
+        return None
+    known = reports.loc[reports["reference_auc"].notna(), "reference_auc"]
+    ends = found["lower"].fillna(found["value"]), found["upper"].fillna(found["value"]), known
+    scale = Scale.of(pd.concat(ends).astype(float))
+    line = _TimeLine.of(reports, promotions)
+    marks, segments = [], _steps(line, reports["reference_auc"], scale)
+    for row in _records(found):
+        estimated = row.kind == "estimated"
+        name = "realised" if not estimated else "estimated" if row.trusted else "estimated, not to be trusted"
+        sign, look = ("circle", "here") if estimated else ("square", "truth")
+        x = line.place(row.place + (-0.12 if estimated else 0.12))
+        if pd.notna(row.lower) and pd.notna(row.upper):
+            low, high = (100 - scale.place(end) for end in (row.lower, row.upper))
+            segments.append(Segment(x, low, x, high, look))
+        words = _words(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
+        hollow = " hollow" if estimated and not row.trusted else ""
+        marks.append(Mark(sign, x, 100 - scale.place(row.value), look + hollow, words))
+    return line.chart(
+        "Estimated and realised AUC of each batch with 95 % intervals, oldest first; the same stands in the "
+        "table “Every batch”.",
+        16.0,
+        _value_ticks(scale, ".3g"),
+        marks=tuple(marks),
+        segments=tuple(segments),
+    )
+
+
+def _steps(line: _TimeLine, values: pd.Series, scale: Scale) -> list[Segment]:
+    """Return values as level lines, one for each run of reports with the same; none where there is none."""
+    steps = []
+    for _, run in values.groupby(values.ne(values.shift()).cumsum()):
+        if pd.notna(run.iloc[0]):
+            y = 100 - scale.place(run.iloc[0])
+            steps.append(
+                Segment(line.place(run.index[0] - 0.5), y, line.place(run.index[-1] + 0.5), y, "there dashed")
+            )
+    return steps
+
+
+def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
+    """Draw the share of people to contact as a bar for each report."""
+    line = _TimeLine.of(reports, promotions)
+    scale = Scale.of([0.0, *reports["flagged_share"].dropna().astype(float)])
+    boxes = []
+    for place, row in enumerate(_records(reports)):
+        if pd.notna(row.flagged_share):
+            high, left = scale.place(row.flagged_share), line.place(place - 0.35)
+            words = _words(row, f"{row.flagged_share:.1%} to contact")
+            boxes.append(
+                Box(left, 100 - high, line.place(place + 0.35) - left, high, _pale(row, "share"), words)
+            )
+    return line.chart(
+        "Share of the people to contact in each batch, oldest first; the same stands in the table “Every "
+        "batch”.",
+        10.0,
+        _value_ticks(scale, ".0%"),
+        boxes=tuple(boxes),
+    )
+
+
+def _columns(
+    study: Study, reports: pd.DataFrame, alerts: pd.DataFrame, promotions: pd.DataFrame
+) -> Chart | None:
+    """Draw which question raised an alert in which batch; None when none did."""
+    places = reports.reset_index(names="place")[["place", "batch", "model_version"]]
+    found = alerts.merge(places, on=["batch", "model_version"])
+    if found.empty:
+        return None
+    found["title"] = found["column_name"].map(column_titles(study))
+    found["words"] = found["method"].map(METHODS)
+    cells = found.groupby(["title", "place"])["words"].agg(["size", "; ".join]).reset_index()
+    often = cells.groupby("title")["place"].nunique().sort_values(ascending=False, kind="stable")
+    titles, line, step = often.index.tolist(), _TimeLine.of(reports, promotions), 100 / len(often)
+    boxes = []
+    for title, place, figures, words in cells.itertuples(index=False, name=None):
+        left, top = line.place(place - 0.46), step * (titles.index(title) + 0.06)
+        said = _words(reports.iloc[place], f"{title}: {words}")
+        boxes.append(
+            Box(
+                left,
+                top,
+                line.place(place + 0.46) - left,
+                0.88 * step,
+                "once" if figures == 1 else "often",
+                said,
+            )
+        )
+    most = ", ".join(f"{title} ({count})" for title, count in often.head(FEW).items())
+    return line.chart(
+        f"Which question alerted in which batch. In most reports: {most}. The report of a batch names all.",
+        1.35 * len(titles),
+        tuple(Tick(step * (place + 0.5), title) for place, title in enumerate(titles)),
+        boxes=tuple(boxes),
+        ruled="none",
+    )
+
+
+def _value_ticks(scale: Scale, form: str) -> tuple[Tick, ...]:
+    return tuple(Tick(100 - scale.place(step), format(step, form)) for step in scale.steps)
+
+
+@dataclass(frozen=True)
+class _TimeLine:
+    """The horizontal axis that all pictures share, with the changes of the champion on it."""
+
+    count: int
+    columns: tuple[Tick, ...]
+    notes: tuple[Tick, ...]
+    slanted: bool
+
+    @classmethod
+    def of(cls, reports: pd.DataFrame, promotions: pd.DataFrame) -> _TimeLine:
+        count = len(reports)
+        bare = cls(count, (), (), FEW < count <= NAMED_TICKS)
+        if count <= NAMED_TICKS:
+            labels = [
+                (place, f"{short(row.batch, 14)} v{row.model_version}", False)
+                for place, row in enumerate(_records(reports))
+            ]
+        else:
+            at = [round(tick * (count - 1) / (DATED_TICKS - 1)) for tick in range(DATED_TICKS)]
+            labels = [
+                (place, f"{reports['reported_at'].iloc[place]:%Y-%m-%d}", bool(tick % 2))
+                for tick, place in enumerate(at)
+            ]
+        changes: dict[int, list[str]] = {}
+        for row in _records(promotions):
+            before = int((reports["reported_at"] < row.decided_at).sum())
+            name = f"{'↩ ' if row.kind == 'rollback' else ''}v{int(row.version)}"
+            changes.setdefault(before, []).append(name)
+        return cls(
+            count,
+            tuple(Tick(bare.place(place), words, minor) for place, words, minor in labels),
+            tuple(
+                Tick(bare.place(before - 0.5), ", ".join(n if len(n) < 4 else [n[0], "…", n[-1]]))
+                for before, n in changes.items()
+            ),
+            bare.slanted,
+        )
+
+    def place(self, report: float) -> float:
+        """Return where a report stands, in percent."""
+        return 100 * (report + 0.7) / (max(self.count, FEW) + 0.4)
+
+    def chart(
+        self,
+        says: str,
+        height: float,
+        rows: tuple[Tick, ...],
+        *,
+        segments: tuple[Segment, ...] = (),
+        **drawn: Any,
+    ) -> Chart:
+        """Return a chart upon this time line."""
+        changes = tuple(Segment(note.at, 0, note.at, 100, "champion") for note in self.notes)
+        return Chart(
+            says,
+            height,
+            rows,
+            self.columns,
+            self.notes,
+            segments=(*changes, *segments),
+            gutter=GUTTER,
+            slanted=self.slanted,
+            dense=self.count > DENSE,
+            **drawn,
+        )
+
+
+def _pale(row: Any, look: str) -> str:
+    return look if row.current else f"{look} pale"
+
+
+def _records(rows: pd.DataFrame) -> Iterator[Any]:
+    return rows.itertuples(index=False)
+
+
+def _words(row: Any, said: str) -> str:
+    """Return what to say about a report: which it is, and some words."""
+    return f"{row.batch}, version {row.model_version}, {_time(row.reported_at)}: {said}"
+
+
+def _time(when: Any) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"

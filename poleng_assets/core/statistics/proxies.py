@@ -1,0 +1,118 @@
+"""Which questions stand for a protected one: who knows the answer to the one knows much of the other.
+
+Sources:
+    H. Cramer, Mathematical Methods of Statistics, 1946, ch. 21; W. Bergsma, Journal of the Korean Statistical
+    Society 42, 2013 (without its bias in small tables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from poleng_assets.study.schema import Study
+
+# An answer gives a protected one away when this share of those who gave it share the other, and in all it is
+# not the rule: that nearly everybody is a citizen is told by no answer.
+GIVES_AWAY = 0.8
+IS_THE_RULE = 0.75
+FEWEST = 20
+
+
+def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
+    """Return the questions that stand for a protected one, with the words for why.
+
+    Args:
+        rows: the features as codes; those that a model learns from.
+        study: protected questions, and from which association on a question stands for one.
+
+    Returns:
+        By name of the feature; protected ones are not among them.
+    """
+    columns = {name: _codes(rows, name) for name in study.feature_names}
+    found: dict[str, list[str]] = {}
+    for protected in study.protected:
+        for feature in study.features:
+            if feature.name in study.protected:
+                continue
+            table = _counts(columns[feature.name], columns[protected])
+            strength, given_away = cramers_v(table), _given_away(table)
+            title = study.feature(protected).title
+            if given_away:
+                share, answers = given_away
+                found.setdefault(feature.name, []).append(
+                    f"{title} (an answer of {answers} people gives it away for {share:.0%} of them)"
+                )
+            elif strength > study.policies.contact.max_association:
+                found.setdefault(feature.name, []).append(f"{title} (association {strength:.2f})")
+    return {name: ", ".join(words) for name, words in found.items()}
+
+
+def shown_proxies(study: Study, measured: Mapping[str, str] | None) -> list[str]:
+    """Return in words which questions a study shows that are protected or stand for what is protected.
+
+    Args:
+        study: says what is shown as a reason.
+        measured: as :func:`proxies` returns it; None when nobody measured it.
+    """
+    shown = study.policies.contact.shown_reasons or ()
+    words = []
+    for name in shown:
+        if name in study.policies.contact.withheld_reasons:
+            continue
+        title = study.feature(name).title
+        if name in study.protected:
+            words.append(f"{title} is protected, and may be told as a reason")
+        elif measured and name in measured:
+            words.append(f"{title} may be told as a reason, and stands for {measured[name]}")
+    words += [
+        f"{study.feature(name).title} is protected, and is a column of contact lists"
+        for name in study.contact_list
+        if name in study.protected
+    ]
+    return words
+
+
+def cramers_v(table: np.ndarray) -> float:
+    """Return how strongly two properties go together: 0 not at all, 1 each tells the other.
+
+    Args:
+        table: people with each pair of values, shape (values of one, values of the other).
+    """
+    table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
+    people, (rows, columns) = float(table.sum()), table.shape
+    if people < 2 or min(rows, columns) < 2:
+        return 0.0
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / people
+    squared = float(((table - expected) ** 2 / expected).sum()) / people
+    squared = max(0.0, squared - (rows - 1) * (columns - 1) / (people - 1))
+    smaller = min(kinds - (kinds - 1) ** 2 / (people - 1) for kinds in (rows, columns)) - 1
+    return min(1.0, sqrt(squared / smaller)) if smaller > 0 else 0.0
+
+
+def _given_away(table: np.ndarray) -> tuple[float, int] | None:
+    """Return share and number of people of the answer that tells most; None when none tells enough."""
+    people = table.sum(axis=1)
+    rare = table.sum(axis=0) < IS_THE_RULE * table.sum()
+    enough = people >= FEWEST
+    if not rare.any() or not enough.any():
+        return None
+    shares = table[enough][:, rare] / people[enough, None]
+    answer, value = np.unravel_index(int(shares.argmax()), shares.shape)
+    share = float(shares[answer, value])
+    return (share, int(people[enough][answer])) if share >= GIVES_AWAY else None
+
+
+def _codes(rows: pa.Table, name: str) -> np.ndarray:
+    return pc.fill_null(rows[name].cast(pa.string()), "").to_numpy()
+
+
+def _counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    first, one_at = np.unique(one, return_inverse=True)
+    second, other_at = np.unique(other, return_inverse=True)
+    flat = np.bincount(one_at * len(second) + other_at, minlength=len(first) * len(second))
+    return flat.reshape(len(first), len(second)).astype(np.float64)

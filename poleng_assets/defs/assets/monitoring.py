@@ -1,0 +1,208 @@
+"""Monitoring: what a scored batch looks like beside the reference, and all batches on one page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from poleng_assets.defs.assets.scoring import predictions
+from poleng_assets.defs.partitions import batch_partitions
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.models.registry import Registry
+from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import Study
+from poleng_assets.text.markdown import escaped
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import now
+
+if TYPE_CHECKING:
+    from poleng_assets.core.monitoring.batch_report import Observation, Witness
+
+NOT_HELD = "batch_is_not_held"
+NOTHING_SHIFTED = "answers_have_not_shifted"
+PERFORMANCE_HOLDS = "expected_performance_holds"
+ESTIMATE_TRUSTED = "estimate_can_be_trusted"
+CHECKS = {
+    NOT_HELD: "The overseer found nothing to act upon.",
+    NOTHING_SHIFTED: "People of a kind answer as those of the reference do.",
+    PERFORMANCE_HOLDS: "Neither the estimated nor the realised performance fell by more than is tolerated.",
+    ESTIMATE_TRUSTED: "The estimated performance can be believed.",
+}
+
+
+@dg.asset(
+    deps=[predictions],
+    partitions_def=batch_partitions,
+    group_name="scoring",
+    kinds={"python", "duckdb"},
+    owners=["team:ml"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="drift_report", description=words) for name, words in CHECKS.items()
+    ],
+)
+def drift_report(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+    landing: dg.ResourceParam[Landing],
+) -> dg.MaterializeResult:
+    """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
+    from poleng_assets.core.monitoring.batch_report import keep, observe, scoring_version
+    from poleng_assets.warehouse.contact_lists import list_stands
+    from poleng_assets.warehouse.erasures import Erasures
+
+    batch, study = context.partition_key, warehouse.study
+    with warehouse.connect() as con:
+        # The champion may have changed since: a report belongs to the version of the scores.
+        version = scoring_version(con, batch)
+        if version is None:
+            erased = Erasures(con, "predictions").of(batch)
+            why = f"the scores were {erased.in_words()}" if erased else "materialise its predictions first"
+            raise dg.Failure(f"{batch} is not scored: {why}.", allow_retries=False)
+        seen = observe(con, study, batch, witness(registry, version))
+        path = write_report(landing.home, study, seen)
+        keep(con, study, seen, context.run.run_id)
+        stands = list_stands(con, batch)
+    for reason in seen.judgement.words:
+        context.log.info(f"{batch}: {reason}")
+    return dg.MaterializeResult(
+        metadata=_metadata(study, seen, path) | {"list_stands": stands}, check_results=_checks(seen)
+    )
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("drift_report", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("contact_list", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("realised_performance", partition_mapping=dg.AllPartitionMapping()),
+        "champion",
+    ],
+    group_name="performance",
+    kinds={"python"},
+    owners=["team:ml"],
+    pool=WAREHOUSE_POOL,
+)
+def overview(
+    warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
+) -> dg.MaterializeResult:
+    """All batches on one page: verdicts, performance, champions and alarms over time."""
+    from poleng_assets.core.reports.overview import load_overview, render_overview
+
+    with warehouse.connect() as con:
+        story = load_overview(con, warehouse.study)
+    page = render_overview(warehouse.study, *story, made_at=now())
+    path = write_whole(landing.home.overview, page)
+    reports = story[0]
+    current = reports[reports["current"]]
+    return dg.MaterializeResult(
+        metadata={
+            "page": dg.MetadataValue.path(str(path)),
+            "batches": int(reports["batch"].nunique()),
+            "alarms": int(reports["alarm"].sum()),
+            **{
+                f"batches_{verdict}": int((current["verdict"] == verdict).sum())
+                for verdict in ("clear", "drifted", "untrusted", "insufficient")
+            },
+        }
+    )
+
+
+def witness(registry: Registry, number: int) -> "Witness":
+    """Return what a version's verdicts rest on; raises ``LookupError`` when it is not registered."""
+    from poleng_assets.core.monitoring.batch_report import Witness
+
+    version = registry.version(number)
+    return Witness(number, registry.model(version), registry.reference(version), registry.importance(version))
+
+
+def write_report(home: Home, study: Study, seen: "Observation") -> Path:
+    """Write the page of an observation to its place; return it."""
+    return write_whole(home.report(seen.batch, seen.version), seen.page(study))
+
+
+def _checks(seen: "Observation") -> list[dg.AssetCheckResult]:
+    """Return what the checks found: warnings, because the overseer acts by itself on what matters."""
+    figures, judgement = seen.figures, seen.judgement
+    losses = [reason.words for reason in judgement.reasons if reason.cause.endswith("_loss")]
+    shifts = [reason.words for reason in judgement.reasons if reason.cause.startswith("shift:")]
+    small = judgement.verdict == "insufficient"
+    found = {
+        NOT_HELD: [reason.words for reason in judgement.reasons if reason.acts],
+        NOTHING_SHIFTED: shifts,
+        PERFORMANCE_HOLDS: losses,
+        ESTIMATE_TRUSTED: [] if figures.trust.trusted or small else [figures.trust.why_not],
+    }
+    return [
+        dg.AssetCheckResult(
+            passed=not words,
+            check_name=name,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "verdict": judgement.verdict,
+                "found": words[0] if words else "nothing",
+                **_plotted(seen, name),
+            },
+        )
+        for name, words in found.items()
+    ]
+
+
+def _plotted(seen: "Observation", check: str) -> dict[str, float]:
+    """Return the figures that the UI plots of a check from batch to batch; of a small batch few are known."""
+    figures, judgement = seen.figures, seen.judgement
+    auc = figures.estimate("auc")
+    known: dict[str, dict[str, float | None]] = {
+        NOT_HELD: {
+            "reasons_to_act": sum(reason.acts for reason in judgement.reasons),
+            "share_outside_support": figures.outside_support,
+        },
+        NOTHING_SHIFTED: {"drifted_columns": len(judgement.drifted_columns)},
+        PERFORMANCE_HOLDS: {"estimated_auc_loss": figures.loss.value if figures.loss else None},
+        ESTIMATE_TRUSTED: {"estimated_auc_within": (auc.upper - auc.lower) / 2 if auc else None},
+    }
+    return {name: round(value, 4) for name, value in known[check].items() if value is not None}
+
+
+def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
+    from poleng_assets.core.reports.distance_picture import distance_picture
+    from poleng_assets.core.statistics.selection_rates import passed_over
+
+    figures, judgement = seen.figures, seen.judgement
+    lines = [f"- {'**acted upon:** ' if one.acts else ''}{escaped(one.words)}" for one in judgement.reasons]
+    metadata: dict[str, Any] = {
+        "verdict": judgement.verdict,
+        "held": judgement.held,
+        "alarm": judgement.alarm,
+        "model_version": seen.version,
+        "reasons": dg.MetadataValue.md("\n".join(lines)),
+        "report": dg.MetadataValue.path(str(path)),
+        "dagster/row_count": figures.rows,
+        "rows_measured": figures.rows_measured,
+        "share_outside_support": round(figures.outside_support, 4),
+        "share_flagged": round(figures.flagged_share, 4),
+        "drifted_columns": len(judgement.drifted_columns),
+        "estimate_trusted": figures.trust.trusted,
+        "passed_over": "; ".join(
+            one.in_words() for one in passed_over(seen.contacts, study.policies.promotion)
+        )
+        or "nobody",
+    }
+    for one in figures.estimates:
+        metadata[f"estimated_{one.metric}"] = round(one.value, 4)
+    auc = figures.estimate("auc")
+    if auc is not None and auc.reference is not None:
+        metadata |= {
+            "estimated_auc_lower": round(auc.lower, 4),
+            "estimated_auc_upper": round(auc.upper, 4),
+            "reference_auc": round(auc.reference, 4),
+        }
+    if figures.loss:
+        metadata["estimated_auc_loss"] = round(figures.loss.value, 4)
+    for one in seen.realised.estimates if seen.realised else ():
+        metadata[f"realised_{one.metric}"] = round(one.value, 4)
+    if figures.estimates:
+        metadata["distances"] = dg.MetadataValue.md(distance_picture(study, figures))
+    return metadata

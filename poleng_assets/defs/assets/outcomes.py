@@ -1,0 +1,182 @@
+"""Outcomes: labels that arrive later, and what they say about the scores that were given."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import duckdb
+
+from poleng_assets.defs.assets.arrivals import ArrivalConfig, people_known_check, rows_check, take_in
+from poleng_assets.defs.assets.monitoring import write_report
+from poleng_assets.defs.partitions import outcomes_partitions
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.models.registry import Registry
+from poleng_assets.text.markdown import frame_as_table
+from poleng_assets.warehouse.connection import Warehouse
+
+if TYPE_CHECKING:
+    from poleng_assets.core.monitoring.realised_performance import Realised
+
+PERFORMANCE_HOLDS = "performance_holds"
+
+
+@dg.asset(
+    partitions_def=outcomes_partitions,
+    group_name="arrivals",
+    kinds={"duckdb"},
+    owners=["team:survey"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[rows_check("outcomes"), people_known_check()],
+)
+def outcomes(
+    context: dg.AssetExecutionContext,
+    config: ArrivalConfig,
+    landing: dg.ResourceParam[Landing],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> Iterator[dg.MaterializeResult]:
+    """What respondents of earlier batches turned out to be, joined to them by id."""
+    yield from take_in(context, "outcomes", config, landing, warehouse)
+
+
+@dg.asset(
+    partitions_def=outcomes_partitions,
+    deps=[
+        outcomes,
+        dg.AssetDep("predictions", partition_mapping=dg.AllPartitionMapping()),
+    ],
+    group_name="performance",
+    kinds={"duckdb", "scikitlearn"},
+    owners=["team:ml"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            PERFORMANCE_HOLDS,
+            asset="realised_performance",
+            description="No version surely does worse on these people than on its reference.",
+        )
+    ],
+)
+def realised_performance(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+    landing: dg.ResourceParam[Landing],
+) -> dg.MaterializeResult:
+    """How good the scores were, now that the labels are known; the reports say so from now on."""
+    from poleng_assets.core.monitoring.batch_report import recall, was_kept
+    from poleng_assets.core.monitoring.realised_performance import (
+        contradictory_respondents,
+        realised,
+        record_realised_performance,
+        touched,
+        unknown_respondents,
+    )
+
+    study, source = warehouse.study, context.partition_key
+    versions = {one.version: one for one in registry.versions()}
+    measured: dict[tuple[str, int], Realised] = {}
+    with warehouse.connect() as con:
+        for batch, version in touched(con, study, source):
+            known = versions.get(version)
+            if known is None:
+                context.log.warning(f"version {version} is not registered: {batch} has no reference")
+            reference = registry.reference(known) if known else None
+            found = realised(con, study, batch, version, reference)
+            if found is None:
+                continue
+            record_realised_performance(con, batch, version, found)
+            measured[(batch, version)] = found
+            if reference is not None and was_kept(con, batch, version):
+                seen = recall(con, study, batch, version, reference, found)
+                write_report(landing.home, study, seen)
+        strangers = unknown_respondents(con, study, source)
+        contradicted = contradictory_respondents(con, study, source)
+        estimated = _estimated_auc(con)
+        current = dict(
+            con.execute("SELECT DISTINCT batch, model_version FROM current_predictions").fetchall()
+        )
+    for (batch, version), found in measured.items():
+        if found.missing_because:
+            context.log.info(f"{batch}, version {version}: {found.missing_because}")
+    lost = {key: _in_words(found) for key, found in measured.items() if found.surely_lost}
+    return dg.MaterializeResult(
+        metadata={
+            "batches": len({batch for batch, _ in measured}),
+            "performance": dg.MetadataValue.md(_table(measured, estimated)),
+            "unknown_respondents": strangers,
+            "contradictory": contradicted,
+            "losses": dg.MetadataValue.json(_by_version(list(lost))),
+            **_plotted(
+                {batch: one for (batch, version), one in measured.items() if current[batch] == version}
+            ),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not lost,
+                check_name=PERFORMANCE_HOLDS,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={
+                    "batches_lost": len(lost),
+                    "batches_measured": len(measured),
+                    **{f"{batch}, version {version}": words for (batch, version), words in lost.items()},
+                },
+            )
+        ],
+    )
+
+
+def _estimated_auc(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], float]:
+    """Return what the overseer had expected without labels."""
+    rows = con.execute(
+        "SELECT batch, model_version, value FROM performance WHERE kind = 'estimated' AND metric = 'auc'"
+    ).fetchall()
+    return {(batch, version): value for batch, version, value in rows if value is not None}
+
+
+def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
+    """Return the batches on which a version surely lost, by the version: JSON keys are text."""
+    return {
+        str(version): [batch for batch, other in lost if other == version]
+        for version in sorted({version for _, version in lost})
+    }
+
+
+def _in_words(found: "Realised") -> str:
+    return "; ".join(loss.in_words(what, tolerated) for what, loss, tolerated in found.surely_lost)
+
+
+def _plotted(current: "dict[str, Realised]") -> dict[str, Any]:
+    """Return numbers that the UI plots over files: of each batch, under the version that counts."""
+    return {
+        f"{batch}_{metric}": round(estimate.value, 4)
+        for batch, found in current.items()
+        for metric in ("auc", "recall", "log_loss")
+        if (estimate := found.estimate(metric))
+    } | {f"{batch}_coverage": round(found.coverage, 4) for batch, found in current.items()}
+
+
+def _table(measured: "dict[tuple[str, int], Realised]", estimated: dict[tuple[str, int], float]) -> str:
+    """Put what was estimated beside what was realised, as markdown."""
+    import pandas as pd
+
+    rows = [
+        {
+            "batch": batch,
+            "version": version,
+            "outcomes known": f"{found.respondents} of {found.scored} ({found.coverage:.0%})",
+            "estimated AUC": f"{estimated[(batch, version)]:.4f}" if (batch, version) in estimated else "",
+            "realised AUC": _cell(found, "auc"),
+            "log-loss": _cell(found, "log_loss"),
+            "recall": _cell(found, "recall"),
+            "precision": _cell(found, "precision"),
+            "lost": _in_words(found) or found.missing_because or "no",
+        }
+        for (batch, version), found in measured.items()
+    ]
+    return frame_as_table(pd.DataFrame(rows))
+
+
+def _cell(found: "Realised", metric: str) -> str:
+    one = found.estimate(metric)
+    return f"{one.value:.3f} ({one.lower:.3f} to {one.upper:.3f})" if one else ""

@@ -1,0 +1,323 @@
+"""Training: which data a challenger learns from, and the challenger itself."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+import duckdb
+from pydantic import Field
+
+from poleng_assets.core.data.versions import newest
+from poleng_assets.core.ingestion.withdrawal import studies as all_studies
+from poleng_assets.core.modeling.training_set import (
+    TrainingSet,
+    latest_training_set,
+    training_data_hash,
+)
+from poleng_assets.defs.assets.field_studies import field_studies
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.defs.run_history import earlier_attempts, live_run_ids
+from poleng_assets.defs.withdrawal import untold_withdrawals
+from poleng_assets.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from poleng_assets.storage.files import write_whole
+from poleng_assets.study.schema import Study
+from poleng_assets.text.markdown import frame_as_table
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.decisions import was_decided_by
+from poleng_assets.warehouse.schema import now, record_decision, replace, stamp, transaction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from poleng_assets.core.modeling.tuning import Trial, Tuned
+
+JUDGED_BY_OTHERS = "models_are_judged_by_others"
+
+
+class RetrainConfig(dg.Config):
+    """Why a challenger is wanted."""
+
+    reason: str = Field(
+        default="asked for by hand", description="Why to retrain; it goes into the ledger of decisions."
+    )
+
+
+@dg.asset(
+    deps=[field_studies],
+    group_name="model",
+    kinds={"duckdb"},
+    owners=["team:ml"],
+    pool=WAREHOUSE_POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            JUDGED_BY_OTHERS,
+            asset="training_data",
+            description="No id and no set of answers stands both among the rows that are learned from and "
+            "among those that models are judged by.",
+        )
+    ],
+)
+def training_data(
+    context: dg.AssetExecutionContext,
+    config: RetrainConfig,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+) -> dg.MaterializeResult:
+    """All field studies, assimilated and pending, as one named set to learn from."""
+    import pandas as pd
+
+    from poleng_assets.core.ingestion.holdout import on_both_sides
+
+    with warehouse.connect() as con:
+        registry.see_that_it_is_whole(con)
+        champion = registry.alias(CHAMPION)
+        taken_in = all_studies(con)
+        for untold in untold_withdrawals(taken_in, context.instance):
+            context.log_event(untold)
+        studies = {one.name: one.data_hash for one in taken_in if one.withdrawn_at is None}
+        if not studies:
+            gone = ", ".join(one.name for one in taken_in)
+            raise dg.Failure(
+                f"There is no field study to learn from{f' (withdrawn: {gone})' if gone else ''}: drop one "
+                "into landing/field_studies.",
+                allow_retries=False,
+            )
+        # A corrected field study replaces the one that it corrects.
+        studies = {name: studies[name] for name in newest(studies)}
+        digest = training_data_hash(studies)
+        pending = sorted(set(studies) - set(champion.field_studies if champion else []))
+        with transaction(con):
+            named_at = stamp(con, "training_sets", "created_at")
+            named = pd.DataFrame(sorted(studies.items()), columns=["field_study", "content_hash"])
+            # In its place: the same studies are the same set, and the one named last is learned from.
+            replace(con, "training_sets", {"training_data_hash": digest}, named.assign(created_at=named_at))
+            # A run that died after this runs again: that is the same retraining.
+            if not was_decided_by(con, "retrain", earlier_attempts(context.instance, context.run)):
+                record_decision(
+                    con,
+                    "retrain",
+                    config.reason,
+                    evidence={"field_studies": sorted(studies), "pending": pending},
+                    champion_version=champion.version if champion else None,
+                    training_data_hash=digest,
+                    dagster_run_id=context.run.run_id,
+                )
+        counts = con.execute(
+            f"""SELECT field_study, count(*) FILTER (part = 'train') AS training_rows,
+            count(*) FILTER (part = 'holdout') AS holdout_rows,
+            count(*) FILTER (part = 'set_aside') AS set_aside_rows,
+            avg("{warehouse.study.target.name}") AS target_rate
+            FROM field_study_rows WHERE list_contains(?::VARCHAR[], field_study)
+            GROUP BY ALL ORDER BY ALL""",  # noqa: S608
+            [list(studies)],
+        ).df()
+        ids, answers = on_both_sides(con, warehouse.study)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest),
+        metadata={
+            "dagster/row_count": int(counts["training_rows"].sum()),
+            "holdout_rows": int(counts["holdout_rows"].sum()),
+            "reason": config.reason,
+            "pending": ", ".join(pending) or "none",
+            "field_studies": dg.MetadataValue.md(frame_as_table(counts.round(4))),
+            "training_data_hash": digest,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not ids and not answers,
+                check_name=JUDGED_BY_OTHERS,
+                metadata={"ids_on_both_sides": ids, "answers_on_both_sides": answers},
+            )
+        ],
+    )
+
+
+class TuningConfig(dg.Config):
+    """How long to search for a better model."""
+
+    mode: Literal["", "quick", "full"] = Field(
+        default="",
+        description="quick: compare the usual candidates (a minute); full: search for better parameters "
+        "(it says how long, and goes on where it was when interrupted). Empty: what the study says.",
+    )
+    again: bool = Field(
+        default=False,
+        description="Train even if there is a version of the very same data, study and mode: it would be "
+        "the same model, bit for bit.",
+    )
+
+
+@dg.asset(
+    deps=[training_data],
+    group_name="model",
+    kinds={"xgboost", "scikitlearn", "mlflow"},
+    owners=["team:ml"],
+)
+def challenger(
+    context: dg.AssetExecutionContext,
+    config: TuningConfig,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+    mlflow: dg.ResourceParam[Any],
+) -> dg.MaterializeResult:
+    """The best model that tuning finds on the training data, registered with its reference."""
+    from poleng_assets.core.modeling.explanations import shown_questions
+    from poleng_assets.core.modeling.model import train
+    from poleng_assets.core.modeling.tuning import search_name, tune
+    from poleng_assets.core.promotion.holdout_evaluation import appraise
+    from poleng_assets.core.reports.holdout_plots import as_markdown
+    from poleng_assets.core.reports.model_card import render_model_card
+    from poleng_assets.core.statistics.proxies import proxies, shown_proxies
+
+    study, policy = warehouse.study, warehouse.study.policies.training
+    mode = config.mode or policy.mode
+    registry.end_abandoned_runs(lambda: live_run_ids(context.instance))
+    with registry.training_run(mlflow):
+        # The warehouse is let go before the long part: batches are scored meanwhile.
+        with warehouse.connect() as con:
+            chosen = latest_training_set(con)
+            training = _rows(con, study, chosen, "train")
+            holdout = _rows(con, study, chosen, "holdout")
+        search = search_name(chosen.hash, study)
+        made = None if config.again else registry.made_by(search, mode)
+        fault = registry.fault(made) if made else ""
+        if fault:
+            context.log.warning(f"A model of these very data is trained again: {fault}")
+        if made is not None and not fault:
+            registry.finish_run(made)
+            registry.set_alias(CHALLENGER, made.version)
+            registry.forget_searches(but=search)
+            context.log.info(f"Version {made.version} was trained on the same data, by the same study")
+            return dg.MaterializeResult(metadata=_taken_over(made) | registry.pages(made))
+        context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
+        tuned = tune(
+            training,
+            study,
+            policy.budget(mode),
+            registry.home.tuning / search,
+            _trial_logger(context, registry, mlflow),
+        )
+        model = dataclasses.replace(train(training, study, tuned.recipe), proxies=proxies(training, study))
+        appraisal = appraise(model, study, training, holdout)
+        for words in shown_proxies(study, model.proxies):
+            context.log.warning(f"Contact lists give something protected away: {words}")
+        logged = registry.log_model(
+            mlflow,
+            model,
+            appraisal.reference,
+            appraisal.importance,
+            registry.home.tuning / search / "model",
+            parameters=_parameters(study, tuned, training, holdout, mode),
+            metrics=appraisal.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
+            tags={
+                "field_studies": ",".join(chosen.studies),
+                "field_study_hashes": json.dumps(chosen.studies),
+                "training_data_hash": chosen.hash,
+                "recipe": json.dumps(tuned.recipe.to_dict()),
+                "dagster_run_id": context.run.run_id,
+            },
+        )
+        number = registry.next_version()
+        card = appraisal.card(study, chosen, tuned, number, now(), context.run.run_id, logged.run_id)
+        path = write_whole(registry.home.model_card(number), render_model_card(card))
+        registry.log_page(mlflow, path, "model_card")
+        # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
+        version = registry.register(logged, search, mode)
+        if version.version != number:
+            # The newest version was deleted by hand: its number is not given again.
+            path.unlink()
+            card = dataclasses.replace(card, version=version.version)
+            path = write_whole(registry.home.model_card(version.version), render_model_card(card))
+        registry.set_alias(CHALLENGER, version.version)
+    # A full search may go on where a quick one, or an interrupted one, has stopped.
+    registry.forget_searches(but="" if mode == "full" else search)
+    return dg.MaterializeResult(
+        metadata={
+            "version": version.version,
+            **{name: round(appraisal.figures[name], 4) for name in SHOWN if name in appraisal.figures},
+            "cv_log_loss": round(tuned.log_loss, 4),
+            "comparison": dg.MetadataValue.md(_comparison(tuned)),
+            "metrics": dg.MetadataValue.md(appraisal.metric_table()),
+            "protected_groups": dg.MetadataValue.md(frame_as_table(appraisal.groups.round(3))),
+            "populations": dg.MetadataValue.md(frame_as_table(appraisal.populations.round(3))),
+            "plots": dg.MetadataValue.md(
+                "\n".join(as_markdown(title, png) for title, png in card.plots.items())
+            ),
+            "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture(study))),
+            "model_card": dg.MetadataValue.path(str(path)),
+            **registry.pages(version),
+            "shown_reasons": ", ".join(shown_questions(study, model.proxies)) or "none",
+            "given_away": "; ".join(shown_proxies(study, model.proxies)) or "nothing",
+            "training_rows": training.num_rows,
+            "holdout_rows": holdout.num_rows,
+            "field_studies": ", ".join(chosen.studies),
+            "mlflow_run_id": version.run_id,
+            "training_data_hash": chosen.hash,
+        }
+    )
+
+
+SHOWN = ("auc", "log_loss", "brier", "calibration_error", "recall", "flagged_share")
+
+
+def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> "pa.Table":
+    """Return id, field study, features and target of one part of the training set, in the same order."""
+    columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
+    return con.sql(
+        f"""SELECT field_study, {columns} FROM field_study_rows
+        WHERE part = ? AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608
+        params=[part, list(chosen.studies)],
+    ).to_arrow_table()
+
+
+def _trial_logger(
+    context: dg.AssetExecutionContext, registry: Registry, mlflow: Any
+) -> "Callable[[Trial, str], None]":
+    """Tell of each trial in the run's log, and keep it as a nested MLflow run."""
+
+    def log(trial: "Trial", words: str) -> None:
+        context.log.info(words)
+        registry.log_trial(
+            mlflow,
+            f"trial {trial.number}: {trial.ingredient.kind}",
+            parameters={"candidate": trial.ingredient.kind, **trial.ingredient.parameters},
+            metrics={"cv_log_loss": trial.log_loss, "seconds": trial.seconds},
+            tags={"dagster_run_id": context.run.run_id, "pruned": str(trial.pruned).lower()},
+        )
+
+    return log
+
+
+def _taken_over(made: ModelVersion) -> dict[str, Any]:
+    return {
+        "version": made.version,
+        "taken_over": "trained before on the very same data: it would be the same model, bit for bit",
+        "field_studies": ", ".join(made.field_studies),
+        "mlflow_run_id": made.run_id,
+        "training_data_hash": made.training_data_hash,
+    }
+
+
+def _parameters(
+    study: Study, tuned: "Tuned", training: "pa.Table", holdout: "pa.Table", mode: str
+) -> dict[str, Any]:
+    return {
+        "mode": mode,
+        **study.policies.training.model_dump(
+            include={"seed", "folds", "masked", "masked_share", "holdout_share", "varies_by"}
+        ),
+        "recipe": " + ".join(one.in_words() for one in tuned.recipe.ingredients),
+        "calibration": tuned.recipe.calibration.in_words(),
+        "contact_rule": tuned.recipe.rule.in_words(),
+        "trials": len(tuned.trials),
+        "training_rows": training.num_rows,
+        "holdout_rows": holdout.num_rows,
+    }
+
+
+def _comparison(tuned: "Tuned") -> str:
+    table: pd.DataFrame = tuned.table().round({"log_loss": 4, "seconds": 1})
+    return frame_as_table(table)

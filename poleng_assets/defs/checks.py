@@ -1,0 +1,98 @@
+"""Checks that stand beside their asset because they must not run when it is not made.
+
+Checks of what an asset has just done are part of the asset itself, and are found there.
+"""
+
+import csv
+
+import dagster as dg
+
+from poleng_assets.defs.jobs import ARCHIVE_CHECK
+from poleng_assets.defs.partitions import batch_partitions
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.storage.home import KINDS, Kind
+from poleng_assets.warehouse.connection import Warehouse
+
+
+@dg.asset_check(
+    asset="contact_list",
+    partitions_def=batch_partitions,
+    pool=WAREHOUSE_POOL,
+    description="The newest file holds every person whom the scores that it was made by flag, nobody else.",
+)
+def every_contact_stands_in_the_list(
+    context: dg.AssetCheckExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    landing: dg.ResourceParam[Landing],
+) -> dg.AssetCheckResult:
+    """Compare the file, as a contact centre opens it, with the warehouse."""
+    missing, too_many = list_differences(warehouse, landing, context.partition_key)
+    return dg.AssetCheckResult(
+        passed=not missing and not too_many,
+        metadata={"missing": len(missing), "too_many": len(too_many)},
+    )
+
+
+def _archive_check(kind: Kind) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=kind,
+        name=ARCHIVE_CHECK,
+        pool=WAREHOUSE_POOL,
+        description="Each archived file has the hash that it had when it was taken in, or since a person was "
+        "erased from it; none is gone before its time.",
+    )
+    def check(
+        warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
+    ) -> dg.AssetCheckResult:
+        from poleng_assets.core.ingestion.archive_check import compare_archive
+        from poleng_assets.warehouse.schema import now
+
+        keep_days = warehouse.study.policies.retention.archive
+        with warehouse.connect() as con:
+            found = compare_archive(con, kind, landing.home.archive(kind), now(), keep_days)
+        return dg.AssetCheckResult(
+            passed=found.sound,
+            metadata={
+                "compared": found.compared,
+                "differ": ", ".join(found.differ) or "none",
+                "gone": ", ".join(found.gone) or "none",
+                "cannot_be_compared": ", ".join(found.unknown) or "none",
+            },
+        )
+
+    return check
+
+
+archive_checks = [_archive_check(kind) for kind in KINDS]
+
+
+def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tuple[set[str], set[str]]:
+    """Return the ids that are flagged and not in the newest file, and those in the file and not flagged.
+
+    Flagged by the version that the list was made by: the batch may have been scored by another one since.
+    """
+    from poleng_assets.core.contacts.contact_list import harmless
+    from poleng_assets.warehouse.contact_lists import newest_list
+
+    study = warehouse.study
+    with warehouse.connect() as con:
+        issued = newest_list(con, batch)
+        if issued is None:
+            return set(), set()
+        flagged = con.execute(
+            f"""SELECT "{study.id}" FROM predictions
+            WHERE batch = $batch AND model_version = $version AND contact
+            UNION SELECT "{study.id}" FROM contact_lists
+            WHERE batch = $batch AND list_number = $number""",  # noqa: S608
+            {"batch": batch, "version": issued.model_version, "number": issued.number},
+        ).fetchall()
+    if issued.contacts and not flagged:
+        return set(), set()  # their rows were kept long enough, and erased
+    wanted = {harmless(one) for (one,) in flagged}
+    path = landing.home.contact_lists / f"{issued.stem}.csv"
+    if not path.exists():
+        return wanted, set()
+    with path.open(newline="", encoding="utf-8") as file:
+        listed = {row[study.id] for row in csv.DictReader(file)}
+    return wanted - listed, listed - wanted

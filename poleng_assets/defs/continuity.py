@@ -1,0 +1,108 @@
+"""Reading from Dagster's history what the warehouse was given, and stopping where it lacks something.
+
+Every run looks at the newest events before it first uses the warehouse, and so do the commands that drive a
+home and `poleng dev`. What follows is a person's to decide: a backup, or `poleng recover`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import dagster as dg
+import duckdb
+
+from poleng_assets.defs.partitions import PARTITIONS
+from poleng_assets.storage.home import Home
+from poleng_assets.warehouse.connection import Warehouse, WarehouseUnusable
+from poleng_assets.warehouse.continuity import ASSETS, NEEDED, Told, in_words, missing
+
+# Commits are lost from the end: the newest events tell. Of these, some may be of rows that are gone for good.
+LOOKED_AT_BY_A_RUN = 5
+LOOKED_AT_AT_START = 200
+_PARTITIONS = {
+    **{kind: partitions.name or "" for kind, partitions in PARTITIONS.items()},
+    **dict.fromkeys(("predictions", "drift_report", "contact_list"), PARTITIONS["batches"].name or ""),
+}
+
+
+class WarehouseBehind(WarehouseUnusable):
+    """The warehouse lacks what Dagster's history says that it was given; nothing was changed."""
+
+
+def told_by_history(instance: dg.DagsterInstance, newest: int) -> list[Told]:
+    """Return what the newest events of each asset say that the warehouse was given; without wiped partitions.
+
+    Args:
+        instance: of the home.
+        newest: how many events of each asset.
+    """
+    found = []
+    for asset in ASSETS:
+        records = instance.fetch_materializations(dg.AssetKey(asset), limit=newest).records
+        for record in records:
+            event = record.asset_materialization
+            metadata = {name: one.value for name, one in (event.metadata if event else {}).items()}
+            partition = record.partition_key or ""
+            # A list that was held back tells of nothing, and events of earlier releases may tell less.
+            if NEEDED[asset] not in metadata and "score_again" not in metadata:
+                continue
+            if partition and not instance.has_dynamic_partition(_PARTITIONS[asset], partition):
+                continue
+            at = datetime.fromtimestamp(record.timestamp, UTC)
+            found.append(Told(asset, partition, metadata, at, record.storage_id))
+    return found
+
+
+def guard(instance: dg.DagsterInstance, home: Home) -> Callable[[duckdb.DuckDBPyConnection], None]:
+    """Return what looks, at the first use of a warehouse, whether it has what the history tells of.
+
+    The history is read now: an event follows its commit, so what it tells of stands in the warehouse
+    whenever that is opened later.
+    """
+    newest = told_by_history(instance, LOOKED_AT_BY_A_RUN)
+    _refuse_if_gone(newest, home)
+    looked = False
+
+    def look(con: duckdb.DuckDBPyConnection) -> None:
+        nonlocal looked
+        if not looked:
+            refuse_if_behind(con, newest, home)
+        looked = True
+
+    return look
+
+
+def refuse_at_start(instance: dg.DagsterInstance, warehouse: Warehouse, home: Home) -> None:
+    """Look, before a home is driven, whether its warehouse has what the history tells of.
+
+    Raises:
+        WarehouseBehind: it lacks something; the message names it and says what to do.
+        WarehouseBusy, WarehouseUnusable: it cannot be opened.
+    """
+    told = told_by_history(instance, LOOKED_AT_AT_START)
+    _refuse_if_gone(told, home)
+    if told:
+        with warehouse.connect() as con:
+            refuse_if_behind(con, told, home)
+
+
+def refuse_if_behind(con: duckdb.DuckDBPyConnection, told: list[Told], home: Home) -> None:
+    """Raise :class:`WarehouseBehind` when rows are missing that events tell of."""
+    if lost := missing(con, told):
+        raise WarehouseBehind(_words(home, in_words(lost)))
+
+
+def _refuse_if_gone(told: list[Told], home: Home) -> None:
+    """Raise before an empty file is made in the place of a warehouse that the history tells of."""
+    if told and not home.warehouse.exists():
+        raise WarehouseBehind(_words(home, in_words(sorted(told, key=lambda one: one.number))))
+
+
+def _words(home: Home, lost: str) -> str:
+    return (
+        f"the warehouse {home.warehouse} lacks what Dagster's history says that it was given: {lost}. A "
+        "damaged log (the file beside it, ending in .wal) does that, or an older copy in its place. Nothing "
+        "was changed. Restore the newest backup (`poleng restore`), or have what is missing made again from "
+        f"{home.root / 'archive'} by `poleng recover`"
+    )

@@ -1,0 +1,124 @@
+"""Release: the job that puts mended rows back, and the one that measures with them.
+
+It puts the rows of a sheet into the warehouse (``core/ingestion/quarantine.py``), and tells the graph by an
+event of the asset that they belong to. The overseer has a batch scored again, and outcomes measured again, by
+that event; a field study is other data to learn from since.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from poleng_assets.defs.jobs import RETRAIN_JOB
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.defs.run_history import busy_partitions, runs_in_progress
+from poleng_assets.storage.home import Kind
+from poleng_assets.warehouse.connection import Warehouse
+
+if TYPE_CHECKING:
+    from poleng_assets.core.ingestion.quarantine import Released
+
+RELEASE_JOB = "release_rows"
+MEASURE_JOB = "measure_outcomes"
+
+
+class ReleaseConfig(dg.Config):
+    """Which rows to put back."""
+
+    source: str = Field(description="Whose rows they are, such as batches/march.")
+    file: str = Field(
+        description="Path of the mended sheet: what poleng quarantine list --source SOURCE --out FILE.csv "
+        "wrote, with other answers. Rows that it does not hold stay in quarantine."
+    )
+    reason: str = Field(default="asked for by hand", description="Why; it goes into the ledger of decisions.")
+
+
+@dg.op(pool=WAREHOUSE_POOL, description="Puts mended rows back into the file that they came with.")
+def put_rows_back(
+    context: dg.OpExecutionContext, config: ReleaseConfig, warehouse: dg.ResourceParam[Warehouse]
+) -> None:
+    """Put the rows back, and tell the graph, unless it was told of these data before."""
+    from poleng_assets.core.ingestion.contract import FileRefused
+    from poleng_assets.core.ingestion.quarantine import parse_source, release
+
+    try:
+        kind, name = parse_source(config.source)
+        _refuse_while_busy(context, kind, name)
+        with warehouse.connect() as con:
+            released = release(
+                con,
+                warehouse.study,
+                kind,
+                name,
+                Path(config.file),
+                reason=config.reason,
+                dagster_run_id=context.run_id,
+            )
+    except (LookupError, FileRefused) as refusal:
+        raise dg.Failure(f"Nothing was put back: {refusal}.", allow_retries=False) from refusal
+    context.log.info(released.in_words())
+    # Not only when rows were put back now: a run may have died between the warehouse and the event.
+    if _told(context.instance, kind, name) != released.data_hash:
+        context.log_event(_event(released))
+
+
+def _refuse_while_busy(context: dg.OpExecutionContext, kind: Kind, name: str) -> None:
+    """Refuse while a run works with these rows; as long as this step has the pool, none can begin to.
+
+    A batch whose scores were made before, and whose list after, would be done without the new rows. A
+    model would be trained on data that have another hash by then.
+    """
+    from poleng_assets.core.ingestion.contract import FileRefused
+
+    others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
+    if name in busy_partitions(others):
+        raise FileRefused(f"a run works on {name} at this moment; try it again when it is done")
+    if kind == "field_studies" and any(run.job_name == RETRAIN_JOB for run in others):
+        raise FileRefused("a model is being trained at this moment; try it again when that is done")
+
+
+def _told(instance: dg.DagsterInstance, kind: Kind, name: str) -> str | None:
+    """Return the hash of the data that the newest event of a file speaks of."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(kind), asset_partitions=[name]), limit=1
+    )
+    event = found.records[0].asset_materialization if found.records else None
+    if event is None:
+        return None
+    # Events of earlier releases of this project, and of files that were taken in, know no other data.
+    told = event.metadata.get("data_hash") or event.metadata.get("content_hash")
+    return str(told.value) if told else None
+
+
+def _event(released: "Released") -> dg.AssetMaterialization:
+    metadata: dict[str, Any] = {
+        "dagster/row_count": released.rows_kept,
+        "rows_read": released.rows_read,
+        "rows_quarantined": released.rows_quarantined,
+        "content_hash": released.content_hash,
+        "data_hash": released.data_hash,
+        "released": True,
+        "rows_released": released.released,
+        "in_words": released.in_words(),
+    }
+    return dg.AssetMaterialization(
+        released.kind,
+        partition=released.name,
+        metadata=metadata,
+        tags={"dagster/data_version": released.data_hash},
+    )
+
+
+@dg.job(name=RELEASE_JOB, description="Put mended rows of quarantine back into the file they came with.")
+def release_rows() -> None:
+    """Put mended rows back."""
+    put_rows_back()
+
+
+measure_outcomes = dg.define_asset_job(
+    MEASURE_JOB,
+    selection=["realised_performance", "overview"],
+    description="Measure how good the scores were, with outcomes that were put back since.",
+)

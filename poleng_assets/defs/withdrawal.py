@@ -1,0 +1,112 @@
+"""Withdrawal: the job by which a field study is learned from no more, or counts again.
+
+It marks the study in the warehouse, writes the ledger, and tells the graph by an event of the asset
+``field_studies``. The overseer trains without the study when the champion learned from it.
+"""
+
+import dagster as dg
+from pydantic import Field
+
+from poleng_assets.core.ingestion.withdrawal import (
+    StudyFile,
+    WithdrawalRefused,
+    set_withdrawn,
+    studies,
+)
+from poleng_assets.defs.jobs import RETRAIN_JOB
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.defs.run_history import runs_in_progress
+from poleng_assets.models.registry import CHAMPION, Registry
+from poleng_assets.warehouse.connection import Warehouse
+
+WITHDRAW_JOB = "withdraw_field_study"
+
+
+class WithdrawConfig(dg.Config):
+    """Which field study is withdrawn, and why."""
+
+    study: str = Field(
+        description="Its id. The name that it was dropped under means all its versions, name@2 only that one."
+    )
+    reason: str = Field(default="asked for by hand", description="Why; it goes into the ledger of decisions.")
+    undo: bool = Field(default=False, description="Let a withdrawn study count again.")
+
+
+@dg.op(pool=WAREHOUSE_POOL, description="Marks a field study as withdrawn, and tells the graph.")
+def mark_as_withdrawn(
+    context: dg.OpExecutionContext,
+    config: WithdrawConfig,
+    warehouse: dg.ResourceParam[Warehouse],
+    registry: dg.ResourceParam[Registry],
+) -> None:
+    """Withdraw a field study, or take that back."""
+    others = [run.job_name for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
+    if RETRAIN_JOB in others:
+        raise dg.Failure(
+            "Nothing was withdrawn: a model is being trained at this moment; try it again when that is done.",
+            allow_retries=False,
+        )
+    champion = registry.alias(CHAMPION)
+    try:
+        with warehouse.connect() as con:
+            marked = set_withdrawn(
+                con,
+                config.study,
+                reason=config.reason,
+                undo=config.undo,
+                learned={one.version: one.field_studies for one in registry.versions()},
+                serving=champion.version if champion else None,
+                dagster_run_id=context.run_id,
+            )
+            left = [one.name for one in studies(con) if one.withdrawn_at is None]
+    except WithdrawalRefused as refusal:
+        raise dg.Failure(f"Nothing was withdrawn: {refusal}.", allow_retries=False) from refusal
+    for event in untold_withdrawals(marked, context.instance):
+        context.log_event(event)
+    context.log.info(
+        f"{', '.join(one.name for one in marked)} {'counts again' if config.undo else 'is withdrawn'}; "
+        f"left to learn from: {', '.join(left) or 'nothing'}"
+    )
+
+
+def untold_withdrawals(known: list[StudyFile], instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
+    """Return the events of studies that the graph takes for counting, or for withdrawn, and that are not.
+
+    A process may be killed between the warehouse and the event: the next run that looks tells of it.
+    """
+    return [_event(one) for one in known if _told(instance, one) != (one.withdrawn_at is not None)]
+
+
+def _told(instance: dg.DagsterInstance, study: StudyFile) -> bool:
+    """Return whether the newest event that speaks of it says that a study is withdrawn."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey("field_studies"), asset_partitions=[study.name]),
+        limit=100,
+    )
+    for record in found.records:
+        event = record.asset_materialization
+        if event is not None and "withdrawn" in event.metadata:
+            return bool(event.metadata["withdrawn"].value)
+    return False
+
+
+def _event(study: StudyFile) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        "field_studies",
+        partition=study.name,
+        metadata={
+            "dagster/row_count": study.rows,
+            "content_hash": study.content_hash,
+            "data_hash": study.data_hash,
+            "withdrawn": study.withdrawn_at is not None,
+        },
+        tags={"dagster/data_version": study.data_hash},
+    )
+
+
+@dg.job(
+    name=WITHDRAW_JOB, description="Learn from a field study no more, or let a withdrawn one count again."
+)
+def withdraw_field_study() -> None:
+    """Withdraw a field study."""
+    mark_as_withdrawn()

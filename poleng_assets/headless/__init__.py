@@ -1,0 +1,1 @@
+"""Running the graph without a daemon."""

@@ -1,0 +1,1 @@
+"""The model registry: MLflow, without Dagster."""

@@ -1,0 +1,1 @@
+"""Messages about events: what they say, where they wait, how they are delivered."""

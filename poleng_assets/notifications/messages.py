@@ -1,0 +1,382 @@
+"""What people are told about events: each as a title and a few sentences, without a single person in it.
+
+What belongs here is words only. Who reads the events, who keeps the messages and who delivers them stands
+in ``notifications/sensor.py``, ``outbox.py`` and ``addresses.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from poleng_assets.text.markdown import unescaped
+
+TOP_REASONS = 3
+LISTED = 10
+SUMMARISED = 25
+TEXT_LENGTH = 1500
+DIGEST = "digest"
+
+# Quoted text and examples of broken rows may be answers, long numbers and mixtures may be ids.
+_QUOTED = re.compile(r"(?<!\w)(?:'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`)(?!\w)")
+_EXAMPLES = re.compile(r"(?<=% are tolerated): .*")
+_ANSWER = re.compile(r"\S+(?= is (?:not among the codes|no survey code))")
+_ID = re.compile(r"(?<![\w.])(?:\w*\d{4,}\w*|(?=\w*\d)(?=\w*[^\W\d])\w{6,})(?!\w)")
+_REFUSED = re.compile(
+    r"(?P<file>.+?) was refused\.\n\nWhy: (?P<why>.*?)(?:\n\nWhat to do: (?P<do>.*))?\s*", re.S
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One thing that is told.
+
+    Attributes:
+        key: what happened, the same however often it is read; a message of that key is kept once.
+        cause: what happened, the same when it happens again: the same batch, the same failing job.
+        kind: ``drift``, ``training``, ``champion``, ``loss``, ``request``, ``refused``, ``failed``,
+            ``skipped``, ``clock`` or ``digest``.
+        title: a line of words.
+        text: some sentences.
+        happened_at: seconds since 1970, UTC.
+    """
+
+    key: str
+    cause: str
+    kind: str
+    title: str
+    text: str
+    happened_at: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """An asset that was made: what the event log says of it.
+
+    Attributes:
+        asset: its name.
+        run_id: of the run that made it.
+        partition: a batch or a file, empty when the asset has no partitions.
+        metadata: as the asset gave it, plain values.
+        happened_at: seconds since 1970, UTC.
+    """
+
+    asset: str
+    run_id: str
+    partition: str
+    metadata: Mapping[str, Any]
+    happened_at: float
+
+    @property
+    def key(self) -> str:
+        """The same event has the same key in a restored event log, where storage ids may differ."""
+        return f"{self.asset}/{self.partition}/{self.run_id}/{self.happened_at:.3f}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed.
+
+    Attributes:
+        run_id: of the run.
+        job: its name.
+        partition: that it worked on, may be empty.
+        words: of the innermost error, with the name of its class.
+        meant: whether the words were written for people (``dagster.Failure``); others may hold values.
+        happened_at: seconds since 1970, UTC.
+    """
+
+    run_id: str
+    job: str
+    partition: str
+    words: str
+    meant: bool
+    happened_at: float
+
+
+@dataclass(frozen=True)
+class Day:
+    """What the digest tells: all that happened since the last one, and what waits.
+
+    Attributes:
+        since, until: seconds since 1970, UTC.
+        champion: version that serves, None when there is none.
+        batches: name, verdict, model version and whether it was held, of each report, oldest first.
+        events: other messages of the time, by their titles.
+        waiting: names of the files in landing, by kind.
+        refused: names of the files refused.
+        quarantined: rows set apart, by file.
+        failed: job and partition of each failed run.
+        backup_at: of the last backup (ISO 8601), empty when it is not known.
+    """
+
+    since: float
+    until: float
+    champion: int | None = None
+    batches: Sequence[tuple[str, str, int, bool]] = ()
+    events: Sequence[str] = ()
+    waiting: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    refused: Sequence[str] = ()
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    failed: Sequence[str] = ()
+    backup_at: str = ""
+
+
+def about(event: Event, home: str) -> Message | None:
+    """Return what is told about an event, None when it is no news.
+
+    Args:
+        event: of any asset.
+        home: the folder in which it happened, named in each message.
+    """
+    words = _WORDS.get(event.asset)
+    told = words(event) if words else None
+    if told is None:
+        return None
+    kind, cause, title, text = told
+    return Message(event.key, cause, kind, title, _signed(text, home, event.happened_at), event.happened_at)
+
+
+def about_failure(failure: Failure, home: str) -> Message:
+    """Return what is told about a failed run; values of unforeseen errors are left out."""
+    of = f" of {failure.partition}" if failure.partition else ""
+    words = failure.words if failure.meant else without_values(failure.words)
+    text = f"{_full_stop(words)}\nThe whole error stands in the UI, run {failure.run_id[:8]}."
+    return Message(
+        f"failed/{failure.run_id}",
+        f"failed/{failure.job}/{failure.partition}",
+        "failed",
+        f"The run {failure.job}{of} failed",
+        _signed(text, home, failure.happened_at),
+        failure.happened_at,
+    )
+
+
+def about_refusal(kind: str, note_name: str, note: str, home: str, happened_at: float) -> Message | None:
+    """Return what is told about a refused file, None when its note is not whole yet.
+
+    Args:
+        kind: of file.
+        note_name: name of the note beside the file, in ``rejected/<kind>``.
+        note: its text.
+        home: the folder in which it happened.
+        happened_at: when the note was written, seconds since 1970.
+    """
+    found = _REFUSED.fullmatch(note)
+    if found is None:
+        return None
+    file, why = found["file"], without_values(found["why"], ids=False)
+    advice = f"\n{found['do'].strip()}" if found["do"] else ""
+    text = f"Why: {_full_stop(why)}{advice}\nThe whole reason: rejected/{kind}/{note_name}"
+    return Message(
+        f"refused/{kind}/{note_name}/{happened_at:.3f}",
+        f"refused/{kind}/{file}/{why}",
+        "refused",
+        f"The file {file} was refused",
+        _signed(text, home, happened_at),
+        happened_at,
+    )
+
+
+def about_earlier(count: int, days: int, before: float, home: str, now: float) -> Message:
+    """Return the one message that stands for all that happened too long ago to be told one by one."""
+    noun = "thing" if count == 1 else "things"
+    text = (
+        f"In the last {days} days, {count} {noun} that would have been told happened before "
+        f"{_time(before)}: look at the UI."
+    )
+    return Message(
+        f"skipped/{before:.0f}/{count}",
+        "skipped",
+        "skipped",
+        f"{count} earlier {noun} not told one by one",
+        _signed(text, home, now),
+        now,
+    )
+
+
+def digest(day: Day, home: str, key: str) -> Message:
+    """Return the digest, also when nothing happened: that it comes says that somebody is watching."""
+    serves = f"Model version {day.champion} serves." if day.champion else "No model serves yet."
+    lines = [serves, *_batch_lines(day.batches)]
+    lines += [f"{title}." for title in day.events[:LISTED]] + _more(len(day.events))
+    for kind, names in day.waiting.items():
+        if names:
+            lines.append(f"Waiting in landing/{kind}: {_names(names)}.")
+    if day.refused:
+        lines.append(f"Refused files: {_names(day.refused)}.")
+    if day.quarantined:
+        rows = sum(day.quarantined.values())
+        lines.append(f"Rows set apart in quarantine: {rows}, from {_names(list(day.quarantined))}.")
+    if day.failed:
+        counted = Counter(day.failed)
+        failed = [f"{name} ({times} times)" if times > 1 else name for name, times in counted.items()]
+        lines.append(f"Failed runs: {len(day.failed)}: {_names(failed)}.")
+    if not (day.batches or day.events or day.refused or day.failed or day.quarantined):
+        lines.append("Nothing else happened.")
+    lines.append(f"Last backup: {day.backup_at}." if day.backup_at else "No backup is known.")
+    return Message(
+        key,
+        key,
+        DIGEST,
+        f"{_time(day.since)} to {_time(day.until)}: {_count(len(day.batches), 'report')}, "
+        f"{len(day.refused)} refused, {len(day.failed)} failed",
+        _signed("\n".join(lines), home, day.until),
+        day.until,
+    )
+
+
+def summary(messages: Sequence[Message]) -> tuple[str, str]:
+    """Return title and text of the one message that stands for many."""
+    titles = Counter(message.title for message in messages)
+    lines = [f"- {title}{f' ({times} times)' if times > 1 else ''}" for title, times in titles.items()]
+    if len(lines) > SUMMARISED:
+        lines = [*lines[:SUMMARISED], f"- and {len(lines) - SUMMARISED} others"]
+    return f"{len(messages)} more", "\n".join([f"{len(messages)} more:", *lines])
+
+
+def without_values(words: str, *, ids: bool = True) -> str:
+    """Return the first line of an error without what may be an answer or an id of a person.
+
+    Libraries quote the value that they could not use. What is quoted is left out, and, if ``ids``,
+    long numbers and words of letters and digits.
+    """
+    line = words.strip().partition("\n")[0]
+    line = _ANSWER.sub("…", _QUOTED.sub("…", _EXAMPLES.sub("", line)))
+    return _ID.sub("…", line) if ids else line
+
+
+_Told = tuple[str, str, str, str]
+
+
+def _of_report(event: Event) -> _Told | None:
+    told = event.metadata
+    if not told.get("alarm"):
+        return None
+    batch, version, verdict = event.partition, told.get("model_version"), told.get("verdict")
+    reasons = [
+        line.removeprefix("- ").removeprefix("**acted upon:** ")
+        for line in unescaped(str(told.get("reasons", ""))).splitlines()
+        if line.startswith("- ")
+    ]
+    top = "\n".join(f"- {_full_stop(reason)}" for reason in reasons[:TOP_REASONS])
+    text = (
+        f"Batch {batch} is {verdict} under model version {version}. Its contact list is held until a better "
+        f"model was looked for.\n{top}\nReport: {told.get('report', 'none')}"
+    )
+    return "drift", f"drift/{batch}/{version}", f"Alarm: batch {batch} is {verdict}", text
+
+
+def _of_training(event: Event) -> _Told:
+    told = event.metadata
+    text = (
+        f"A challenger is trained on all field studies. Why: "
+        f"{_full_stop(str(told.get('reason', 'unknown')))}\nNew field studies: {told.get('pending', 'none')}."
+    )
+    return "training", f"training/{told.get('training_data_hash')}", "Retraining started", text
+
+
+def _of_champion(event: Event) -> _Told:
+    told = event.metadata
+    serving, challenger = told.get("serving_version"), told.get("challenger_version")
+    why = _full_stop(str(told.get("reason", "unknown")))
+    if "score_again" in told:
+        again = told["score_again"]
+        batches = f"\nBatches that are scored again: {_names(again)}." if again else ""
+        return "champion", event.key, f"Rolled back: model version {serving} serves again", f"{why}{batches}"
+    if told.get("promoted"):
+        cause, text = f"promoted/{challenger}", f"Version {challenger} passed every gate: {why}"
+        return "champion", cause, f"Promoted: model version {challenger} serves now", text
+    stays = f"Version {serving} goes on serving." if serving else "No version serves yet."
+    cause = f"rejected/{challenger}/{serving}"
+    return "champion", cause, f"Rejected: model version {challenger} is not promoted", f"{stays} Why: {why}"
+
+
+def _of_request(event: Event) -> _Told | None:
+    told = event.metadata
+    if not told.get("interviews"):
+        return None
+    text = (
+        f"There is no field data to learn from. {_full_stop(str(told.get('request', '')))}\n"
+        f"Model version {told.get('model_version')} is in doubt on: {told.get('batches')}. Shifted: "
+        f"{told.get('drifted')}.\nWhom to ask stands in {told.get('list')}"
+    )
+    cause = f"request/{told.get('model_version')}/{told.get('batches')}"
+    return "request", cause, f"Field data are wanted: {told['interviews']} interviews", text
+
+
+def _of_outcomes(event: Event) -> _Told | None:
+    losses = {version: names for version, names in dict(event.metadata.get("losses") or {}).items() if names}
+    if not losses:
+        return None
+    lines = [f"Model version {version}: {_names(names)}." for version, names in losses.items()]
+    text = "\n".join(["It surely does worse than is tolerated on people of these batches:", *lines])
+    return (
+        "loss",
+        f"loss/{json.dumps(losses, sort_keys=True)}",
+        "Outcomes show that the model does worse",
+        text,
+    )
+
+
+_WORDS: dict[str, Callable[[Event], _Told | None]] = {
+    "drift_report": _of_report,
+    "training_data": _of_training,
+    "champion": _of_champion,
+    "field_study_request": _of_request,
+    "realised_performance": _of_outcomes,
+}
+TOLD_ASSETS = tuple(_WORDS)
+
+
+def about_clock(doubt: str, home: str, at: float) -> Message:
+    """Tell that the clock is in doubt, so that nothing goes on; once a day by the clock that there is."""
+    text = _signed(_full_stop(doubt[:1].upper() + doubt[1:]), home, at)
+    day = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+    return Message(f"clock/{day}", "clock", "clock", "The clock is in doubt, and nothing goes on", text, at)
+
+
+def _batch_lines(batches: Sequence[tuple[str, str, int, bool]]) -> list[str]:
+    if not batches:
+        return []
+    counted = Counter(verdict for _, verdict, _, _ in batches)
+    verdicts = ", ".join(f"{number} {verdict}" for verdict, number in counted.most_common())
+    notable = [one for one in batches if one[1] != "clear"]
+    shown = [
+        f"- {name}: {verdict} under version {version}{', held' if held else ''}"
+        for name, verdict, version, held in notable[:LISTED]
+    ]
+    return [f"Reports: {verdicts}.", *shown, *_more(len(notable))]
+
+
+def _more(number: int) -> list[str]:
+    return [f"- and {number - LISTED} more"] if number > LISTED else []
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _full_stop(words: str) -> str:
+    words = words.strip()
+    return words if words.endswith((".", "!", "?")) else f"{words}."
+
+
+def _signed(text: str, home: str, at: float) -> str:
+    if len(text) > TEXT_LENGTH:
+        text = f"{text[:TEXT_LENGTH]} …"
+    return f"{text}\n\n{home}, {_time(at)}"
+
+
+def _time(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,316 @@
+"""Notifications: the sensor that reads what happened, puts it into the outbox, and delivers it.
+
+Delivery is part of the tick and not a run: a run that fails would be news itself, and each one would fill
+the history. A tick delivers for ``TICK_BUDGET`` seconds at most; what is left waits in the outbox.
+
+How far events were read is remembered in the outbox, not in Dagster's cursor: the daemon and the command
+line take turns on one home, and each has cursors of its own. The digest is due from an hour of the day on,
+and is made by the first tick after it: a schedule would not be told of by the command line, and a daemon
+that was off at that hour would miss it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from poleng_assets.defs.clock import clock_in_doubt
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.run_history import PARTITION_TAG, words_of
+from poleng_assets.notifications.addresses import VARIABLE, read_addresses
+from poleng_assets.notifications.messages import (
+    TOLD_ASSETS,
+    Day,
+    Event,
+    Failure,
+    Message,
+    about,
+    about_clock,
+    about_earlier,
+    about_failure,
+    about_refusal,
+    digest,
+)
+from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
+from poleng_assets.storage.home import KINDS, Home
+from poleng_assets.study.schema import load_study
+
+TICK_SECONDS = 10
+TICK_BUDGET = 20.0
+EVENTS_AT_ONCE = 200
+EARLIER_DAYS = 14
+NOTE = ".reason.txt"
+
+
+@dg.sensor(
+    name="notifications",
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Tells the addresses that {VARIABLE} names what happened, and sends a digest each day.",
+)
+def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]) -> dg.SkipReason:
+    """Tell what happened since the last look."""
+    addresses = read_addresses()
+    if not addresses:
+        return dg.SkipReason(f"Nobody is told anything: {VARIABLE} names no address")
+    home, policy = landing.home, load_study().policies.notifications
+    try:
+        with open_outbox(home.outbox, policy) as outbox:
+            if outbox is None:
+                return dg.SkipReason("Another process delivers messages of this home now")
+            outbox.register(addresses)
+            kept = collect(context.instance, landing, outbox, time.time(), context.log.error)
+            said = outbox.deliver(addresses, TICK_BUDGET)
+    except (OSError, OutboxBroken) as error:
+        # A tick that raised would end `poleng settle`, which ticks all sensors itself.
+        context.log.error(f"No messages are sent: {error}")
+        return dg.SkipReason(f"No messages are sent: {error}")
+    for words in said:
+        context.log.warning(words)
+    return dg.SkipReason("; ".join(said) or (f"{kept} new messages" if kept else "Nothing new to tell"))
+
+
+def collect(
+    instance: dg.DagsterInstance,
+    landing: Landing,
+    outbox: Outbox,
+    now: float,
+    complain: Callable[[str], object],
+) -> int:
+    """Put what happened since the last look into the outbox; return the number of new messages.
+
+    The messages are kept before it is written down that their events were read: a process that is killed
+    in between reads them again, and they have the same keys.
+
+    Args:
+        instance: whose event log is read.
+        landing: of the home.
+        outbox: of the home.
+        now: seconds since 1970.
+        complain: is told of events that could not be put into words.
+    """
+    home, state = landing.home, outbox.state
+    newest = instance.event_log_storage.get_maximum_record_id() or 0
+    begins = state.position is None or newest < state.position  # or: another log, from a backup
+    horizon = now - outbox.policy.told_within_hours * HOUR
+    before = _snapshot(outbox)
+    messages: list[Message] = []
+    if begins or newest != state.position:
+        within: dict[str, Any] = {"before_storage_id": newest + 1}
+        # A whole history would take longer than a tick may.
+        within |= (
+            {"after_timestamp": now - EARLIER_DAYS * DAY} if begins else {"after_storage_id": state.position}
+        )
+        found = [
+            one
+            for one in _events_to_tell(instance, within, str(home.root), complain)
+            if not begins or one.happened_at > state.read_until
+        ]
+        messages = [one for one in found if one.happened_at > horizon]
+        if len(found) > len(messages):
+            earlier = len(found) - len(messages)
+            messages.append(about_earlier(earlier, EARLIER_DAYS, horizon, str(home.root), now))
+        state.read_until = max([state.read_until, *(one.happened_at for one in found)])
+        state.position = newest
+    messages += _refusals(home, outbox, horizon)
+    if doubt := clock_in_doubt(instance, home):
+        messages.append(about_clock(doubt, str(home.root), now))
+    # A wrong clock may have dated it years ahead: there would be no digest until then.
+    state.digest_at = None if state.digest_at is None else min(state.digest_at, now)
+    due = _digest_due(outbox.policy.digest_hour, now)
+    if state.digest_at is None:
+        state.digest_at = now
+    elif state.digest_at < due:
+        day = _day(instance, landing, state.digest_at, now)
+        messages.append(digest(day, str(home.root), f"digest/{due:.0f}"))
+        state.digest_at = now
+    kept = outbox.keep(messages, now)
+    if _snapshot(outbox) != before:
+        outbox.save()
+    return kept
+
+
+def _snapshot(outbox: Outbox) -> tuple[object, ...]:
+    state = outbox.state
+    return (state.position, state.read_until, dict(state.rejected), state.digest_at, set(state.ledgers))
+
+
+def _events_to_tell(
+    instance: dg.DagsterInstance,
+    within: Mapping[str, Any],
+    home: str,
+    complain: Callable[[str], object],
+) -> Iterator[Message]:
+    """Yield what is told about some events; one that breaks the words is left out."""
+    for asset in TOLD_ASSETS:
+        for event in _materializations(instance, asset, within):
+            try:
+                message = about(event, home)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                complain(f"Nothing is told of {event.key}: its metadata cannot be read: {error!r}")
+                continue
+            if message:
+                yield message
+    for failure in _failures(instance, within):
+        yield about_failure(failure, home)
+
+
+def _materializations(instance: dg.DagsterInstance, asset: str, within: Mapping[str, Any]) -> Iterator[Event]:
+    cursor = None
+    while True:
+        page = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), **within),
+            EVENTS_AT_ONCE,
+            cursor=cursor,
+            ascending=True,
+        )
+        for record in page.records:
+            made = record.asset_materialization
+            if made is not None:
+                metadata = {name: value.value for name, value in made.metadata.items()}
+                yield Event(asset, record.run_id, record.partition_key or "", metadata, record.timestamp)
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def _failures(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> Iterator[Failure]:
+    """Yield the runs that failed, but for those that refused a file: its note in ``rejected`` tells more."""
+    cursor = None
+    while True:
+        page = instance.fetch_run_status_changes(
+            dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, **within),
+            EVENTS_AT_ONCE,
+            cursor=cursor,
+            ascending=True,
+        )
+        for record in page.records:
+            failure = _failure(instance, record)
+            if failure:
+                yield failure
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure | None:
+    """Return what made a run fail: what its first failed step said, or what ended it from outside."""
+    run = instance.get_run_by_id(record.run_id)
+    steps = instance.get_records_for_run(record.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1)
+    words, meant = record.event_log_entry.message or "it failed before its first step", False
+    for step in steps.records:
+        event = step.event_log_entry.dagster_event
+        data = event.step_failure_data if event else None
+        if data is None:
+            continue
+        said = data.user_failure_data
+        if said and {"file", "reason"} <= set(said.metadata):
+            return None
+        if said and said.description:
+            words, meant = said.description, True
+        elif data.error is not None:
+            words = words_of(data.error)
+    job, tags = (run.job_name, run.tags) if run else (record.event_log_entry.job_name or "unknown", {})
+    return Failure(record.run_id, job, tags.get(PARTITION_TAG, ""), words, meant, record.timestamp)
+
+
+def _refusals(home: Home, outbox: Outbox, horizon: float) -> list[Message]:
+    """Return what is told about the notes of refused files since ``horizon``, when a folder has changed."""
+    messages = []
+    for kind in KINDS:
+        folder = home.rejected(kind)
+        changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
+        if changed == outbox.state.rejected.get(kind):
+            continue
+        whole = True
+        for note, at in _notes(folder):
+            if at <= horizon:
+                continue
+            text = note.read_text(encoding="utf-8", errors="replace")
+            message = about_refusal(kind, note.name, text, str(home.root), at)
+            # A note that is being written is looked at again.
+            whole = whole and (message is not None or time.time() - at > HOUR)
+            messages += [message] if message else []
+        if whole:
+            outbox.state.rejected[kind] = changed
+    return messages
+
+
+def _notes(folder: Path) -> list[tuple[Path, float]]:
+    """Return the notes beside refused files, and when each was written, in seconds since 1970."""
+    notes = folder.glob(f"*{NOTE}") if folder.is_dir() else []
+    return [(note, note.stat().st_mtime) for note in notes]
+
+
+def _digest_due(hour: int, now: float) -> float:
+    """Return when the last digest was due, seconds since 1970."""
+    today = datetime.fromtimestamp(now, UTC).replace(hour=hour, minute=0, second=0, microsecond=0)
+    return (today if today.timestamp() <= now else today - timedelta(days=1)).timestamp()
+
+
+def _day(instance: dg.DagsterInstance, landing: Landing, since: float, until: float) -> Day:
+    home = landing.home
+    within = {"after_timestamp": since, "before_timestamp": until}
+    reports = list(_materializations(instance, "drift_report", within))
+    told = [
+        about(event, str(home.root))
+        for asset in TOLD_ASSETS
+        for event in _materializations(instance, asset, within)
+        if asset != "drift_report"
+    ]
+    arrived = [event for kind in KINDS for event in _materializations(instance, kind, within)]
+    champion = instance.get_latest_materialization_event(dg.AssetKey("champion"))
+    made = champion.asset_materialization if champion else None
+    serving = made.metadata["serving_version"].value if made else None
+    return Day(
+        since,
+        until,
+        champion=int(str(serving)) if serving else None,
+        batches=[
+            (
+                event.partition,
+                str(event.metadata.get("verdict", "unknown")),
+                int(event.metadata.get("model_version", 0)),
+                bool(event.metadata.get("held")),
+            )
+            for event in sorted(reports, key=lambda event: event.happened_at)
+        ],
+        events=[one.title for one in sorted(filter(None, told), key=lambda one: one.happened_at)],
+        waiting={kind: [path.name for path in landing.waiting(kind)] for kind in KINDS},
+        refused=[
+            note.name.removesuffix(NOTE)
+            for kind in KINDS
+            for note, at in _notes(home.rejected(kind))
+            if since < at <= until
+        ],
+        quarantined={
+            event.partition: int(event.metadata["rows_quarantined"])
+            for event in arrived
+            if event.metadata.get("rows_quarantined")
+        },
+        failed=[
+            f"{one.job}{f' of {one.partition}' if one.partition else ''}"
+            for one in _failures(instance, within)
+        ],
+        backup_at=_last_backup(home),
+    )
+
+
+def _last_backup(home: Home) -> str:
+    """Return when the last backup was made, as ``poleng backup`` noted it down; empty when it did not."""
+    note = home.root / "last_backup.json"
+    try:
+        return str(json.loads(note.read_text(encoding="utf-8"))["made_at"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        return f"unknown, {note} cannot be read"
+
+
+NOTIFICATIONS = [notifications]

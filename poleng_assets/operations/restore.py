@@ -1,0 +1,234 @@
+"""Restore: an empty home becomes the one that was backed up, here or in another place, or stays empty.
+
+Everything happens in a hidden folder beside the home: unpacking, comparing, and what a home needs to go on
+elsewhere. Then that folder is renamed. Whoever is killed before has changed nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+
+from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.run_history import runs_in_progress
+from poleng_assets.operations.backup import (
+    LAST_BACKUP,
+    ArchiveBroken,
+    Manifest,
+    claimed,
+    contents,
+    count_rows,
+    models_without_files,
+    read_archive,
+    versions,
+)
+from poleng_assets.storage.files import sync_folder, sync_tree, write_whole
+from poleng_assets.storage.home import Home
+
+README = "README.md"
+
+
+class HomeNotEmpty(RuntimeError):
+    """The home holds something, or cannot be replaced; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was restored.
+
+    Attributes:
+        manifest: of the archive.
+        buried: how many runs were under way when it was made.
+        other_versions: in words, each library that has another version here.
+    """
+
+    manifest: Manifest
+    buried: int
+    other_versions: tuple[str, ...]
+
+
+def restore_backup(archive: Path, home: Home) -> Restored:
+    """Make an empty or missing home what an archive holds.
+
+    Every hash is compared before anything is put in place. MLflow's and Dagster's stores get the paths of
+    the new place; runs that were under way then are marked as failed, so that their work is done again.
+
+    Raises:
+        HomeNotEmpty: the home holds files, or is the root of a file system.
+        ArchiveBroken: see :func:`poleng_assets.operations.backup.read_archive`; or what was unpacked does not
+            agree with what the archive says of it.
+        BackupRefused: another restore works on that home.
+        sqlite3.Error, OSError: a file cannot be read or written.
+    """
+    root = home.root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    if root.is_mount():
+        raise HomeNotEmpty(
+            f"{root} is a file system of its own, and cannot be exchanged as a whole: "
+            f"name a folder in it, such as --home {root / 'home'}"
+        )
+    with claimed(root.with_name(f".{root.name}.restore")) as stage:
+        _finish_earlier(root)
+        _need_empty(root)
+        manifest = read_archive(archive, into=stage)
+        _check_warehouse(stage, manifest)
+        _point_mlflow_to(root, stage, manifest)
+        _point_events_to(root, stage, manifest)
+        buried = _leave_no_run_alive(stage)
+        note = {"made_at": manifest.made_at, "file": archive.name}
+        write_whole(stage / LAST_BACKUP, json.dumps(note))
+        _make_private(stage)
+        sync_tree(stage)
+        _exchange(stage, root)
+    return Restored(manifest, buried, tuple(_other_versions(manifest)))
+
+
+def _aside(root: Path) -> Path:
+    return root.with_name(f".{root.name}.empty")
+
+
+def _need_empty(root: Path) -> None:
+    held = contents(root)
+    if held:
+        raise HomeNotEmpty(
+            f"{root} is not empty, it holds {held[0]}{f' and {len(held) - 1} more' if held[1:] else ''}: "
+            "nothing is ever written over. Name another --home, or stop what runs there and say "
+            f"poleng reset --home {root}"
+        )
+
+
+def _finish_earlier(root: Path) -> None:
+    """Bring back, or remove, the empty home that a restore put aside before it was killed."""
+    aside = _aside(root)
+    if not aside.exists():
+        return
+    if not root.exists():
+        aside.rename(root)
+        return
+    _need_empty(aside)
+    if (aside / README).exists() and not (root / README).exists():
+        shutil.copy2(aside / README, root / README)
+    shutil.rmtree(aside)
+
+
+def _exchange(stage: Path, root: Path) -> None:
+    """Put the restored home in the place of the empty one."""
+    aside = _aside(root)
+    if root.exists():
+        if (root / README).exists():
+            shutil.copy2(root / README, stage / README)
+        root.rename(aside)
+        try:
+            _need_empty(aside)  # somebody may have dropped a file meanwhile
+        except HomeNotEmpty:
+            aside.rename(root)
+            _need_empty(root)
+            raise
+    stage.rename(root)
+    sync_folder(root.parent)
+    if aside.exists():
+        shutil.rmtree(aside)
+
+
+def _check_warehouse(stage: Path, manifest: Manifest) -> None:
+    path = Home(stage).warehouse
+    try:
+        with duckdb.connect(path, read_only=True) as con:
+            rows = count_rows(con, con.execute("SELECT current_database()").fetchall()[0][0])
+    except duckdb.Error as error:
+        here, there = versions()["duckdb"], manifest.versions.get("duckdb")
+        raise ArchiveBroken(
+            f"its warehouse was written by DuckDB {there} and cannot be opened by DuckDB {here}: {error}"
+        ) from error
+    if rows != manifest.rows:
+        raise ArchiveBroken(f"its warehouse has other rows than it says: {rows}, not {manifest.rows}")
+
+
+def _point_mlflow_to(root: Path, stage: Path, manifest: Manifest) -> None:
+    """Rewrite the places in MLflow's store, which are absolute: of experiments, runs, models, versions."""
+    store = stage / "mlflow.db"
+    if not store.exists():
+        return
+    old = Path(manifest.home)
+    with closing(sqlite3.connect(store)) as con, con:
+        for table, column in _text_columns(con):
+            for before, after in ((old.as_uri(), root.as_uri()), (str(old), str(root))):
+                con.execute(
+                    f"""UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?)
+                    WHERE "{column}" = ? OR substr("{column}", 1, ?) = ?""",  # noqa: S608
+                    [after, len(before) + 1, before, len(before) + 1, f"{before}/"],
+                )
+    missing = models_without_files(stage, root)
+    if missing:
+        raise ArchiveBroken(f"it lacks the files of {', '.join(missing)}")
+
+
+def _text_columns(con: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    tables = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        for _, column, kind, *_ in con.execute(f'PRAGMA table_info("{table}")').fetchall():
+            if kind.upper().startswith(("VARCHAR", "TEXT")):
+                yield table, column
+
+
+def _point_events_to(root: Path, stage: Path, manifest: Manifest) -> None:
+    """Rewrite the paths that Dagster's events show: of reports, lists and archived files."""
+    before, after = (f'"path": {json.dumps(str(place))[:-1]}/' for place in (manifest.home, root))
+    for path in (Home(stage).dagster / "history").rglob("*.db"):
+        with closing(sqlite3.connect(path)) as con, con:
+            for table, column in (("event_logs", "event"), ("asset_keys", "last_materialization")):
+                if con.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchall():
+                    con.execute(
+                        f"""UPDATE {table} SET "{column}" = replace("{column}", ?, ?)
+                        WHERE instr("{column}", ?) > 0""",  # noqa: S608
+                        [before, after, before],
+                    )
+
+
+def _leave_no_run_alive(stage: Path) -> int:
+    """Mark the runs that were under way as failed, and forget the heartbeat of the daemon; return how many.
+
+    Nobody executes them here: on another machine they would be taken to live for ever, and on this one
+    as long as the original's process does.
+    """
+    home = Home(stage).create()
+    with open_instance(home) as instance:
+        under_way = runs_in_progress(instance)
+        for run in under_way:
+            instance.report_run_failed(
+                run, "This run was under way when the backup was made from which this home was restored."
+            )
+        _free_slots(instance)
+        instance.wipe_daemon_heartbeats()
+    # It names the hidden folder; every start writes it anew.
+    (home.dagster / "dagster.yaml").unlink()
+    return len(under_way)
+
+
+def _free_slots(instance: dg.DagsterInstance) -> None:
+    events = instance.event_log_storage
+    for run_id in events.get_concurrency_run_ids():
+        events.free_concurrency_slots_for_run(run_id)
+
+
+def _make_private(stage: Path) -> None:
+    for folder, _, files in os.walk(stage):
+        Path(folder).chmod(0o700)
+        for file in files:
+            (Path(folder) / file).chmod(0o600)
+
+
+def _other_versions(manifest: Manifest) -> Iterator[str]:
+    here = versions()
+    for name, there in manifest.versions.items():
+        if here.get(name) != there:
+            yield f"{name} {there} there, {here.get(name, 'not installed')} here"

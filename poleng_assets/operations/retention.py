@@ -1,0 +1,251 @@
+"""Retention: the daily job that erases what was kept as long as the study says (``policies.retention``).
+
+Files count from the moment at which they were put into their folder. What is being waited for stays: nothing
+of a batch goes before its contact list was made.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from poleng_assets.defs.clock import WHAT_TO_DO, look_at_clock, newest_run, read_mark
+from poleng_assets.defs.clock import trust_clock as trust
+from poleng_assets.defs.resources.landing import Landing
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
+from poleng_assets.storage.dropped_files import file_id
+from poleng_assets.storage.home import Home
+from poleng_assets.study.schema import RetentionPolicy
+from poleng_assets.warehouse.compaction import free_share, write_anew
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import now, record_decision, transaction
+
+RETENTION_JOB = "apply_retention"
+# Of the file that stands empty: from then on it is worth writing anew even when nothing was erased now.
+MUCH_FREE = 0.25
+
+
+class DryRun(Exception):
+    """Ends a transaction that was only to be looked at."""
+
+
+class ClockInDoubt(RuntimeError):
+    """The clock may be wrong: nothing was erased."""
+
+
+@dataclass
+class Expired:
+    """What was kept long enough: rows by table, files by folder."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was."""
+        return bool(self.rows or self.files)
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """Return the numbers alone, for the ledger."""
+        return {"rows": dict(self.rows), "files": {name: len(paths) for name, paths in self.files.items()}}
+
+    def in_words(self) -> str:
+        """Tell what it is."""
+        told = [f"{rows:,} rows of {table}" for table, rows in self.rows.items()]
+        told += [f"{len(paths):,} files of {name}" for name, paths in self.files.items()]
+        return ", ".join(told) or "nothing"
+
+
+def apply(
+    home: Home,
+    warehouse: Warehouse,
+    moment: datetime,
+    waiting: Collection[str],
+    *,
+    last_success: datetime | None = None,
+    dry_run: bool = False,
+    trust_clock: bool = False,
+    run_number: int = 0,
+    dagster_run_id: str | None = None,
+) -> Expired:
+    """Erase what was kept long enough, from the warehouse and from the folders of a home.
+
+    The rows and the row of the ledger go together; then the files, and whatever a killed process left of
+    them goes the next time. The DuckDB file is written anew, because deleted rows stay in its bytes.
+
+    Args:
+        home: whose files go.
+        warehouse: of the home; nothing happens when it is not there yet.
+        moment: the present one.
+        waiting: batches whose contact list is still to be made.
+        last_success: when this was done the last time.
+        dry_run: only look.
+        trust_clock: a person has looked at the clock; the ledger tells of it when it was in doubt.
+        run_number: storage id of the newest run of the home's history.
+        dagster_run_id: for the ledger.
+
+    Raises:
+        ClockInDoubt: the present moment, or something that was written down, is dated as no clock that goes
+            right would date it; nothing was erased.
+    """
+    from poleng_assets.core.privacy.retention import erase_expired
+
+    if not home.warehouse.exists():
+        return Expired()
+    policy = warehouse.study.policies.retention
+    expired = Expired(files=_expired_files(home, policy, moment, waiting))
+    mark = read_mark(home)
+    with warehouse.connect() as con:
+        doubt = look_at_clock(mark, moment, con=con, last_success=last_success)
+    if doubt and not trust_clock:
+        raise ClockInDoubt(f"{doubt}. {WHAT_TO_DO}")
+    if doubt and not dry_run:
+        trust(home, warehouse, moment, doubt, run_number, dagster_run_id)
+    with warehouse.connect() as con:
+        try:
+            with transaction(con):
+                expired.rows = erase_expired(con, policy, moment, waiting)
+                if expired.any:
+                    record_decision(
+                        con,
+                        "retention",
+                        f"kept as long as the study says, and erased: {expired.in_words()}",
+                        evidence=expired.counted(),
+                        dagster_run_id=dagster_run_id,
+                    )
+                if dry_run:
+                    raise DryRun
+        except DryRun:
+            return expired
+        much_free = free_share(con) > MUCH_FREE
+    for path in (one for paths in expired.files.values() for one in paths):
+        path.unlink(missing_ok=True)
+    _remove_empty(home)
+    if expired.rows or much_free:
+        write_anew(home.warehouse, warehouse.patience_seconds)
+    return expired
+
+
+def _expired_files(
+    home: Home, policy: RetentionPolicy, moment: datetime, waiting: Collection[str]
+) -> dict[str, list[Path]]:
+    """Return the files that were kept long enough, by the name of their policy."""
+    folders = {
+        "archive": home.root / "archive",
+        "rejected": home.root / "rejected",
+        "contact_list_files": home.contact_lists,
+        "requests": home.requests,
+        "reports": home.reports,
+    }
+    expired = {}
+    for name, folder in folders.items():
+        days = getattr(policy, name)
+        if days is None:
+            continue
+        before = (moment - timedelta(days=days)).timestamp()
+        # The change time is set by the kernel when a file is moved here; copying tools set the other one.
+        found = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.lstat().st_ctime < before and not _stays(home, path, waiting)
+        ]
+        if found:
+            expired[name] = found
+    return expired
+
+
+def _stays(home: Home, path: Path, waiting: Collection[str]) -> bool:
+    """Whether a file belongs to a batch that waits, to a model, or to all batches together."""
+    folder, *below = path.relative_to(home.root).parts
+    if folder == "reports":
+        return below[0] != "batches" or below[1] in waiting
+    if folder == "archive" and below[0] == "batches":
+        # Those of earlier releases may carry a part of their hash behind the name.
+        return any(file_id(path.name) == name or path.name.startswith(f"{name}.") for name in waiting)
+    return False
+
+
+def _remove_empty(home: Home) -> None:
+    for folder in home.batch_reports.iterdir():
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+class RetentionConfig(dg.Config):
+    """Whether to erase, or only to look."""
+
+    dry_run: bool = Field(default=False, description="Only tell what would be erased.")
+    trust_clock: bool = Field(
+        default=False,
+        description="Say that the clock is right although it is in doubt. Look at it first.",
+    )
+
+
+@dg.op(pool=WAREHOUSE_POOL, description="Erases what was kept as long as the study says.")
+def erase_what_expired(
+    context: dg.OpExecutionContext,
+    config: RetentionConfig,
+    warehouse: dg.ResourceParam[Warehouse],
+    landing: dg.ResourceParam[Landing],
+) -> None:
+    """Apply the study's ``policies.retention``."""
+    from poleng_assets.operations.erase_person import tell_of_changed_studies
+
+    try:
+        expired = apply(
+            landing.home,
+            warehouse,
+            now(),
+            _waiting(context.instance),
+            last_success=_last_success(context.instance, read_mark(landing.home).runs_until),
+            dry_run=config.dry_run,
+            trust_clock=config.trust_clock,
+            run_number=newest_run(context.instance),
+            dagster_run_id=context.run_id,
+        )
+    except ClockInDoubt as doubt:
+        raise dg.Failure(f"Retention: {doubt}.", allow_retries=False) from doubt
+    if not config.dry_run and landing.home.warehouse.exists():
+        tell_of_changed_studies(context.instance, warehouse)
+    would = "would be erased" if config.dry_run else "erased"
+    context.log.info(f"Kept long enough and {would}: {expired.in_words()}")
+    context.add_output_metadata({would: expired.in_words(), **expired.counted()})
+
+
+def _waiting(instance: dg.DagsterInstance) -> set[str]:
+    """Return the batches whose contact list was never made."""
+    return set(instance.get_dynamic_partitions("batch")) - set(
+        instance.get_materialized_partitions(dg.AssetKey("contact_list"))
+    )
+
+
+def _last_success(instance: dg.DagsterInstance, runs_until: int) -> datetime | None:
+    """Return when this job last succeeded, which it does only when the clock is right.
+
+    Runs from before a person spoke about the clock may be dated by a wrong one.
+    """
+    found = instance.get_run_records(
+        dg.RunsFilter(job_name=RETENTION_JOB, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
+    )
+    ended = found[0].end_time if found and found[0].storage_id > runs_until else None
+    return datetime.fromtimestamp(ended, UTC) if ended else None
+
+
+@dg.job(name=RETENTION_JOB, description="Erase what was kept as long as the study says.")
+def apply_retention() -> None:
+    """Apply the study's ``policies.retention``."""
+    erase_what_expired()
+
+
+retention_schedule = dg.ScheduleDefinition(
+    name="daily_retention",
+    job=apply_retention,
+    cron_schedule="17 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Erases every night what was kept as long as the study says.",
+)

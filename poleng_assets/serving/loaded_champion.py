@@ -1,0 +1,187 @@
+"""The version that answers: its model, made ready for single rows, and what there is to tell about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from poleng_assets.core.features.encoder import Encoder
+from poleng_assets.core.modeling.decision_rule import ContactRule
+from poleng_assets.core.modeling.explanations import strongest_reasons
+from poleng_assets.core.modeling.model import Model
+from poleng_assets.core.modeling.recipe import Recipe
+from poleng_assets.core.reports.model_card import FIGURES
+from poleng_assets.models.registry import ModelVersion, Registry
+from poleng_assets.models.repair import has_run
+from poleng_assets.serving.requests import Asked, Vocabulary
+from poleng_assets.study.schema import Study
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A version that is loaded; it does not change while a request is answered with it.
+
+    Attributes:
+        version: of the registry.
+        model: what scores.
+        known: the codes that it has learned.
+        study: titles, labels and policies.
+        trained_at: when its training ended, None when the registry does not say.
+        loaded_at: when it was read into this process.
+        facts: what ``/model`` tells.
+    """
+
+    version: int
+    model: Model
+    known: Vocabulary
+    study: Study
+    trained_at: datetime | None
+    loaded_at: datetime
+    facts: Mapping[str, Any]
+
+    def answer(self, asked: Asked) -> dict[str, Any]:
+        """Score respondents by the encoder, calibration and contact rule that batches are scored by."""
+        rows = asked.rows
+        score = self.model.score(rows)
+        contact = self.model.rule.decide(score)
+        unknown = self._unknown(asked)
+        why = self._reasons(asked) if asked.reasons else None
+        predictions = []
+        for place in range(len(score)):
+            one: dict[str, Any] = {"row": place + 1}
+            if asked.ids[place] is not None:
+                one[self.study.id] = asked.ids[place]
+            one |= {"score": float(score[place]), "contact": bool(contact[place])}
+            if why is not None:
+                one["reasons"] = why[place]
+            one["unknown_answers"] = unknown.get(place, [])
+            predictions.append(one)
+        return {
+            "model_version": self.version,
+            "contact_rule": rule_facts(self.model.rule),
+            "predictions": predictions,
+        }
+
+    def _unknown(self, asked: Asked) -> dict[int, list[str]]:
+        """Return, by row, the questions whose answer the model never learned: it takes them for missing."""
+        lacking: dict[int, list[str]] = {}
+        for feature, row in np.argwhere(self.known.lacks(asked.codes, asked.given)):
+            lacking.setdefault(int(row), []).append(asked.features[feature])
+        return lacking
+
+    def _reasons(self, asked: Asked) -> Sequence[str]:
+        answers = pd.DataFrame(
+            {
+                name: pd.arrays.IntegerArray(codes, ~given)
+                for name, codes, given in zip(asked.features, asked.codes, asked.given, strict=True)
+            }
+        )
+        return strongest_reasons(self.model, answers, self.study)
+
+
+def load(registry: Registry, number: int) -> Champion:
+    """Read a version and make it ready: one row is scored, so that the first request waits for no import.
+
+    Raises:
+        LookupError: it is not registered.
+        ModelUnusable: its files cannot be used.
+    """
+    version = registry.version(number)
+    model = registry.model(version)
+    vocabularies, run = model.encoder.vocabularies, _run(registry, version)
+    ended = run.info.end_time if run else None
+    trained_at = datetime.fromtimestamp(ended / 1000, UTC) if ended else None
+    champion = Champion(
+        version=number,
+        model=model,
+        known=Vocabulary([vocabularies.get(name) for name in registry.study.feature_names]),
+        study=registry.study,
+        trained_at=trained_at,
+        loaded_at=datetime.now(UTC),
+        facts=_facts(registry.study, version, model, trained_at, run.data.metrics if run else {}),
+    )
+    names = registry.study.feature_names
+    nobody = np.zeros((len(names), 1), dtype=np.int64)
+    champion.answer(Asked(nobody, np.zeros(nobody.shape, dtype=bool), [None], True, names))
+    return champion
+
+
+def rule_facts(rule: ContactRule) -> dict[str, Any]:
+    """Return how ``contact`` is decided for people who are no batch."""
+    words = f"contact from a probability of {rule.threshold:.3f} on"
+    if rule.capacity is not None:
+        words += (
+            f". Of a batch, the {rule.capacity} most likely people are contacted; one person alone is no "
+            "batch, so this threshold stands for the same share of people, and a batch may decide otherwise"
+        )
+    return {"threshold": rule.threshold, "capacity_of_a_batch": rule.capacity, "words": words}
+
+
+def _run(registry: Registry, version: ModelVersion) -> Any:
+    """Return the run that trained a version, None when it was deleted for ever."""
+    import mlflow
+
+    client = mlflow.MlflowClient(registry.home.mlflow_uri, registry.home.mlflow_uri)
+    return client.get_run(version.run_id) if has_run(client, version.run_id) else None
+
+
+def _facts(
+    study: Study,
+    version: ModelVersion,
+    model: Model,
+    trained_at: datetime | None,
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return what a caller may want to know of the model; nothing of it is about a person."""
+    recipe = version.tags.get("recipe")
+    return {
+        "version": version.version,
+        "trained_at": trained_at.isoformat() if trained_at else None,
+        "study": study.title,
+        "predicts": f"the probability of: {study.target.codes[study.target.positive]}",
+        "field_studies": version.field_studies,
+        "training_data_hash": version.training_data_hash,
+        "mlflow_run_id": version.run_id,
+        # Versions of the first releases were registered without their recipe.
+        "recipe": [one.in_words() for one in Recipe.from_dict(json.loads(recipe)).ingredients]
+        if recipe
+        else [],
+        "calibration": model.calibration.in_words(),
+        "contact_rule": rule_facts(model.rule),
+        "figures": _figures(metrics),
+        "vocabulary": _vocabulary(model.encoder, study),
+    }
+
+
+def _figures(metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Return the figures on the frozen holdout, with their 95 % intervals where they have one."""
+    return {
+        name: {
+            "title": title,
+            "value": metrics[f"test_{name}"],
+            "lower": metrics.get(f"test_{name}_lower"),
+            "upper": metrics.get(f"test_{name}_upper"),
+        }
+        for name, title, *_ in FIGURES
+        if f"test_{name}" in metrics
+    }
+
+
+def _vocabulary(encoder: Encoder, study: Study) -> dict[str, dict[str, Any]]:
+    """Return, for each question whose codes are names, how many were learned and which never were."""
+    summary = {}
+    for name, learned in encoder.vocabularies.items():
+        feature = study.feature(name)
+        never = [code for code in sorted(feature.codes) if code not in learned]
+        summary[name] = {
+            "title": feature.title,
+            "codes_learned": len(learned),
+            "codes_of_the_study_never_learned": never,
+        }
+    return summary

@@ -1,0 +1,194 @@
+"""What Prometheus scrapes: how the server fares, who serves, and how the graph's newest batch fared.
+
+Numbers only, no name of a batch and nothing of a person. What has no value yet (no batch was judged, or too
+few people to estimate by) is left out, and never told as zero. Names and units follow
+https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from poleng_assets.defs.events import VERDICTS, Told
+from poleng_assets.serving.champion_watcher import Seen
+from poleng_assets.serving.connections import REASONS, Reason
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Of the newest report: the gauge, what its event calls it, and what it says.
+_OF_THE_BATCH = (
+    ("poleng_batch_rows", "dagster/row_count", "Respondents of the batch that was judged last."),
+    ("poleng_batch_flagged_ratio", "share_flagged", "Share of that batch to be contacted."),
+    (
+        "poleng_batch_outside_support_ratio",
+        "share_outside_support",
+        "Share of that batch with an answer that the model never saw.",
+    ),
+    ("poleng_estimated_auc", "estimated_auc", "AUC of that batch as estimated without labels."),
+    ("poleng_estimated_auc_lower", "estimated_auc_lower", "Lower end of its 95 % interval."),
+    ("poleng_estimated_auc_upper", "estimated_auc_upper", "Upper end of its 95 % interval."),
+    ("poleng_reference_auc", "reference_auc", "AUC that an unchanged batch of those people would have."),
+    (
+        "poleng_estimate_trusted",
+        "estimate_trusted",
+        "1 when the estimate can be believed, 0 when it cannot.",
+    ),
+    ("poleng_batch_model_version", "model_version", "Model version that scored that batch."),
+)
+
+
+class Metrics:
+    """Counts what is answered, and tells it together with what the watch has seen."""
+
+    def __init__(
+        self, seen: Callable[[], Seen], questions: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Take what the watch has seen last, and how many questions the study asks."""
+        disable_created_metrics()  # a series beside each counter, which nothing here asks for
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "poleng_requests", "Requests answered.", ["route", "status"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "poleng_request_duration_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.predictions = Counter(
+            "poleng_predictions",
+            "People scored, by whether they are to be contacted.",
+            ["label"],
+            registry=self._registry,
+        )
+        self.refused = Counter(
+            "poleng_refused_answers", "Answers that broke the contract.", registry=self._registry
+        )
+        self.refused_connections = Counter(
+            "poleng_refused_connections",
+            "Connections ended before they had a request: slow, crowded, malformed or too large.",
+            ["reason"],
+            registry=self._registry,
+        )
+        for reason in REASONS:
+            self.refused_connections.labels(reason)
+        for label in ("contact", "no_contact"):
+            self.predictions.labels(label)  # zero is known before the first one
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_OfTheGraph(seen, questions, clock))
+
+    def scored(self, contacts: int, people: int) -> None:
+        """Count people who were scored."""
+        self.predictions.labels("contact").inc(contacts)
+        self.predictions.labels("no_contact").inc(people - contacts)
+
+    def refuse_connection(self, reason: Reason) -> None:
+        """Count a connection that was ended before it had a request."""
+        self.refused_connections.labels(reason).inc()
+
+    def as_text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _OfTheGraph(Collector):
+    """Turns what the watch has seen into gauges, at the moment of the scrape."""
+
+    def __init__(self, seen: Callable[[], Seen], questions: int, clock: Callable[[], float]) -> None:
+        self._seen, self._questions, self._clock = seen, questions, clock
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        seen, now = self._seen(), self._clock()
+        yield _gauge("poleng_ready", "1 when people can be scored.", seen.champion is not None)
+        yield _gauge(
+            "poleng_champion_in_doubt",
+            "1 when what serves is not as it should be; /health says how.",
+            seen.champion is not None and bool(seen.doubt),
+        )
+        yield _gauge("poleng_watch_failing", "1 when it cannot be seen who serves.", bool(seen.failed))
+        reloads = CounterMetricFamily("poleng_champion_loads", "Versions that were loaded.")
+        reloads.add_metric([], seen.reloads)
+        yield reloads
+        if seen.looked_at:
+            yield _gauge(
+                "poleng_watch_age_seconds", "Since it was last seen who serves.", now - seen.looked_at
+            )
+        if champion := seen.champion:
+            yield _gauge("poleng_champion_version", "Model version that answers.", champion.version)
+            yield _gauge(
+                "poleng_champion_loaded_timestamp_seconds", "When it was loaded.", _when(champion.loaded_at)
+            )
+            if champion.trained_at:
+                yield _gauge(
+                    "poleng_champion_trained_timestamp_seconds",
+                    "When it was trained.",
+                    _when(champion.trained_at),
+                )
+        if history := seen.history:
+            yield _gauge(
+                "poleng_history_age_seconds",
+                "Since the graph's history was read, from which the figures of batches come.",
+                now - history.read_at,
+            )
+            if history.report:
+                yield from self._of_the_batch(history.report)
+            if history.overview:
+                yield from _of_all_batches(history.overview)
+
+    def _of_the_batch(self, report: Told) -> Iterator[Metric]:
+        yield _gauge("poleng_batch_judged_timestamp_seconds", "When a batch was judged last.", report.at)
+        drifted = report.facts.get("drifted_columns")
+        if drifted is not None:
+            yield _gauge(
+                "poleng_batch_drift_score",
+                "Share of the questions that people of that batch answer otherwise than those of the "
+                "reference do: 0 none, 1 all.",
+                drifted / self._questions,
+            )
+        for name, fact, words in _OF_THE_BATCH:
+            value = report.facts.get(fact)
+            if value is not None:
+                yield _gauge(name, words, value)
+        verdict = GaugeMetricFamily(
+            "poleng_batch_verdict", "1 for the verdict on that batch, 0 for the others.", labels=["verdict"]
+        )
+        for one in VERDICTS:
+            verdict.add_metric([one], float(report.facts.get("verdict") == one))
+        yield verdict
+
+
+def _of_all_batches(overview: Told) -> Iterator[Metric]:
+    yield _gauge("poleng_overview_timestamp_seconds", "When the batches were counted last.", overview.at)
+    batches = GaugeMetricFamily(
+        "poleng_batches", "Batches by the verdict on their current scores.", labels=["verdict"]
+    )
+    for verdict in VERDICTS:
+        batches.add_metric([verdict], overview.facts[f"batches_{verdict}"])
+    yield batches
+    yield _gauge("poleng_alarms", "Alarms that the overseer has raised.", overview.facts["alarms"])
+
+
+def _gauge(name: str, words: str, value: Any) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, words, value=float(value))
+
+
+def _when(moment: datetime) -> float:
+    return moment.timestamp()

@@ -1,0 +1,204 @@
+"""The warehouse: one DuckDB file that one process at a time may open.
+
+Connections are short. Which tables there are, and how they are written, stands in ``warehouse/schema.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.schema import create_tables, lacks_nothing
+
+PATIENCE_SECONDS = 60.0
+SAY_EVERY_SECONDS = 30.0
+# Beyond it DuckDB works in a folder beside the file. By default it would keep what it has read and written,
+# up to most of the machine's memory, which the daemon, the UI and a training share.
+# https://duckdb.org/docs/stable/guides/performance/environment asks for at least 125 for each thread.
+MEGABYTES_PER_THREAD = 250
+
+
+class WarehouseBusy(RuntimeError):
+    """Another process holds the warehouse and did not let go in time."""
+
+
+class WarehouseUnusable(RuntimeError):
+    """The warehouse cannot be opened or written; the message says why and what to do. It is left as it is."""
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """Opens the DuckDB file; the tables are there when a connection is handed out.
+
+    Attributes:
+        path: of the DuckDB file.
+        study: whose columns the tables have.
+        patience_seconds: how long to wait for another process that holds the file.
+        say: told who holds it, at once and every ``SAY_EVERY_SECONDS``.
+        guard: looks at each connection for writing before it is handed out, and raises to refuse it.
+    """
+
+    path: Path
+    study: Study
+    patience_seconds: float = PATIENCE_SECONDS
+    say: Callable[[str], None] = field(default=lambda words: None, compare=False, repr=False)
+    guard: Callable[[duckdb.DuckDBPyConnection], None] = field(
+        default=lambda con: None, compare=False, repr=False
+    )
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file for reading and writing, and close it at the end, whatever happens.
+
+        Raises:
+            WarehouseBusy: another process held it for ``patience_seconds``; the message names it.
+            WarehouseUnusable: it is damaged, or of another DuckDB, or may not be written, or the disk is
+                full; also when that happens while it is open.
+        """
+        with self._opened(read_only=False) as con:
+            # What a killed process had put beside the file: rows of people, and nobody else's at this moment.
+            shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
+            create_tables(con, self.study)
+            self.guard(con)
+            yield con
+
+    @contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open an existing file for reading only; what an earlier release lacks is made before.
+
+        Raises:
+            FileNotFoundError: there is none.
+            WarehouseBusy: as for :meth:`connect`.
+            WarehouseUnusable: as for :meth:`connect`.
+        """
+        if not self.path.exists():
+            raise FileNotFoundError(self.path)
+        with self._opened(read_only=True) as con:
+            # One that may not be written is read as it is.
+            current = lacks_nothing(con, self.study) or not os.access(self.path, os.W_OK)
+            if current:
+                yield con
+        if not current:
+            # Of an earlier release: what it lacks is made once, by whoever comes first.
+            with self.connect():
+                pass
+            with self._opened(read_only=True) as con:
+                yield con
+
+    @contextmanager
+    def _opened(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            con = self._open(read_only=read_only)
+        except duckdb.Error as error:
+            raise WarehouseUnusable(f"{_trouble_words(self.path, error)}. Nothing was changed") from error
+        try:
+            yield con
+        except duckdb.Error as error:
+            # A full disk or a bad one; everything else is a fault of the query, and says so itself.
+            if not re.search(f"{_DISK_FULL}|{_DAMAGED_IN_USE}", _told(error)):
+                raise
+            raise WarehouseUnusable(_trouble_words(self.path, error)) from error
+        finally:
+            con.close()
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        started = time.monotonic()
+        said = -SAY_EVERY_SECONDS
+        while True:
+            try:
+                return duckdb.connect(self.path, read_only=read_only, config={"memory_limit": _memory()})
+            except duckdb.IOException as error:
+                if "could not set lock" not in _told(error).lower():
+                    raise
+                waited = time.monotonic() - started
+                if waited > self.patience_seconds:
+                    raise WarehouseBusy(_busy_words(self.path, error, self.patience_seconds)) from error
+                # Two runs that meet let go within moments: that is no news.
+                if waited > 1.0 and waited - said >= SAY_EVERY_SECONDS:
+                    said = waited
+                    self.say(_waiting_words(self.path, error, waited, self.patience_seconds))
+                time.sleep(0.2)
+
+
+def _memory() -> str:
+    return f"{MEGABYTES_PER_THREAD * max(2, os.cpu_count() or 1)}MB"
+
+
+def _holder(error: Exception) -> str:
+    """Return who holds the file, by name and number, as DuckDB tells it."""
+    found = re.search(r"in (.+?\(PID \d+\))", str(error))
+    return found.group(1) if found else "another process"
+
+
+def _waiting_words(path: Path, error: Exception, waited: float, patience: float) -> str:
+    return (
+        f"Waiting for the warehouse {path}: it is held by {_holder(error)}, for {waited:.0f} s by now. "
+        f"This goes on as soon as it is let go, and gives up after {_minutes(patience)}"
+    )
+
+
+def _busy_words(path: Path, error: Exception, patience: float) -> str:
+    return (
+        f"the warehouse {path} is held by {_holder(error)}, and was not let go within {_minutes(patience)}. "
+        "Close that connection (a DuckDB shell, a notebook) and run this again; nothing was lost"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+_DISK_FULL = r"No space left on device|Disk quota exceeded|out of disk space|max_temp_directory_size"
+_DAMAGED_IN_USE = r"Corrupt database|database has been invalidated"
+# What DuckDB says when a file or its disk is not as it should be, and what to do about it.
+_TROUBLES = (
+    (
+        r"storage version number|newer version of DuckDB|more recent version of DuckDB",
+        "it was written by another version of DuckDB than the one installed here ({duckdb}). "
+        "Install the release of this project that wrote it, or a later one",
+    ),
+    (
+        _DISK_FULL,
+        "the disk is full. Free some space and run this again; what was not committed is not in it",
+    ),
+    (
+        r"Permission denied|Read-only file system|not permitted|Cannot open (file|database)",
+        "it may not be opened for this. See that its folder is there, that you own both, and that the disk "
+        "is not mounted read-only",
+    ),
+    (
+        r"replaying WAL",
+        "its log of last changes (the file beside it, ending in .wal) is damaged. Restore the newest "
+        "backup (`poleng restore`), and keep both files until you have",
+    ),
+    (
+        rf"not a valid DuckDB|Could not read|{_DAMAGED_IN_USE}|checksum|[Ss]erialization|I/O error",
+        "it is damaged, or no DuckDB file at all. Restore the newest backup (`poleng restore`), and keep "
+        "this file until you have",
+    ),
+)
+
+
+def _trouble_words(path: Path, error: Exception) -> str:
+    told = _told(error)
+    found = (words for pattern, words in _TROUBLES if re.search(pattern, told))
+    words = next(found, "it cannot be opened").format(duckdb=duckdb.__version__)
+    return f"the warehouse {path} cannot be used: {words}. DuckDB says: {_first_line(error)}"
+
+
+def _told(error: Exception) -> str:
+    """Return DuckDB's words without the names in them: what a folder is called decides nothing."""
+    return re.sub(r'"[^"]*"', "", str(error))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

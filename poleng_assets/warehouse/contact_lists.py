@@ -1,0 +1,207 @@
+"""Which contact lists were issued: somebody may have called those people, so none of them is ever replaced.
+
+What belongs here is the memory of issued lists and their names. A list that is made again for a batch gets
+the next number, and files of its own beside the earlier ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.schema import insert, stamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Blanks and brackets stand in no batch's name, and every file system takes them.
+_NUMBERED = re.compile(r"(?P<batch>.+) \(list (?P<number>[1-9][0-9]*)\)")
+
+
+@dataclass(frozen=True)
+class IssuedList:
+    """One list that was issued.
+
+    Attributes:
+        batch: whose people it names.
+        number: 1 for the first list of the batch.
+        model_version: that gave the scores.
+        issued_at: when.
+        contacts: how many people it named when it was issued.
+        remark: of the whole list; empty when there is none.
+        file: name of its files, without the suffix; None when they were replaced by an earlier release.
+    """
+
+    batch: str
+    number: int
+    model_version: int
+    issued_at: datetime
+    contacts: int
+    remark: str
+    file: str | None
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, without the suffix."""
+        return self.file or file_stem(self.batch, self.number)
+
+    def in_words(self) -> str:
+        """Name it: which list of which batch, by which version, how many people, when."""
+        return (
+            f"list {self.number} of {self.batch} (model version {self.model_version}, {self.contacts} "
+            f"contacts, issued {self.issued_at:%Y-%m-%d %H:%M} UTC)"
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the present scores differ from an issued list: people it lacks, and people it has too many."""
+
+    added: int
+    dropped: int
+
+    def in_words(self) -> str:
+        """Say it in numbers."""
+        return f"{self.added} people more and {self.dropped} fewer"
+
+
+def file_stem(batch: str, number: int) -> str:
+    """Return the name of a list's files without the suffix: ``march``, then ``march (list 2)``."""
+    return batch if number == 1 else f"{batch} (list {number})"
+
+
+def batch_of_file(stem: str) -> str:
+    """Return the batch whose list a file of this name, without its suffix, is."""
+    numbered = _NUMBERED.fullmatch(stem)
+    return numbered["batch"] if numbered else stem
+
+
+_COLUMNS = "batch, list_number, model_version, issued_at, contacts, remark, file"
+
+
+def newest_list(con: duckdb.DuckDBPyConnection, batch: str) -> IssuedList | None:
+    """Return the newest list of a batch, the one that stands; None when none was issued."""
+    found = con.execute(
+        f"SELECT {_COLUMNS} FROM issued_lists WHERE batch = ? ORDER BY list_number DESC LIMIT 1",  # noqa: S608
+        [batch],
+    ).fetchall()
+    return IssuedList(*found[0]) if found else None
+
+
+def list_in_file(con: duckdb.DuckDBPyConnection, stem: str) -> IssuedList | None:
+    """Return the list whose files have this name; None when none was issued under it."""
+    found = con.execute(f"SELECT {_COLUMNS} FROM issued_lists WHERE file = ?", [stem]).fetchall()  # noqa: S608
+    # What a release without this table has written since it was made.
+    found = (
+        found
+        or con.execute(
+            """SELECT batch, list_number, model_version, created_at, count(*), min(remark), batch
+        FROM contact_lists WHERE batch = ? GROUP BY ALL ORDER BY created_at DESC LIMIT 1""",
+            [stem],
+        ).fetchall()
+    )
+    return IssuedList(*found[0]) if found else None
+
+
+def why_another(con: duckdb.DuckDBPyConnection, issued: IssuedList) -> str:
+    """Return what the ledger says that asks for another list of the batch; empty when nothing does.
+
+    That is a rollback which had the batch scored again, or rows that were put back into it, since the list
+    was issued.
+    """
+    asked = con.execute(
+        """SELECT kind, batch, reason, evidence FROM decisions
+        WHERE kind IN ('rollback', 'release') AND decided_at > ? ORDER BY decided_at DESC""",
+        [issued.issued_at],
+    ).fetchall()
+    for kind, batch, reason, evidence in asked:
+        if kind == "release" and batch == issued.batch:
+            return str(reason)
+        if kind == "rollback" and issued.batch in json.loads(evidence).get("score_again", []):
+            return str(reason)
+    return ""
+
+
+def list_stands(con: duckdb.DuckDBPyConnection, batch: str) -> bool:
+    """Whether a list of the batch was issued, and nothing in the ledger asks for another one."""
+    issued = newest_list(con, batch)
+    return issued is not None and not why_another(con, issued)
+
+
+def difference(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList) -> Difference:
+    """Compare the people whom the current scores flag with those of an issued list."""
+    added, dropped = con.execute(
+        f"""WITH flagged AS (
+            SELECT "{study.id}" AS person FROM current_predictions WHERE batch = $batch AND contact
+        ), listed AS (
+            SELECT "{study.id}" AS person FROM contact_lists WHERE batch = $batch AND list_number = $number
+        )
+        SELECT (SELECT count(*) FROM flagged ANTI JOIN listed USING (person)),
+            (SELECT count(*) FROM listed ANTI JOIN flagged USING (person))""",  # noqa: S608
+        {"batch": issued.batch, "number": issued.number},
+    ).fetchall()[0]
+    return Difference(added, dropped)
+
+
+def is_the_same(
+    con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList, version: int, remark: str
+) -> bool:
+    """Whether a list made now, by the current scores, would be the issued one."""
+    if (issued.model_version, issued.remark) != (version, remark):
+        return False
+    ((others,),) = con.execute(
+        f"""SELECT count(*) FROM (
+            SELECT "{study.id}", score FROM current_predictions WHERE batch = $batch AND contact
+        ) made FULL JOIN (
+            SELECT "{study.id}", score FROM contact_lists WHERE batch = $batch AND list_number = $number
+        ) issued USING ("{study.id}", score)
+        WHERE made.score IS NULL OR issued.score IS NULL""",  # noqa: S608
+        {"batch": issued.batch, "number": issued.number},
+    ).fetchall()
+    return others == 0
+
+
+def issue(
+    con: duckdb.DuckDBPyConnection, new: IssuedList, rows: pd.DataFrame, run_id: str | None = None
+) -> None:
+    """Write down a list and who stands on it; to be called inside a transaction.
+
+    Args:
+        con: of the warehouse.
+        new: the list, with a number that no list of the batch has.
+        rows: its people: id, ``score``, ``reasons`` (words).
+        run_id: the Dagster run that made it.
+    """
+    listed = rows.assign(
+        batch=new.batch,
+        model_version=new.model_version,
+        created_at=new.issued_at,
+        remark=new.remark,
+        list_number=new.number,
+    )
+    if len(listed):
+        insert(con, "contact_lists", listed)
+    con.execute(
+        f"INSERT INTO issued_lists ({_COLUMNS}, dagster_run_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        [
+            new.batch,
+            new.number,
+            new.model_version,
+            new.issued_at,
+            new.contacts,
+            new.remark,
+            new.file,
+            run_id,
+        ],
+    )
+
+
+def moment_of_issue(con: duckdb.DuckDBPyConnection) -> datetime:
+    """Return the moment of a list that is issued now: after every decision and list before it."""
+    return max(stamp(con, "issued_lists", "issued_at"), stamp(con, "decisions", "decided_at"))

@@ -1,0 +1,146 @@
+"""Whether the warehouse still has what Dagster's history says that it was given.
+
+DuckDB takes a log whose end is damaged for one that ends there: the last commits are gone without a word, as
+they are when an older copy of the file is put in its place. Dagster's events are written after the commits
+that they tell of, into other files. How they are read stands in ``poleng_assets/defs/continuity.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from poleng_assets.warehouse.erasures import erasures_of
+
+NAMED = 10
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one event says that the warehouse was given.
+
+    Attributes:
+        asset: that was made.
+        partition: of the batch, study or file; empty for the champion.
+        metadata: of the event, plain values.
+        at: when it happened.
+        number: its storage id.
+    """
+
+    asset: str
+    partition: str
+    metadata: Mapping[str, Any]
+    at: datetime
+    number: int
+
+    def in_words(self) -> str:
+        """Name what was written down, and when."""
+        version = self.metadata.get("model_version")
+        what = {
+            "batches": f"batch {self.partition}",
+            "field_studies": f"field study {self.partition}",
+            "outcomes": f"outcomes {self.partition}",
+            "predictions": f"scores of {self.partition} by version {version}",
+            "drift_report": f"report of {self.partition} under version {version}",
+            "contact_list": f"contact list of {self.partition}",
+            "champion": f"decision on version {self.metadata.get('challenger_version')}",
+        }[self.asset]
+        return f"{what} ({self.at:%Y-%m-%d %H:%M} UTC)"
+
+
+def settled_until(con: duckdb.DuckDBPyConnection) -> int:
+    """Return the storage id up to which a loss is known and was dealt with, 0 when there was none."""
+    ((number,),) = con.execute(
+        "SELECT max((evidence ->> 'history_until')::BIGINT) FROM decisions WHERE kind = 'recover'"
+    ).fetchall()
+    return int(number or 0)
+
+
+def missing(con: duckdb.DuckDBPyConnection, told: Iterable[Told]) -> list[Told]:
+    """Return the events whose rows the warehouse lacks, oldest first.
+
+    Rows that were erased, by retention or on request, are not missing: only what is kept about a whole file,
+    batch or decision is asked for.
+    """
+    settled = settled_until(con)
+    lost = [one for one in told if one.number > settled and not _IS_THERE[one.asset](con, one)]
+    return sorted(lost, key=lambda one: one.number)
+
+
+def in_words(lost: Iterable[Told]) -> str:
+    """Name what is missing, the oldest first."""
+    names = [one.in_words() for one in lost]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _any(con: duckdb.DuckDBPyConnection, sql: str, *values: object) -> bool:
+    return bool(con.execute(f"SELECT 1 WHERE EXISTS ({sql})", list(values)).fetchall())
+
+
+def _file(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+    taken_in = "FROM ingested_files WHERE kind = ? AND name = ? AND content_hash = ?"
+    withdrawn = "FROM decisions WHERE kind = 'withdraw' AND contains(reason || evidence::VARCHAR, ?)"
+    return _any(con, taken_in, one.asset, one.partition, one.metadata["content_hash"]) or _any(
+        con, withdrawn, one.partition
+    )
+
+
+def _scores(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+    scored = "FROM predictions WHERE batch = ? AND model_version = ?"
+    # Without answers there is nobody to score: they were erased, or the batch itself is missing.
+    return (
+        _any(con, scored, one.partition, one.metadata["model_version"])
+        or not _any(con, "FROM batch_rows WHERE batch = ?", one.partition)
+        or _erased(con, "predictions", one.partition)
+    )
+
+
+def _report(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+    reported = "FROM drift_reports WHERE batch = ? AND model_version = ?"
+    return _any(con, reported, one.partition, one.metadata["model_version"]) or _erased(
+        con, "drift_reports", one.partition
+    )
+
+
+def _list(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+    return (
+        not one.metadata["contacts"]
+        or _any(con, "FROM issued_lists WHERE batch = ?", one.partition)
+        or _erased(con, "contact_lists", one.partition)
+    )
+
+
+def _decision(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+    if "score_again" in one.metadata:
+        taken_back = "FROM decisions WHERE kind = 'rollback' AND champion_version = ?"
+        return _any(con, taken_back, one.metadata["serving_version"])
+    judged = "FROM decisions WHERE kind IN ('promote', 'reject') AND challenger_version = ?"
+    return _any(con, judged, one.metadata["challenger_version"])
+
+
+def _erased(con: duckdb.DuckDBPyConnection, table: str, name: str) -> bool:
+    """Whether retention took rows of it; what an earlier release took has no name, and may be any."""
+    return any(one.name in (name, "") for one in erasures_of(con, table))
+
+
+_IS_THERE = {
+    "batches": _file,
+    "field_studies": _file,
+    "outcomes": _file,
+    "predictions": _scores,
+    "drift_report": _report,
+    "contact_list": _list,
+    "champion": _decision,
+}
+ASSETS = tuple(_IS_THERE)
+NEEDED = {
+    **dict.fromkeys(("batches", "field_studies", "outcomes"), "content_hash"),
+    **dict.fromkeys(("predictions", "drift_report"), "model_version"),
+    "contact_list": "contacts",
+    "champion": "challenger_version",
+}

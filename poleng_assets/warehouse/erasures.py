@@ -1,0 +1,131 @@
+"""What retention has erased: of which batch, study or file, how many rows, when, and by which rule.
+
+Nobody is named here. Without it a list that was delivered and erased could not be told from one that was
+never made. Erasures on request (``core/privacy/warehouse_erasure.py``) leave no trace by which a person could
+be found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+NAMED = 10
+_ALL = "an earlier release did not write down of which"
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """Rows of one table that belonged together and were kept long enough.
+
+    Attributes:
+        table: that they stood in.
+        name: of the batch, the field study, the file of outcomes, or the file that rows in quarantine are of.
+        rows: how many.
+        erased_at: when.
+        rule: of the study, with its days.
+    """
+
+    table: str
+    name: str
+    rows: int
+    erased_at: datetime
+    rule: str
+
+    def in_words(self) -> str:
+        """Tell when and why, without a full stop."""
+        return f"erased on {self.erased_at:%Y-%m-%d}, by {self.rule}"
+
+
+def record_erasures(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    key: str,
+    condition: str,
+    values: Mapping[str, Any],
+    days: int,
+    moment: datetime,
+) -> None:
+    """Write down what is about to be erased; to be called inside the same transaction.
+
+    Args:
+        con: of the warehouse.
+        table: that loses rows; its alias in ``condition`` is ``rows``.
+        key: the column by whose values rows belong together.
+        condition: of the rows, as SQL.
+        values: of its parameters.
+        days: that the study keeps them.
+        moment: of the erasure.
+    """
+    con.execute(
+        f"""INSERT INTO erasures (table_name, name, rows, erased_at, rule)
+        SELECT '{table}', rows."{key}", count(*), $moment, $rule FROM {table} rows
+        WHERE {condition} GROUP BY ALL ORDER BY 2""",  # noqa: S608
+        {**values, "moment": moment, "rule": f"policies.retention.{table}: {days} days"},
+    )
+
+
+def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
+    """Return what was erased from some tables, oldest first.
+
+    What earlier releases erased stands in the ledger only, without a name: such an erasure has none, and may
+    be of whatever was older than it.
+    """
+    told = [
+        Erasure(*row)
+        for row in con.execute(
+            """SELECT table_name, name, rows, erased_at, rule FROM erasures
+            WHERE list_contains($tables, table_name)""",
+            {"tables": list(tables)},
+        ).fetchall()
+    ]
+    told += [
+        Erasure(table, "", int(rows), decided_at, f"policies.retention.{table} ({_ALL})")
+        for table in tables
+        for decided_at, rows in con.execute(
+            """SELECT decided_at, evidence -> 'rows' ->> $table FROM decisions
+            WHERE kind = 'retention' AND (evidence -> 'rows' ->> $table) IS NOT NULL
+            AND decided_at < coalesce((SELECT min(erased_at) FROM erasures), 'infinity'::TIMESTAMPTZ)""",
+            {"table": table},
+        ).fetchall()
+    ]
+    return sorted(told, key=lambda one: (one.erased_at, one.table, one.name))
+
+
+class Erasures:
+    """What was erased from one table, to be asked for batch after batch."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
+        self._found = erasures_of(con, table)
+
+    def of(self, name: str, since: datetime | None = None) -> Erasure | None:
+        """Return the newest erasure of a batch, study or file; None when it lost nothing.
+
+        Args:
+            name: of what the rows belonged to.
+            since: when they were made: what an earlier release erased before that was of others.
+        """
+        own = [one for one in self._found if one.name == name]
+        unnamed = [one for one in self._found if not one.name and since and one.erased_at > since]
+        return next(reversed(own or unnamed), None)
+
+
+def summary(found: Sequence[Erasure]) -> list[str]:
+    """Return in words what was erased, one sentence for each day and rule, without a full stop."""
+    days: dict[str, list[Erasure]] = {}
+    for one in found:
+        days.setdefault(one.in_words(), []).append(one)
+    return [
+        f"{sum(one.rows for one in erased):,} rows of {erased[0].table}{_names(erased)} were {words}"
+        for words, erased in days.items()
+    ]
+
+
+def _names(erased: Sequence[Erasure]) -> str:
+    names = sorted({one.name for one in erased if one.name})
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f" ({', '.join(names[:NAMED])}{more})" if names else ""

@@ -1,0 +1,50 @@
+"""Places on a chart: in percent, between round ends, whatever the values are."""
+
+from __future__ import annotations
+
+import pytest
+
+from poleng_assets.core.reports.charts import Chart, Mark, Scale, Tick, short
+from poleng_assets.core.reports.pages import template
+from poleng_assets_tests.core.reports.pages import Page
+
+
+@pytest.mark.parametrize(
+    "values", [[0.7, 0.8], [0.71234], [0.0], [-3, 1_000_000], [0.5, 0.5000001], [0.0, 1.0]]
+)
+def test_every_value_has_a_place_between_the_ends(values: list[float]):
+    scale = Scale.of(values)
+    assert scale.low < scale.high
+    assert all(-1e-6 <= scale.place(value) <= 100 + 1e-6 for value in values)
+    assert (scale.place(scale.low), scale.place(scale.high)) == (0, 100)
+
+
+def test_the_steps_are_round_and_reach_from_end_to_end():
+    scale = Scale.of([0.695, 0.812])
+    assert scale.steps == pytest.approx((0.65, 0.7, 0.75, 0.8, 0.85))
+    assert (scale.low, scale.high) == (scale.steps[0], scale.steps[-1])
+
+
+def test_a_label_that_is_too_long_is_cut_where_it_says_so():
+    assert short("a" * 50, 10) == "a" * 9 + "…"
+    assert short("as it is", 10) == "as it is"
+
+
+def test_a_chart_is_drawn_with_its_words_and_without_markup_from_them():
+    hostile = "<b onclick=x>"
+    chart = Chart(
+        hostile,
+        10,
+        (Tick(50, hostile),),
+        (Tick(10, hostile),),
+        marks=(Mark("ring", 10, 20, "alarm", hostile),),
+    )
+    drawn = str(template("_charts.html").module.chart(chart))  # type: ignore[attr-defined]
+    page = Page(drawn)
+    assert page.open == []
+    assert "b" not in {tag for tag, _ in page.tags}
+    assert page.words.count(hostile) == 3
+    assert [a["aria-label"] for _, a in page.tags if a.get("role") == "img"] == [hostile]
+    assert [(a["x"], a["y"], a["href"]) for tag, a in page.tags if tag == "use"] == [
+        ("10.00%", "20.00%", "#ring")
+    ]
