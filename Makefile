@@ -10,7 +10,7 @@ UV     := uv==0.13.9
 # Tests, the daemon and the bench start hundreds of processes: none has to compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo dev test test-faults audit bench bench-model bench-promotion bench-overseer bench-erasure bench-serve docs lint format constraints clean
+.PHONY: demo dev test test-faults audit bench bench-model bench-promotion bench-overseer bench-erasure bench-serve docs check lint format constraints clean
 
 demo: $(STAMP)          ## play the whole story on synthetic data, and show how it ended
 	POLENG_NOTIFY= $(BIN)/poleng simulate full
@@ -28,6 +28,13 @@ test: $(TOOLS)          ## run the tests
 	$(IN_MEMORY) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -m 'not timed' -n 3 --dist loadfile --no-loadscope-reorder
 	$(IN_MEMORY) $(BIN)/python -m pytest -m timed $$(grep -rl --include='*.py' mark.timed poleng_assets_tests)
+
+# The daily round: what a change of a rule breaks first. `make test` asks everything.
+check: $(TOOLS)         ## lint, types, the layout of the package, and the tests of core
+	$(MAKE) --no-print-directory lint
+	$(IN_MEMORY) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -m 'not timed and not slow' -n 3 --dist loadfile \
+		poleng_assets_tests/core poleng_assets_tests/study poleng_assets_tests/test_rooms.py
 
 test-faults: $(TOOLS)    ## inject every fault for real: bad files, kills, a crowd, no network (an hour and a half)
 	PYTHONPATH=. $(BIN)/python tools/test_faults.py
