@@ -18,22 +18,20 @@ from poleng_assets.study.schema import Study
 from tools.bench.raw import ready
 from tools.bench.seeds_way import (
     SCORE,
-    Seed,
     SeedModel,
     column_drift,
     drift,
-    has_drifted,
     learn,
     score,
     score_file,
     trees_of,
 )
-from tools.bench.tasks import Clock, bare_calculators, nannyml_clock
+from tools.bench.tasks import Clock
 
 
 @pytest.fixture(scope="module")
 def seed_model(people: pd.DataFrame, study: Study) -> SeedModel:
-    return learn(people, study.feature_names, study.target.name)
+    return learn(people, study.feature_names, study.target.name, rounds=10)
 
 
 def test_the_seeds_way_ranks_people_and_scores_a_file_as_it_scores_a_frame(
@@ -100,38 +98,6 @@ def test_large_references_are_compared_by_the_documented_distances() -> None:
     assert column_drift(shares, pd.Series(["c"] * 10))[0] == pytest.approx(np.sqrt(np.log(2)))
 
 
-def test_a_batch_drifts_when_its_score_does_or_too_many_columns() -> None:
-    columns = {f"column_{number}": False for number in range(40)}
-
-    assert not has_drifted(columns | {SCORE: False, "column_0": True})
-    assert has_drifted(columns | {SCORE: True})
-    assert has_drifted(columns | {SCORE: False} | {f"column_{number}": True for number in range(3)})
-
-
-def test_the_seeds_flow_retrains_once_while_there_is_field_data(
-    people: pd.DataFrame, newcomers: pd.DataFrame, study: Study, tmp_path: Path
-) -> None:
-    names = {"founding": people, "later": newcomers}
-    for name, rows in names.items():
-        rows.to_parquet(tmp_path / f"{name}.parquet")
-    for name, rows in {"known": people.head(800), "strange": newcomers, "stranger": newcomers}.items():
-        rows.drop(columns=study.target.name).to_parquet(tmp_path / f"{name}.parquet")
-    out = tmp_path / "out"
-    out.mkdir()
-    seed = Seed.founded_on(tmp_path / "founding.parquet", study.feature_names, study.target.name)
-    left = [tmp_path / "later.parquet"]
-
-    drifted = [
-        seed.process(tmp_path / f"{name}.parquet", left, out) for name in ("known", "strange", "stranger")
-    ]
-
-    assert drifted[:2] == [False, True]
-    assert seed.retrainings == 1
-    assert left == []
-    assert len(seed.known) == len(people) + len(newcomers)
-    assert sorted(path.stem for path in out.iterdir()) == ["known", "strange", "stranger"]
-
-
 def test_the_rival_is_given_as_many_and_as_deep_trees_as_the_champions_recipe_says(
     model: Model, people: pd.DataFrame, quick_study: Study
 ) -> None:
@@ -180,18 +146,6 @@ def test_the_clock_counts_a_call_within_a_call_once() -> None:
 
     assert outer() == 2
     assert clock.depth == 0
-    assert clock.seconds > 0
-
-
-@pytest.mark.slow
-def test_nannymls_calculators_run_bare_on_what_a_report_is_made_of_and_are_timed(
-    reference: pd.DataFrame, study: Study
-) -> None:
-    scored = reference.head(400).drop(columns=study.target.name)
-
-    with nannyml_clock() as clock:
-        bare_calculators(reference, scored)
-
     assert clock.seconds > 0
 
 

@@ -99,6 +99,18 @@ class Ground:
         self._once(f"known_{batches}", make)
         return self.folder / f"known_{batches}" / "home"
 
+    def played(self) -> Path:
+        """Play the full scenario, once; return a folder with its ``home`` and its ``parts.parquet``."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say("the full scenario, whose lists the lean script must equal")
+            home = folder / "home"
+            run_command([BIN / "poleng", "simulate", "full", "--data", self.data, "--home", home])
+            return dict(run_task("export_parts", home=home, file=folder / "parts.parquet").found)
+
+        self._once("played", make)
+        return self.folder / "played"
+
     def _once(self, name: str, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Make a folder whole, or find it made; return what was kept of its making."""
         folder = self.folder / name

@@ -6,6 +6,7 @@ account (Linux keeps ``ru_maxrss`` over ``exec``).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -35,11 +36,13 @@ class Finished:
 
     Attributes:
         seconds: from its start to its end.
+        cpu_seconds: that it and its children computed, on all cores together.
         peak_gb: the most memory that it, or one of its children, held at a time.
         found: what it measured by itself.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_gb: float
     found: Mapping[str, Any]
 
@@ -88,7 +91,7 @@ def run_command(
                 f"{what or _short(words)}: exit code {process.returncode} after {seconds:.0f} s: {last}"
             )
     unit = 1 if sys.platform == "darwin" else 1024
-    return Finished(seconds, used.ru_maxrss * unit / 1e9, {})
+    return Finished(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e9, {})
 
 
 def run_task(task: str, *, at_most: float = HOURS, **arguments: Any) -> Finished:
@@ -108,7 +111,7 @@ def run_task(task: str, *, at_most: float = HOURS, **arguments: Any) -> Finished
         command = [sys.executable, "-m", "tools.bench.tasks", task, given, result]
         ended = run_command(command, at_most=at_most, what=task)
         found = json.loads(result.read_text(encoding="utf-8"))
-    return Finished(ended.seconds, ended.peak_gb, found)
+    return dataclasses.replace(ended, found=found)
 
 
 def repeated(times: int, once: Callable[[], Finished]) -> list[Finished]:
@@ -131,6 +134,11 @@ def middle_ratio(runs: Sequence[Finished], others: Sequence[Finished]) -> float:
     )
 
 
+def middle_cpu_ratio(runs: Sequence[Finished], others: Sequence[Finished]) -> float:
+    """Return the median of how much the ones computed, whole processes, each beside the other of its turn."""
+    return float(median(one.cpu_seconds / other.cpu_seconds for one, other in zip(runs, others, strict=True)))
+
+
 def middle(runs: Sequence[Finished], name: str = "seconds") -> float:
     """Return the median of what the processes found under a name."""
     return float(median(float(run.found[name]) for run in runs))
@@ -139,6 +147,11 @@ def middle(runs: Sequence[Finished], name: str = "seconds") -> float:
 def middle_whole(runs: Sequence[Finished]) -> float:
     """Return the median seconds of whole processes."""
     return float(median(run.seconds for run in runs))
+
+
+def middle_cpu(runs: Sequence[Finished]) -> float:
+    """Return the median seconds that whole processes computed."""
+    return float(median(run.cpu_seconds for run in runs))
 
 
 def highest_peak(runs: Sequence[Finished]) -> float:

@@ -2,20 +2,18 @@
 
 Its way (celupa/political-engagement-mlops) is pandas throughout: rows to dicts, scikit-learn's
 DictVectorizer, an XGBoost DMatrix, predict; then drift by column on the whole frames, as Evidently 0.4 does
-by default; on drift, more field data, a retraining of few rounds, and the same batch once more.
+by default.
 
 Evidently is not installed. Its default test of each column is made here from its public documentation
 (https://docs.evidentlyai.com/reference/data-drift-algorithm), which for a reference of more than 1,000 rows
 is: the Wasserstein distance over the reference's standard deviation for numbers with more than five
 values, the Jensen-Shannon distance for everything else, either against .1; for smaller ones
-Kolmogorov-Smirnov, chi-squared, or a z-test of two proportions, at 5 %. Neither its pictures and HTML nor
-Hyperopt run here, so that this is faster than the seed is; MLflow keeps a retraining's trials where it is
-asked for.
+Kolmogorov-Smirnov, chi-squared, or a z-test of two proportions, at 5 %. Its plots and HTML are not made
+here, so that this is faster than the seed is.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +32,8 @@ FEW_VALUES = 5
 DISTANCE_LIMIT = 0.1
 P_LIMIT = 0.05
 BINS = 30
-# Columns that may be off before the whole batch counts as drifted.
-DRIFTED_SHARE = 0.05
 THRESHOLD = 0.5
 SCORE = "prediction"
-ROUNDS = 10
-TRIALS = ({"max_depth": 6, "eta": 0.3}, {"max_depth": 8, "eta": 0.1})
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def learn(
     rows: pd.DataFrame,
     features: Sequence[str],
     target: str,
-    rounds: int = ROUNDS,
+    rounds: int,
     settings: Mapping[str, Any] | None = None,
 ) -> SeedModel:
     """Train a booster the seed's way.
@@ -126,92 +120,6 @@ def column_drift(reference: pd.Series, current: pd.Series) -> tuple[float, bool]
 def drift(reference: pd.DataFrame, current: pd.DataFrame, columns: Iterable[str]) -> dict[str, bool]:
     """Return which columns of a batch have drifted."""
     return {name: column_drift(reference[name], current[name])[1] for name in columns}
-
-
-def has_drifted(found: Mapping[str, bool]) -> bool:
-    """Return the verdict on a batch: the score moved, or too many of the columns."""
-    columns = [drifted for name, drifted in found.items() if name != SCORE]
-    return found.get(SCORE, False) or sum(columns) / max(len(columns), 1) > DRIFTED_SHARE
-
-
-@dataclass
-class Seed:
-    """The seed's whole flow: one model, the rows that it knows, and the field data that are left.
-
-    Attributes:
-        features: columns to learn from.
-        target: column of 0 and 1.
-        known: labelled rows that the model was trained on, with their scores.
-        model: that serves.
-        tracked: whether MLflow keeps the trials and the model of a retraining, as the seed has it.
-        retrainings: so far.
-    """
-
-    features: Sequence[str]
-    target: str
-    known: pd.DataFrame
-    model: SeedModel
-    tracked: bool = False
-    retrainings: int = 0
-
-    @classmethod
-    def founded_on(cls, study: Path, features: Sequence[str], target: str, tracked: bool = False) -> Self:
-        """Train the model that the seed ships with."""
-        rows = read(study)
-        model = learn(rows, features, target)
-        rows[SCORE] = score(model, rows, features)
-        return cls(features, target, rows, model, tracked)
-
-    def process(self, batch: Path, studies: list[Path], out: Path) -> bool:
-        """Deal with one batch: score, look for drift, retrain if there is, score again, write.
-
-        Args:
-            batch: file of people without the target.
-            studies: field data that are left; one that is used is removed.
-            out: folder of the lists.
-
-        Returns:
-            Whether the batch had drifted.
-        """
-        rows = read(batch)
-        rows[SCORE] = score(self.model, rows, self.features)
-        drifted = has_drifted(drift(self.known, rows, [*self.features, SCORE]))
-        if drifted and studies:
-            self._retrain(studies.pop(0))
-        rows[SCORE] = score(self.model, rows, self.features)
-        rows[rows[SCORE] > THRESHOLD].to_parquet(out / f"{batch.stem}.parquet", index=False)
-        return drifted
-
-    def _retrain(self, study: Path) -> None:
-        """Learn from all rows anew: a few trials on a part of them, then the best on all."""
-        rows = pd.concat([self.known.drop(columns=SCORE), read(study)], ignore_index=True)
-        held_out = np.random.default_rng(1).random(len(rows)) < 0.2
-        losses = []
-        for settings in TRIALS:
-            tried = learn(rows[~held_out], self.features, self.target, settings=settings)
-            chance = score(tried, rows[held_out], self.features).clip(1e-6, 1 - 1e-6)
-            truth = rows.loc[held_out, self.target].to_numpy()
-            losses.append(-np.where(truth == 1, np.log(chance), np.log(1 - chance)).mean())
-            self._track(settings, losses[-1])
-        best = int(np.argmin(losses))
-        self.model = learn(rows, self.features, self.target, settings=TRIALS[best])
-        self._track(TRIALS[best], losses[best], self.model)
-        rows[SCORE] = score(self.model, rows, self.features)
-        self.known = rows
-        self.retrainings += 1
-
-    def _track(self, settings: Mapping[str, Any], loss: float, model: SeedModel | None = None) -> None:
-        """Let MLflow keep a trial, or a model, where it was told to (``mlflow.set_tracking_uri``)."""
-        if not self.tracked:
-            return
-        import mlflow  # noqa: PLC0415
-
-        with mlflow.start_run(), tempfile.TemporaryDirectory() as folder:
-            mlflow.log_params(dict(settings))
-            mlflow.log_metric("log_loss", loss)
-            if model is not None:
-                model.save(Path(folder))
-                mlflow.log_artifacts(folder)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -33,7 +33,6 @@ from poleng_assets.study.schema import load_study
 
 if TYPE_CHECKING:
     import dagster as dg
-    import pandas as pd
 
     from poleng_assets.headless.runner import Conductor, RunReport
 
@@ -282,6 +281,7 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
     from poleng_assets.defs.jobs import process_batch
     from poleng_assets.models.registry import Registry
     from poleng_assets.warehouse.connection import Warehouse
+    from tools.bench.lean import bare_calculators
     from tools.bench.seeds_way import drift
 
     study, batch = load_study(), Path(people).stem
@@ -308,7 +308,7 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
                 (
                     float(step.end_time or 0) - float(step.start_time or 0),
                     clock.seconds,
-                    _seconds(lambda: bare_calculators(reference, seen.scored)),
+                    _seconds(lambda: bare_calculators(study, reference, seen.scored)),
                     _seconds(lambda: drift(reference, seen.scored, columns)),
                 )
             )
@@ -323,54 +323,6 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
         "reference": len(reference),
         "verdict": seen.judgement.verdict,
     }
-
-
-def bare_calculators(reference: pd.DataFrame, scored: pd.DataFrame) -> None:
-    """Run NannyML's calculators as a user without this project would: as they come, one chunk.
-
-    Args:
-        reference: features, target, ``score`` and ``contact``.
-        scored: features, ``score`` and ``contact``.
-    """
-    import nannyml
-    import pandas as pd
-
-    study = load_study()
-    features, target = study.feature_names, study.target.name
-    ordinal = [one.name for one in study.features if one.is_ordinal]
-    nominal = [name for name in features if name not in ordinal]
-    there, here = (_plain(frame, nominal) for frame in (reference, scored))
-    one_chunk = {"chunk_number": 1}
-    watched = [*features, "score", "contact"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        nannyml.UnivariateDriftCalculator(
-            column_names=watched,
-            treat_as_categorical=[*features, "contact"],
-            categorical_methods=["jensen_shannon", "l_infinity"],
-            continuous_methods=["jensen_shannon"],
-            **one_chunk,
-        ).fit(there[watched]).calculate(here[watched])
-        nannyml.MissingValuesCalculator(column_names=features, normalize=True, **one_chunk).fit(
-            there[features]
-        ).calculate(here[features])
-        if ordinal:
-            nannyml.NumericalRangeCalculator(column_names=ordinal, normalize=True, **one_chunk).fit(
-                there[ordinal]
-            ).calculate(here[ordinal])
-        nannyml.DataReconstructionDriftCalculator(column_names=features, **one_chunk).fit(
-            there[features]
-        ).calculate(here[features])
-        nannyml.CBPE(
-            y_true=target,
-            y_pred="contact",
-            y_pred_proba="score",
-            problem_type="classification_binary",
-            metrics=["roc_auc", "precision", "recall", "accuracy"],
-            **one_chunk,
-        ).fit(
-            there[["score", "contact"]].assign(**{target: pd.Series(reference[target]).to_numpy()})
-        ).estimate(here[["score", "contact"]])
 
 
 @contextmanager
@@ -511,42 +463,42 @@ def wait_for_lists(home: str, people: str, batches: int) -> dict[str, Any]:
     return {"seconds": median(waited[1:]), "all": waited[1:], "warm_up": waited[0], "version": version}
 
 
-def simulate_seeds_way(data: str, tracked: bool) -> dict[str, Any]:
-    """Play the full scenario the seed's way, from the moment when its first model is there.
+def export_parts(home: str, file: str) -> dict[str, Any]:
+    """Write which rows of the field studies of a home train and which are held out: id, study and part."""
+    import duckdb
 
-    What it ships with is told apart as ``prepared``: its first model, and MLflow's tables.
+    study = load_study()
+    with duckdb.connect(str(Home(Path(home)).warehouse), read_only=True) as con:
+        rows = con.sql("FROM field_study_rows").df()
+    parts = rows[["field_study", study.id, "part"]]
+    parts.to_parquet(file)
+    return {"rows": len(parts)}
+
+
+def simulate_lean(data: str, parts: str, lists: str) -> dict[str, Any]:
+    """Play the full scenario as a lean script does.
 
     Args:
         data: laid out as ``poleng simulate`` wants it.
-        tracked: whether MLflow keeps the retraining, as the seed has it.
+        parts: file of :func:`export_parts`.
+        lists: folder of the project's contact lists, to compare with.
     """
-    from poleng_assets.simulation.scenarios import FOUNDING_STUDY, drops
-    from tools.bench.seeds_way import Seed
+    import filecmp
 
-    if tracked:
-        import mlflow
+    import pandas as pd
 
-    study = load_study()
-    story = drops(Path(data), "full")
-    studies = [one.path for one in story if one.kind == "field_studies" and one.name != FOUNDING_STUDY]
-    with tempfile.TemporaryDirectory(prefix="bench_") as name:
-        folder = Path(name)
-        started = time.perf_counter()
-        if tracked:
-            mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-            experiment = mlflow.create_experiment("seed", artifact_location=(folder / "kept").as_uri())
-            mlflow.set_experiment(experiment_id=experiment)
-        founding = _founding_study(Path(data))
-        seed = Seed.founded_on(founding, study.feature_names, study.target.name, tracked)
-        founded = time.perf_counter()
-        drifted = [seed.process(one.path, studies, folder) for one in story if one.kind == "batches"]
-        ended = time.perf_counter()
+    from poleng_assets.simulation.scenarios import drops
+    from tools.bench.lean import LeanScript
+
+    with tempfile.TemporaryDirectory(prefix="bench_") as out:
+        script = LeanScript(load_study(), pd.read_parquet(parts), Path(out))
+        script.play(drops(Path(data), "full"))
+        names = {path.name for folder in (out, lists) for path in Path(folder).glob("*.csv")}
+        equal, _, _ = filecmp.cmpfiles(out, lists, names, shallow=False)
     return {
-        "seconds": ended - founded,
-        "prepared": founded - started,
-        "batches": len(drifted),
-        "drifted": sum(drifted),
-        "retrainings": seed.retrainings,
+        "trainings": script.trainings,
+        "equal_lists": len(equal),
+        "other_lists": sorted(names.difference(equal)),
     }
 
 
@@ -653,19 +605,6 @@ def _founding_study(data: Path) -> Path:
     return next(one.path for one in drops(data, "full") if one.name == FOUNDING_STUDY)
 
 
-def _plain(frame: pd.DataFrame, nominal: list[str]) -> pd.DataFrame:
-    """Return a frame as NannyML takes it: nominal answers as text, plain numbers, a plain index."""
-    import pandas as pd
-
-    numbers = {
-        name: frame[name].to_numpy(dtype="float64", na_value=float("nan"))
-        for name in frame.columns
-        if name not in nominal and name not in (load_study().id, load_study().target.name)
-    }
-    names = {name: frame[name].astype("Int64").astype(str).to_numpy() for name in nominal}
-    return pd.DataFrame(numbers | names)
-
-
 def _seconds(do: Callable[[], object]) -> float:
     started = time.perf_counter()
     do()
@@ -690,7 +629,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         know_batches,
         tick,
         wait_for_lists,
-        simulate_seeds_way,
+        export_parts,
+        simulate_lean,
     )
 }
 
