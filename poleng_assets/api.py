@@ -29,7 +29,7 @@ from poleng_assets.core.features.encoder import Encoder, EncodingError
 from poleng_assets.core.modeling.explanations import shown_questions, strongest_reasons
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.promotion.serving_decision import appointed, disagreement
-from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.models.registry import (
     CHAMPION,
     ModelUnusable,  # noqa: F401 - here to be caught

@@ -24,8 +24,7 @@ import pandas as pd
 from bench_promotion import contests, read_ground
 
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.core.promotion.gates import calibration_error
-from poleng_assets.core.statistics.metrics import evaluate
+from poleng_assets.core.statistics.metrics import calibration_error, evaluate
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.home import Home

@@ -32,7 +32,9 @@ from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.core.reports.holdout_plots import holdout_plots
 from poleng_assets.core.reports.model_card import ModelCard, render_model_card
 from poleng_assets.core.reports.overview import render_overview
-from poleng_assets.core.statistics.metrics import bootstrap_intervals, evaluate, evaluate_groups
+from poleng_assets.core.statistics.groups import evaluate_groups
+from poleng_assets.core.statistics.metrics import evaluate
+from poleng_assets.core.statistics.resampling import bootstrap_intervals
 from poleng_assets.study.schema import Study
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)

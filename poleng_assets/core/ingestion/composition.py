@@ -13,7 +13,7 @@ import duckdb
 import pandas as pd
 
 from poleng_assets.core.ingestion.ingest import ROW_TABLES
-from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table

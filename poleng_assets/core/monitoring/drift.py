@@ -40,7 +40,7 @@ from poleng_assets.core.monitoring.measurements import (
     BatchFigures,
     Figure,
 )
-from poleng_assets.core.statistics.metrics import wilson_interval
+from poleng_assets.core.statistics.intervals import wilson_interval
 from poleng_assets.core.statistics.poststratification import Match, match
 from poleng_assets.study.schema import Study
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
 from poleng_assets.core.monitoring.measurements import CONTACT, SCORE, Estimate, Loss, Trust
-from poleng_assets.core.monitoring.realised_performance import hanley_mcneil_error
 from poleng_assets.core.statistics.calibration import fit
+from poleng_assets.core.statistics.intervals import Z_95, hanley_mcneil_error
 from poleng_assets.core.statistics.poststratification import Match
 from poleng_assets.study.schema import Study
 
@@ -31,7 +30,6 @@ METRICS = {
     "accuracy": "accuracy",
 }
 BANDS = 200
-_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def estimate(
             error = hanley_mcneil_error(value, yes, len(here) - yes)
         else:
             error = float(of_batch[(theirs, "sampling_error")])
-        half = _Z * widening * error
+        half = Z_95 * widening * error
         realised = float(of_reference[(theirs, "realized")])
         # Where nobody is contacted, there is no precision, and an error of nothing.
         if math.isfinite(value) and math.isfinite(half) and half > 0:
@@ -175,7 +173,7 @@ def _of_each_person(
         if_yes, if_no = cost(s), cost(1 - s)
         expected = p * if_yes + (1 - p) * if_no
         variance = (p * if_yes**2 + (1 - p) * if_no**2).mean() - expected.mean() ** 2
-        half = _Z * widening * math.sqrt(max(variance, 0.0) / len(p))
+        half = Z_95 * widening * math.sqrt(max(variance, 0.0) / len(p))
         r = np.clip(reference_score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
         realised = np.where(there[study.target.name].to_numpy() == 1, cost(r), cost(1 - r))
         value = float(expected.mean())

@@ -17,13 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
-from poleng_assets.core.monitoring.realised_performance import hanley_mcneil_error
-from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.groups import NO_ANSWER
+from poleng_assets.core.statistics.intervals import Z_95, hanley_mcneil_error
 from poleng_assets.study.schema import Study
 
 # A score between these says little more than the toss of a coin.
@@ -40,7 +39,6 @@ OTHER_ANSWERS = "other answers"
 MAX_FEATURES = 2
 AUDIT, DRAWN = "audit sample", "drawn by lot"
 STRATA_COLUMNS = ("stratum", "people", "known", "interviews", "mean_score")
-_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def half_width(auc: float, rate: float, people: float) -> float:
     positives, negatives = people * rate, people * (1 - rate)
     if positives <= 0 or negatives <= 0:
         return math.inf
-    return _Z * hanley_mcneil_error(max(auc, 0.5), positives, negatives)
+    return Z_95 * hanley_mcneil_error(max(auc, 0.5), positives, negatives)
 
 
 def allocate(people: np.ndarray, spread: np.ndarray, total: int, at_least: int) -> np.ndarray:

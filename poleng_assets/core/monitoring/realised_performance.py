@@ -10,7 +10,6 @@ are weighed to their numbers among everybody scored.
 
 Sources:
     C. Begg, R. Greenes, Biometrics 39, 1983 (weighing what is verified to everybody tested).
-    J. Hanley, B. McNeil, Radiology 143, 1982 (standard error of the AUC).
     B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (percentile interval).
     NannyML, PerformanceCalculator: https://nannyml.readthedocs.io/en/v0.13.1/
 """
@@ -29,8 +28,8 @@ import pandas as pd
 
 from poleng_assets.core.monitoring.measurements import Estimate, Loss
 from poleng_assets.core.monitoring.verdict import SURE
-from poleng_assets.core.promotion.gates import row_log_loss
-from poleng_assets.core.statistics.metrics import central, wilson_interval
+from poleng_assets.core.statistics.intervals import central, hanley_mcneil_error, wilson_interval
+from poleng_assets.core.statistics.metrics import row_log_loss
 from poleng_assets.core.statistics.poststratification import effective_rows, match, systematic
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import replace, transaction
@@ -175,23 +174,6 @@ def record_realised_performance(
     )
     with transaction(con):
         replace(con, "performance", {"batch": batch, "model_version": version, "kind": "realised"}, rows)
-
-
-def hanley_mcneil_error(auc: float, positives: float, negatives: float) -> float:
-    """Return the standard error of an AUC (Hanley & McNeil 1982, with their exponential approximation).
-
-    Args:
-        auc: expected, in [0.5, 1].
-        positives: number of people with the target, above 0; need not be whole.
-        negatives: without it, likewise.
-    """
-    both_positive, both_negative = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = (
-        auc * (1 - auc)
-        + max(positives - 1, 0) * (both_positive - auc**2)
-        + max(negatives - 1, 0) * (both_negative - auc**2)
-    ) / (positives * negatives)
-    return math.sqrt(max(variance, 0.0))
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,22 @@ fail their gate: doubt speaks for the model that serves.
 What no gate can see: a leak of the answer that is in the holdout too and makes a model only a little
 too good. ``max_auc`` stops the blatant ones; that no holdout person is trained on is the split's business.
 
-Sources:
-    B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 8 and 13 (paired resampling,
-    percentile interval). E. DeLong, D. DeLong, D. Clarke-Pearson, Biometrics 44, 1988, and X. Sun, W. Xu,
-    IEEE Signal Processing Letters 21, 2014 (difference of two AUCs on the same rows). J. Bröcker,
-    L. Smith, Weather and Forecasting 22, 2007 (how uncalibrated a calibrated forecast looks by chance).
+How things are measured, and where the methods come from, stands in ``core/statistics/metrics.py`` and
+``core/statistics/resampling.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import hypot, isfinite, nan, pi, sqrt
+from math import hypot, isfinite
 from statistics import NormalDist
 
 import numpy as np
 
+from poleng_assets.core.statistics.groups import members
+from poleng_assets.core.statistics.metrics import calibration_error, paired_auc, row_log_loss
+from poleng_assets.core.statistics.resampling import resampled_means
 from poleng_assets.core.statistics.selection_rates import (
     GroupContacts,
     contacts_by_group,
@@ -223,121 +223,6 @@ def reason(gates: Sequence[Gate]) -> str:
     """Return why a challenger was refused, or the first and weightiest gate of one that was not."""
     failed = [gate for gate in gates if not gate.passed]
     return "; ".join(gate.words for gate in failed or gates[:1])
-
-
-def row_log_loss(target: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Return the log-loss of each row, in nats, shape (n,); scores are clipped as scikit-learn does it.
-
-    Args:
-        target: 0 or 1, shape (n,).
-        score: probability of 1, shape (n,).
-    """
-    least = np.finfo(np.float64).eps
-    score = np.clip(score.astype(np.float64), least, 1 - least)
-    return -np.where(target == 1, np.log(score), np.log1p(-score))
-
-
-def resampled_means(values: np.ndarray, masks: np.ndarray, repeats: int, seed: int) -> np.ndarray:
-    """Return the mean of the values under each mask, for each resample of the rows.
-
-    A resample is the same for all masks, and a value is the difference of two contestants on one row:
-    what both find hard cancels out (the paired bootstrap).
-
-    Args:
-        values: one number for each row, shape (n,).
-        masks: which rows belong to a part, shape (n, parts).
-        repeats: number of resamples.
-        seed: of the resampling; the same seed gives the same answer.
-
-    Returns:
-        Shape (repeats, parts); NaN where a resample has no row of a part.
-    """
-    random = np.random.default_rng(seed)
-    rows = len(values)
-    inside = masks.astype(np.float64)
-    both = np.hstack([inside * values[:, None], inside])
-    sums = np.empty((repeats, both.shape[1]))
-    for repeat in range(repeats):
-        drawn = np.bincount(random.integers(0, rows, rows), minlength=rows)
-        sums[repeat] = drawn.astype(np.float64) @ both
-    totals, counts = np.hsplit(sums, 2)
-    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
-
-
-def paired_auc(target: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """Return both AUCs and the standard error of their difference (DeLong 1988; Sun and Xu 2014).
-
-    Args:
-        target: 0 or 1, shape (n,).
-        one: scores of one contestant, shape (n,).
-        other: scores of the other, shape (n,).
-
-    Returns:
-        AUC of one, AUC of the other, standard error. All NaN where a class has fewer than two rows or a
-        score is NaN.
-    """
-    from scipy.stats import rankdata
-
-    positive = target == 1
-    hits, misses = int(positive.sum()), int((~positive).sum())
-    if min(hits, misses) < 2 or np.isnan(one).any() or np.isnan(other).any():
-        return nan, nan, nan
-    beaten, beating = [], []
-    for score in (one, other):
-        ranks = rankdata(score)
-        # For each positive row the share of negative rows that it outranks, and the reverse.
-        beaten.append((ranks[positive] - rankdata(score[positive])) / misses)
-        beating.append(1 - (ranks[~positive] - rankdata(score[~positive])) / hits)
-    variance = (beaten[0] - beaten[1]).var(ddof=1) / hits + (beating[0] - beating[1]).var(ddof=1) / misses
-    return float(beaten[0].mean()), float(beaten[1].mean()), sqrt(float(variance))
-
-
-def calibration_error(
-    target: np.ndarray, score: np.ndarray, bins: int = 10, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the expected calibration error in bins of equal mass, and how large chance alone makes it.
-
-    In few rows even true probabilities look uncalibrated: a limit for the error has to be widened by the
-    second figure, as two independent deviations add up, ``hypot(limit, chance)``. The second figure is
-    the upper end of the error of scores that are true, one-sided, by the normal approximation of each
-    bin (Bröcker and Smith 2007 get it by resampling).
-
-    Args:
-        target: 0 or 1, shape (n,), n > 0.
-        score: probability of 1, shape (n,).
-        bins: number of bins, fewer when there are fewer rows.
-        confidence: of the second figure, in (0.5, 1).
-    """
-    order = np.argsort(score, kind="stable")
-    error = mean = variance = 0.0
-    for rows in np.array_split(order, min(bins, len(order))):
-        weight, expected = len(rows) / len(order), score[rows]
-        error += weight * abs(float(target[rows].mean() - expected.mean()))
-        noise = float((expected * (1 - expected)).sum()) / len(rows) ** 2
-        # Mean and variance of |x|, where x is normal around zero with variance ``noise``.
-        mean += weight * sqrt(noise * 2 / pi) if noise >= 0 else nan
-        variance += weight**2 * noise * (1 - 2 / pi)
-    return error, mean + NormalDist().inv_cdf(confidence) * sqrt(variance)
-
-
-def members(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
-    """Return which rows have each value that at least so many rows have.
-
-    Args:
-        columns: for each property its values, each of shape (n,); a property without a name is left out
-            of the names of its values.
-        least: values that fewer rows have are left out.
-
-    Returns:
-        Masks of shape (n,) by ``property: value``.
-    """
-    found = {}
-    for column, values in columns.items():
-        names, which, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
-        for position, (name, count) in enumerate(zip(names, counts, strict=True)):
-            if count >= least:
-                found[f"{column}: {name}" if column else str(name)] = which == position
-    return found
 
 
 def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:

@@ -20,14 +20,10 @@ from poleng_assets.core.modeling.training_set import TrainingSet
 from poleng_assets.core.modeling.tuning import Tuned
 from poleng_assets.core.reports.holdout_plots import holdout_plots, importance_plot
 from poleng_assets.core.reports.model_card import ModelCard
-from poleng_assets.core.statistics.groups import groups_in_words
-from poleng_assets.core.statistics.metrics import (
-    Interval,
-    bootstrap_intervals,
-    evaluate,
-    evaluate_groups,
-    score_metrics,
-)
+from poleng_assets.core.statistics.groups import evaluate_groups, groups_in_words
+from poleng_assets.core.statistics.intervals import Interval
+from poleng_assets.core.statistics.metrics import evaluate, score_metrics
+from poleng_assets.core.statistics.resampling import bootstrap_intervals
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import table
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from poleng_assets.core.modeling.decision_rule import ContactRule
-from poleng_assets.core.promotion.gates import members
+from poleng_assets.core.statistics.groups import members
 from poleng_assets.text import markdown
 
 

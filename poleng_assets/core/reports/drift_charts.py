@@ -27,7 +27,7 @@ from poleng_assets.core.monitoring.measurements import (
     Estimate,
 )
 from poleng_assets.core.reports.charts import Chart, Mark, Scale, Segment, Tick
-from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.core.statistics.poststratification import match
 from poleng_assets.study.schema import Feature, Study
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poleng_assets.core.statistics.metrics import CALIBRATION_BINS, wilson_interval
+from poleng_assets.core.statistics.intervals import wilson_interval
+from poleng_assets.core.statistics.metrics import CALIBRATION_BINS
 from poleng_assets.text.markdown import escaped
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import pandas as pd
 from poleng_assets.core.modeling.explanations import shown_questions
 from poleng_assets.core.reports.holdout_plots import BARS_SHOWN, CAPTIONS, as_data_uri
 from poleng_assets.core.reports.pages import template
-from poleng_assets.core.statistics.metrics import OTHERS, Interval
+from poleng_assets.core.statistics.groups import OTHERS
+from poleng_assets.core.statistics.intervals import Interval
 from poleng_assets.core.statistics.proxies import shown_proxies
 from poleng_assets.core.statistics.selection_rates import contacts_in_table, passed_over
 from poleng_assets.study.schema import Study

@@ -1,44 +1,29 @@
-"""Figures of merit of scores and contacts against known answers, their intervals, and those of groups.
+"""Metrics of scores and contacts against known answers.
 
-What belongs here measures and judges nothing: gates stand in ``core/promotion/gates.py``, pictures in
-``core/reports/holdout_plots.py``, words in ``core/reports/model_card.py``.
+What belongs here measures and judges nothing: gates stand in ``core/promotion/gates.py``, charts in
+``core/reports/holdout_plots.py``. Some metrics are computed in more than one way, because they are asked for
+different things:
+
+- AUC: :func:`score_metrics` gives the plain one, :func:`paired_auc` that of two models on the same rows with
+  the standard error of their difference.
+- log-loss: :func:`row_log_loss` gives it row by row, to resample or to split; :func:`score_metrics` its mean,
+  fast enough for a hundred resamples; ``core/modeling/blending.py`` that of log-odds, which do not overflow.
 
 Sources:
-    B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (percentile interval).
-    E. Wilson, JASA 22, 1927 (interval of a share).
+    E. DeLong, D. DeLong, D. Clarke-Pearson, Biometrics 44, 1988, and X. Sun, W. Xu, IEEE Signal Processing
+    Letters 21, 2014 (difference of two AUCs on the same rows). J. Bröcker, L. Smith, Weather and Forecasting
+    22, 2007 (how uncalibrated a calibrated forecast looks by chance).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
-import pandas as pd
-
-from poleng_assets.core.promotion.gates import calibration_error
-from poleng_assets.core.statistics.intervals import NO_ANSWER, OTHERS, Interval, wilson_interval
 
 CALIBRATION_BINS = 10
 TOP_SHARE = 0.1
-GROUP_COLUMNS = (
-    "property",
-    "value",
-    "rows",
-    "target_rate",
-    "mean_score",
-    "flagged_share",
-    "recall",
-    "recall_lower",
-    "recall_upper",
-    "precision",
-    "auc",
-    "calibration_gap",
-    "calibration_gap_lower",
-    "calibration_gap_upper",
-)
-_Z = NormalDist().inv_cdf(0.975)
 
 
 def score_metrics(target: np.ndarray, score: np.ndarray) -> dict[str, float]:
@@ -134,125 +119,73 @@ def evaluate(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict
     return score_metrics(target, score) | decision_metrics(target, contact)
 
 
-def bootstrap_intervals(
-    target: np.ndarray, score: np.ndarray, contact: np.ndarray, repeats: int = 100, seed: int = 23
-) -> dict[str, Interval]:
-    """Return the central 95 % of each figure of :func:`evaluate` over resamples of the rows.
-
-    A row keeps its target, score and contact together: the model and its decisions are given, the
-    people are the draw. Resamples in which a figure is undefined do not count for it.
-
-    The calibration error of a resample is too large on the whole, because each person drawn twice adds
-    noise to the bins; its interval is moved by the mean excess, so that it lies around the value.
-
-    Args:
-        target: 0 or 1, shape (n,), n > 0.
-        score: probability of 1, shape (n,).
-        contact: whether the person is contacted, bool, shape (n,).
-        repeats: number of resamples.
-        seed: of the resampling; the same seed gives the same answer.
-
-    Returns:
-        Lower and upper end by the name of the figure.
-    """
-    random = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        rows = random.integers(0, len(target), len(target))
-        for name, value in evaluate(target[rows], score[rows], contact[rows]).items():
-            drawn.setdefault(name, []).append(value)
-    intervals = {name: central(values) for name, values in drawn.items()}
-    excess = float(np.mean(drawn["calibration_error"])) - score_metrics(target, score)["calibration_error"]
-    low, high = intervals["calibration_error"]
-    intervals["calibration_error"] = (max(0.0, low - excess), high - excess)
-    return intervals
+def _ratio(part: int, whole: int, otherwise: float = 0.0) -> float:
+    return part / whole if whole else otherwise
 
 
-def evaluate_groups(
-    target: np.ndarray,
-    score: np.ndarray,
-    contact: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    min_rows: int,
-) -> pd.DataFrame:
-    """Measure each group of people on its own: how often it is contacted, found, and rightly scored.
-
-    Values that fewer than ``min_rows`` people have are left out: such figures are noise, and near to
-    telling about single persons. So that nobody vanishes, each property that leaves somebody out ends
-    with a row :data:`OTHERS` that has their number and no figure; pooled figures of one small group
-    would be its own. A missing value is a group too (:data:`NO_ANSWER`).
+def row_log_loss(target: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return the log-loss of each row, in nats, shape (n,); scores are clipped as scikit-learn does it.
 
     Args:
         target: 0 or 1, shape (n,).
         score: probability of 1, shape (n,).
-        contact: whether the person is contacted, bool, shape (n,).
-        groups: for each property, the value of each row in words, shape (n,).
-        min_rows: that a value needs to be shown, at least 1.
+    """
+    least = np.finfo(np.float64).eps
+    score = np.clip(score.astype(np.float64), least, 1 - least)
+    return -np.where(target == 1, np.log(score), np.log1p(-score))
+
+
+def calibration_error(
+    target: np.ndarray, score: np.ndarray, bins: int = 10, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the expected calibration error in bins of equal mass, and how large chance alone makes it.
+
+    In few rows even true probabilities look uncalibrated: a limit for the error has to be widened by the
+    second figure, as two independent deviations add up, ``hypot(limit, chance)``. The second figure is
+    the upper end of the error of scores that are true, one-sided, by the normal approximation of each
+    bin (Bröcker and Smith 2007 get it by resampling).
+
+    Args:
+        target: 0 or 1, shape (n,), n > 0.
+        score: probability of 1, shape (n,).
+        bins: number of bins, fewer when there are fewer rows.
+        confidence: of the second figure, in (0.5, 1).
+    """
+    order = np.argsort(score, kind="stable")
+    error = mean = variance = 0.0
+    for rows in np.array_split(order, min(bins, len(order))):
+        weight, expected = len(rows) / len(order), score[rows]
+        error += weight * abs(float(target[rows].mean() - expected.mean()))
+        noise = float((expected * (1 - expected)).sum()) / len(rows) ** 2
+        # Mean and variance of |x|, where x is normal around zero with variance ``noise``.
+        mean += weight * math.sqrt(noise * 2 / math.pi) if noise >= 0 else math.nan
+        variance += weight**2 * noise * (1 - 2 / math.pi)
+    return error, mean + NormalDist().inv_cdf(confidence) * math.sqrt(variance)
+
+
+def paired_auc(target: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """Return both AUCs and the standard error of their difference (DeLong 1988; Sun and Xu 2014).
+
+    Args:
+        target: 0 or 1, shape (n,).
+        one: scores of one contestant, shape (n,).
+        other: scores of the other, shape (n,).
 
     Returns:
-        One row for each property and value, the largest first within a property, with
-        :data:`GROUP_COLUMNS`. ``calibration_gap`` is the mean score minus the target rate: above zero,
-        the group is said to be more positive than it is. Intervals are of 95 %: Wilson's for the
-        recall, the normal approximation (of the mean of score minus target) for the gap. NaN is what
-        cannot be said: recall without positives, precision without contacts, AUC of one class.
-
-    Raises:
-        ValueError: a property has another number of rows than the target.
+        AUC of one, AUC of the other, standard error. All NaN where a class has fewer than two rows or a
+        score is NaN.
     """
-    rows: list[dict[str, object]] = []
-    for name, values in groups.items():
-        if len(values) != len(target):
-            raise ValueError(f"{name} has {len(values)} rows, the target {len(target)}")
-        words = _in_words(values)
-        found, which, counts = np.unique(words, return_inverse=True, return_counts=True)
-        # By size, and by name where sizes are equal, so that the table is the same every time.
-        for position in sorted(range(len(found)), key=lambda p: (-counts[p], found[p])):
-            if counts[position] >= min_rows:
-                members = which == position
-                figures = _group_figures(target[members], score[members], contact[members])
-                rows.append({"property": name, "value": str(found[position]), **figures})
-        left_out = int(counts[counts < min_rows].sum())
-        if left_out:
-            rows.append({"property": name, "value": OTHERS, "rows": left_out})
-    numbers = dict.fromkeys(GROUP_COLUMNS[3:], float)
-    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS)).astype({"rows": int, **numbers})
+    from scipy.stats import rankdata
 
-
-def _group_figures(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import roc_auc_score
-
-    positives, contacts = int((target == 1).sum()), int(contact.sum())
-    hits = int(contact[target == 1].sum())
-    recall_lower, recall_upper = wilson_interval(hits, positives)
-    excess = score - target
-    gap = float(excess.mean())
-    error = float(excess.std(ddof=1)) / math.sqrt(len(excess)) if len(excess) > 1 else math.nan
-    return {
-        "rows": len(target),
-        "target_rate": float(target.mean()),
-        "mean_score": float(score.mean()),
-        "flagged_share": contacts / len(target),
-        "recall": _ratio(hits, positives, math.nan),
-        "recall_lower": recall_lower,
-        "recall_upper": recall_upper,
-        "precision": _ratio(hits, contacts, math.nan),
-        "auc": float(roc_auc_score(target, score)) if 0 < positives < len(target) else math.nan,
-        "calibration_gap": gap,
-        "calibration_gap_lower": gap - _Z * error,
-        "calibration_gap_upper": gap + _Z * error,
-    }
-
-
-def _in_words(values: np.ndarray) -> np.ndarray:
-    column = pd.Series(values, dtype=object)
-    return np.where(column.isna() | (column == ""), NO_ANSWER, column.astype(str)).astype(str)
-
-
-def central(values: Sequence[float] | np.ndarray) -> Interval:
-    """Return the central 95 % of the values, at least one."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _ratio(part: int, whole: int, otherwise: float = 0.0) -> float:
-    return part / whole if whole else otherwise
+    positive = target == 1
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if min(hits, misses) < 2 or np.isnan(one).any() or np.isnan(other).any():
+        return math.nan, math.nan, math.nan
+    beaten, beating = [], []
+    for score in (one, other):
+        ranks = rankdata(score)
+        # For each positive row the share of negative rows that it outranks, and the reverse.
+        beaten.append((ranks[positive] - rankdata(score[positive])) / misses)
+        beating.append(1 - (ranks[~positive] - rankdata(score[~positive])) / hits)
+    variance = (beaten[0] - beaten[1]).var(ddof=1) / hits + (beating[0] - beating[1]).var(ddof=1) / misses
+    return float(beaten[0].mean()), float(beaten[1].mean()), math.sqrt(float(variance))

@@ -17,7 +17,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from poleng_assets.core.statistics.intervals import NO_ANSWER, OTHERS, wilson_interval
+from poleng_assets.core.statistics.groups import NO_ANSWER, OTHERS
+from poleng_assets.core.statistics.intervals import wilson_interval
 from poleng_assets.study.schema import PromotionPolicy, Study
 
 # Outcomes that are known of fewer are mostly those of contacts: no recall can be made of them.

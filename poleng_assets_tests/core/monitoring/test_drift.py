@@ -35,7 +35,7 @@ from poleng_assets.core.monitoring.measurements import (
     Trust,
 )
 from poleng_assets.core.monitoring.verdict import Judgement, judge
-from poleng_assets.core.statistics.metrics import wilson_interval
+from poleng_assets.core.statistics.intervals import wilson_interval
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import scored_by, with_policies

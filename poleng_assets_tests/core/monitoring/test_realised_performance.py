@@ -14,12 +14,12 @@ from poleng_assets.core.monitoring.realised_performance import (
     REALISED_METRICS,
     Realised,
     contradictory_respondents,
-    hanley_mcneil_error,
     realised,
     record_realised_performance,
     touched,
     unknown_respondents,
 )
+from poleng_assets.core.statistics.intervals import hanley_mcneil_error
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import insert

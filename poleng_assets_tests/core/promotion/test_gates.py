@@ -13,16 +13,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 from poleng_assets.core.promotion.gates import (
     Gate,
     Holdout,
-    calibration_error,
     contest,
     contest_gates,
-    paired_auc,
     promoted,
     reason,
-    resampled_means,
-    row_log_loss,
     sanity_gates,
 )
+from poleng_assets.core.statistics.metrics import calibration_error, paired_auc, row_log_loss
+from poleng_assets.core.statistics.resampling import resampled_means
 from poleng_assets.study.schema import PromotionPolicy
 
 POLICY = PromotionPolicy(

@@ -17,7 +17,8 @@ from poleng_assets.core.promotion import holdout_evaluation as module
 from poleng_assets.core.promotion.holdout_evaluation import Appraisal, appraise
 from poleng_assets.core.reports.holdout_plots import CAPTIONS
 from poleng_assets.core.reports.model_card import render_model_card
-from poleng_assets.core.statistics.metrics import OTHERS, evaluate
+from poleng_assets.core.statistics.groups import OTHERS
+from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.study.schema import Budget, Study
 from poleng_assets_tests.conftest import as_table, with_policies
 

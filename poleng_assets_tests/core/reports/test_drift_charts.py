@@ -37,7 +37,7 @@ from poleng_assets.core.reports.drift_charts import (
     performance_chart,
     score_bars,
 )
-from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import with_policies
 

@@ -19,12 +19,9 @@ from poleng_assets.core.reports.model_card import (
     render_model_card,
     worst_groups,
 )
-from poleng_assets.core.statistics.metrics import (
-    OTHERS,
-    bootstrap_intervals,
-    evaluate,
-    evaluate_groups,
-)
+from poleng_assets.core.statistics.groups import OTHERS, evaluate_groups
+from poleng_assets.core.statistics.metrics import evaluate
+from poleng_assets.core.statistics.resampling import bootstrap_intervals
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.core.reports.pages import Page, row_of
 

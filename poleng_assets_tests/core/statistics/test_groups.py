@@ -6,8 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from poleng_assets.core.statistics.groups import groups_in_words
-from poleng_assets.core.statistics.metrics import NO_ANSWER
+from poleng_assets.core.statistics.groups import NO_ANSWER, groups_in_words
 from poleng_assets.study.schema import Study
 
 

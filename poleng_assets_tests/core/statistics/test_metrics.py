@@ -10,18 +10,10 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from poleng_assets.core.statistics.metrics import (
-    GROUP_COLUMNS,
-    NO_ANSWER,
-    OTHERS,
-    bootstrap_intervals,
-    decision_metrics,
-    evaluate,
-    evaluate_groups,
-    lift,
-    score_metrics,
-    wilson_interval,
-)
+from poleng_assets.core.statistics.groups import GROUP_COLUMNS, NO_ANSWER, OTHERS, evaluate_groups
+from poleng_assets.core.statistics.intervals import wilson_interval
+from poleng_assets.core.statistics.metrics import decision_metrics, evaluate, lift, score_metrics
+from poleng_assets.core.statistics.resampling import bootstrap_intervals
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from poleng_assets.core.promotion.gates import Holdout, contest, groups_passed_over, promoted
-from poleng_assets.core.statistics.metrics import evaluate_groups
+from poleng_assets.core.statistics.groups import evaluate_groups
 from poleng_assets.core.statistics.selection_rates import (
     GroupContacts,
     contacts_by_group,
