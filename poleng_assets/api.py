@@ -38,7 +38,8 @@ from poleng_assets.models.registry import (
     RegistryUnusable,  # noqa: F401
 )
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import Feature, Study, StudyError, load_study  # noqa: F401
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Feature, Study, StudyError  # noqa: F401
 from poleng_assets.warehouse.connection import (
     PATIENCE_SECONDS,
     Warehouse,

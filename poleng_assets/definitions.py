@@ -29,7 +29,7 @@ from poleng_assets.notifications.sensor import NOTIFICATIONS
 from poleng_assets.operations.retention import apply_retention
 from poleng_assets.simulation.scenario_jobs import scenario_jobs
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 
 def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECONDS) -> dg.Definitions:

@@ -28,7 +28,8 @@ from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from poleng_assets.core.modeling.model import Model, train
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests import homes
 

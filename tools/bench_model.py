@@ -28,7 +28,7 @@ from poleng_assets.core.statistics.metrics import calibration_error, evaluate
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.killing import TOGETHER, run_kills
 
 PARTS = ("quality", "promotion", "kills")

@@ -64,7 +64,8 @@ from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.simulation.scenarios import FOUNDING_STUDY
 from poleng_assets.storage.home import Home, Kind
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import create_tables
 from tools.copies import copy_home

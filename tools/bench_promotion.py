@@ -31,7 +31,9 @@ from poleng_assets.core.modeling.model import train
 from poleng_assets.core.modeling.recipe import Recipe
 from poleng_assets.core.modeling.tuning import tune
 from poleng_assets.core.promotion.gates import Gate, Holdout, contest, promoted, reason
-from poleng_assets.study.schema import PromotionPolicy, Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.policies import PromotionPolicy
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import create_tables
 
 CHEAP = {"rounds": 250, "learning_rate": 0.08}

@@ -41,7 +41,7 @@ from poleng_assets.serving.champion_watcher import Watch
 from poleng_assets.serving.requests import Reader
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 POLENG = Path(sys.executable).with_name("poleng")
 FOUNDING, BATCH = "founding_study", "clean_batch_1"

@@ -7,7 +7,7 @@ from pathlib import Path
 from poleng_assets.operations.backup import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 
 

@@ -34,7 +34,8 @@ from poleng_assets.simulation.population import (
     answer_effects,
     draw_column,
 )
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 
 SMALLEST_CELL = 10
 REFERENCE_ROWS = 400_000

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from poleng_assets.core.ingestion.row_accounting import Balance, balance
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.corpus import run_corpus, summary
 from poleng_assets_tests.faults.crowd import run_crowd

@@ -11,7 +11,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, styled
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 WAIT_SECONDS = 300.0
 

@@ -9,7 +9,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, open_home, reading
 from poleng_assets.storage.home import KINDS
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 
 @click.command("check-archive")

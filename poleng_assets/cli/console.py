@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.text.plain_text import in_one_line, visible
 
 if TYPE_CHECKING:

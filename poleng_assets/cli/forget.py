@@ -16,7 +16,7 @@ from poleng_assets.cli.console import (
     open_warehouse,
     styled,
 )
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 if TYPE_CHECKING:
     from poleng_assets.operations.erase_person import Forgotten

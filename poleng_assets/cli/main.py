@@ -40,7 +40,8 @@ from poleng_assets.cli.recover import recover
 from poleng_assets.cli.retention import retention
 from poleng_assets.cli.serve import serve
 from poleng_assets.storage.home import Home, HomeRefused, Kind
-from poleng_assets.study.schema import StudyError, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import StudyError
 from poleng_assets.text.plain_text import in_one_line, visible
 
 if TYPE_CHECKING:

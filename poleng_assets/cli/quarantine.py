@@ -20,7 +20,7 @@ from poleng_assets.cli.console import (
     reading,
     show_run,
 )
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 if TYPE_CHECKING:
     import duckdb

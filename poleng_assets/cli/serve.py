@@ -10,7 +10,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, open_home
 from poleng_assets.cli.listening import address_of, allow_host_option, is_loopback, listen
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 TOKEN = "POLENG_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST_TOKEN = 16

@@ -18,7 +18,7 @@ import duckdb
 
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.clock import date_to_now, doubt_about_clock, signs_of_life, trusted_until
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import now, record_decision, transaction

@@ -23,7 +23,7 @@ from poleng_assets.defs.assets.promotion import WHOEVER_SERVES
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.mlflow_links import version_page
 from poleng_assets.models.registry import CHAMPION, Registry
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import record_decision
 

@@ -10,7 +10,7 @@ from poleng_assets.defs import jobs
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import retraining_requests, survey
 from poleng_assets.operations.retention import retention_schedule
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 
 @dg.schedule(

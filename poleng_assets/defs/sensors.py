@@ -44,7 +44,7 @@ from poleng_assets.defs.run_history import (
 from poleng_assets.storage.dropped_files import content_hash, file_id
 from poleng_assets.storage.file_names import clash_problem
 from poleng_assets.storage.home import Kind
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 TICK_SECONDS = 5
 EVENTS_AT_ONCE = 200

@@ -39,7 +39,8 @@ from poleng_assets.models.version_files import (
 )
 from poleng_assets.storage.files import sync_file, sync_folder, sync_tree
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 
 if TYPE_CHECKING:
     import pandas as pd

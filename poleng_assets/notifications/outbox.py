@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from poleng_assets.notifications.addresses import Delivery
 from poleng_assets.notifications.messages import DIGEST, Message, summary
 from poleng_assets.storage.files import write_whole
-from poleng_assets.study.schema import NotificationsPolicy
+from poleng_assets.study.policies import NotificationsPolicy
 
 HOUR, DAY = 3600.0, 86400.0
 DELIVERY_SECONDS = 8.0

@@ -39,7 +39,7 @@ from poleng_assets.notifications.messages import (
 )
 from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
 from poleng_assets.storage.home import KINDS, Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 TICK_SECONDS = 10
 TICK_BUDGET = 20.0

@@ -19,7 +19,7 @@ from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.storage.dropped_files import file_id
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import RetentionPolicy
+from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.warehouse.compaction import free_share, write_anew
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import now, record_decision, transaction

@@ -152,20 +152,6 @@ USING (batch, scored_at);
 _LAYOUT = "warehouse_layout"
 
 
-# What frames and lists about people call their own columns, beside those of the tables.
-_IN_FRAMES = frozenset({"prediction", "unknown_answers"})
-
-
-def names_in_use() -> frozenset[str]:
-    """Return the names of columns that stand beside a person's id or answers, in tables, frames and lists.
-
-    Neither a question nor the id or the target can be called so: the two would be one column.
-    """
-    about_people = [table for table in _FIXED_TABLES.split("CREATE TABLE") if '"{id}"' in table]
-    definitions = " ".join([*about_people, *(first for first, _ in _ROW_TABLES.values())])
-    return frozenset(re.findall(r"\b([a-z_]+) [A-Z]{3,}", definitions)) | _IN_FRAMES
-
-
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Make the tables and columns that are missing; the row tables get the study's columns.
 

@@ -25,7 +25,7 @@ import yaml
 from poleng_assets.cli import main
 from poleng_assets.simulation.population import synthesise, write_scenario_data
 from poleng_assets.storage.home import CHECKOUT
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.docs.pages import Block
 from poleng_assets_tests.faults.quick_study import write_quick_study
 

@@ -20,7 +20,8 @@ from poleng_assets.cli import main
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.freshness import WINDOWS
 from poleng_assets.storage.home import CHECKOUT, OWN, Home
-from poleng_assets.study.schema import STUDIES, Study
+from poleng_assets.study.loading import STUDIES
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.docs.pages import DOCS, blocks, names, pages, tables
 from poleng_assets_tests.docs.schema import fields
@@ -282,7 +283,7 @@ def test_every_path_of_the_home_is_told():
 
 
 def test_the_study_of_the_how_to_is_a_whole_study(tmp_path: Path):
-    from poleng_assets.study.schema import load_study
+    from poleng_assets.study.loading import load_study
 
     page = DOCS / "how-to" / "own-survey.md"
     (block,) = [one for one in blocks(page) if one.file]

@@ -50,7 +50,8 @@ from poleng_assets.defs.sensors import (
 from poleng_assets.headless.runner import Conductor
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import KINDS, Home, Kind
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.corpus_content import content_cases
 from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases

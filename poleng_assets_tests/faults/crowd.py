@@ -22,7 +22,8 @@ from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.end_to_end.conftest import Served, serve
 from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, quick_survey

@@ -31,7 +31,7 @@ from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.models.registry import CHALLENGER, CHAMPION, HASHES_TAG, Registry
 from poleng_assets.models.version_files import VersionFile
 from poleng_assets.storage.home import KINDS, Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 State = dict[str, list[str]]
 

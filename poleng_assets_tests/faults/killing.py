@@ -683,7 +683,7 @@ def _make_data(data: Path | None, target: Path) -> None:
     import pandas as pd
 
     from poleng_assets.simulation.population import write_scenario_data
-    from poleng_assets.study.schema import load_study
+    from poleng_assets.study.loading import load_study
 
     if data is None:
         write_scenario_data(load_study(), target, scale=0.05)

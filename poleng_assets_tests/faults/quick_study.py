@@ -16,7 +16,8 @@ from unittest.mock import patch
 import yaml
 
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study.schema import STUDIES, Study, load_study
+from poleng_assets.study.loading import STUDIES, load_study
+from poleng_assets.study.schema import Study
 
 SHIPPED = STUDIES / "political_engagement.yaml"
 

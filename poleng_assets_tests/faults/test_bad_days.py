@@ -34,7 +34,8 @@ from poleng_assets.defs.run_history import forgive
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.registry import CHAMPION, ModelUnusable, Registry
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study.schema import StudyError, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import StudyError
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.disks import filled, mounted, read_only
 from poleng_assets_tests.faults.quick_study import quick_survey

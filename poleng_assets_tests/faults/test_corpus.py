@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.corpus import (
     Outcome,
     Refused,

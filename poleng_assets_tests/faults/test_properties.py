@@ -33,7 +33,8 @@ from poleng_assets.core.features.encoder import Encoder, EncodingError
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
 from poleng_assets.core.ingestion.files import reading
 from poleng_assets.core.ingestion.ingest import Ingested, ingest
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import create_tables
 from poleng_assets_tests.conftest import with_policies
 

@@ -19,7 +19,7 @@ from poleng_assets.headless.runner import Conductor, RunReport
 from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home, Kind
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.quick_study import half_survey
 from poleng_assets_tests.homes import founded_home, new_home, promoted_home

@@ -30,7 +30,8 @@ import pyarrow as pa
 
 from poleng_assets.operations.erase_person import forget
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 PEOPLE = 20

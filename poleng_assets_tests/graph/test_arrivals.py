@@ -25,7 +25,8 @@ from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import field_study_arrivals
 from poleng_assets.headless.runner import Conductor, RunReport
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import now, transaction
 from poleng_assets_tests.faults.disks import read_only

@@ -25,7 +25,7 @@ from poleng_assets.operations.backup import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import CHECKOUT, Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.quick_study import write_quick_study

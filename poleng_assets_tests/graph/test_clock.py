@@ -15,7 +15,7 @@ from poleng_assets.cli.main import main
 from poleng_assets.defs import clock
 from poleng_assets.defs.clock import Mark, read_mark
 from poleng_assets.operations.retention import apply
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import record_decision
 from poleng_assets_tests.graph.conftest import Workshop

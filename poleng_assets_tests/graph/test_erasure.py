@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from poleng_assets.cli.forget import forget
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop
 from poleng_assets_tests.graph.erasure import crowded_home, erase_everybody

@@ -17,7 +17,7 @@ from poleng_assets.core.contacts.workbook import first_cells
 from poleng_assets.defs.checks import list_differences
 from poleng_assets.defs.rollback import ROLLBACK_JOB
 from poleng_assets.operations.erase_person import forget
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.contact_lists import batch_of_file, file_stem
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_promoted

@@ -15,7 +15,7 @@ import pytest
 
 from poleng_assets.notifications.outbox import Outbox, open_outbox
 from poleng_assets.notifications.sensor import collect
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 from poleng_assets_tests.sinks import WebSink, web_sink

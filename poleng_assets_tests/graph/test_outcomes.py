@@ -12,7 +12,7 @@ import pytest
 from poleng_assets.core.monitoring.label_request import AUDIT, DRAWN
 from poleng_assets.defs.assets.label_requests import FILE, field_study_request
 from poleng_assets.defs.assets.outcomes import PERFORMANCE_HOLDS
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.graph.conftest import Workshop
 
 STUDY = load_study()

@@ -27,7 +27,7 @@ from poleng_assets.defs.sensors import survey
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.registry import CHAMPION
 from poleng_assets.storage.home import Kind
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

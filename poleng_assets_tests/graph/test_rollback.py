@@ -19,7 +19,7 @@ from poleng_assets.defs.rollback import ROLLBACK_JOB
 from poleng_assets.defs.sensors import serving_version
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.registry import Registry
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import (
     SHIPPED,
     half_of_the_features,

@@ -22,7 +22,7 @@ from poleng_assets.defs.run_history import (
     live_run_ids,
     process_name,
 )
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 

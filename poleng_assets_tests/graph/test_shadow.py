@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_promoted
 
 STUDY = load_study()

@@ -15,7 +15,7 @@ from mlflow.entities import Run
 
 from poleng_assets.core.reports.holdout_plots import CAPTIONS
 from poleng_assets.simulation.player import play
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 STUDY = load_study()

@@ -20,7 +20,8 @@ from poleng_assets.core.promotion import holdout_evaluation
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.headless.runner import Conductor, RunReport
 from poleng_assets.models.registry import CHALLENGER, CHAMPION, Registry
-from poleng_assets.study.schema import Budget, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.policies import Budget
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import replace, transaction
 from poleng_assets_tests.conftest import with_policies

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

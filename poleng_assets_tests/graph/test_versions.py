@@ -9,7 +9,7 @@ import pytest
 
 from poleng_assets.core.data.versions import version_id
 from poleng_assets.defs.run_history import attempts, forgive
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

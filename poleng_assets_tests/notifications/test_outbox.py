@@ -19,7 +19,7 @@ from poleng_assets.notifications import outbox as outbox_module
 from poleng_assets.notifications.addresses import Address, Delivery
 from poleng_assets.notifications.messages import DIGEST, Message
 from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, Recipient, open_outbox
-from poleng_assets.study.schema import NotificationsPolicy
+from poleng_assets.study.policies import NotificationsPolicy
 from poleng_assets_tests.sinks import WebSink, mail_sink, web_sink
 
 POLICY = NotificationsPolicy()
@@ -268,7 +268,7 @@ from pathlib import Path
 from poleng_assets.notifications.addresses import Address
 from poleng_assets.notifications.messages import Message
 from poleng_assets.notifications.outbox import Outbox, open_outbox
-from poleng_assets.study.schema import NotificationsPolicy
+from poleng_assets.study.policies import NotificationsPolicy
 
 folder, url, lives = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 saves = []

@@ -26,7 +26,8 @@ from poleng_assets.serving.app import build_app
 from poleng_assets.serving.champion_watcher import Watch
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import record_decision
 from poleng_assets_tests.faults.quick_study import write_quick_study, write_study

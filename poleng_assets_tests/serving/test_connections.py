@@ -22,7 +22,7 @@ from poleng_assets.serving.app import BODY_SECONDS, build_app
 from poleng_assets.serving.champion_watcher import Seen
 from poleng_assets.serving.connections import Connections, Reason, Room, make_room
 from poleng_assets.serving.server import build_server
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from poleng_assets.core.ingestion.contract import MAX_ID, check_rows
 from poleng_assets.serving.requests import SHAPE, Asked, NotUnderstood, Reader, Refused, TooMany
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 
 STUDY = load_study()
 NOMINAL = next(f.name for f in STUDY.features if f.kind == "nominal")

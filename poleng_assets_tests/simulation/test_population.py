@@ -29,7 +29,8 @@ from poleng_assets.simulation.population import (
     synthesise,
     write_scenario_data,
 )
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 
 REPOSITORY = Path(__file__).parents[2]
 PARTS = ["clean", "drift"]

@@ -24,7 +24,8 @@ from poleng_assets.storage.synthetic import (
     is_made_up,
     sort_of_home,
 )
-from poleng_assets.study.schema import Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.schema import Study
 from poleng_assets_tests.homes import new_home
 
 GUARDED = {"simulate_clean", "simulate_drift", "simulate_full", "reset"}

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from poleng_assets.study.schema import STUDIES, Feature, Study, StudyError, load_study
+from poleng_assets.study.loading import STUDIES, load_study
+from poleng_assets.study.schema import Feature, Study, StudyError
 
 SHIPPED = (STUDIES / "political_engagement.yaml").read_text(encoding="utf-8")
 

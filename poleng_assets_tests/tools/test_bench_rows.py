@@ -176,7 +176,7 @@ def test_the_ground_is_another_one_when_data_change(tmp_path: Path) -> None:
 def test_people_are_repeated_under_new_ids_until_there_are_enough(tmp_path: Path, small_data: Path) -> None:
     import pandas as pd
 
-    from poleng_assets.study.schema import load_study
+    from poleng_assets.study.loading import load_study
 
     study = load_study()
     file = tmp_path / "people.parquet"
@@ -191,7 +191,7 @@ def test_people_are_repeated_under_new_ids_until_there_are_enough(tmp_path: Path
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from poleng_assets.simulation.population import write_scenario_data
-    from poleng_assets.study.schema import load_study
+    from poleng_assets.study.loading import load_study
 
     folder = tmp_path_factory.mktemp("small")
     write_scenario_data(load_study(), folder, scale=0.05)

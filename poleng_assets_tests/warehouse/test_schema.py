@@ -192,7 +192,7 @@ def test_a_process_that_is_killed_while_codes_become_numbers_leaves_them_as_they
 from pathlib import Path
 from poleng_assets.warehouse import schema as tables
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 follow = tables._follow_the_study
 

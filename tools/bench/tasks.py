@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 # What the project sets for every process, such as the threads of OpenMP, holds for its rivals too.
 import poleng_assets  # noqa: F401
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 if TYPE_CHECKING:
     import dagster as dg

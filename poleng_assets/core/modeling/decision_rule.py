@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poleng_assets.study.schema import ContactPolicy
+from poleng_assets.study.policies import ContactPolicy
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from poleng_assets.core.modeling.folds import fold_of
 from poleng_assets.core.modeling.recipe import Ingredient, Recipe
 from poleng_assets.core.statistics.calibration import Calibration, calibrate
 from poleng_assets.storage.files import in_place_of
-from poleng_assets.study.schema import Budget, Study
+from poleng_assets.study.policies import Budget
+from poleng_assets.study.schema import Study
 
 if TYPE_CHECKING:
     import optuna

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from poleng_assets.core.monitoring.measurements import JENSEN_SHANNON, L_INFINITY
-from poleng_assets.study.schema import OverseerPolicy
+from poleng_assets.study.policies import OverseerPolicy
 
 # The share of resamples at which the smallest p-value is read off; the asked-for share is often smaller
 # than so many resamples can show.

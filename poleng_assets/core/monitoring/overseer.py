@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from poleng_assets.study.schema import OverseerPolicy
+from poleng_assets.study.policies import OverseerPolicy
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from poleng_assets.core.monitoring.measurements import (
     Figure,
     Loss,
 )
-from poleng_assets.study.schema import OverseerPolicy, Study
+from poleng_assets.study.policies import OverseerPolicy
+from poleng_assets.study.schema import Study
 
 Verdict = Literal["clear", "drifted", "untrusted", "insufficient"]
 

@@ -16,7 +16,7 @@ import duckdb
 from poleng_assets.core.ingestion.ingest import ROW_TABLES
 from poleng_assets.core.privacy.warehouse_erasure import rows_erased
 from poleng_assets.storage.home import Kind
-from poleng_assets.study.schema import RetentionPolicy
+from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.warehouse.erasures import record_erasures
 
 _TAKEN_IN = "(SELECT ingested_at FROM ingested_files f WHERE f.kind = '{kind}' AND f.name = rows.{key})"

@@ -29,7 +29,7 @@ from poleng_assets.core.statistics.selection_rates import (
     in_words,
     passed_over,
 )
-from poleng_assets.study.schema import PromotionPolicy
+from poleng_assets.study.policies import PromotionPolicy
 
 _LEAST_SPREAD = 1e-6  # of scores that are not one number but for rounding, whatever the study allows
 

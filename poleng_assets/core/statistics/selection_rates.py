@@ -19,7 +19,8 @@ import pandas as pd
 
 from poleng_assets.core.statistics.groups import NO_ANSWER, OTHERS
 from poleng_assets.core.statistics.intervals import wilson_interval
-from poleng_assets.study.schema import PromotionPolicy, Study
+from poleng_assets.study.policies import PromotionPolicy
+from poleng_assets.study.schema import Study
 
 # Outcomes that are known of fewer are mostly those of contacts: no recall can be made of them.
 NEARLY_ALL = 0.8

@@ -17,7 +17,7 @@ from poleng_assets.defs.instance import history_kept_open
 from poleng_assets.defs.resources.fixed import refuse_environment
 from poleng_assets.defs.run_history import mark_process
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 
 WAREHOUSE_POOL = "warehouse"

@@ -19,7 +19,7 @@ from poleng_assets.core.data.subject_ids import (
     trimmed,
 )
 from poleng_assets.core.privacy.subject import Person
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 
 SOMEBODY = uuid.UUID("6f9619ff-8b86-d011-b42d-00cf4fc964ff")
 

@@ -14,7 +14,7 @@ from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.core.ingestion.ingest import ingest
 from poleng_assets.core.ingestion.target_balance import refuse_what_teaches_nothing, remark_on_balance
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study.schema import load_study
+from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 
 STUDY = load_study()

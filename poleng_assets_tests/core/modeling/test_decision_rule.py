@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from poleng_assets.core.modeling.decision_rule import ContactRule, settle
-from poleng_assets.study.schema import ContactPolicy, Study
+from poleng_assets.study.policies import ContactPolicy
+from poleng_assets.study.schema import Study
 
 ROWS = 2_000
 

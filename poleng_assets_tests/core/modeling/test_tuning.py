@@ -36,7 +36,9 @@ from poleng_assets.core.modeling.tuning import (
 )
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.simulation.population import synthesise
-from poleng_assets.study.schema import Budget, Study, load_study
+from poleng_assets.study.loading import load_study
+from poleng_assets.study.policies import Budget
+from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import as_table, with_policies
 
 ROOT = Path(__file__).parents[3]

@@ -14,7 +14,8 @@ from poleng_assets.core.monitoring.drift import _univariate, quiet
 from poleng_assets.core.monitoring.drift_limits import distance_limits, jensen_shannon
 from poleng_assets.core.monitoring.measurements import DISTANCES, JENSEN_SHANNON, L_INFINITY
 from poleng_assets.core.statistics.poststratification import Match, match
-from poleng_assets.study.schema import OverseerPolicy, Study
+from poleng_assets.study.policies import OverseerPolicy
+from poleng_assets.study.schema import Study
 
 MIN_ROWS = 20
 # So many unchanged batches, of which this share may raise an alarm.

@@ -10,7 +10,8 @@ import pytest
 
 from poleng_assets.core.monitoring import overseer
 from poleng_assets.core.monitoring.overseer import OpenBatch, Plan, Situation
-from poleng_assets.study.schema import OverseerPolicy, Study
+from poleng_assets.study.policies import OverseerPolicy
+from poleng_assets.study.schema import Study
 
 MAX_ATTEMPTS = 3
 COOLDOWN = 2

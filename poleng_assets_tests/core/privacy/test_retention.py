@@ -26,7 +26,8 @@ from poleng_assets.operations.retention import (
 )
 from poleng_assets.simulation.scenarios import batch_rows
 from poleng_assets.storage.home import Home
-from poleng_assets.study.schema import RetentionPolicy, Study
+from poleng_assets.study.policies import RetentionPolicy
+from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.erasures import erasures_of
 from poleng_assets.warehouse.schema import insert, record_decision, transaction

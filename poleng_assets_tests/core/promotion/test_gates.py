@@ -21,7 +21,7 @@ from poleng_assets.core.promotion.gates import (
 )
 from poleng_assets.core.statistics.metrics import calibration_error, paired_auc, row_log_loss
 from poleng_assets.core.statistics.resampling import resampled_means
-from poleng_assets.study.schema import PromotionPolicy
+from poleng_assets.study.policies import PromotionPolicy
 
 POLICY = PromotionPolicy(
     min_auc=0.6,

@@ -19,7 +19,8 @@ from poleng_assets.core.reports.holdout_plots import CAPTIONS
 from poleng_assets.core.reports.model_card import render_model_card
 from poleng_assets.core.statistics.groups import OTHERS
 from poleng_assets.core.statistics.metrics import evaluate
-from poleng_assets.study.schema import Budget, Study
+from poleng_assets.study.policies import Budget
+from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import as_table, with_policies
 
 COUNTRY, SEX = "Country of the interview", "Sex"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from poleng_assets.core.features.encoder import Encoder
-from poleng_assets.study.schema import Study, TrainingPolicy
+from poleng_assets.study.policies import TrainingPolicy
+from poleng_assets.study.schema import Study
 
 if TYPE_CHECKING:
     import optuna

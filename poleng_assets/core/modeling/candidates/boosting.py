@@ -14,7 +14,7 @@ from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Para
 from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
 from poleng_assets.core.modeling.candidates.target_ordered_layout import Ranks
 from poleng_assets.core.modeling.candidates.tree_shap import TreeShap
-from poleng_assets.study.schema import TrainingPolicy
+from poleng_assets.study.policies import TrainingPolicy
 
 if TYPE_CHECKING:
     import optuna

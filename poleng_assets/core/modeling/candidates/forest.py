@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters
-from poleng_assets.study.schema import TrainingPolicy
+from poleng_assets.study.policies import TrainingPolicy
 
 if TYPE_CHECKING:
     import optuna

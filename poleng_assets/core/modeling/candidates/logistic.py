@@ -13,7 +13,7 @@ import numpy as np
 
 from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters
 from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
-from poleng_assets.study.schema import TrainingPolicy
+from poleng_assets.study.policies import TrainingPolicy
 
 if TYPE_CHECKING:
     import optuna

@@ -1,0 +1,215 @@
+"""The policies of a study: the numbers that decide about people and models, and what each may be.
+
+What is done with a policy stands where it is applied.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A part of the study file: no field that it does not know, no infinite number, unchangeable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class IngestionPolicy(Strict):
+    """How much of a file may break the contract before the file is refused, and what it must hold.
+
+    ``min_of_each_class``: people of each class of the target that all field studies together must have.
+    ``min_share_of_each_class``: a field study with a smaller share of a class is taken in with a remark.
+    """
+
+    max_quarantined_share: Share
+    max_expanded_megabytes: int = Field(ge=1)
+    min_of_each_class: int = Field(default=20, ge=2)
+    min_share_of_each_class: Share = 0.01
+
+
+class ContactPolicy(Strict):
+    """Whom to contact, and what a contact list tells about them; ``core/modeling/decision_rule.py`` applies
+    it."""
+
+    rule: Literal["threshold", "youden", "cost_ratio", "capacity"]
+    threshold: Share
+    cost_ratio: float = Field(gt=0)
+    capacity: int = Field(ge=1)
+    usual_batch: int = Field(ge=1)
+    reasons: int = Field(ge=0)
+    # Studies of earlier releases list what is withheld: core/modeling/explanations.py says what holds then.
+    shown_reasons: tuple[str, ...] | None = None
+    withheld_reasons: tuple[str, ...] = ()
+    max_association: Share = 0.25
+
+
+class Budget(Strict):
+    """How long tuning may go on: it stops at whichever comes first."""
+
+    trials: int = Field(ge=1)
+    minutes: float = Field(gt=0)
+
+
+class TrainingPolicy(Strict):
+    """How a challenger is trained and tuned, and what is kept from it.
+
+    The numbers from ``rounds`` on are the boosted trees that tuning begins with.
+    """
+
+    holdout_share: float = Field(gt=0, lt=0.9)
+    seed: int = Field(ge=0, lt=2**31)
+    masked: tuple[str, ...]
+    masked_share: Share
+    varies_by: str | None
+    candidates: tuple[Literal["xgboost", "logistic", "forest"], ...] = Field(min_length=1)
+    max_blended: int = Field(ge=1)
+    min_blend_gain: float = Field(ge=0)
+    min_calibration_gain: float = Field(ge=0)
+    folds: int = Field(ge=2)
+    mode: Literal["quick", "full"]
+    quick: Budget
+    full: Budget
+    rounds: int = Field(ge=1, le=10_000)
+    learning_rate: float = Field(gt=0, le=1)
+    max_depth: int = Field(ge=1, le=16)
+    min_child_weight: float = Field(gt=0)
+    subsample: float = Field(gt=0, le=1)
+    colsample: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _candidates_differ(self) -> Self:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"a candidate stands twice in {list(self.candidates)}")
+        return self
+
+    def budget(self, mode: Literal["quick", "full"]) -> Budget:
+        """Return how long tuning may go on in a mode."""
+        return {"quick": self.quick, "full": self.full}[mode]
+
+
+class PromotionPolicy(Strict):
+    """When a challenger may serve. Log-losses are in nats for each person; losses are rises of them."""
+
+    min_auc: Share
+    max_auc: Share
+    flagged_share: tuple[Share, Share]
+    min_score_spread: float = Field(ge=0)
+    min_distinct_scores: int = Field(ge=2)
+    calibration_bins: int = Field(ge=2)
+    max_calibration_error: Share
+    fine_calibration_error: Share
+    max_calibration_loss: Share
+    min_log_loss_gain: float = Field(ge=0)
+    max_auc_loss: float = Field(ge=0)
+    max_population_log_loss_loss: float = Field(ge=0)
+    max_group_log_loss_loss: float = Field(ge=0)
+    min_group_rows: int = Field(ge=2)
+    # Studies of earlier releases do not have them: groups that are passed over are named, and refuse nobody.
+    min_group_selection_rate: Share = 0.05
+    min_group_recall: Share = 0.1
+    refuse_passed_over: bool = False
+    confidence: float = Field(gt=0.5, lt=1)
+    resamples: int = Field(ge=100)
+    seed: int = Field(ge=0)
+    shadow_batches: int = Field(ge=0)
+
+
+class OverseerPolicy(Strict):
+    """When a batch is drifted, when that is acted upon, and how often the project may try to mend it."""
+
+    policy: Literal["harm", "any_drift"]
+    min_rows: int = Field(ge=10)
+    compare_within: str | None
+    min_stratum: int = Field(ge=2)
+    false_alarms: float = Field(gt=0, lt=0.5)
+    resamples: int = Field(ge=100)
+    seed: int = Field(ge=0)
+    min_distance: Share
+    max_outside_support: Share
+    max_missing_rise: Share
+    max_auc_drop: Share
+    max_drifted_columns: Share
+    weak_batches: tuple[int, int]
+    trusted_within: float = Field(gt=0, lt=1)
+    cooldown_batches: int = Field(ge=0)
+    max_retrain_attempts: int = Field(ge=1)
+    domain_classifier: bool
+    report_sample: int = Field(ge=1000)
+
+    @model_validator(mode="after")
+    def _some_of_the_last(self) -> Self:
+        some, last = self.weak_batches
+        if not 1 <= some <= last:
+            raise ValueError(f"weak_batches: [k, n] with 1 <= k <= n, not {list(self.weak_batches)}")
+        return self
+
+
+class OutcomesPolicy(Strict):
+    """Who is asked for the truth, so that performance stays measurable."""
+
+    audit_share: Share
+    audit_seed: int = Field(ge=0)
+    max_log_loss_rise: float = Field(ge=0)
+    request_within: float = Field(gt=0, lt=0.5)
+    min_interviews: int = Field(ge=1)
+
+
+class NotificationsPolicy(Strict):
+    """What is told to the addresses of ``POLENG_NOTIFY``, and how often; ``digest_hour`` is in UTC."""
+
+    max_per_hour: int = Field(default=20, ge=1)
+    repeat_after_hours: float = Field(default=24.0, ge=0)
+    digest_hour: int = Field(default=7, ge=0, le=23)
+    told_within_hours: float = Field(default=24.0, gt=0)
+    give_up_after_days: float = Field(default=3.0, gt=0)
+
+
+class RetentionPolicy(Strict):
+    """How many days each table and folder keeps what it holds about people; None: for ever.
+
+    Tables by their names; the others are folders of the home (``core/privacy/retention.py`` says from when
+    on). ``max_gap`` is about the clock: after so many days without a sign of life nothing is erased unasked.
+    """
+
+    batch_rows: int | None = Field(default=None, ge=1)
+    field_study_rows: int | None = Field(default=None, ge=1)
+    outcomes: int | None = Field(default=None, ge=1)
+    predictions: int | None = Field(default=None, ge=1)
+    contact_lists: int | None = Field(default=None, ge=1)
+    drift_reports: int | None = Field(default=None, ge=1)
+    drift_metrics: int | None = Field(default=None, ge=1)
+    performance: int | None = Field(default=None, ge=1)
+    quarantine: int | None = Field(default=None, ge=1)
+    field_study_requests: int | None = Field(default=None, ge=1)
+    archive: int | None = Field(default=None, ge=1)
+    rejected: int | None = Field(default=None, ge=1)
+    contact_list_files: int | None = Field(default=None, ge=1)
+    reports: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=1)
+    max_gap: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _scores_last_as_long_as_answers(self) -> Self:
+        rows, scores = self.batch_rows or math.inf, self.predictions or math.inf
+        if scores < rows:
+            raise ValueError("predictions must be kept as long as batch_rows: everybody kept has a score")
+        return self
+
+
+class Policies(Strict):
+    """Every decision that is the organisation's to take, in one place."""
+
+    ingestion: IngestionPolicy
+    contact: ContactPolicy
+    training: TrainingPolicy
+    promotion: PromotionPolicy
+    overseer: OverseerPolicy
+    outcomes: OutcomesPolicy
+    # Studies of earlier releases do not have it, and none of it changes a result.
+    notifications: NotificationsPolicy = NotificationsPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
