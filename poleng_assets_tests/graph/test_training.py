@@ -322,7 +322,7 @@ def test_a_training_that_fails_half_way_loses_nothing_and_the_next_takes_its_tri
         raise OSError("the disk is full")
 
     before = kept()
-    for place, name in ((holdout_evaluation, "appraise"), (Registry, "log_page")):
+    for place, name in ((holdout_evaluation, "evaluate_model"), (Registry, "log_page")):
         with monkeypatch.context() as patched:
             patched.setattr(place, name, broken)
             report = retrain(founded)

@@ -1,25 +1,19 @@
-"""The appraisal of a trained model: all that is said about it, measured on people it never saw.
+"""The evaluation of a trained model on its holdout: all that is measured on people it never saw.
 
-What belongs here puts together figures, groups, importance and pictures of one model; how each of them
-is measured stands in ``core/statistics/metrics.py`` and ``core/reports/holdout_plots.py``.
+What belongs here puts together metrics, groups and importance of one model; how each of them is measured
+stands in ``core/statistics/``, how it is shown in ``core/reports/model_card.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.core.modeling.training_set import TrainingSet
-from poleng_assets.core.modeling.tuning import Tuned
-from poleng_assets.core.reports.holdout_plots import holdout_plots, importance_plot
-from poleng_assets.core.reports.model_card import ModelCard
 from poleng_assets.core.statistics.groups import evaluate_groups, groups_in_words
 from poleng_assets.core.statistics.intervals import Interval
 from poleng_assets.core.statistics.metrics import evaluate, score_metrics
@@ -30,11 +24,10 @@ from poleng_assets.text.markdown import table
 # Explaining a row costs as much as scoring it a thousand times. The means of 500 rows are within 3 % of the
 # largest one of those of 4,000, and the first ten features are the same.
 EXPLAINED_ROWS = 500
-LIBRARIES = ("nannyml", "optuna", "poleng_assets", "scikit-learn", "xgboost")
 
 
 @dataclass(frozen=True)
-class Appraisal:
+class HoldoutEvaluation:
     """What is known of a model.
 
     Attributes:
@@ -80,52 +73,12 @@ class Appraisal:
         ]
         return table(["figure", "training rows", "holdout", "95 %"], lines)
 
-    def pictures(self, study: Study) -> dict[str, bytes]:
-        """Return the plots of the holdout as PNG, by title."""
-        return holdout_plots(
-            self.reference[study.target.name].to_numpy(), {"this model": self.reference["score"].to_numpy()}
-        )
-
-    def importance_picture(self, study: Study) -> bytes:
-        """Return how much each question moves the scores, as PNG."""
-        titles = [study.feature(name).title for name in self.importance]
-        return importance_plot(titles, list(self.importance.values()))
-
-    def card(
-        self, study: Study, chosen: TrainingSet, tuned: Tuned, version: int, trained_at: datetime, run: str,
-        mlflow_run: str,
-    ) -> ModelCard:  # fmt: skip
-        """Return what the model card of this version tells."""
-        policies = study.policies
-        return ModelCard(
-            study=study,
-            version=version,
-            trained_at=trained_at,
-            training_data=self.rows,
-            training_data_hash=chosen.hash,
-            candidates=tuned.table(),
-            recipe=[one.in_words() for one in tuned.recipe.ingredients],
-            calibration=tuned.recipe.calibration.in_words(),
-            contact_rule=tuned.recipe.rule.in_words(),
-            figures=self.figures,
-            intervals=self.intervals,
-            protected_groups=self.groups,
-            populations=self.populations,
-            importance=[(study.feature(name).title, value) for name, value in self.importance.items()],
-            plots=self.pictures(study),
-            seeds={"training": policies.training.seed, "promotion": policies.promotion.seed},
-            package_versions={name: library_version(name) for name in LIBRARIES},
-            dagster_run_id=run,
-            mlflow_run_id=mlflow_run,
-            proxies=self.proxies,
-        )
-
     def _interval(self, name: str) -> str:
         found = self.intervals.get(name)
         return f"{_cell(found[0])} to {_cell(found[1])}" if found else ""
 
 
-def appraise(model: Model, study: Study, training: pa.Table, holdout: pa.Table) -> Appraisal:
+def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.Table) -> HoldoutEvaluation:
     """Measure a model.
 
     Args:
@@ -146,7 +99,7 @@ def appraise(model: Model, study: Study, training: pa.Table, holdout: pa.Table) 
     explained = holdout.take(np.linspace(0, len(score) - 1, min(len(score), EXPLAINED_ROWS)).astype(int))
     on_training = score_metrics(training[study.target.name].to_numpy(), model.score(training))
     reference = holdout.select([*study.feature_names, study.target.name]).to_pandas()
-    return Appraisal(
+    return HoldoutEvaluation(
         reference=reference.assign(score=score, contact=contact.astype(int)),
         figures=evaluate(target, score, contact),
         intervals=bootstrap_intervals(target, score, contact, seed=study.policies.promotion.seed),

@@ -95,22 +95,16 @@ def holdout_panel(target: np.ndarray, scores: Scores) -> bytes:
     return to_png(figure)
 
 
-def importance_plot(
-    titles: Sequence[str], values: Sequence[float], label: str = "mean contribution to a score"
-) -> bytes:
+def importance_plot(bars: Sequence[tuple[str, float]], label: str = "mean contribution to a score") -> bytes:
     """Draw bars, the largest on top: the first 20 of them, since more cannot be read.
 
     Args:
-        titles: what each bar stands for, in words.
-        values: its length, in the unit that ``label`` names.
+        bars: what each stands for, in words, and its length in the unit that ``label`` names.
         label: of the axis.
-
-    Raises:
-        ValueError: there are not as many values as titles.
     """
     from matplotlib.figure import Figure
 
-    largest = sorted(zip(titles, values, strict=True), key=lambda bar: -bar[1])[:BARS_SHOWN][::-1]
+    largest = sorted(bars, key=lambda bar: -bar[1])[:BARS_SHOWN][::-1]
     figure = Figure(figsize=(7, 1.0 + 0.3 * max(1, len(largest))), layout="constrained", facecolor=GROUND)
     axes = figure.add_subplot()
     # Drawn by position: bars of equal titles would be laid over one another.

@@ -16,8 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.modeling.explanations import shown_questions
-from poleng_assets.core.reports.holdout_plots import BARS_SHOWN, CAPTIONS, as_data_uri
+from poleng_assets.core.modeling.training_set import TrainingSet
+from poleng_assets.core.modeling.tuning import Tuned
+from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
+from poleng_assets.core.reports.holdout_plots import BARS_SHOWN, CAPTIONS, as_data_uri, holdout_plots
 from poleng_assets.core.reports.pages import template
 from poleng_assets.core.statistics.groups import OTHERS
 from poleng_assets.core.statistics.intervals import Interval
@@ -26,6 +30,7 @@ from poleng_assets.core.statistics.selection_rates import contacts_in_table, pas
 from poleng_assets.study.schema import Study
 
 CANDIDATES_SHOWN = 15
+LIBRARIES = ("nannyml", "optuna", "poleng_assets", "scikit-learn", "xgboost")
 # Name of the figure, its title, its form, and what it says; those sought are people of the positive class.
 FIGURES = (
     ("auc", "Ranking (AUC)", "number", "how often one of those sought scores higher than one of the others; "
@@ -99,6 +104,55 @@ class ModelCard:
     dagster_run_id: str
     mlflow_run_id: str | None
     proxies: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        evaluation: HoldoutEvaluation,
+        study: Study,
+        chosen: TrainingSet,
+        tuned: Tuned,
+        version: int,
+        trained_at: datetime,
+        run: str,
+        mlflow_run: str,
+    ) -> ModelCard:
+        """Return what the card of a version tells.
+
+        Args:
+            evaluation: of the model.
+            study: titles, labels and policies.
+            chosen: what it learned from.
+            tuned: how its recipe was found.
+            version: that it gets in the registry.
+            trained_at: with a time zone.
+            run: of Dagster.
+            mlflow_run: that keeps it.
+        """
+        target, score = evaluation.reference[study.target.name], evaluation.reference["score"]
+        policies = study.policies
+        return cls(
+            study=study,
+            version=version,
+            trained_at=trained_at,
+            training_data=evaluation.rows,
+            training_data_hash=chosen.hash,
+            candidates=tuned.table(),
+            recipe=[one.in_words() for one in tuned.recipe.ingredients],
+            calibration=tuned.recipe.calibration.in_words(),
+            contact_rule=tuned.recipe.rule.in_words(),
+            figures=evaluation.figures,
+            intervals=evaluation.intervals,
+            protected_groups=evaluation.groups,
+            populations=evaluation.populations,
+            importance=[(study.feature(name).title, value) for name, value in evaluation.importance.items()],
+            plots=holdout_plots(target.to_numpy(), {"this model": score.to_numpy()}),
+            seeds={"training": policies.training.seed, "promotion": policies.promotion.seed},
+            package_versions={name: library_version(name) for name in LIBRARIES},
+            dagster_run_id=run,
+            mlflow_run_id=mlflow_run,
+            proxies=evaluation.proxies,
+        )
 
 
 @dataclass(frozen=True)

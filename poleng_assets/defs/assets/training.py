@@ -167,9 +167,9 @@ def challenger(
     from poleng_assets.core.modeling.explanations import shown_questions
     from poleng_assets.core.modeling.model import train
     from poleng_assets.core.modeling.tuning import search_name, tune
-    from poleng_assets.core.promotion.holdout_evaluation import appraise
-    from poleng_assets.core.reports.holdout_plots import as_markdown
-    from poleng_assets.core.reports.model_card import render_model_card
+    from poleng_assets.core.promotion.holdout_evaluation import evaluate_model
+    from poleng_assets.core.reports.holdout_plots import as_markdown, importance_plot
+    from poleng_assets.core.reports.model_card import ModelCard, render_model_card
     from poleng_assets.core.statistics.proxies import proxies, shown_proxies
 
     study, policy = warehouse.study, warehouse.study.policies.training
@@ -201,17 +201,17 @@ def challenger(
             _trial_logger(context, registry, mlflow),
         )
         model = dataclasses.replace(train(training, study, tuned.recipe), proxies=proxies(training, study))
-        appraisal = appraise(model, study, training, holdout)
+        evaluation = evaluate_model(model, study, training, holdout)
         for words in shown_proxies(study, model.proxies):
             context.log.warning(f"Contact lists give something protected away: {words}")
         logged = registry.log_model(
             mlflow,
             model,
-            appraisal.reference,
-            appraisal.importance,
+            evaluation.reference,
+            evaluation.importance,
             registry.home.tuning / search / "model",
             parameters=_parameters(study, tuned, training, holdout, mode),
-            metrics=appraisal.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
+            metrics=evaluation.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
             tags={
                 "field_studies": ",".join(chosen.studies),
                 "field_study_hashes": json.dumps(chosen.studies),
@@ -221,7 +221,9 @@ def challenger(
             },
         )
         number = registry.next_version()
-        card = appraisal.card(study, chosen, tuned, number, now(), context.run.run_id, logged.run_id)
+        card = ModelCard.of(
+            evaluation, study, chosen, tuned, number, now(), context.run.run_id, logged.run_id
+        )
         path = write_whole(registry.home.model_card(number), render_model_card(card))
         registry.log_page(mlflow, path, "model_card")
         # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
@@ -237,16 +239,16 @@ def challenger(
     return dg.MaterializeResult(
         metadata={
             "version": version.version,
-            **{name: round(appraisal.figures[name], 4) for name in SHOWN if name in appraisal.figures},
+            **{name: round(evaluation.figures[name], 4) for name in SHOWN if name in evaluation.figures},
             "cv_log_loss": round(tuned.log_loss, 4),
             "comparison": dg.MetadataValue.md(_comparison(tuned)),
-            "metrics": dg.MetadataValue.md(appraisal.metric_table()),
-            "protected_groups": dg.MetadataValue.md(frame_as_table(appraisal.groups.round(3))),
-            "populations": dg.MetadataValue.md(frame_as_table(appraisal.populations.round(3))),
+            "metrics": dg.MetadataValue.md(evaluation.metric_table()),
+            "protected_groups": dg.MetadataValue.md(frame_as_table(evaluation.groups.round(3))),
+            "populations": dg.MetadataValue.md(frame_as_table(evaluation.populations.round(3))),
             "plots": dg.MetadataValue.md(
                 "\n".join(as_markdown(title, png) for title, png in card.plots.items())
             ),
-            "importance": dg.MetadataValue.md(as_markdown("Importance", appraisal.importance_picture(study))),
+            "importance": dg.MetadataValue.md(as_markdown("Importance", importance_plot(card.importance))),
             "model_card": dg.MetadataValue.path(str(path)),
             **registry.pages(version),
             "shown_reasons": ", ".join(shown_questions(study, model.proxies)) or "none",

@@ -14,9 +14,9 @@ from poleng_assets.core.modeling.model import Model, train
 from poleng_assets.core.modeling.training_set import TrainingSet
 from poleng_assets.core.modeling.tuning import Tuned, tune
 from poleng_assets.core.promotion import holdout_evaluation as module
-from poleng_assets.core.promotion.holdout_evaluation import Appraisal, appraise
+from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation, evaluate_model
 from poleng_assets.core.reports.holdout_plots import CAPTIONS
-from poleng_assets.core.reports.model_card import render_model_card
+from poleng_assets.core.reports.model_card import LIBRARIES, ModelCard, render_model_card
 from poleng_assets.core.statistics.groups import OTHERS
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.study.policies import Budget
@@ -38,8 +38,8 @@ def held(people: pd.DataFrame) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def appraised(model: Model, study: Study, learned: pa.Table, held: pa.Table) -> Appraisal:
-    return appraise(model, study, learned, held)
+def evaluation(model: Model, study: Study, learned: pa.Table, held: pa.Table) -> HoldoutEvaluation:
+    return evaluate_model(model, study, learned, held)
 
 
 @pytest.fixture(scope="module")
@@ -51,54 +51,54 @@ def tuned(study: Study, people: pd.DataFrame) -> Tuned:
 # Figures
 
 
-def test_the_figures_are_those_of_the_reference(appraised: Appraisal, study: Study):
-    reference = appraised.reference
+def test_the_figures_are_those_of_the_reference(evaluation: HoldoutEvaluation, study: Study):
+    reference = evaluation.reference
     target, score, contact = (reference[name].to_numpy() for name in (study.target.name, "score", "contact"))
-    assert appraised.figures == evaluate(target, score, contact.astype(bool))
+    assert evaluation.figures == evaluate(target, score, contact.astype(bool))
     assert set(contact) == {0, 1}
 
 
-def test_every_interval_has_its_value_inside(appraised: Appraisal):
-    assert set(appraised.intervals) == set(appraised.figures)
-    for name, (low, high) in appraised.intervals.items():
-        assert low <= appraised.figures[name] <= high, name
-    low, high = appraised.intervals["auc"]
-    assert low < appraised.figures["auc"] < high
+def test_every_interval_has_its_value_inside(evaluation: HoldoutEvaluation):
+    assert set(evaluation.intervals) == set(evaluation.figures)
+    for name, (low, high) in evaluation.intervals.items():
+        assert low <= evaluation.figures[name] <= high, name
+    low, high = evaluation.intervals["auc"]
+    assert low < evaluation.figures["auc"] < high
 
 
 def test_the_intervals_are_the_same_every_time(
-    appraised: Appraisal, model: Model, study: Study, learned: pa.Table, held: pa.Table
+    evaluation: HoldoutEvaluation, model: Model, study: Study, learned: pa.Table, held: pa.Table
 ):
-    again = appraise(model, study, learned, held)
-    assert again.intervals == appraised.intervals
+    again = evaluate_model(model, study, learned, held)
+    assert again.intervals == evaluation.intervals
     reseeded = with_policies(study, promotion={"seed": 7})
-    assert appraise(model, reseeded, learned, held).intervals != appraised.intervals
+    assert evaluate_model(model, reseeded, learned, held).intervals != evaluation.intervals
 
 
-def test_the_model_knows_its_training_rows_better_than_the_holdout(appraised: Appraisal):
-    assert set(appraised.on_training) == {"auc", "log_loss", "rmse"}
-    assert appraised.on_training["auc"] > appraised.figures["auc"]
-    assert appraised.on_training["log_loss"] < appraised.figures["log_loss"]
+def test_the_model_knows_its_training_rows_better_than_the_holdout(evaluation: HoldoutEvaluation):
+    assert set(evaluation.on_training) == {"auc", "log_loss", "rmse"}
+    assert evaluation.on_training["auc"] > evaluation.figures["auc"]
+    assert evaluation.on_training["log_loss"] < evaluation.figures["log_loss"]
 
 
-def test_the_registry_gets_every_figure_under_a_name_of_its_own(appraised: Appraisal):
-    metrics = appraised.metrics()
-    assert metrics["test_auc"] == appraised.figures["auc"]
-    assert metrics["train_auc"] == appraised.on_training["auc"]
-    assert (metrics["test_auc_lower"], metrics["test_auc_upper"]) == appraised.intervals["auc"]
-    assert len(metrics) == len(appraised.on_training) + 3 * len(appraised.figures)
+def test_the_registry_gets_every_figure_under_a_name_of_its_own(evaluation: HoldoutEvaluation):
+    metrics = evaluation.metrics()
+    assert metrics["test_auc"] == evaluation.figures["auc"]
+    assert metrics["train_auc"] == evaluation.on_training["auc"]
+    assert (metrics["test_auc_lower"], metrics["test_auc_upper"]) == evaluation.intervals["auc"]
+    assert len(metrics) == len(evaluation.on_training) + 3 * len(evaluation.figures)
     assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
 
 
-def test_the_table_has_a_line_for_each_figure_with_its_interval(appraised: Appraisal):
-    head, rule, *lines = appraised.metric_table().splitlines()
+def test_the_table_has_a_line_for_each_figure_with_its_interval(evaluation: HoldoutEvaluation):
+    head, rule, *lines = evaluation.metric_table().splitlines()
     assert len({line.count("|") for line in (head, rule, *lines)}) == 1
     cells = {line.split(" | ")[0].lstrip("| "): line.strip("| ").split(" | ") for line in lines}
-    assert list(cells) == sorted(appraised.figures)
-    low, high = appraised.intervals["auc"]
+    assert list(cells) == sorted(evaluation.figures)
+    low, high = evaluation.intervals["auc"]
     assert cells["auc"][1:] == [
-        f"{appraised.on_training['auc']:.4f}",
-        f"{appraised.figures['auc']:.4f}",
+        f"{evaluation.on_training['auc']:.4f}",
+        f"{evaluation.figures['auc']:.4f}",
         f"{low:.4f} to {high:.4f}",
     ]
 
@@ -107,50 +107,54 @@ def test_the_table_has_a_line_for_each_figure_with_its_interval(appraised: Appra
 
 
 def test_the_reference_is_the_holdout_with_its_scores_and_without_ids(
-    appraised: Appraisal, model: Model, study: Study, held: pa.Table
+    evaluation: HoldoutEvaluation, model: Model, study: Study, held: pa.Table
 ):
-    assert list(appraised.reference.columns) == [
+    assert list(evaluation.reference.columns) == [
         *study.feature_names,
         study.target.name,
         "score",
         "contact",
     ]
-    np.testing.assert_array_equal(appraised.reference["score"], model.score(held))
+    np.testing.assert_array_equal(evaluation.reference["score"], model.score(held))
     np.testing.assert_array_equal(
-        appraised.reference["contact"] == 1, model.rule.decide(appraised.reference["score"].to_numpy())
+        evaluation.reference["contact"] == 1, model.rule.decide(evaluation.reference["score"].to_numpy())
     )
     ids = set(held[study.id].to_pylist())
-    for column in appraised.reference.columns:
-        assert ids.isdisjoint(set(appraised.reference[column].astype(str)))
+    for column in evaluation.reference.columns:
+        assert ids.isdisjoint(set(evaluation.reference[column].astype(str)))
 
 
-def test_the_reference_has_the_same_scores_when_the_model_reads_it_itself(appraised: Appraisal, model: Model):
-    np.testing.assert_array_equal(model.score(appraised.reference), appraised.reference["score"])
+def test_the_reference_has_the_same_scores_when_the_model_reads_it_itself(
+    evaluation: HoldoutEvaluation, model: Model
+):
+    np.testing.assert_array_equal(model.score(evaluation.reference), evaluation.reference["score"])
 
 
 # Groups
 
 
-def test_only_groups_with_enough_people_are_shown_and_nobody_vanishes(appraised: Appraisal, study: Study):
+def test_only_groups_with_enough_people_are_shown_and_nobody_vanishes(
+    evaluation: HoldoutEvaluation, study: Study
+):
     least = study.policies.promotion.min_group_rows
-    for table in (appraised.groups, appraised.populations):
+    for table in (evaluation.groups, evaluation.populations):
         shown = table[table["value"] != OTHERS]
         assert (shown["rows"] >= least).all()
-        assert table.groupby("property")["rows"].sum().eq(len(appraised.reference)).all()
+        assert table.groupby("property")["rows"].sum().eq(len(evaluation.reference)).all()
         figures = table.loc[table["value"] == OTHERS].drop(columns=["property", "value", "rows"])
         assert figures.isna().all(axis=None)
-    assert OTHERS in set(appraised.populations["value"])
+    assert OTHERS in set(evaluation.populations["value"])
 
 
-def test_groups_are_the_protected_properties_in_words(appraised: Appraisal, study: Study):
-    assert set(appraised.groups["property"]) == {study.feature(name).title for name in study.protected}
-    values = appraised.groups.loc[appraised.groups["property"] == SEX, "value"]
+def test_groups_are_the_protected_properties_in_words(evaluation: HoldoutEvaluation, study: Study):
+    assert set(evaluation.groups["property"]) == {study.feature(name).title for name in study.protected}
+    values = evaluation.groups.loc[evaluation.groups["property"] == SEX, "value"]
     assert set(values) == {"Male", "Female"}
 
 
-def test_the_figures_of_a_group_are_those_of_its_people(appraised: Appraisal, study: Study):
-    men = appraised.reference[appraised.reference["sex"].astype(str) == "1"]
-    groups = appraised.groups
+def test_the_figures_of_a_group_are_those_of_its_people(evaluation: HoldoutEvaluation, study: Study):
+    men = evaluation.reference[evaluation.reference["sex"].astype(str) == "1"]
+    groups = evaluation.groups
     (figures,) = groups[(groups["property"] == SEX) & (groups["value"] == "Male")].to_dict("records")
     assert figures["rows"] == len(men)
     assert figures["target_rate"] == pytest.approx(men[study.target.name].mean())
@@ -159,36 +163,36 @@ def test_the_figures_of_a_group_are_those_of_its_people(appraised: Appraisal, st
 
 
 def test_populations_are_field_studies_and_what_effects_vary_by(
-    appraised: Appraisal, model: Model, study: Study, learned: pa.Table, held: pa.Table
+    evaluation: HoldoutEvaluation, model: Model, study: Study, learned: pa.Table, held: pa.Table
 ):
-    assert list(appraised.populations["property"].unique()) == ["Field study", COUNTRY]
-    studies = appraised.populations[appraised.populations["property"] == "Field study"]
+    assert list(evaluation.populations["property"].unique()) == ["Field study", COUNTRY]
+    studies = evaluation.populations[evaluation.populations["property"] == "Field study"]
     assert studies["value"].tolist() == ["spring", OTHERS]  # autumn is too small to speak of
     assert studies["rows"].tolist() == [1_450, 50]
     alike = with_policies(study, training={"varies_by": None}, overseer={"compare_within": None})
-    assert set(appraise(model, alike, learned, held).populations["property"]) == {"Field study"}
+    assert set(evaluate_model(model, alike, learned, held).populations["property"]) == {"Field study"}
 
 
 def test_rows_of_each_field_study_are_counted_on_both_sides(
-    appraised: Appraisal, model: Model, study: Study, learned: pa.Table, held: pa.Table
+    evaluation: HoldoutEvaluation, model: Model, study: Study, learned: pa.Table, held: pa.Table
 ):
-    assert appraised.rows == {"autumn": (100, 50), "spring": (2_900, 1_450)}
+    assert evaluation.rows == {"autumn": (100, 50), "spring": (2_900, 1_450)}
     spring = held.filter(pa.compute.equal(held["field_study"], "spring"))
-    assert appraise(model, study, learned, spring).rows["autumn"] == (100, 0)
+    assert evaluate_model(model, study, learned, spring).rows["autumn"] == (100, 0)
 
 
 # Importance
 
 
-def test_importance_is_told_of_each_feature_the_largest_first(appraised: Appraisal, study: Study):
-    values = list(appraised.importance.values())
+def test_importance_is_told_of_each_feature_the_largest_first(evaluation: HoldoutEvaluation, study: Study):
+    values = list(evaluation.importance.values())
     assert values == sorted(values, reverse=True)
-    assert set(appraised.importance) == {feature.name for feature in study.features}
+    assert set(evaluation.importance) == {feature.name for feature in study.features}
 
 
 def test_of_few_people_all_are_explained(model: Model, study: Study, learned: pa.Table, held: pa.Table):
     few = held.slice(0, 200)
-    assert appraise(model, study, learned, few).importance == model.importance(few)
+    assert evaluate_model(model, study, learned, few).importance == model.importance(few)
 
 
 def test_of_many_people_a_sample_over_all_of_them_is_explained(
@@ -196,7 +200,7 @@ def test_of_many_people_a_sample_over_all_of_them_is_explained(
 ):
     monkeypatch.setattr(module, "EXPLAINED_ROWS", 2)
     both_ends = pa.concat_tables([held.slice(0, 1), held.slice(held.num_rows - 1)])
-    found = appraise(model, study, learned, held).importance
+    found = evaluate_model(model, study, learned, held).importance
     assert found == model.importance(both_ends)
 
 
@@ -207,16 +211,15 @@ def test_a_holdout_of_one_class_is_told_about_without_a_ranking(
     model: Model, study: Study, learned: pa.Table, held: pa.Table
 ):
     nobody = held.filter(pa.compute.equal(held[study.target.name], 0))
-    found = appraise(model, study, learned, nobody)
+    found = evaluate_model(model, study, learned, nobody)
     assert "auc" not in found.figures
     assert "auc" not in found.intervals
     assert "| auc |" not in found.metric_table()
     assert all(math.isfinite(value) for value in found.metrics().values())
-    assert list(found.pictures(study)) == list(CAPTIONS)
 
 
 def test_a_holdout_of_one_person_is_enough(model: Model, study: Study, learned: pa.Table, held: pa.Table):
-    found = appraise(model, study, learned, held.slice(0, 1))
+    found = evaluate_model(model, study, learned, held.slice(0, 1))
     assert len(found.reference) == 1
     assert all(math.isfinite(value) for value in found.metrics().values())
     assert set(found.groups["value"]) == {OTHERS}
@@ -225,34 +228,37 @@ def test_a_holdout_of_one_person_is_enough(model: Model, study: Study, learned: 
 # The card
 
 
-def test_the_card_tells_what_was_measured(appraised: Appraisal, study: Study, tuned: Tuned):
+def test_the_card_tells_what_was_measured(evaluation: HoldoutEvaluation, study: Study, tuned: Tuned):
     chosen = TrainingSet("f00d" * 16, {"autumn": "aa", "spring": "bb"})
-    card = appraised.card(
-        study, chosen, tuned, 4, datetime(2026, 3, 1, tzinfo=UTC), "run-of-dagster", "run-of-mlflow"
+    card = ModelCard.of(
+        evaluation,
+        study,
+        chosen,
+        tuned,
+        4,
+        datetime(2026, 3, 1, tzinfo=UTC),
+        "run-of-dagster",
+        "run-of-mlflow",
     )
     assert (card.version, card.training_data_hash) == (4, chosen.hash)
-    assert (card.figures, card.intervals) == (appraised.figures, appraised.intervals)
-    assert card.training_data == appraised.rows
+    assert (card.figures, card.intervals) == (evaluation.figures, evaluation.intervals)
+    assert card.training_data == evaluation.rows
     assert list(card.plots) == list(CAPTIONS)
     page = render_model_card(card)
     assert "Model version 4" in page
-    assert f"{appraised.figures['auc']:.3f}" in page
+    assert f"{evaluation.figures['auc']:.3f}" in page
     assert all(one.in_words() in page for one in tuned.recipe.ingredients)
     for words in ("run-of-dagster", "run-of-mlflow", chosen.hash, "logistic 0", "logistic 1", COUNTRY):
         assert words in page, words
-    assert [title for title, _ in card.importance] == [study.feature(f).title for f in appraised.importance]
+    assert [title for title, _ in card.importance] == [study.feature(f).title for f in evaluation.importance]
     assert page.count("data:image/png;base64,") >= len(CAPTIONS)
-    for package in module.LIBRARIES:
+    for package in LIBRARIES:
         assert card.package_versions[package] in page
 
 
-def test_the_picture_of_importance_is_a_picture(appraised: Appraisal, study: Study):
-    assert appraised.importance_picture(study).startswith(b"\x89PNG")
-
-
-def test_a_tuned_model_is_appraised_like_any_other(
-    study: Study, tuned: Tuned, learned: pa.Table, held: pa.Table, appraised: Appraisal
+def test_a_tuned_model_is_evaluated_like_any_other(
+    study: Study, tuned: Tuned, learned: pa.Table, held: pa.Table, evaluation: HoldoutEvaluation
 ):
-    found = appraise(train(learned, study, tuned.recipe), study, learned, held)
-    assert set(found.figures) == set(appraised.figures)
+    found = evaluate_model(train(learned, study, tuned.recipe), study, learned, held)
+    assert set(found.figures) == set(evaluation.figures)
     assert found.figures["auc"] > 0.6
