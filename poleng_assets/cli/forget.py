@@ -92,9 +92,6 @@ def _tell(done: Forgotten, home: Home) -> None:
         console.print(f"  {line}")
     for version in done.references:
         console.print(f"  reference rows of version {version}")
-    if done.previews:
-        events = _count(done.previews, "event")
-        console.print(f"  {events} of Dagster, which showed rows of people in an earlier release")
     if done.searches:
         console.print("  searches for a model, which keep a score for each row")
     _tell_what_is_not_reached(done)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -17,7 +16,8 @@ import psutil
 
 from poleng_assets.storage.files import move, sync_tree, write_whole
 from poleng_assets.storage.home import CHECKOUT, Home
-from poleng_assets.warehouse.event_previews import erase_previews_once
+from poleng_assets.warehouse.dagster_store import history_files
+from poleng_assets.warehouse.sqlite_files import kept_open
 
 SETTINGS = CHECKOUT / "dagster.yaml"
 RELATIVE_HISTORY = "data/dagster"
@@ -42,7 +42,6 @@ def dagster_home(home: Home) -> Path:
                 shutil.rmtree(left)  # its process was killed
         if not (home.dagster / _HISTORY[-1]).exists():
             _make_history(home)
-        erase_previews_once(home.dagster)
         return _settled(home.dagster)
 
 
@@ -95,19 +94,7 @@ def history_kept_open(instance: dg.DagsterInstance, run_id: str | None = None) -
     Raises:
         sqlite3.Error: a database cannot be read.
     """
-    history = Path(instance.root_directory).absolute() / "history"
-    names = ["runs.db", "runs/index.db", *([f"runs/{run_id}.db"] if run_id else [])]
-    with ExitStack() as stack:
-        for path in (history / name for name in names):
-            if path.exists():
-                con = sqlite3.connect(
-                    f"{path.as_uri()}?mode=rw",
-                    uri=True,
-                    timeout=30,
-                    check_same_thread=False,  # a generator may be closed by another thread
-                )
-                stack.enter_context(closing(con))
-                con.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the log, too
+    with kept_open(history_files(Path(instance.root_directory).absolute(), run_id)):
         yield
 
 

@@ -7,18 +7,13 @@ when an alias has to be put back.
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from poleng_assets.models.version_files import VersionFile, read_version_files
 from poleng_assets.storage.home import Home
 from poleng_assets.text.markdown import escaped
-
-# As long as MLflow waits for others once the store is open.
-PATIENCE_SECONDS = 20.0
+from poleng_assets.warehouse.mlflow_store import undelete_version
 
 
 class RegistryLost(RuntimeError):
@@ -55,7 +50,11 @@ class Mending:
         kept = read_version_files(self.home.artifacts).get(number)
         if kept is None:
             raise RegistryLost(f"Version {number} was deleted in MLflow, and nothing of it is kept")
-        _undelete(self.home.mlflow_store, self.model, kept, self._source(kept))
+        store = self.home.mlflow_store
+        if not undelete_version(store, self.model, number, kept.run_id, self._source(kept)):
+            raise RegistryLost(
+                f"Version {number} is not in {store}. Put the store back from a backup (`poleng restore`)."
+            )
 
     def registered_model(self) -> None:
         """See that the registered model is there, with the numbers of its versions.
@@ -116,23 +115,3 @@ def restore_experiment(client: Any, name: str) -> None:
     known = client.get_experiment_by_name(name)
     if known is not None and known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
-
-
-def _undelete(store: Path, model: str, kept: VersionFile, source: str) -> None:
-    """Take back that a version was deleted in MLflow, which keeps its row and its tags and hides them.
-
-    MLflow has no call for it, and would give the same model another number.
-
-    Raises:
-        RegistryLost: the store has no such row.
-    """
-    with closing(sqlite3.connect(store, timeout=PATIENCE_SECONDS)) as con, con:
-        changed = con.execute(
-            """UPDATE model_versions SET current_stage = 'None', source = ?, run_id = ?, run_link = ''
-            WHERE name = ? AND version = ? AND current_stage = 'Deleted_Internal'""",
-            [source, kept.run_id, model, kept.version],
-        ).rowcount
-    if not changed:
-        raise RegistryLost(
-            f"Version {kept.version} is not in {store}. Put the store back from a backup (`poleng restore`)."
-        )

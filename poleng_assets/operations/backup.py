@@ -18,13 +18,12 @@ import json
 import os
 import platform
 import shutil
-import sqlite3
 import stat
 import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -39,7 +38,11 @@ from poleng_assets.defs.resources.landing import ASIDE, SETTLE_SECONDS
 from poleng_assets.models import version_files
 from poleng_assets.storage.files import move, write_whole
 from poleng_assets.storage.home import KINDS, Home
+from poleng_assets.warehouse.compaction import CopyDiffers, copy_database
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.dagster_store import COPY_ORDER
+from poleng_assets.warehouse.mlflow_store import registered_places
+from poleng_assets.warehouse.sqlite_files import copy_sqlite
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -74,8 +77,6 @@ _EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-# A cursor that is ahead of the events would never see them; an older one reads them again.
-_DAGSTER_ORDER = ("schedules/schedules.db", "history/runs.db", "history/runs/index.db")
 
 
 class BackupRefused(RuntimeError):
@@ -354,8 +355,11 @@ def _snapshot(home: Home, warehouse: Warehouse, stage: Path) -> _Snapshot:
         _copy_history(home, stage)
         _copy_folder(home, VERSIONS, stage, found, _link)
         if (home.root / "mlflow.db").exists():
-            _copy_sqlite(home.root / "mlflow.db", stage / "mlflow.db")
-        found.rows = _copy_warehouse(con, stage / home.warehouse.name)
+            copy_sqlite(home.root / "mlflow.db", stage / "mlflow.db")
+        try:
+            found.rows = copy_database(con, stage / home.warehouse.name)
+        except CopyDiffers as error:
+            raise BackupRefused(str(error)) from error
         # Erasing a person writes references anew, and their hashes beside them, while it holds the warehouse.
         for folder in sorted(home.artifacts.resolve().glob(_REFERENCES)):
             place = Path(home.artifacts.name) / folder.relative_to(home.artifacts.resolve())
@@ -421,46 +425,10 @@ def _without_event(instance: dg.DagsterInstance, con: duckdb.DuckDBPyConnection)
 
 def _copy_history(home: Home, stage: Path) -> None:
     """Copy what Dagster decides by. The log of each run is copied later: nothing is decided by it."""
-    for name in _DAGSTER_ORDER:
+    for name in COPY_ORDER:
         path = home.dagster / name
         if path.exists():
-            _copy_sqlite(path, stage / path.relative_to(home.root))
-
-
-def _copy_sqlite(path: Path, copy: Path) -> None:
-    """Copy a database as one moment of it; https://www.sqlite.org/backup.html."""
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(copy)) as target:
-        target.execute("PRAGMA synchronous = OFF")  # it is read again before anybody relies on it
-        source.backup(target)
-        # One file, whatever the journal of the original: nothing is left beside it.
-        target.execute("PRAGMA journal_mode = DELETE")
-
-
-def _copy_warehouse(con: duckdb.DuckDBPyConnection, copy: Path) -> dict[str, int]:
-    """Copy what stands in the warehouse, and not the bytes of rows that were deleted; return the counts."""
-    ((name,),) = con.execute("SELECT current_database()").fetchall()
-    quoted = str(copy).replace("'", "''")
-    con.execute(f"ATTACH '{quoted}' AS backup_copy")
-    try:
-        con.execute(f'COPY FROM DATABASE "{name}" TO backup_copy')
-        rows, copied = count_rows(con, name), count_rows(con, "backup_copy")
-    finally:
-        con.execute("DETACH backup_copy")
-    if rows != copied:
-        raise BackupRefused(f"the copy of the warehouse is not whole: it has {copied}, not {rows}")
-    return rows
-
-
-def count_rows(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]:
-    """Count the rows of every table of an attached database."""
-    tables = con.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = ? ORDER BY 1", [database]
-    ).fetchall()
-    return {
-        table: con.execute(f'SELECT count(*) FROM "{database}".main."{table}"').fetchall()[0][0]  # noqa: S608
-        for (table,) in tables
-    }
+            copy_sqlite(path, stage / path.relative_to(home.root))
 
 
 def _copy_folder(
@@ -509,7 +477,7 @@ def _take(path: Path, copy: Path, found: _Snapshot, how: Callable[[Path, Path], 
 
 def _copy(path: Path, copy: Path) -> bool:
     if path.suffix == ".db":
-        _copy_sqlite(path, copy)
+        copy_sqlite(path, copy)
     else:
         shutil.copyfile(path, copy)
         status = path.stat()
@@ -556,15 +524,10 @@ def models_without_files(folder: Path, root: Path) -> list[str]:
     """Return the registered versions whose files are not in a folder that is to be the home ``root``."""
     if not (folder / "mlflow.db").exists():
         return []
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        registered = store.execute(
-            "SELECT name || ' version ' || version, coalesce(storage_location, source) FROM model_versions "
-            "WHERE coalesce(current_stage, '') <> 'Deleted_Internal'"
-        ).fetchall()
     own = root.as_uri()
     return [
         name
-        for name, place in registered
+        for name, place in registered_places(folder / "mlflow.db")
         if place.startswith("file:")
         and not (place.startswith(f"{own}/") and any(_inside(folder, place.removeprefix(f"{own}/"))))
     ]

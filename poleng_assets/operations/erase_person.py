@@ -11,7 +11,6 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
-import sqlite3
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -50,10 +49,10 @@ from poleng_assets.storage.dropped_files import SUFFIXES, content_hash, file_id
 from poleng_assets.storage.files import in_place_of, move, write_whole
 from poleng_assets.storage.home import KINDS, OWN, Home
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.compaction import write_anew
+from poleng_assets.warehouse.compaction import compact
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.event_previews import erase_previews
 from poleng_assets.warehouse.schema import record_decision, transaction
+from poleng_assets.warehouse.sqlite_files import count_texts, is_sqlite, rewrite_texts, vacuum
 
 # Folders of files that people dropped or open: there a file that cannot be read is removed.
 OF_PEOPLE = ("landing", "archive", "rejected", "simulation", "contact_lists", "requests")
@@ -63,7 +62,6 @@ TEXTS = (".txt", ".json", ".html", ".md", ".log", ".out", ".err", ".yaml")
 CHUNK = 1 << 22
 # All answers side by side, in two bytes for each letter, are shorter.
 MARKS_LENGTH = 4096
-_SQLITE = b"SQLite format 3\0"
 
 
 class NotNow(RuntimeError):
@@ -104,7 +102,6 @@ class Forgotten:
         files: that were changed or removed.
         references: model versions whose reference rows lost one of the person.
         learned: model versions that learned from the person: that cannot be undone.
-        previews: events that lost rows of people, shown by earlier releases.
         searches: whether searches for a model, which keep a score for each row, were removed.
         backups: that were made of this home, and may hold the person.
         notes: what could not be told.
@@ -115,7 +112,6 @@ class Forgotten:
     files: list[Changed] = field(default_factory=list)
     references: list[int] = field(default_factory=list)
     learned: list[int] = field(default_factory=list)
-    previews: int = 0
     searches: bool = False
     backups: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -163,7 +159,7 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
         WarehouseBusy: another process has the warehouse open.
     """
     person = Person.of(subject, study)
-    result = Forgotten(previews=erase_previews(home.dagster), backups=backups_made(home.root))
+    result = Forgotten(backups=backups_made(home.root))
     if home.warehouse.exists():
         with warehouse.connect() as con:
             _refuse_unfinished(home, study, con, person)
@@ -184,7 +180,7 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
                 if result.any:
                     _record(con, result)
         alone.con = None
-        write_anew(home.warehouse, warehouse.patience_seconds)
+        compact(home.warehouse, warehouse.patience_seconds)
     else:
         _refuse_unfinished(home, study, None, person)
         _clean_files(home, study, person, result, None)
@@ -393,7 +389,7 @@ def _clean_file(
         return _clean_text(path, person)
     if path.relative_to(home.root).parts[0] in OF_PEOPLE:
         raise Unreadable(path.name)
-    if _is_sqlite(path):
+    if is_sqlite(path):
         # A batch called like the person is a partition of Dagster's: its name must stay.
         return None if called_so else _clean_sqlite(path, person)
     return None
@@ -546,49 +542,14 @@ def _rewrite(
 # SQLite
 
 
-def _is_sqlite(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
-
-
 def _clean_sqlite(path: Path, person: Person) -> Changed | None:
     """Take the person out of the texts and free pages of a SQLite file: histories of Dagster and MLflow."""
     if not person.recognisable and not person.marks:
         return None
-    with closing(sqlite3.connect(path, timeout=30)) as con:
-        con.create_function("without_person", 1, lambda cell: _text_without(cell, person))
-        cells = 0
-        with con:
-            for table, column, rows in _sqlite_cells(con, person):
-                cells += rows
-                con.execute(
-                    f'UPDATE "{table}" SET "{column}" = without_person("{column}") '  # noqa: S608
-                    f'WHERE names_person("{column}")'
-                )
-        if cells or _bytes_hold(path, person):
-            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            con.execute("VACUUM")
-            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cells = rewrite_texts(path, partial(_text_without, person=person))
+    if cells or _bytes_hold(path, person):
+        vacuum(path)
     return Changed(path, mentions=cells) if cells else None
-
-
-def _sqlite_cells(con: sqlite3.Connection, person: Person) -> Iterator[tuple[str, str, int]]:
-    """Yield table, column and number of the cells that name the person, or hold their answers or scores."""
-    con.create_function(
-        "names_person",
-        1,
-        lambda cell: isinstance(cell, str) and _text_without(cell, person) != cell,
-        deterministic=True,
-    )
-    tables = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    for (table,) in tables:
-        for _, column, *_ in con.execute(f'PRAGMA table_info("{table}")').fetchall():
-            ((rows,),) = con.execute(
-                f'SELECT count(*) FROM "{table}" WHERE typeof("{column}") = \'text\' '  # noqa: S608
-                f'AND names_person("{column}")'
-            ).fetchall()
-            if rows:
-                yield table, column, rows
 
 
 # Models
@@ -679,9 +640,9 @@ def _traces(home: Home, study: Study, path: Path, person: Person) -> Iterator[st
     elif path.name.endswith(".parquet"):
         if table_holds(pq.read_table(path), person):
             yield "a row or a cell"
-    elif _is_sqlite(path):
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as con:
-            yield from (f"table {t}, column {c}: {rows}" for t, c, rows in _sqlite_cells(con, person))
+    elif is_sqlite(path):
+        cells = count_texts(path, lambda text: _text_without(text, person) != text)
+        yield from (f"table {table}, column {column}: {rows}" for table, column, rows in cells)
     elif _may_be_anything(home, path) and _holds_somewhere(path, person):
         yield "inside"
     if _bytes_hold(path, person):

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +24,14 @@ from poleng_assets.operations.backup import (
     Manifest,
     claimed,
     contents,
-    count_rows,
     models_without_files,
     read_archive,
     versions,
 )
 from poleng_assets.storage.files import sync_folder, sync_tree, write_whole
 from poleng_assets.storage.home import Home
+from poleng_assets.warehouse import dagster_store, mlflow_store
+from poleng_assets.warehouse.compaction import rows_of_file
 
 README = "README.md"
 
@@ -82,7 +81,7 @@ def restore_backup(archive: Path, home: Home) -> Restored:
         manifest = read_archive(archive, into=stage)
         _check_warehouse(stage, manifest)
         _point_mlflow_to(root, stage, manifest)
-        _point_events_to(root, stage, manifest)
+        dagster_store.move_paths(Home(stage).dagster, Path(manifest.home), root)
         buried = _leave_no_run_alive(stage)
         note = {"made_at": manifest.made_at, "file": archive.name}
         write_whole(stage / LAST_BACKUP, json.dumps(note))
@@ -142,8 +141,7 @@ def _exchange(stage: Path, root: Path) -> None:
 def _check_warehouse(stage: Path, manifest: Manifest) -> None:
     path = Home(stage).warehouse
     try:
-        with duckdb.connect(path, read_only=True) as con:
-            rows = count_rows(con, con.execute("SELECT current_database()").fetchall()[0][0])
+        rows = rows_of_file(path)
     except duckdb.Error as error:
         here, there = versions()["duckdb"], manifest.versions.get("duckdb")
         raise ArchiveBroken(
@@ -154,44 +152,12 @@ def _check_warehouse(stage: Path, manifest: Manifest) -> None:
 
 
 def _point_mlflow_to(root: Path, stage: Path, manifest: Manifest) -> None:
-    """Rewrite the places in MLflow's store, which are absolute: of experiments, runs, models, versions."""
-    store = stage / "mlflow.db"
+    store = Home(stage).mlflow_store
     if not store.exists():
         return
-    old = Path(manifest.home)
-    with closing(sqlite3.connect(store)) as con, con:
-        for table, column in _text_columns(con):
-            for before, after in ((old.as_uri(), root.as_uri()), (str(old), str(root))):
-                con.execute(
-                    f"""UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?)
-                    WHERE "{column}" = ? OR substr("{column}", 1, ?) = ?""",  # noqa: S608
-                    [after, len(before) + 1, before, len(before) + 1, f"{before}/"],
-                )
-    missing = models_without_files(stage, root)
-    if missing:
+    mlflow_store.move_places(store, Path(manifest.home), root)
+    if missing := models_without_files(stage, root):
         raise ArchiveBroken(f"it lacks the files of {', '.join(missing)}")
-
-
-def _text_columns(con: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    tables = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    for (table,) in tables:
-        for _, column, kind, *_ in con.execute(f'PRAGMA table_info("{table}")').fetchall():
-            if kind.upper().startswith(("VARCHAR", "TEXT")):
-                yield table, column
-
-
-def _point_events_to(root: Path, stage: Path, manifest: Manifest) -> None:
-    """Rewrite the paths that Dagster's events show: of reports, lists and archived files."""
-    before, after = (f'"path": {json.dumps(str(place))[:-1]}/' for place in (manifest.home, root))
-    for path in (Home(stage).dagster / "history").rglob("*.db"):
-        with closing(sqlite3.connect(path)) as con, con:
-            for table, column in (("event_logs", "event"), ("asset_keys", "last_materialization")):
-                if con.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchall():
-                    con.execute(
-                        f"""UPDATE {table} SET "{column}" = replace("{column}", ?, ?)
-                        WHERE instr("{column}", ?) > 0""",  # noqa: S608
-                        [before, after, before],
-                    )
 
 
 def _leave_no_run_alive(stage: Path) -> int:

@@ -20,7 +20,7 @@ from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.storage.dropped_files import file_id
 from poleng_assets.storage.home import Home
 from poleng_assets.study.policies import RetentionPolicy
-from poleng_assets.warehouse.compaction import free_share, write_anew
+from poleng_assets.warehouse.compaction import compact, free_share
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import now, record_decision, transaction
 
@@ -126,7 +126,7 @@ def apply(
         path.unlink(missing_ok=True)
     _remove_empty(home)
     if expired.rows or much_free:
-        write_anew(home.warehouse, warehouse.patience_seconds)
+        compact(home.warehouse, warehouse.patience_seconds)
     return expired
 
 

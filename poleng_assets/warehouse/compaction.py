@@ -1,4 +1,4 @@
-"""Writing the DuckDB file anew, so that what was deleted is gone from its bytes too.
+"""Copies of the DuckDB file without the bytes of deleted rows: in its own place, or in a backup.
 
 DuckDB marks rows as deleted and uses their place again some day; until then they can be read from the file
 (https://duckdb.org/docs/stable/operations_manual/footprint_of_duckdb/reclaiming_space).
@@ -27,7 +27,7 @@ class CopyDiffers(RuntimeError):
     """The fresh file does not hold what the old one does; the old one was left in its place."""
 
 
-def write_anew(path: Path, patience_seconds: float = 60.0) -> int:
+def compact(path: Path, patience_seconds: float = 60.0) -> int:
     """Copy a DuckDB file into a fresh one and put that in its place; return the bytes saved.
 
     A killed copy leaves the old file as it was, and a file beside it that the next call removes. Nobody
@@ -52,6 +52,30 @@ def write_anew(path: Path, patience_seconds: float = 60.0) -> int:
             time.sleep(0.2)
         finally:
             _remove(fresh)
+
+
+def copy_database(con: duckdb.DuckDBPyConnection, copy: Path) -> dict[str, int]:
+    """Copy what stands in an open database into a fresh file; return the rows of each table.
+
+    Raises:
+        CopyDiffers: the copy has other rows.
+    """
+    ((name,),) = con.execute("SELECT current_database()").fetchall()
+    con.execute(f"ATTACH '{_quoted(copy)}' AS backup_copy")
+    try:
+        con.execute(f'COPY FROM DATABASE "{name}" TO backup_copy')
+        rows, copied = _count_rows(con, name), _count_rows(con, "backup_copy")
+    finally:
+        con.execute("DETACH backup_copy")
+    if rows != copied:
+        raise CopyDiffers(f"the copy of the warehouse is not complete: it has {copied}, not {rows}")
+    return rows
+
+
+def rows_of_file(path: Path) -> dict[str, int]:
+    """Return the number of rows of each table of a DuckDB file; raises ``duckdb.Error`` when it cannot."""
+    with duckdb.connect(path, read_only=True) as con:
+        return _count_rows(con, con.execute("SELECT current_database()").fetchall()[0][0])
 
 
 def free_share(con: duckdb.DuckDBPyConnection) -> float:
@@ -83,21 +107,24 @@ def _replace_by_copy(path: Path, fresh: Path) -> int:
     return saved
 
 
+def _count_rows(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]:
+    tables = con.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = ? ORDER BY 1", [database]
+    ).fetchall()
+    return {
+        table: con.execute(f'SELECT count(*) FROM "{database}".main."{table}"').fetchall()[0][0]  # noqa: S608
+        for (table,) in tables
+    }
+
+
 def _compare(con: duckdb.DuckDBPyConnection) -> None:
     """Raise when the fresh file lacks anything that the old one has."""
     for question in _CATALOGUE:
         if con.execute(question.format("old")).fetchall() != con.execute(question.format("new")).fetchall():
             raise CopyDiffers(f"the fresh file has another catalogue: {question.split(' FROM ')[0]}")
-    tables = con.execute(
-        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
-    ).fetchall()
-    for schema, table in tables:
-        counts = [
-            con.execute(f'SELECT count(*) FROM {database}."{schema}"."{table}"').fetchall()  # noqa: S608
-            for database in ("old", "new")
-        ]
-        if counts[0] != counts[1]:
-            raise CopyDiffers(f"the fresh file has {counts[1][0][0]} rows of {table}, not {counts[0][0][0]}")
+    rows, copied = _count_rows(con, "old"), _count_rows(con, "new")
+    if rows != copied:
+        raise CopyDiffers(f"the fresh file has other rows: {copied}, not {rows}")
 
 
 def _remove(fresh: Path) -> None:

@@ -198,7 +198,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(lived_in: Workshop,
         "references": (forgetting, "reference_without"),
         "ledger": (forgetting, "record_decision"),
         "commit": (forgetting, "erase"),
-        "compaction": (forgetting, "write_anew"),
+        "compaction": (forgetting, "compact"),
         "proof": (forgetting, "prove"),
     }
     with monkeypatch.context() as patched:

@@ -197,13 +197,13 @@ def test_what_is_kept_of_versions_is_no_newer_than_the_store_that_registers_them
     furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A version that is trained meanwhile would be counted, and be in no store."""
-    copy_warehouse = backup_module._copy_warehouse
+    copy_warehouse = backup_module.copy_database
 
     def train_meanwhile(con: duckdb.DuckDBPyConnection, copy: Path) -> dict[str, int]:
         (furnished.artifacts / "versions" / "2.json").write_text("{}")
         return copy_warehouse(con, copy)
 
-    monkeypatch.setattr(backup_module, "_copy_warehouse", train_meanwhile)
+    monkeypatch.setattr(backup_module, "copy_database", train_meanwhile)
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
     kept = [one.name for one in made.manifest.members if one.name.startswith("mlartifacts/versions/")]
     assert kept == ["mlartifacts/versions/1.json"]

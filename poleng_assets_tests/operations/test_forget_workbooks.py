@@ -150,7 +150,7 @@ def test_one_that_is_torn_is_removed_if_it_may_hold_the_person(
     assert not book.exists()
 
 
-@pytest.mark.parametrize("place", ["read_list", "in_place_of", "write_anew", "prove"])
+@pytest.mark.parametrize("place", ["read_list", "in_place_of", "compact", "prove"])
 def test_killed_and_run_again_it_ends_the_same(
     book: Path, home: Home, study: Study, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, place: str
 ):

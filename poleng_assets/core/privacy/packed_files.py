@@ -18,7 +18,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from poleng_assets.core.data.subject_ids import as_stored
 from poleng_assets.core.privacy.file_erasure import Sifted, Unreadable, records_without
 from poleng_assets.core.privacy.subject import ERASED, Person
+from poleng_assets.warehouse.sqlite_files import rows_of_image
 
 LIMIT = 256 * 2**20
 DEEPEST = 6
@@ -215,15 +215,7 @@ class _Looker:
 
     def _sqlite(self, content: bytes, name: str) -> None:
         try:
-            with closing(sqlite3.connect(":memory:")) as con:
-                con.deserialize(content)
-                for (table,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                    rows = con.execute(f'SELECT * FROM "{table}"')  # noqa: S608
-                    names = [column[0].strip() for column in rows.description]
-                    for row in rows:
-                        if self._row_holds(dict(zip(names, row, strict=True))):
-                            self.inside.holds = True
-                            return
+            self.inside.holds = any(map(self._row_holds, rows_of_image(content)))
         except sqlite3.Error:
             self.inside.closed.append(f"{name}: it is damaged")
 

@@ -29,7 +29,7 @@ from poleng_assets.core.privacy.warehouse_erasure import (
     studies_learned_from,
 )
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.compaction import CopyDiffers, write_anew
+from poleng_assets.warehouse.compaction import CopyDiffers, compact
 from poleng_assets.warehouse.schema import insert, now, record_decision, transaction
 from poleng_assets_tests.conftest import table_counts
 
@@ -435,7 +435,7 @@ def test_the_file_written_anew_has_no_byte_of_the_person_and_all_else(warehouse,
         con.execute("CHECKPOINT")
         con.execute("DELETE FROM words WHERE n = 12")
     assert b"person-12---" in warehouse.path.read_bytes()
-    write_anew(warehouse.path)
+    compact(warehouse.path)
     assert b"person-12---" not in warehouse.path.read_bytes()
     with warehouse.connect() as con:
         assert table_counts(con)["words"] == 299
@@ -457,7 +457,7 @@ def test_a_file_that_is_held_is_not_written_anew(warehouse, study):
         assert holder.stdout.readline() == "open\n"
         before = warehouse.path.read_bytes()
         with pytest.raises(duckdb.IOException, match="lock"):
-            write_anew(warehouse.path, patience_seconds=0.3)
+            compact(warehouse.path, patience_seconds=0.3)
         holder.communicate("\n")
     assert warehouse.path.read_bytes() == before
     assert [path.name for path in warehouse.path.parent.glob(".warehouse*")] == []
@@ -473,7 +473,7 @@ def test_a_copy_that_is_not_whole_leaves_the_old_file(warehouse, monkeypatch):
 
     monkeypatch.setattr("poleng_assets.warehouse.compaction._compare", differs)
     with pytest.raises(CopyDiffers):
-        write_anew(warehouse.path)
+        compact(warehouse.path)
     assert warehouse.path.stat().st_ino == before
     with warehouse.connect() as con:
         assert table_counts(con)["decisions"] == 1
