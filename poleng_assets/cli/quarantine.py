@@ -18,8 +18,8 @@ from poleng_assets.cli.console import (
     instance_beside_daemon,
     open_home,
     reading,
-    show_run,
 )
+from poleng_assets.cli.run_lines import show_run
 from poleng_assets.study.loading import load_study
 
 if TYPE_CHECKING:

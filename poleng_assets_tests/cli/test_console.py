@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from poleng_assets.cli.console import PlainConsole, fault_in_words, show_run, styled
+from poleng_assets.cli.console import PlainConsole, fault_in_words, styled
+from poleng_assets.cli.run_lines import show_run
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.registry import ModelUnusable, RegistryUnusable
 from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
@@ -76,6 +77,6 @@ def test_cells_heads_and_titles_of_tables_are_never_markup():
 
 def test_a_run_that_failed_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch):
     console = PlainConsole(file=io.StringIO(), width=200, color_system=None, soft_wrap=True)
-    monkeypatch.setattr("poleng_assets.cli.console.console", console)
+    monkeypatch.setattr("poleng_assets.cli.run_lines.console", console)
     show_run(RunReport("ingest", "march", 1.0, False, f"refused: {HOSTILE}", {}))
     assert console.file.getvalue() == f"  ingest march failed: refused: {SHOWN}\n"  # type: ignore[attr-defined]

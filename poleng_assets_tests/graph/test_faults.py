@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from poleng_assets.cli.console import show_run
+from poleng_assets.cli.run_lines import show_run
 from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import SHIPPED, half_of_the_features
 from poleng_assets_tests.graph.conftest import Workshop

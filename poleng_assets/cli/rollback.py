@@ -1,0 +1,43 @@
+"""``poleng rollback``: an earlier version serves again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from poleng_assets.cli.console import (
+    console,
+    home_option,
+    instance_beside_daemon,
+    open_home,
+)
+from poleng_assets.cli.run_lines import show_run
+
+
+@click.command()
+@click.option(
+    "--to", "version", type=int, default=0, help="Version that is to serve; by default the one before."
+)
+@click.option("--reason", default="asked for on the command line", show_default=True)
+@click.option("--score-again", is_flag=True, help="Score again what the version taken back had scored.")
+@home_option
+def rollback(version: int, reason: str, score_again: bool, home_folder: Path | None) -> None:
+    """Let an earlier version serve again, with its own reference."""
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.defs.instance import daemon_is_running
+    from poleng_assets.defs.rollback import ROLLBACK_JOB
+    from poleng_assets.headless.runner import Conductor
+
+    home = open_home(home_folder)
+    with instance_beside_daemon(home) as instance:
+        conductor = Conductor(build_defs(home=home), instance, show_run)
+        settings = {"to": version, "reason": reason, "score_again": score_again}
+        report = conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
+        if not report.success:
+            sys.exit(1)
+        if score_again and daemon_is_running(instance):
+            console.print("The daemon will score the batches again.")
+        elif score_again:
+            conductor.settle()

@@ -1,0 +1,75 @@
+"""``poleng simulate``: play a scenario and show how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poleng_assets.cli.batch_table import batch_facts, batch_table
+from poleng_assets.cli.console import (
+    console,
+    dev_hint,
+    home_option,
+    open_conductor,
+    open_home,
+    open_landing,
+    open_warehouse,
+    styled,
+)
+from poleng_assets.study.loading import load_study
+from poleng_assets.text.plain_text import in_one_line
+
+if TYPE_CHECKING:
+    from poleng_assets.simulation.player import Ending
+
+
+@click.command()
+@click.argument("scenario", type=click.Choice(["clean", "drift", "full"]), default="full")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with field_studies, batches and outcomes; without it the synthetic population is used.",
+)
+@home_option
+def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None:
+    """Play a scenario: drop its files one by one, let the sensors react, and show how it ended."""
+    from poleng_assets.simulation.player import play, scenario_data
+    from poleng_assets.storage.synthetic import OtherPeople
+
+    started = time.monotonic()
+    home = open_home(home_folder)
+    with open_conductor(home) as conductor:
+        try:
+            folder = scenario_data(home, load_study(), data)
+        except OtherPeople as error:
+            raise click.ClickException(str(error)) from error
+        landing, warehouse = open_landing(home), open_warehouse(home)
+        console.print("Scenario", styled("bold", scenario), f"with {folder}, home {home.root}\n")
+
+        def settle(drop: Any) -> None:
+            console.print(styled("bold", in_one_line(drop.path.name)), f"dropped into landing/{drop.kind}")
+            conductor.settle()
+
+        try:
+            ending = play(scenario, folder, landing, warehouse, settle)
+        except (FileNotFoundError, FileExistsError, OtherPeople) as error:
+            raise click.ClickException(str(error)) from error
+        waiting = [f"{name}: {words}" for name, words in conductor.skips.items() if "Waiting" in words]
+    _show_ending(ending, waiting)
+    console.print(f"\n{time.monotonic() - started:.0f} s. See it all in the UI: {dev_hint(home)}")
+    sys.exit(1 if ending.faults else 0)
+
+
+def _show_ending(ending: Ending, waiting: list[str]) -> None:
+    if not ending.dropped:
+        console.print("Nothing new: every file of this scenario was taken in before. Nothing was changed.")
+    console.print()
+    console.print(batch_table([batch_facts(row) for row in ending.rows]))
+    for words in [*waiting, *ending.faults]:
+        console.print(styled("red", "Not as it should be:"), words)
+    if not ending.faults:
+        console.print("The scenario ended as it should.")

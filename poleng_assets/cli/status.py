@@ -1,0 +1,187 @@
+"""``poleng status``: the champion, what waits, and how each batch fared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from poleng_assets.cli.batch_table import batch_facts, batch_table
+from poleng_assets.cli.console import (
+    console,
+    home_option,
+    open_home,
+    open_landing,
+    reading,
+    styled,
+)
+from poleng_assets.storage.home import Home, Kind
+from poleng_assets.study.loading import load_study
+from poleng_assets.text.plain_text import in_one_line
+
+if TYPE_CHECKING:
+    from poleng_assets.simulation.scenarios import BatchRow
+
+MADE_UP_WORDS = ", which holds the made-up people of `poleng simulate`"
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@home_option
+def status(as_json: bool, home_folder: Path | None) -> None:
+    """Show the champion, what waits, and how each batch fared."""
+    home = open_home(home_folder)
+    facts = _status(home)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, default=str))
+        return
+    console.print(f"Home {home.root}{MADE_UP_WORDS if facts['people'] == 'made-up' else ''}")
+    champion = facts["champion_version"]
+    console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
+    if facts["champion_in_doubt"]:
+        console.print(styled("red", "Not as it should be:"), facts["champion_in_doubt"])
+    elif champion is None:
+        console.print(_next_step(home, facts["landing"]))
+    if facts["clock_in_doubt"]:
+        console.print(styled("red", "The clock is in doubt:"), f"{facts['clock_in_doubt']}.")
+    _show_folders(facts)
+    if facts["quarantined_rows"]:
+        console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
+    if facts["batches"]:
+        console.print(batch_table(facts["batches"]))
+    for words in sorted({row["list_erased"] for row in facts["batches"] if row["list_erased"]}):
+        batches = {row["batch"]: None for row in facts["batches"] if row["list_erased"] == words}
+        console.print(f"Contact lists of {', '.join(batches)}: {words}.")
+
+
+def _show_folders(facts: dict[str, Any]) -> None:
+    """Tell what waits, what is left alone and what was refused."""
+    for kind, names in facts["landing"].items():
+        if names:
+            console.print(f"Waiting in landing/{kind}: {', '.join(map(in_one_line, names))}")
+    for kind, left in facts["landing_left_alone"].items():
+        for name, why in left.items():
+            console.print(f"Left alone in landing/{kind}: {in_one_line(name)}: {in_one_line(why)}")
+    for kind, names in facts["rejected"].items():
+        if names:
+            console.print(f"Refused, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
+    for name, when in facts["withdrawn"].items():
+        console.print(f"Withdrawn: {name}, on {when:%Y-%m-%d %H:%M} UTC")
+    if facts["champion_learned_from_withdrawn"]:
+        console.print(f"{facts['champion_learned_from_withdrawn']}: `poleng retrain` trains without it")
+
+
+def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
+    """Return what lets a home without a champion have one."""
+    if landing["field_studies"]:
+        return "`poleng settle` takes in what waits and trains the first one; `poleng dev` does so by itself."
+    return (
+        f"Put a field study into {home.landing('field_studies')}: the first champion is trained on "
+        "it by `poleng settle`, or by `poleng dev` while that runs. `poleng simulate full` plays a story "
+        "with made-up people."
+    )
+
+
+def _status(home: Home) -> dict[str, Any]:
+    from poleng_assets.models.registry import CHAMPION, Registry
+
+    champion = Registry(home, load_study()).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
+    quarantined = query(home, "SELECT count(DISTINCT (source, row_number)) FROM quarantine")
+    looks = {kind: _look(home, kind) for kind in get_args(Kind)}
+    return {
+        "home": str(home.root),
+        "champion_version": champion.version if champion else None,
+        "champion_in_doubt": _champion_in_doubt(home, champion.version if champion else None),
+        "landing": {kind: [path.name for path in looks[kind][0]] for kind in get_args(Kind)},
+        "landing_left_alone": {kind: looks[kind][1] for kind in get_args(Kind)},
+        "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
+        "quarantined_rows": quarantined[0][0] if quarantined else 0,
+        "clock_in_doubt": _clock_in_doubt(home),
+        **people_and_studies(home),
+        "batches": [batch_facts(row) for row in _all_batch_rows(home)],
+    }
+
+
+def _look(home: Home, kind: Kind) -> tuple[list[Path], dict[str, str]]:
+    """Return the files that wait in landing, and what nothing can be done with, each with why."""
+    landing = open_landing(home)
+    left = landing.look(kind).left
+    if trouble := landing.try_out(kind):
+        left = {f"landing/{kind}": trouble}
+    return [path for path in landing.waiting(kind) if path.name not in left], left
+
+
+def people_and_studies(home: Home) -> dict[str, Any]:
+    """Return whose people a home holds, its withdrawn field studies, and whether the champion knew them."""
+    from poleng_assets.core.ingestion.withdrawal import in_doubt, withdrawn
+    from poleng_assets.models.registry import CHAMPION, Registry
+    from poleng_assets.storage.synthetic import sort_of_home
+
+    facts: dict[str, Any] = {
+        "people": sort_of_home(home),
+        "withdrawn": {},
+        "champion_learned_from_withdrawn": "",
+    }
+    if not home.warehouse.exists():
+        return facts
+    with reading(home) as con:
+        facts["withdrawn"] = withdrawn(con)
+        if facts["withdrawn"] and (home.root / "mlflow.db").exists():
+            champion = Registry(home, load_study()).alias(CHAMPION)
+            if champion:
+                facts["champion_learned_from_withdrawn"] = in_doubt(
+                    con, champion.version, champion.field_studies
+                )
+    return facts
+
+
+def _champion_in_doubt(home: Home, alias: int | None) -> str:
+    """Return how the registry contradicts the ledger; empty when it does not."""
+    from poleng_assets.core.promotion.serving_decision import appointed, disagreement
+
+    if not home.warehouse.exists():
+        return ""
+    with reading(home) as con:
+        told = appointed(con)
+    if told is not None and not (home.root / "mlflow.db").exists():
+        return (
+            f"the ledger says that version {told.version} serves, but the model registry "
+            f"{home.root / 'mlflow.db'} is gone. Put it back from a backup (`poleng restore`)"
+        )
+    return disagreement(told, alias)
+
+
+def _clock_in_doubt(home: Home) -> str:
+    from poleng_assets.defs.clock import clock_in_doubt
+    from poleng_assets.defs.instance import open_instance
+
+    with open_instance(home) as instance:
+        if not home.warehouse.exists():
+            return clock_in_doubt(instance, home)
+        with reading(home) as con:
+            return clock_in_doubt(instance, home, con)
+
+
+def _all_batch_rows(home: Home) -> list[BatchRow]:
+    from poleng_assets.simulation.scenarios import batch_rows
+
+    if not home.warehouse.exists():
+        return []
+    with reading(home) as con:
+        return batch_rows(con)
+
+
+def query(home: Home, sql: str) -> list[tuple[Any, ...]]:
+    """Read from the warehouse; nothing when there is none yet."""
+    if not home.warehouse.exists():
+        return []
+    with reading(home) as con:
+        return con.execute(sql).fetchall()
+
+
+def _names(folder: Path, hide: str = ".part") -> list[str]:
+    return sorted(
+        p.name for p in folder.iterdir() if not p.name.startswith(".") and not p.name.endswith(hide)
+    )

@@ -1,0 +1,44 @@
+"""``poleng why``: how one person was scored and listed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from poleng_assets.cli.console import (
+    console,
+    home_option,
+    open_home,
+    reading,
+)
+from poleng_assets.study.loading import load_study
+
+
+@click.command()
+@click.argument("subject")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@home_option
+def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
+    """Tell how SUBJECT was scored, on which lists they stood, and how that model came to decide."""
+    from poleng_assets.core.contacts.contact_history import history_of
+    from poleng_assets.core.data.subject_ids import alike_in_warehouse, plain_id
+    from poleng_assets.warehouse.erasures import erasures_of, summary
+
+    home, study = open_home(home_folder), load_study()
+    if not home.warehouse.exists():
+        raise click.ClickException(f"{home.root} has no warehouse yet: nobody was scored.")
+    with reading(home) as con:
+        history = history_of(con, study, subject)
+        alike = "" if history else alike_in_warehouse(con, study, [plain_id(subject)]).in_words()
+        erased = [] if history else summary(erasures_of(con, "predictions"))
+    if not history:
+        words = [f"{subject} stands in no batch of {home.root}.", *([f"{alike}."] if alike else [])]
+        words += [f"{one}: whether they stood among them can no longer be told." for one in erased]
+        raise click.ClickException("\n".join(words))
+    if as_json:
+        click.echo(json.dumps([vars(one) for one in history], indent=2, default=str))
+        return
+    for one in history:
+        console.print(one.in_words())

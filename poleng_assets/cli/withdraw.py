@@ -1,0 +1,48 @@
+"""``poleng withdraw``: a field study is learned from no more."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from poleng_assets.cli.console import (
+    console,
+    home_option,
+    instance_beside_daemon,
+    open_home,
+)
+from poleng_assets.cli.run_lines import show_run
+from poleng_assets.cli.status import people_and_studies
+
+
+@click.command()
+@click.argument("study")
+@click.option("--reason", default="asked for on the command line", show_default=True)
+@click.option("--undo", is_flag=True, help="Let a withdrawn study count again.")
+@home_option
+def withdraw(study: str, reason: str, undo: bool, home_folder: Path | None) -> None:
+    """Learn from field study STUDY no more, and judge no model by it.
+
+    Its rows and its file are kept. If the champion learned from it, a model is trained without it. The name
+    of a study means all its versions, NAME@2 only that one.
+    """
+    from poleng_assets.definitions import build_defs
+    from poleng_assets.defs.instance import daemon_is_running
+    from poleng_assets.defs.withdrawal import WITHDRAW_JOB
+    from poleng_assets.headless.runner import Conductor
+
+    home = open_home(home_folder)
+    with instance_beside_daemon(home) as instance:
+        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+        settings = {"study": study, "reason": reason, "undo": undo}
+        report = conductor.run(WITHDRAW_JOB, run_config={"ops": {"mark_as_withdrawn": {"config": settings}}})
+        if not report.success:
+            sys.exit(1)
+        watched = daemon_is_running(instance)
+    facts = people_and_studies(home)
+    console.print(f"{study} {'counts again' if undo else 'is withdrawn'}. Its rows and its file are kept.")
+    if facts["champion_learned_from_withdrawn"]:
+        how = "The daemon trains" if watched else "`poleng settle` (or `poleng retrain`) trains"
+        console.print(f"{facts['champion_learned_from_withdrawn']}. {how} without it.")
