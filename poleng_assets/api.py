@@ -28,7 +28,7 @@ from poleng_assets.core.features.codes import to_codes
 from poleng_assets.core.features.encoder import Encoder, EncodingError
 from poleng_assets.core.modeling.explanations import shown_questions, strongest_reasons
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.core.promotion.serving_decision import appointed, disagreement
+from poleng_assets.core.promotion.serving_decision import registry_conflict
 from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.models.registry import (
     CHAMPION,
@@ -46,6 +46,7 @@ from poleng_assets.warehouse.connection import (
     WarehouseBusy,  # noqa: F401
     WarehouseUnusable,  # noqa: F401
 )
+from poleng_assets.warehouse.decisions import serving_decision
 from poleng_assets.warehouse.erasures import erasures_of, summary
 
 log = logging.getLogger("poleng")
@@ -418,7 +419,7 @@ def _serving(registry: Registry) -> ModelVersion:
     alias = registry.alias(CHAMPION)
     try:
         with Warehouse(home.warehouse, registry.study, say=log.warning).read() as con:
-            told = appointed(con)
+            told = serving_decision(con)
     except FileNotFoundError:
         told = None
     explicit = "load_champion(version=...) loads a version whether it serves or not"
@@ -431,7 +432,7 @@ def _serving(registry: Registry) -> ModelVersion:
             f"backup (`poleng restore`); {explicit}"
         )
     if alias is not None and alias.version not in (told.version, told.before):
-        raise NoChampion(f"{disagreement(told, alias.version)}; {explicit}")
+        raise NoChampion(f"{registry_conflict(told, alias.version)}; {explicit}")
     try:
         return registry.version(told.version)
     except LookupError as error:

@@ -139,18 +139,19 @@ def people_and_studies(home: Home) -> dict[str, Any]:
 
 def _champion_in_doubt(home: Home, alias: int | None) -> str:
     """Return how the registry contradicts the ledger; empty when it does not."""
-    from poleng_assets.core.promotion.serving_decision import appointed, disagreement
+    from poleng_assets.core.promotion.serving_decision import registry_conflict
+    from poleng_assets.warehouse.decisions import serving_decision
 
     if not home.warehouse.exists():
         return ""
     with reading(home) as con:
-        told = appointed(con)
+        told = serving_decision(con)
     if told is not None and not (home.root / "mlflow.db").exists():
         return (
             f"the ledger says that version {told.version} serves, but the model registry "
             f"{home.root / 'mlflow.db'} is gone. Put it back from a backup (`poleng restore`)"
         )
-    return disagreement(told, alias)
+    return registry_conflict(told, alias)
 
 
 def _clock_in_doubt(home: Home) -> str:

@@ -12,19 +12,15 @@ import duckdb
 from pydantic import Field
 
 from poleng_assets.core.ingestion.withdrawal import in_doubt
-from poleng_assets.core.promotion.rollback import (
-    RollbackRefused,
-    batches_scored_by,
-    promoted_versions,
-    rollback_target,
-)
-from poleng_assets.core.promotion.serving_decision import appointed
+from poleng_assets.core.promotion.rollback import RollbackRefused, rollback_target
 from poleng_assets.defs.assets.promotion import WHOEVER_SERVES
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.mlflow_links import version_page
 from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.decisions import promoted_versions, serving_decision
+from poleng_assets.warehouse.predictions import batches_scored_by
 from poleng_assets.warehouse.schema import record_decision
 
 ROLLBACK_JOB = "rollback"
@@ -53,7 +49,7 @@ def put_back(
     """Move the alias back, and record it."""
     alias = registry.alias(CHAMPION)
     with warehouse.connect() as con:
-        told = appointed(con)
+        told = serving_decision(con)
         serving = told.version if told else (alias.version if alias else None)
         pointed = alias.version if alias else None
         try:

@@ -27,7 +27,7 @@ import duckdb
 import psutil
 
 from poleng_assets.core.data.library_versions import library_version
-from poleng_assets.core.promotion.serving_decision import Appointed, appointed, disagreement
+from poleng_assets.core.promotion.serving_decision import registry_conflict
 from poleng_assets.models.mlflow_links import run_page, version_page
 from poleng_assets.models.repair import Mending, RegistryLost, has_run, restore_experiment
 from poleng_assets.models.version_files import (
@@ -41,6 +41,7 @@ from poleng_assets.storage.files import sync_file, sync_folder, sync_tree
 from poleng_assets.storage.home import Home
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.decisions import ServingDecision, serving_decision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,8 +170,8 @@ class Registry:
             dagster.Failure: the alias points to a version that the ledger did not appoint, or the version
                 that it appointed is not known; an empty ledger appointed none.
         """
-        version, told = self.alias(CHAMPION), appointed(con)
-        words = disagreement(told, version.version if version else None)
+        version, told = self.alias(CHAMPION), serving_decision(con)
+        words = registry_conflict(told, version.version if version else None)
         if not words:
             return self._keep(version) if version else None
         if told is None or (version is not None and version.version != told.before):
@@ -213,7 +214,7 @@ class Registry:
         """
         for version in self.versions():
             self._keep(version)
-        if told := appointed(con):
+        if told := serving_decision(con):
             self._appointed_version(told)
             try:
                 with _told_of_mlflow("What was deleted or renamed in MLflow cannot be put back"):
@@ -264,7 +265,7 @@ class Registry:
         write_version_file(self.home.artifacts, kept)
         return replace(version, kept=kept)
 
-    def _appointed_version(self, told: Appointed) -> ModelVersion:
+    def _appointed_version(self, told: ServingDecision) -> ModelVersion:
         try:
             return self.version(told.version)
         except LookupError as error:

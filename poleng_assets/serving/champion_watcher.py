@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
-from poleng_assets.core.promotion.serving_decision import Appointed, appointed
 from poleng_assets.defs.events import History, newest, serving_version
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.models.registry import CHAMPION, ModelUnusable, Registry
@@ -25,6 +24,7 @@ from poleng_assets.serving.version_choice import NOBODY, LedgerClosed, choose
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse, WarehouseBusy, WarehouseUnusable
+from poleng_assets.warehouse.decisions import ServingDecision, serving_decision
 
 log = logging.getLogger("poleng.serve")
 LOOK_SECONDS = 2.0
@@ -73,7 +73,7 @@ class Watch:
         self._opened = ExitStack()
         self._instance: dg.DagsterInstance | None = None
         self._store: tuple[int, int] | None = None
-        self._asked: tuple[tuple[int | None, int | None], float, Appointed | None] | None = None
+        self._asked: tuple[tuple[int | None, int | None], float, ServingDecision | None] | None = None
         self._unusable: tuple[int, float] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -158,7 +158,7 @@ class Watch:
         else:
             self._load(choice.version, choice.doubt)
 
-    def _ask_ledger(self, pair: tuple[int | None, int | None]) -> Appointed | None:
+    def _ask_ledger(self, pair: tuple[int | None, int | None]) -> ServingDecision | None:
         """Read the ledger in passing, once a minute for the same disagreement; it is never waited for."""
         if self._asked is not None:
             asked, at, answer = self._asked
@@ -166,7 +166,7 @@ class Watch:
                 return answer
         try:
             with Warehouse(self._home.warehouse, self._study, patience_seconds=0.0).read() as con:
-                answer = appointed(con)
+                answer = serving_decision(con)
         except FileNotFoundError:
             answer = None
         except (WarehouseBusy, WarehouseUnusable) as error:

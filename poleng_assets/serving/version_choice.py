@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from poleng_assets.core.promotion.serving_decision import Appointed, disagreement
+from poleng_assets.core.promotion.serving_decision import registry_conflict
+from poleng_assets.warehouse.decisions import ServingDecision
 
 NOBODY = (
     "no model serves yet: drop a field study into landing/field_studies; when a model has been trained from "
@@ -36,7 +37,7 @@ class Choice:
 
 
 def choose(
-    told: int | None, alias: int | None, serving: int | None, ledger: Callable[[], Appointed | None]
+    told: int | None, alias: int | None, serving: int | None, ledger: Callable[[], ServingDecision | None]
 ) -> Choice:
     """Return which version is to answer.
 
@@ -51,7 +52,7 @@ def choose(
     if alias == told:
         return Choice(told)
     try:
-        appointed = ledger()
+        decision = ledger()
     except LedgerClosed as error:
         return Choice(
             serving,
@@ -59,8 +60,8 @@ def choose(
             f"{f'version {alias}' if alias else 'nothing'}, and the ledger, which decides, cannot be read at "
             f"this moment ({error}): it is asked again",
         )
-    if appointed is None:
+    if decision is None:
         # The history tells of a champion that the ledger does not know: a warehouse was lost.
         return Choice(serving, f"the graph tells that version {told} serves, and the ledger knows of none")
     # A promotion that was not told yet is no doubt: alias and ledger agree.
-    return Choice(appointed.version, disagreement(appointed, alias))
+    return Choice(decision.version, registry_conflict(decision, alias))

@@ -1,6 +1,6 @@
-"""Which contact lists were issued: somebody may have called those people, so none of them is ever replaced.
+"""Tables ``issued_lists`` and ``contact_lists``: which lists were issued, and who stands on them.
 
-What belongs here is the memory of issued lists and their names. A list that is made again for a batch gets
+Somebody may have called those people, so no list is ever replaced: one that is made again for a batch gets
 the next number, and files of its own beside the earlier ones.
 """
 
@@ -200,6 +200,42 @@ def issue(
             run_id,
         ],
     )
+
+
+def people_of_list(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList) -> pd.DataFrame | None:
+    """Return everybody who was scored when a list was issued, to write its files again.
+
+    Returns:
+        The id, ``score``, ``contact`` (whether the person stands on the list), ``reasons`` and the features,
+        in the order of the batch's file; None when rows of people on the list are not kept any more.
+    """
+    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
+    people = con.execute(
+        f"""SELECT p."{study.id}", p.score, l."{study.id}" IS NOT NULL AS contact,
+            coalesce(l.reasons, '') AS reasons, {columns}
+        FROM predictions p JOIN batch_rows b USING (batch, "{study.id}")
+        LEFT JOIN contact_lists l ON l.batch = p.batch AND l."{study.id}" = p."{study.id}"
+            AND l.list_number = $number
+        WHERE p.batch = $batch AND p.model_version = $version ORDER BY b.row_number""",  # noqa: S608
+        {"batch": issued.batch, "number": issued.number, "version": issued.model_version},
+    ).df()
+    ((kept,),) = con.execute(
+        "SELECT count(*) FROM contact_lists WHERE batch = ? AND list_number = ?",
+        [issued.batch, issued.number],
+    ).fetchall()
+    return people if len(people) and int(people["contact"].sum()) == kept else None
+
+
+def flagged_or_listed(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList) -> set[str]:
+    """Return the ids of those whom the version of a list flags, and of those on the list."""
+    rows = con.execute(
+        f"""SELECT "{study.id}" FROM predictions
+        WHERE batch = $batch AND model_version = $version AND contact
+        UNION SELECT "{study.id}" FROM contact_lists
+        WHERE batch = $batch AND list_number = $number""",  # noqa: S608
+        {"batch": issued.batch, "version": issued.model_version, "number": issued.number},
+    ).fetchall()
+    return {person for (person,) in rows}
 
 
 def moment_of_issue(con: duckdb.DuckDBPyConnection) -> datetime:

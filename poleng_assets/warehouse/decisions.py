@@ -1,11 +1,104 @@
-"""What the ledger says already: a run that goes on with the work of one that died adds nothing twice."""
+"""Table ``decisions``: the ledger. Every decision about a model or a batch, with its reason and evidence.
+
+It says which version serves: the registry's alias may have been moved by hand. It says what was decided
+already: a run that goes on with the work of one that died adds nothing twice.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import duckdb
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def is_decided(con: duckdb.DuckDBPyConnection, kind: str, batch: str, version: int, reason: str) -> bool:
+
+@dataclass(frozen=True)
+class ServingDecision:
+    """What the newest promotion or rollback says.
+
+    Attributes:
+        version: that is to serve.
+        before: the version that served until then, None when it was the first.
+        why: the ledger's reason.
+        promoted: every version that was ever promoted, which may serve again.
+        score_again: of a rollback: the batches that are to be scored again; None when it is a promotion.
+    """
+
+    version: int
+    before: int | None
+    why: str
+    promoted: frozenset[int] = frozenset()
+    score_again: tuple[str, ...] | None = None
+
+
+def serving_decision(con: duckdb.DuckDBPyConnection) -> ServingDecision | None:
+    """Return the decision by which a version serves, None when the ledger never appointed one."""
+    rows = con.execute(
+        """SELECT kind, champion_version, reason, evidence
+        FROM decisions WHERE kind IN ('promote', 'rollback') ORDER BY decided_at DESC LIMIT 1"""
+    ).fetchall()
+    if not rows or rows[0][1] is None:
+        return None
+    kind, version, why, text = rows[0]
+    evidence = json.loads(text)
+    before = evidence.get("champion_before")
+    before = evidence.get("taken_back") if before is None else before
+    again = tuple(evidence.get("score_again", ())) if kind == "rollback" else None
+    return ServingDecision(version, before, why, frozenset(promoted_versions(con)), again)
+
+
+def promoted_versions(con: duckdb.DuckDBPyConnection) -> set[int]:
+    """Return every version that the ledger says was promoted."""
+    rows = con.execute("SELECT DISTINCT challenger_version FROM decisions WHERE kind = 'promote'").fetchall()
+    return {int(version) for (version,) in rows}
+
+
+def champion_changes(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Return each change of the champion, oldest first: ``decided_at``, ``kind``, ``reason``, ``version``."""
+    # A promotion names the new champion as its challenger, a rollback the old one as the champion again.
+    return con.execute(
+        """SELECT decided_at, kind, reason,
+            CASE kind WHEN 'promote' THEN challenger_version ELSE champion_version END AS version
+        FROM decisions WHERE kind IN ('promote', 'rollback') ORDER BY decided_at"""
+    ).df()
+
+
+class ChallengerDecision(NamedTuple):
+    """The newest decision about one version as a challenger.
+
+    Attributes:
+        kind: ``promote``, ``reject`` or ``rollback``.
+        reason: as the ledger words it.
+        champion_version: that served then, or that serves since.
+        changed_champion_last: whether no promotion and no rollback came after it.
+    """
+
+    kind: str
+    reason: str
+    champion_version: int | None
+    changed_champion_last: bool
+
+
+def decision_about(con: duckdb.DuckDBPyConnection, challenger: int) -> ChallengerDecision | None:
+    """Return the newest decision about a version as a challenger, None when it was never judged."""
+    rows = con.execute(
+        """SELECT kind, reason, champion_version, decided_at = (
+            SELECT max(decided_at) FROM decisions WHERE kind IN ('promote', 'rollback'))
+        FROM decisions WHERE kind IN ('promote', 'reject', 'rollback') AND challenger_version = ?
+        ORDER BY decided_at DESC LIMIT 1""",
+        [challenger],
+    ).fetchall()
+    return ChallengerDecision(*rows[0]) if rows else None
+
+
+def already_recorded(
+    con: duckdb.DuckDBPyConnection, kind: str, batch: str, version: int, reason: str
+) -> bool:
     """Return whether a batch was held, or released, for this very reason in its newest decision.
 
     Args:
@@ -24,10 +117,22 @@ def is_decided(con: duckdb.DuckDBPyConnection, kind: str, batch: str, version: i
     return newest == [(kind, reason)]
 
 
-def was_decided_by(con: duckdb.DuckDBPyConnection, kind: str, runs: list[str]) -> bool:
+def recorded_by_runs(con: duckdb.DuckDBPyConnection, kind: str, runs: Sequence[str]) -> bool:
     """Return whether one of these Dagster runs wrote a decision of this kind."""
-    found = con.execute(
+    ((decisions,),) = con.execute(
         "SELECT count(*) FROM decisions WHERE kind = ? AND list_contains(?::VARCHAR[], dagster_run_id)",
-        [kind, runs],
+        [kind, list(runs)],
     ).fetchall()
-    return bool(found[0][0])
+    return bool(decisions)
+
+
+def count_decisions(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return the number of decisions of each kind."""
+    return dict(con.execute("SELECT kind, count(*) FROM decisions GROUP BY kind").fetchall())
+
+
+def all_decisions(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return the ledger, oldest first, with the evidence as a mapping."""
+    columns = ["decided_at", "kind", "champion_version", "challenger_version", "batch", "reason", "evidence"]
+    rows = con.execute(f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at").fetchall()  # noqa: S608
+    return [dict(zip(columns, row, strict=True)) | {"evidence": json.loads(row[-1])} for row in rows]

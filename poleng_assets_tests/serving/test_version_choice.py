@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from poleng_assets.core.promotion.serving_decision import Appointed
 from poleng_assets.serving.version_choice import NOBODY, Choice, LedgerClosed, choose
+from poleng_assets.warehouse.decisions import ServingDecision
 
 
-def never() -> Appointed | None:
+def never() -> ServingDecision | None:
     raise AssertionError("the ledger must not be asked")
 
 
-def closed() -> Appointed | None:
+def closed() -> ServingDecision | None:
     raise LedgerClosed("a batch is being scored")
 
 
-def says(version: int) -> Appointed:
-    return Appointed(version, version - 1, "it won", frozenset({1, 2}))
+def says(version: int) -> ServingDecision:
+    return ServingDecision(version, version - 1, "it won", frozenset({1, 2}))
 
 
 def test_without_a_champion_nobody_answers_and_the_ledger_is_left_alone():

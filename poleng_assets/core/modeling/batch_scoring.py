@@ -7,10 +7,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from poleng_assets.core.data.audit_sample import in_audit
 from poleng_assets.core.data.parallel import one_ahead
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.audit_sample import in_audit
 from poleng_assets.warehouse.schema import in_little_memory, stamp, transaction
 
 CHUNK = 100_000
@@ -21,7 +21,7 @@ def score_batch(
 ) -> tuple[int, int]:
     """Score every respondent of a batch and keep all scores; return (respondents, contacts).
 
-    Who is in the audit sample (``core/data/audit_sample.py``) is marked, contacts and others alike.
+    Who is in the audit sample (``warehouse/audit_sample.py``) is marked, contacts and others alike.
     One transaction: the batch is scored whole by this version, or not at all. Earlier versions'
     scores stay; the newest scoring is current. Rows come in no stated order: putting them in order would
     take all of a large batch into memory.

@@ -27,7 +27,7 @@ from poleng_assets.core.monitoring.verdict import Judgement, Past, judge
 from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.core.statistics.selection_rates import GroupContacts, contacts_of_batch
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.decisions import is_decided
+from poleng_assets.warehouse.decisions import already_recorded
 from poleng_assets.warehouse.schema import record_decision, replace, stamp, transaction
 
 
@@ -194,7 +194,7 @@ def keep(con: duckdb.DuckDBPyConnection, study: Study, seen: Observation, run_id
         replace(con, "drift_metrics", key, pd.DataFrame([vars(figure) for figure in figures.figures]))
         replace(con, "performance", {**key, "kind": "estimated"}, estimates)
         why = f"{seen.batch} is {judgement.verdict}: {judgement.words[0]}"
-        if judgement.held and not is_decided(con, "hold", seen.batch, seen.version, why):
+        if judgement.held and not already_recorded(con, "hold", seen.batch, seen.version, why):
             record_decision(
                 con,
                 "hold",

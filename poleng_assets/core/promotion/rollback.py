@@ -1,10 +1,8 @@
-"""Which version may serve instead of the champion, and which batches that concerns."""
+"""Which version may serve instead of the champion."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-
-import duckdb
 
 
 class RollbackRefused(ValueError):
@@ -36,19 +34,3 @@ def rollback_target(serving: int | None, served: Collection[int], wanted: int | 
     if wanted not in others:
         raise RollbackRefused(f"version {wanted} was never promoted; versions that were: {listed}")
     return wanted
-
-
-def promoted_versions(con: duckdb.DuckDBPyConnection) -> set[int]:
-    """Return every version that the ledger says was promoted."""
-    found = con.execute("SELECT DISTINCT challenger_version FROM decisions WHERE kind = 'promote'").fetchall()
-    return {int(version) for (version,) in found}
-
-
-def batches_scored_by(con: duckdb.DuckDBPyConnection, version: int) -> list[str]:
-    """Return the batches whose current scores come from a version, and whose rows are still kept."""
-    found = con.execute(
-        """SELECT DISTINCT batch FROM current_predictions SEMI JOIN batch_rows USING (batch)
-        WHERE model_version = ? ORDER BY 1""",
-        [version],
-    ).fetchall()
-    return [batch for (batch,) in found]

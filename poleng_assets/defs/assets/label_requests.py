@@ -15,7 +15,7 @@ from poleng_assets.storage.files import write_whole
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import was_decided_by
+from poleng_assets.warehouse.decisions import recorded_by_runs
 from poleng_assets.warehouse.schema import insert, record_decision, stamp, transaction
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def field_study_request(
         path = _write_request(landing.home.requests / FILE, _as_csv(request, study))
         # A run that died after this runs again, and asks the same people.
         earlier = earlier_attempts(context.instance, context.run)
-        if request.size and not was_decided_by(con, "request", earlier):
+        if request.size and not recorded_by_runs(con, "request", earlier):
             with transaction(con):
                 # Who was drawn by lot tells of more people than oneself
                 # (core/monitoring/realised_performance.py).

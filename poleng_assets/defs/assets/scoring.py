@@ -30,7 +30,7 @@ from poleng_assets.warehouse.contact_lists import (
     newest_list,
     why_another,
 )
-from poleng_assets.warehouse.decisions import is_decided
+from poleng_assets.warehouse.decisions import already_recorded
 from poleng_assets.warehouse.schema import record_decision, transaction
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def contact_list(
                     dagster_run_id=context.run.run_id,
                 )
             released = f"the list of {batch} is made with the present champion: {config.release}"
-            if config.release and not is_decided(con, "skip", batch, judged, released):
+            if config.release and not already_recorded(con, "skip", batch, judged, released):
                 record_decision(
                     con,
                     "skip",

@@ -25,7 +25,7 @@ from poleng_assets.storage.files import write_whole
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import was_decided_by
+from poleng_assets.warehouse.decisions import recorded_by_runs
 from poleng_assets.warehouse.schema import now, record_decision, replace, stamp, transaction
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def training_data(
             # In its place: the same studies are the same set, and the one named last is learned from.
             replace(con, "training_sets", {"training_data_hash": digest}, named.assign(created_at=named_at))
             # A run that died after this runs again: that is the same retraining.
-            if not was_decided_by(con, "retrain", earlier_attempts(context.instance, context.run)):
+            if not recorded_by_runs(con, "retrain", earlier_attempts(context.instance, context.run)):
                 record_decision(
                     con,
                     "retrain",

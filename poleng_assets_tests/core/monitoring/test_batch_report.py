@@ -358,7 +358,7 @@ def test_a_held_batch_stays_as_it_was_when_its_new_report_fails(
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch_report, "is_decided", fail)
+    monkeypatch.setattr(batch_report, "already_recorded", fail)
     with pytest.raises(KeyboardInterrupt):
         keep(con, policed, held, "run-8")
     assert one(con, "SELECT reported_at FROM drift_reports") == before

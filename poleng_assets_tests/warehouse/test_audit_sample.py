@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poleng_assets.core.data.audit_sample import in_audit
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.audit_sample import in_audit
 from poleng_assets_tests.conftest import with_policies
 
 IDS = [f"person {number}" for number in range(40_000)]

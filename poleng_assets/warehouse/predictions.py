@@ -1,0 +1,300 @@
+"""Table ``predictions``, with its view ``current_predictions``: every score that a version gave to anybody.
+
+What belongs here reads and writes scores, alone or beside the answers and outcomes of the people scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import duckdb
+
+from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.audit_sample import in_audit
+from poleng_assets.warehouse.schema import in_little_memory, stamp, transaction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+CHUNK = 100_000
+
+
+def replace_predictions(
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    batch: str,
+    version: int,
+    score: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.Table]],
+    capacity: int | None = None,
+) -> tuple[int, int]:
+    """Replace the scores of a batch by a version, in one transaction; return (respondents, contacts).
+
+    Who is in the audit sample (``warehouse/audit_sample.py``) is marked, contacts and others alike.
+    Earlier versions' scores stay; the newest scoring is current. Rows come in no stated order: putting them
+    in order would take all of a large batch into memory.
+
+    Args:
+        con: of the warehouse.
+        study: names of columns, and the policy of the audit sample.
+        batch: its id.
+        version: of the model.
+        score: gets chunks of rows (the id and the features), and gives ``id``, ``score`` and ``contact`` of
+            the same people.
+        capacity: contact only so many people, those with the highest scores; None keeps ``contact``.
+    """
+    features = ", ".join(f'"{name}"' for name in study.feature_names)
+    rows = con.cursor().sql(
+        f'SELECT "{study.id}", {features} FROM batch_rows WHERE batch = ?',  # noqa: S608
+        params=[batch],
+    )
+    chunks: Any = rows.to_arrow_reader(CHUNK)
+    scored_at = stamp(con, "predictions", "scored_at")
+    respondents = 0
+    with transaction(con):
+        con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
+        with in_little_memory(con, len(study.features)):
+            for incoming in score(chunks):
+                # DuckDB finds the variable by its name, see poleng_assets.warehouse.schema.insert.
+                con.execute(
+                    f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
+                    ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
+                    {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
+                    [batch, version, scored_at],
+                )
+                respondents += incoming.num_rows
+        if capacity is not None:
+            _contact_the_first(con, study, batch, version, capacity)
+        _, contacts = count_scored(con, batch, version)
+    return respondents, contacts
+
+
+def _contact_the_first(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, capacity: int
+) -> None:
+    """Contact the people with the highest scores of a batch, as many as there are places."""
+    con.execute(
+        f"""UPDATE predictions SET contact = "{study.id}" IN (
+            SELECT "{study.id}" FROM predictions WHERE batch = $batch AND model_version = $version
+            ORDER BY score DESC, "{study.id}" LIMIT $capacity)
+        WHERE batch = $batch AND model_version = $version""",  # noqa: S608
+        {"batch": batch, "version": version, "capacity": capacity},
+    )
+
+
+def count_scored(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[int, int]:
+    """Return how many people of a batch a version scored, and how many of them it contacts."""
+    ((rows, contacts),) = con.execute(
+        "SELECT count(*), count(*) FILTER (contact) FROM predictions WHERE batch = ? AND model_version = ?",
+        [batch, version],
+    ).fetchall()
+    return rows, contacts
+
+
+def count_scored_without(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, ids: Iterable[str]
+) -> int:
+    """Return how many people of a batch a version scored, some people not counted."""
+    ((people,),) = con.execute(
+        f"""SELECT count(*) FROM predictions WHERE batch = $batch AND model_version = $version
+        AND NOT list_contains($without::VARCHAR[], "{study.id}")""",  # noqa: S608
+        {"batch": batch, "version": version, "without": list(ids)},
+    ).fetchall()
+    return int(people)
+
+
+def count_unscored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> int:
+    """Return how many respondents of a batch have no current score."""
+    ((people,),) = con.execute(
+        f"""SELECT count(*) FROM batch_rows b WHERE b.batch = $batch AND NOT EXISTS (
+            SELECT 1 FROM current_predictions p
+            WHERE p.batch = $batch AND p."{study.id}" = b."{study.id}")""",  # noqa: S608
+        {"batch": batch},
+    ).fetchall()
+    return int(people)
+
+
+def scoring_version(con: duckdb.DuckDBPyConnection, batch: str) -> int | None:
+    """Return the version of the batch's current scores, None when it has none."""
+    ((version,),) = con.execute(
+        "SELECT any_value(model_version) FROM current_predictions WHERE batch = ?", [batch]
+    ).fetchall()
+    return version
+
+
+def current_versions(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return the version of the current scores of every batch."""
+    return dict(con.execute("SELECT DISTINCT batch, model_version FROM current_predictions").fetchall())
+
+
+def batches_scored_by(con: duckdb.DuckDBPyConnection, version: int) -> list[str]:
+    """Return the batches whose current scores come from a version, and whose rows are still kept."""
+    rows = con.execute(
+        """SELECT DISTINCT batch FROM current_predictions SEMI JOIN batch_rows USING (batch)
+        WHERE model_version = ? ORDER BY 1""",
+        [version],
+    ).fetchall()
+    return [batch for (batch,) in rows]
+
+
+def score_histogram(con: duckdb.DuckDBPyConnection, batch: str) -> pd.DataFrame:
+    """Return how many current scores of a batch are in each tenth: ``score from``, ``respondents``."""
+    return con.execute(
+        """SELECT floor(score * 10) / 10 AS "score from", count(*) AS respondents
+        FROM current_predictions WHERE batch = ? GROUP BY 1 ORDER BY 1""",
+        [batch],
+    ).df()
+
+
+def scored_people(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
+    """Return id, ``score``, ``contact`` and features of everybody with a current score, as in the file."""
+    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
+    return con.execute(
+        f"""SELECT p."{study.id}", p.score, p.contact, {columns}
+        FROM current_predictions p JOIN batch_rows b USING (batch, "{study.id}")
+        WHERE p.batch = ? ORDER BY b.row_number""",  # noqa: S608
+        [batch],
+    ).df()
+
+
+def scored_sample(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, rows: int
+) -> pd.DataFrame:
+    """Return features, ``score`` and ``contact`` (0/1) of at most so many people: always the same ones."""
+    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
+    # Drawn by their ids: the answers of those who are not chosen need not be held beside each other.
+    return con.execute(
+        f"""WITH chosen AS (
+            SELECT "{study.id}", score, contact::INTEGER AS contact, md5("{study.id}") AS draw
+            FROM predictions WHERE batch = $batch AND model_version = $version ORDER BY draw LIMIT $rows)
+        SELECT {columns}, c.score, c.contact
+        FROM chosen c JOIN batch_rows b ON b.batch = $batch AND b."{study.id}" = c."{study.id}"
+        ORDER BY c.draw""",  # noqa: S608
+        {"batch": batch, "version": version, "rows": rows},
+    ).df()
+
+
+def _known_outcomes(study: Study) -> str:
+    """Return the SQL of ``known``: the newest outcome of each person, and whether outcomes disagree."""
+    target = study.target.name
+    return f"""WITH known AS (
+            SELECT o."{study.id}" AS _person, o."{target}"::DOUBLE AS _target,
+                min(o."{target}") OVER same <> max(o."{target}") OVER same AS _disagree
+            FROM outcomes o JOIN ingested_files f ON f.kind = 'outcomes' AND f.name = o.source
+            WINDOW same AS (PARTITION BY o."{study.id}")
+            QUALIFY row_number() OVER (
+                PARTITION BY o."{study.id}" ORDER BY f.ingested_at DESC, o.source DESC) = 1
+        )"""  # noqa: S608
+
+
+class GroupCount(NamedTuple):
+    """People of a batch who gave one answer, as a version scored them.
+
+    Attributes:
+        code: the answer, None when it is missing.
+        rows: people.
+        contacted: of them.
+        known: those whose outcome is known.
+        positive: of these, those of the positive class.
+        positive_contacted: of these, contacted ones.
+    """
+
+    code: int | None
+    rows: int
+    contacted: int
+    known: int
+    positive: int
+    positive_contacted: int
+
+
+def count_groups(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, question: str
+) -> list[GroupCount]:
+    """Count contacts and outcomes for each answer to a question, the most frequent answer first."""
+    rows = con.execute(
+        f"""{_known_outcomes(study)}
+        SELECT b."{question}", count(*), count(*) FILTER (p.contact), count(_target),
+            count(*) FILTER (_target = 1), count(*) FILTER (_target = 1 AND p.contact)
+        FROM predictions p JOIN batch_rows b ON b.batch = p.batch AND b."{study.id}" = p."{study.id}"
+        LEFT JOIN known ON _person = p."{study.id}"
+        WHERE p.batch = ? AND p.model_version = ? GROUP BY 1 ORDER BY 2 DESC, 1""",  # noqa: S608
+        [batch, version],
+    ).fetchall()
+    return [GroupCount(*row) for row in rows]
+
+
+def outcomes_of_scored(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int
+) -> pd.DataFrame:
+    """Return everybody whom a version scored in a batch, with the newest outcome.
+
+    Returns:
+        One row for each person, by id: ``score``, ``contact``, ``within`` (the answer that people are
+        compared within; NULL without such a question), ``at_random`` (drawn for the audit sample or a
+        request), ``target`` (NaN when unknown), ``disagree`` (whether outcomes disagree).
+    """
+    within = study.policies.overseer.compare_within
+    column = f'b."{within}"' if within else "NULL"
+    return con.execute(
+        f"""{_known_outcomes(study)}
+        SELECT p.score, p.contact, {column} AS within, coalesce(p.audit, false)
+                OR p."{study.id}" IN (SELECT "{study.id}" FROM field_study_requests) AS at_random,
+            known._target AS target, coalesce(known._disagree, false) AS disagree
+        FROM predictions p LEFT JOIN known ON known._person = p."{study.id}"
+        LEFT JOIN batch_rows b ON b.batch = p.batch AND b."{study.id}" = p."{study.id}"
+        WHERE p.batch = $batch AND p.model_version = $version ORDER BY p."{study.id}" """,  # noqa: S608
+        {"batch": batch, "version": version},
+    ).df()
+
+
+def affected_batches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> list[tuple[str, int]]:
+    """Return each batch and model version whose scores a file of outcomes speaks about."""
+    return con.execute(
+        f"""SELECT DISTINCT p.batch, p.model_version FROM predictions p
+        JOIN outcomes o ON o."{study.id}" = p."{study.id}" WHERE o.source = ? ORDER BY ALL""",  # noqa: S608
+        [source],
+    ).fetchall()
+
+
+class PersonScore(NamedTuple):
+    """One score of one person, with what came of it; empty fields are None."""
+
+    batch: str
+    model_version: int
+    score: float
+    contact: bool
+    scored_at: datetime
+    current: bool
+    listed_at: datetime | None
+    remark: str | None
+    reasons: str | None
+    verdict: str | None
+    promoted_at: datetime | None
+    promoted_because: str | None
+    list_number: int | None
+    list_stands: bool
+    contact_or_audit: bool
+
+
+def scores_of_person(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> list[PersonScore]:
+    """Return every score of a person, oldest first, with list, verdict and promotion; [] when unknown."""
+    rows = con.execute(
+        f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
+            p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
+            l.listed_at, nullif(l.remark, ''), nullif(l.reasons, ''),
+            r.verdict, d.decided_at, d.reason, l.list_number, l.list_number IS NOT DISTINCT FROM (
+                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch), p.contact OR p.audit
+        FROM predictions p
+        LEFT JOIN ( -- a version may have made several lists of a batch
+            SELECT batch, model_version, min(created_at) AS listed_at, arg_max(remark, list_number) AS remark,
+                arg_max(reasons, list_number) AS reasons, max(list_number) AS list_number
+            FROM contact_lists WHERE "{study.id}" = $subject GROUP BY ALL
+        ) l ON l.batch = p.batch AND l.model_version = p.model_version
+        LEFT JOIN drift_reports r ON r.batch = p.batch AND r.model_version = p.model_version
+        LEFT JOIN decisions d ON d.kind = 'promote' AND d.challenger_version = p.model_version
+        WHERE p."{study.id}" = $subject ORDER BY p.scored_at""",  # noqa: S608
+        {"subject": subject},
+    ).fetchall()
+    return [PersonScore(*row) for row in rows]
