@@ -17,7 +17,7 @@ from pathlib import Path
 import nannyml
 import pandas as pd
 import pyarrow as pa
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from poleng_assets.core.contacts.contact_list import as_csv, contact_list
 from poleng_assets.core.contacts.workbook import AboutList, write_workbook
@@ -41,8 +41,8 @@ class LeanScript:
         parts: which rows train and which are held out: id, ``field_study`` and ``part``.
         out: folder of the lists.
         field_studies: that were dropped, by name.
-        scores: of each batch: id and ``score``.
-        aucs: of each batch whose outcomes were dropped.
+        scores: of each batch: id, ``score`` and ``contact``.
+        aucs: realised on each batch whose outcomes were dropped.
         trainings: so far.
     """
 
@@ -68,8 +68,9 @@ class LeanScript:
             elif drop.kind == "batches":
                 self._process(drop.name, rows)
             else:
-                met = rows.merge(self.scores[drop.name], on=self.study.id)
-                self.aucs[drop.name] = float(roc_auc_score(met[self.study.target.name], met["score"]))
+                self.aucs[drop.name] = self._realised_auc(
+                    rows.merge(self.scores[drop.name], on=self.study.id)
+                )
 
     def _train(self) -> None:
         """Search, fit, score the holdout; the better of the old and the new model serves."""
@@ -97,14 +98,29 @@ class LeanScript:
             self._train()
             self._process(batch, rows)
             return
-        self.scores[batch] = scored[[self.study.id, "score"]]
-        contacts = scored["contact"]
+        self.scores[batch] = scored[[self.study.id, "score", "contact"]]
+        contacts = scored["contact"] == 1
         scored["reasons"] = ""
         scored.loc[contacts, "reasons"] = strongest_reasons(self.model, scored[contacts], self.study)
-        listed = contact_list(scored, self.study)
+        listed = contact_list(scored.assign(contact=contacts), self.study)
         about = AboutList(batch, datetime.now(UTC), self.trainings, len(scored))
         write_workbook(self.out / f"{batch}.xlsx", listed, self.study, about)
         (self.out / f"{batch}.csv").write_text(as_csv(listed), encoding="utf-8")
+
+    def _realised_auc(self, met: pd.DataFrame) -> float:
+        """Measure the scores of a batch by its outcomes, with NannyML's calculator as it comes."""
+        calculator = nannyml.PerformanceCalculator(
+            y_true=self.study.target.name,
+            y_pred="contact",
+            y_pred_proba="score",
+            problem_type="classification_binary",
+            metrics=["roc_auc", "average_precision", "precision", "recall", "accuracy"],
+            chunk_number=1,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            realised = calculator.fit(self.reference).calculate(met)
+        return float(realised.to_df()["roc_auc", "value"].iloc[-1])
 
 
 def bare_calculators(study: Study, reference: pd.DataFrame, scored: pd.DataFrame) -> float:
@@ -162,7 +178,7 @@ def bare_calculators(study: Study, reference: pd.DataFrame, scored: pd.DataFrame
 
 def _scored(model: Model, rows: pd.DataFrame) -> pd.DataFrame:
     score = model.score(rows)
-    return rows.reset_index(drop=True).assign(score=score, contact=model.rule.decide(score))
+    return rows.reset_index(drop=True).assign(score=score, contact=model.rule.decide(score).astype(int))
 
 
 def _plain(frame: pd.DataFrame, ordinal: list[str], nominal: list[str]) -> pd.DataFrame:
