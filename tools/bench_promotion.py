@@ -8,7 +8,7 @@ of the field studies that it or the champion knows. The exit code is 1 when a ba
 
 By default the champion, its equals and its betters are boosted trees alone, trained in 250 rounds at a
 learning rate of 0.08: another seed then changes more, which makes the bar for equals harder. ``--full``
-trains them by the recipes that tuning finds on the founding study and on all of them. Bad challengers
+trains them by the configurations that tuning finds on the founding study and on all of them. Bad challengers
 that need a training of their own get 60 rounds.
 """
 
@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from poleng_assets.core.ingestion.ingest import ingest
 from poleng_assets.core.modeling.model import train
-from poleng_assets.core.modeling.recipe import Recipe
+from poleng_assets.core.modeling.training_configuration import TrainingConfiguration
 from poleng_assets.core.modeling.tuning import tune
 from poleng_assets.core.promotion.gates import Gate, Holdout, contest, promoted, reason
 from poleng_assets.study.loading import load_study
@@ -63,9 +63,11 @@ class Ground:
         """Return the rows of the studies after it."""
         return rows.filter(pa.array(~_is_founding(rows)))
 
-    def scores(self, rows: pa.Table, seed: int, recipe: Recipe | None = None, **changes: float) -> np.ndarray:
+    def scores(
+        self, rows: pa.Table, seed: int, configuration: TrainingConfiguration | None = None, **changes: float
+    ) -> np.ndarray:
         """Train on rows with another seed, and score the whole holdout: shape (holdout rows,)."""
-        return train(rows, _trained_by(self.study, seed=seed, **changes), recipe).score(self.holdout)
+        return train(rows, _trained_by(self.study, seed=seed, **changes), configuration).score(self.holdout)
 
     def judge(
         self, challenger: np.ndarray, champion: np.ndarray, founding_only: bool, policy: PromotionPolicy
@@ -148,7 +150,7 @@ def contests(
         same: number of challengers from the same data with another seed.
         better: number of challengers that have learned from all field studies.
         others: how many other champions each of the same data meets, too.
-        tuned: train them by tuned recipes.
+        tuned: train them by tuned configurations.
 
     Returns:
         For each bar: name, promoted, judged, the bar in words, whether it is met.
@@ -157,7 +159,7 @@ def contests(
     policy, seed = study.policies.promotion, study.policies.training.seed
     founding = ground.founding(ground.training)
     changes = {} if tuned else CHEAP
-    first, second = (_recipe(rows, study) if tuned else None for rows in (founding, ground.training))
+    first, second = (_configuration(rows, study) if tuned else None for rows in (founding, ground.training))
     champion = ground.scores(founding, seed, first, **changes)
     equals = [ground.scores(founding, 100 + n, first, **changes) for n in range(same)]
     betters = [ground.scores(ground.training, 500 + n, second, **changes) for n in range(better)]
@@ -204,8 +206,8 @@ def main() -> None:
     sys.exit(0 if all(met for *_, met in bars) else 1)
 
 
-def _recipe(rows: pa.Table, study: Study) -> Recipe:
-    return tune(rows, study, study.policies.training.quick).recipe
+def _configuration(rows: pa.Table, study: Study) -> TrainingConfiguration:
+    return tune(rows, study, study.policies.training.quick).configuration
 
 
 def _print_row(
@@ -293,7 +295,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--same", type=int, default=50)
     parser.add_argument("--better", type=int, default=20)
     parser.add_argument("--others", type=int, default=4, help="other champions for each of the same data")
-    parser.add_argument("--full", action="store_true", help="train by tuned recipes: about 15 minutes")
+    parser.add_argument("--full", action="store_true", help="train by tuned configurations: about 15 minutes")
     return parser.parse_args()
 
 

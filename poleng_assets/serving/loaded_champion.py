@@ -15,7 +15,7 @@ from poleng_assets.core.features.encoder import Encoder
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.explanations import strongest_reasons
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.core.modeling.recipe import Recipe
+from poleng_assets.core.modeling.training_configuration import TrainingConfiguration
 from poleng_assets.core.reports.model_card import FIGURES
 from poleng_assets.models.registry import ModelVersion, Registry
 from poleng_assets.models.repair import has_run
@@ -139,7 +139,7 @@ def _facts(
     metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return what a caller may want to know of the model; nothing of it is about a person."""
-    recipe = version.tags.get("recipe")
+    stored = version.tags.get("recipe")
     return {
         "version": version.version,
         "trained_at": trained_at.isoformat() if trained_at else None,
@@ -148,9 +148,10 @@ def _facts(
         "field_studies": version.field_studies,
         "training_data_hash": version.training_data_hash,
         "mlflow_run_id": version.run_id,
-        # Versions of the first releases were registered without their recipe.
-        "recipe": [one.in_words() for one in Recipe.from_dict(json.loads(recipe)).ingredients]
-        if recipe
+        "recipe": [
+            member.in_words() for member in TrainingConfiguration.from_dict(json.loads(stored)).members
+        ]
+        if stored
         else [],
         "calibration": model.calibration.in_words(),
         "contact_rule": rule_facts(model.rule),

@@ -188,7 +188,7 @@ def _model_card(study: Study) -> str:
                 {"candidate": ["chosen", "forest 2"], "log_loss": [0.55, None], "seconds": [3, 12],
                  "parameters": ["a long list of parameters " * 4, ""]}
             ),
-            recipe=["60% xgboost (max_depth 4)", "40% logistic regression"],
+            members=["60% xgboost (max_depth 4)", "40% logistic regression"],
             calibration="none",
             contact_rule="contact from a probability of 0.500 on",
             figures=evaluate(target, score, contact),

@@ -73,7 +73,7 @@ def test_scores_that_are_kept_are_let_go_of_within_the_transaction(
             yield chunk
             held.append(sum(one() is not None for one in given))
 
-    monkeypatch.setattr(batch_scoring, "one_ahead", watched)
+    monkeypatch.setattr(batch_scoring, "prefetch", watched)
     respondents, _ = score_batch(con, model, study, "spring", 1)
     assert respondents == batch.num_rows
     assert len(held) > 10

@@ -79,7 +79,7 @@ class LeanScript:
         rows = rows.merge(self.parts, on=["field_study", study.id])
         training = pa.Table.from_pandas(rows[rows["part"] == "train"], preserve_index=False)
         holdout = rows[rows["part"] == "holdout"]
-        new = train(training, study, tune(training, study, policy.budget(policy.mode)).recipe)
+        new = train(training, study, tune(training, study, policy.budget(policy.mode)).configuration)
         target = holdout[study.target.name]
         if self.model is None or log_loss(target, new.score(holdout)) < log_loss(
             target, self.model.score(holdout)

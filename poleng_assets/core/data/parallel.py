@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def side_by_side(make: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+def parallel_map(make: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
     """Make something of each item, as many at a time as there are cores; return it in their order.
 
     What runs here should keep to one thread by itself. The linear algebra is held to one for the time:
@@ -26,7 +26,7 @@ def side_by_side(make: Callable[[Item], Made], items: Iterable[Item]) -> list[Ma
         return list(Parallel(n_jobs=-1, prefer="threads")(delayed(make)(item) for item in items))
 
 
-def in_blocks(make: Callable[[int, int], np.ndarray], rows: int, size: int) -> np.ndarray:
+def map_blocks(make: Callable[[int, int], np.ndarray], rows: int, size: int) -> np.ndarray:
     """Make something of blocks of rows, as many at a time as there are cores; join it in their order.
 
     Args:
@@ -44,7 +44,7 @@ def in_blocks(make: Callable[[int, int], np.ndarray], rows: int, size: int) -> n
         return np.concatenate(list(threads.map(lambda block: make(*block), blocks)))
 
 
-def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+def prefetch(items: Iterable[Item]) -> Iterator[Item]:
     """Yield items, while a thread makes the next one; what goes wrong there is raised in its turn."""
     end = object()
     source = iter(items)

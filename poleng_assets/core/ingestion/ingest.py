@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from poleng_assets.core.data.parallel import one_ahead
+from poleng_assets.core.data.parallel import prefetch
 from poleng_assets.core.data.versions import place
 from poleng_assets.core.ingestion.contract import (
     QUARANTINE_COLUMNS,
@@ -116,7 +116,7 @@ def ingest(
 
         with in_little_memory(con, len(study.features)):
             # The next rows are read and checked while the warehouse takes in these.
-            for chunk, checked in one_ahead(map(check, file.chunks())):
+            for chunk, checked in prefetch(map(check, file.chunks())):
                 insert(con, table, _with_constants(checked.rows, constants))
                 for broken in (checked.broken, _as_broken(chunk.malformed)):
                     if len(broken):

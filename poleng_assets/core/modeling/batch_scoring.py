@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from poleng_assets.core.data.parallel import one_ahead
+from poleng_assets.core.data.parallel import prefetch
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.audit_sample import in_audit
@@ -43,7 +43,7 @@ def score_batch(
 
         with in_little_memory(con, len(study.features)):
             # The next rows are read and scored while the warehouse takes in these.
-            for incoming in one_ahead(map(scored, chunks)):
+            for incoming in prefetch(map(scored, chunks)):
                 # DuckDB finds the variable by its name, see poleng_assets.warehouse.schema.insert.
                 con.execute(
                     f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",

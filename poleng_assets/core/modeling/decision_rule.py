@@ -38,7 +38,7 @@ class ContactRule:
         return f"contact from a probability of {self.threshold:.3f} on"
 
 
-def settle(policy: ContactPolicy, target: np.ndarray, score: np.ndarray) -> ContactRule:
+def choose_rule(policy: ContactPolicy, target: np.ndarray, score: np.ndarray) -> ContactRule:
     """Return the rule that a policy asks for.
 
     ``threshold`` takes the study's own; ``youden`` maximises sensitivity + specificity (Youden 1950) on

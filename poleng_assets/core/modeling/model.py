@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from poleng_assets.core.data.parallel import in_blocks, side_by_side
+from poleng_assets.core.data.parallel import map_blocks, parallel_map
 from poleng_assets.core.features.encoder import Encoder
 from poleng_assets.core.modeling.candidates.base import Columns, with_masked_copies
 from poleng_assets.core.modeling.candidates.blend import KINDS, Blend
 from poleng_assets.core.modeling.decision_rule import ContactRule
-from poleng_assets.core.modeling.recipe import Recipe
+from poleng_assets.core.modeling.training_configuration import TrainingConfiguration
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.study.schema import Study
 
@@ -36,8 +36,7 @@ class Model:
     """An encoder, the candidates trained on its matrices, their calibration, and the contact rule.
 
     ``proxies`` are the questions that stood for a protected one among the rows it learned from, with the
-    words for why (``core/statistics/proxies.py``); None when nobody measured it, as in models of earlier
-    releases.
+    words for why (``core/statistics/proxies.py``); None when nobody measured it.
     """
 
     encoder: Encoder
@@ -47,7 +46,7 @@ class Model:
     proxies: Mapping[str, str] | None = None
 
     def score(self, rows: Rows) -> np.ndarray:
-        """Return the probability of being disengaged for each row: float64, shape (rows,).
+        """Return the probability of the positive class for each row: float64, shape (rows,).
 
         Raises:
             EncodingError: a feature is absent or holds a value that is no survey code.
@@ -58,7 +57,7 @@ class Model:
             matrix = self.encoder.encode(table.slice(start, end - start))
             return self.calibration.probability(self.blend.log_odds(matrix))
 
-        return in_blocks(of_block, table.num_rows, BLOCK)
+        return map_blocks(of_block, table.num_rows, BLOCK)
 
     def contributions(self, rows: Rows) -> np.ndarray:
         """Return how much each answer moves each score: log-odds, float64, shape (rows, features).
@@ -71,7 +70,7 @@ class Model:
         def of_block(start: int, end: int) -> np.ndarray:
             return self.calibration.slope * self.blend.contributions(matrix[start:end])
 
-        return in_blocks(of_block, len(matrix), EXPLAINED_BLOCK) if len(matrix) else np.empty(matrix.shape)
+        return map_blocks(of_block, len(matrix), EXPLAINED_BLOCK) if len(matrix) else np.empty(matrix.shape)
 
     def importance(self, rows: Rows) -> dict[str, float]:
         """Return how much each feature moves the scores of these rows: mean log-odds, largest first.
@@ -80,8 +79,8 @@ class Model:
             rows: at least one.
         """
         moved = np.abs(self.contributions(rows)).mean(axis=0)
-        found = dict(zip(self.encoder.features, moved.tolist(), strict=True))
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        importance = dict(zip(self.encoder.features, moved.tolist(), strict=True))
+        return dict(sorted(importance.items(), key=lambda item: -item[1]))
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder, which is made if it is missing and must be empty."""
@@ -106,21 +105,21 @@ class Model:
         )
 
 
-def train(rows: pa.Table, study: Study, recipe: Recipe | None = None) -> Model:
-    """Train a model on labelled rows by a recipe.
+def train(rows: pa.Table, study: Study, configuration: TrainingConfiguration | None = None) -> Model:
+    """Train a model on labelled rows.
 
-    The same rows, study and recipe give the same model, bit for bit.
+    The same rows, study and configuration give the same model, bit for bit.
 
     Args:
         rows: features and target in canonical codes; holdout rows must not be among them.
         study: features, target and training policy.
-        recipe: of ``core/modeling/tuning.py``; by default the study's own boosted trees, untuned.
+        configuration: of ``core/modeling/tuning.py``; by default the study's own boosted trees, untuned.
 
     Raises:
         ValueError: there are no rows, or the target has one class only.
     """
     policy = study.policies.training
-    recipe = recipe or Recipe.untuned(study)
+    configuration = configuration or TrainingConfiguration.untuned(study)
     target = rows[study.target.name].to_numpy().astype(np.float32)
     if len(np.unique(target)) < 2:
         raise ValueError(
@@ -132,9 +131,9 @@ def train(rows: pa.Table, study: Study, recipe: Recipe | None = None) -> Model:
     matrix, target = with_masked_copies(
         encoder.encode(rows), target, columns.masked, policy.masked_share, policy.seed
     )
-    members = side_by_side(
-        lambda one: KINDS[one.kind].fit(matrix, target, columns, one.parameters, policy.seed),
-        recipe.ingredients,
+    fitted = parallel_map(
+        lambda member: KINDS[member.kind].fit(matrix, target, columns, member.parameters, policy.seed),
+        configuration.members,
     )
-    blend = Blend(members, [one.weight for one in recipe.ingredients])
-    return Model(encoder, blend, recipe.calibration, recipe.rule)
+    blend = Blend(fitted, [member.weight for member in configuration.members])
+    return Model(encoder, blend, configuration.calibration, configuration.rule)

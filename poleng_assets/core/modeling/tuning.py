@@ -1,16 +1,15 @@
 """Tuning: which candidates, with which parameters, by cross-validated log-loss.
 
 Only training rows come here; the holdout is never seen. The search is Optuna's, kept in a file, so that
-an interrupted one goes on where it was. What it decides is a recipe.
+an interrupted one goes on where it was. What it decides is a training configuration.
 
 Sources:
     T. Akiba et al., Optuna, KDD 2019 (TPE, pruning); https://optuna.readthedocs.io/.
-    D. Wolpert, Stacked generalization, 1992; R. Caruana et al., Ensemble selection, ICML 2004 (a model of
-    several, chosen one by one, by predictions that none of them has learned from).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -25,13 +24,14 @@ import pandas as pd
 import pyarrow as pa
 
 from poleng_assets.core.data.library_versions import library_version
-from poleng_assets.core.data.parallel import side_by_side
+from poleng_assets.core.data.parallel import parallel_map
 from poleng_assets.core.features.encoder import Encoder
+from poleng_assets.core.modeling.blending import blend_weights, choose_blend, cross_fitted
 from poleng_assets.core.modeling.candidates.base import Columns, Parameters, with_masked_copies
 from poleng_assets.core.modeling.candidates.blend import KINDS
-from poleng_assets.core.modeling.decision_rule import settle
+from poleng_assets.core.modeling.decision_rule import choose_rule
 from poleng_assets.core.modeling.folds import fold_of
-from poleng_assets.core.modeling.recipe import Ingredient, Recipe
+from poleng_assets.core.modeling.training_configuration import Member, TrainingConfiguration
 from poleng_assets.core.statistics.calibration import Calibration, calibrate
 from poleng_assets.storage.files import in_place_of
 from poleng_assets.study.policies import Budget
@@ -45,8 +45,6 @@ Point: TypeAlias = tuple[str, Parameters]
 
 # Trials that a blend may choose from: the best ones; a blend of more is no better and slower to find.
 BLENDED_FROM = 10
-# Weights say no more than this; rounded, they are the same whenever they are found again.
-DIGITS_OF_A_WEIGHT = 4
 # A trial is compared with the others only when this many are there.
 PRUNED_AFTER = 4
 
@@ -57,14 +55,14 @@ class Trial:
 
     Attributes:
         number: in the order of trying.
-        ingredient: its kind and parameters.
+        member: its kind and parameters.
         fold_losses: log-loss on each fold that was reached.
         seconds: that it took.
         pruned: whether it was given up before the last fold.
     """
 
     number: int
-    ingredient: Ingredient
+    member: Member
     fold_losses: tuple[float, ...]
     seconds: float
     pruned: bool
@@ -76,44 +74,44 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What a search found.
 
     Attributes:
-        recipe: to train by.
+        configuration: to train by.
         trials: all of them, best first; pruned ones last.
-        log_loss: of the recipe, cross-validated: weights and calibration from other folds than those
+        log_loss: of the configuration, cross-validated: weights and calibration from other folds than those
             that they are measured on.
-        auc: of the recipe, out of fold.
+        auc: of the configuration, out of fold.
         calibration_gain: log-loss that calibration saves, or would save where it was left out.
     """
 
-    recipe: Recipe
+    configuration: TrainingConfiguration
     trials: tuple[Trial, ...]
     log_loss: float
     auc: float
     calibration_gain: float
 
     def table(self) -> pd.DataFrame:
-        """Return the comparison: the recipe, then each trial, best first."""
-        whole = {
+        """Return the comparison: the configuration, then each trial, best first."""
+        chosen = {
             "candidate": "chosen",
             "log_loss": self.log_loss,
-            "seconds": sum(one.seconds for one in self.trials),
-            "state": "calibrated" if self.recipe.calibration != Calibration() else "as it is",
-            "parameters": " + ".join(one.in_words() for one in self.recipe.ingredients),
+            "seconds": sum(trial.seconds for trial in self.trials),
+            "state": "calibrated" if self.configuration.calibration != Calibration() else "as it is",
+            "parameters": " + ".join(member.in_words() for member in self.configuration.members),
         }
         tried = [
             {
-                "candidate": f"{one.ingredient.kind} {one.number}",
-                "log_loss": one.log_loss,
-                "seconds": one.seconds,
-                "state": f"pruned after fold {len(one.fold_losses)}" if one.pruned else "complete",
-                "parameters": one.ingredient.in_words(),
+                "candidate": f"{trial.member.kind} {trial.number}",
+                "log_loss": trial.log_loss,
+                "seconds": trial.seconds,
+                "state": f"pruned after fold {len(trial.fold_losses)}" if trial.pruned else "complete",
+                "parameters": trial.member.in_words(),
             }
-            for one in self.trials
+            for trial in self.trials
         ]
-        return pd.DataFrame([whole, *tried])
+        return pd.DataFrame([chosen, *tried])
 
 
 def tune(
@@ -122,10 +120,10 @@ def tune(
     budget: Budget,
     folder: Path | None = None,
     on_trial: Callable[[Trial, str], None] = lambda trial, words: None,
-) -> Tuned:
-    """Search for the recipe with the lowest cross-validated log-loss.
+) -> TuningResult:
+    """Search for the configuration with the lowest cross-validated log-loss.
 
-    With a budget that trials end, the same rows, study and budget give the same recipe, whether the
+    With a budget that trials end, the same rows, study and budget give the same configuration, whether the
     search was interrupted or not.
 
     Args:
@@ -142,9 +140,9 @@ def tune(
     search = _Search(rows, study, folder)
     # A longer search may have gone before; this one ends where it would have ended alone.
     trials = search.finished()[: budget.trials]
-    for one in trials:
-        on_trial(one, f"{one.ingredient.kind}: log-loss {one.log_loss:.4f}, taken over from before")
-    while len(trials) < budget.trials and sum(one.seconds for one in trials) < 60 * budget.minutes:
+    for trial in trials:
+        on_trial(trial, f"{trial.member.kind}: log-loss {trial.log_loss:.4f}, taken over from before")
+    while len(trials) < budget.trials and sum(trial.seconds for trial in trials) < 60 * budget.minutes:
         trials.append(search.next(more=len(trials) + 1 < budget.trials))
         on_trial(trials[-1], _progress(trials, budget))
     return search.conclude(trials)
@@ -158,19 +156,19 @@ def search_name(training_data_hash: str, study: Study) -> str:
     policy = study.policies.training.model_dump(exclude={"mode", "quick", "full"})
     features = [feature.model_dump() for feature in study.features]
     libraries = [library_version(name) for name in ("optuna", "scikit-learn", "xgboost")]
-    told = json.dumps(
+    content = json.dumps(
         [training_data_hash, study.name, study.target.model_dump(), policy, features, libraries]
     )
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _progress(trials: Sequence[Trial], budget: Budget) -> str:
     last, best = trials[-1], min(trials, key=_rank)
-    spent = sum(one.seconds for one in trials)
+    spent = sum(trial.seconds for trial in trials)
     left = min((budget.trials - len(trials)) * spent / len(trials), 60 * budget.minutes - spent)
     state = "pruned" if last.pruned else "done"
     return (
-        f"Trial {len(trials)} of {budget.trials} {state} in {last.seconds:.0f} s: {last.ingredient.kind}, "
+        f"Trial {len(trials)} of {budget.trials} {state} in {last.seconds:.0f} s: {last.member.kind}, "
         f"log-loss {last.log_loss:.4f} (best {best.log_loss:.4f}); about {max(left, 0) / 60:.1f} more minutes"
     )
 
@@ -232,7 +230,7 @@ class _Search:
         from optuna.trial import TrialState
 
         done = self.optuna.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return [_trial(one) for one in done]
+        return [_trial(frozen) for frozen in done]
 
     def next(self, more: bool = False) -> Trial:
         """Try one more candidate; ``more``: another one is going to follow."""
@@ -252,7 +250,7 @@ class _Search:
         parameters = KINDS[kind].suggest(trial, self.policy)
         trial.set_user_attr("ingredient", {"kind": kind, "parameters": dict(parameters)})
         # Its place among those that were finished: one that was killed leaves no gap in a model card.
-        place = max((one.number for one in finished), default=-1) + 1
+        place = max((earlier.number for earlier in finished), default=-1) + 1
         trial.set_user_attr("place", place)
         following = next(iter(self.starts[len(finished) + 1 :]), None) if more else None
         self._cross_validate(trial, place, (kind, parameters), prunable=not start, following=following)
@@ -309,7 +307,7 @@ class _Search:
         if following is not None:
             left_over = -len(fits) % cpu_count()
             fits += [(following, fold) for fold in range(self.policy.folds)[:left_over]]
-        scored = side_by_side(lambda fit: self._score_fold(*fit), fits)
+        scored = parallel_map(lambda fit: self._score_fold(*fit), fits)
         done = [(of, fold, odds) for (of, fold), odds in zip(fits, scored, strict=True)]
         self.ahead = following, {fold: odds for of, fold, odds in done if of is following}
         begun = begun | {fold: odds for of, fold, odds in done if of is point}
@@ -329,13 +327,13 @@ class _Search:
         fitted = KINDS[kind].fit(matrix, target, self.columns, parameters, self.policy.seed)
         return fitted.log_odds(self.matrix[inside])
 
-    def conclude(self, trials: Sequence[Trial]) -> Tuned:
-        """Blend the best trials, calibrate what comes out, and settle whom to contact."""
+    def conclude(self, trials: Sequence[Trial]) -> TuningResult:
+        """Blend the best trials, calibrate what comes out, and choose the rule of whom to contact."""
         from sklearn.metrics import log_loss, roc_auc_score
 
         ranked = sorted(trials, key=_rank)
-        pool = [one for one in ranked if not one.pruned][:BLENDED_FROM]
-        raw = np.column_stack([self._log_odds_of(one) for one in pool])
+        pool = [trial for trial in ranked if not trial.pruned][:BLENDED_FROM]
+        raw = np.column_stack([self._log_odds_of(trial) for trial in pool])
         chosen = choose_blend(
             raw, self.target, self.fold, self.policy.max_blended, self.policy.min_blend_gain
         )
@@ -344,16 +342,16 @@ class _Search:
         calibration, gain = calibrate(blended, self.target, self.fold, self.policy.min_calibration_gain)
         score = calibration.probability(blended)
         loss = float(log_loss(self.target, Calibration().probability(blended), labels=[0, 1]))
-        recipe = Recipe(
+        configuration = TrainingConfiguration(
             tuple(
-                Ingredient(pool[one].ingredient.kind, pool[one].ingredient.parameters, float(weight))
-                for one, weight in zip(chosen, weights, strict=True)
+                dataclasses.replace(pool[position].member, weight=float(weight))
+                for position, weight in zip(chosen, weights, strict=True)
             ),
             calibration,
-            settle(self.study.policies.contact, self.target, score),
+            choose_rule(self.study.policies.contact, self.target, score),
         )
-        return Tuned(
-            recipe,
+        return TuningResult(
+            configuration,
             tuple(ranked),
             loss - (gain if calibration != Calibration() else 0.0),
             float(roc_auc_score(self.target, score)),
@@ -366,84 +364,13 @@ class _Search:
         return self.out_of_fold[trial.number]
 
 
-def choose_blend(
-    raw: np.ndarray, target: np.ndarray, fold: np.ndarray, at_most: int, min_gain: float
-) -> list[int]:
-    """Return which columns to blend: the best one, then each that saves enough log-loss beside them.
-
-    Args:
-        raw: out-of-fold log-odds, shape (n, candidates), the best candidate first.
-        target: 0 or 1, shape (n,).
-        fold: of each row, shape (n,).
-        at_most: how many to choose.
-        min_gain: log-loss that each further one must save, in nats for each row, cross-fitted.
-    """
-    chosen = [0]
-    loss = _loss(raw[:, 0], target)
-    while len(chosen) < at_most:
-        others = [one for one in range(raw.shape[1]) if one not in chosen]
-        losses = {one: _loss(cross_fitted(raw[:, [*chosen, one]], target, fold), target) for one in others}
-        best = min(losses, key=losses.__getitem__, default=None)
-        if best is None or loss - losses[best] < min_gain:
-            break
-        chosen.append(best)
-        loss = losses[best]
-    return chosen
-
-
-def blend_weights(raw: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the weights of columns of log-odds with the lowest log-loss: at least 0, summing up to 1.
-
-    Args:
-        raw: log-odds, shape (n, candidates).
-        target: 0 or 1, shape (n,).
-    """
-    from scipy.optimize import minimize
-    from scipy.special import expit
-
-    count = raw.shape[1]
-    if count == 1:
-        return np.ones(1)
-
-    def slope(weights: np.ndarray) -> np.ndarray:
-        return raw.T @ (expit(raw @ weights) - target) / len(target)
-
-    found = minimize(
-        lambda weights: _loss(raw @ weights, target),
-        np.full(count, 1 / count),
-        jac=slope,
-        bounds=[(0, 1)] * count,
-        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
-        method="SLSQP",
-    )
-    weights = found.x.clip(min=0)
-    # The last digits of SLSQP differ from run to run.
-    weights = (weights / weights.sum()).round(DIGITS_OF_A_WEIGHT)
-    weights[weights.argmax()] += 1 - weights.sum()
-    return weights
-
-
-def cross_fitted(raw: np.ndarray, target: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Return blended log-odds whose weights come from the other folds: shape (n,)."""
-    blended = np.empty(len(target))
-    for one in np.unique(fold):
-        inside = fold == one
-        blended[inside] = raw[inside] @ blend_weights(raw[~inside], target[~inside])
-    return blended
-
-
-def _loss(raw: np.ndarray, target: np.ndarray) -> float:
-    """Return the mean log-loss of log-odds; by logaddexp, so that large ones do not overflow."""
-    return float(np.mean(np.logaddexp(0, raw) - target * raw))
-
-
 def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:
     from optuna.trial import TrialState
 
     known: dict[str, Any] = frozen.user_attrs
     return Trial(
-        known.get("place", frozen.number),  # searches of earlier releases know no places
-        Ingredient(**known["ingredient"]),
+        known["place"],
+        Member(**known["ingredient"]),
         tuple(known["fold_losses"]),
         known["seconds"],
         frozen.state == TrialState.PRUNED,

@@ -19,7 +19,7 @@ import pandas as pd
 from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.modeling.explanations import shown_questions
 from poleng_assets.core.modeling.training_set import TrainingSet
-from poleng_assets.core.modeling.tuning import Tuned
+from poleng_assets.core.modeling.tuning import TuningResult
 from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
 from poleng_assets.core.reports.holdout_plots import BARS_SHOWN, CAPTIONS, as_data_uri, holdout_plots
 from poleng_assets.core.reports.pages import template
@@ -66,7 +66,7 @@ class ModelCard:
         training_data_hash: of all of them.
         candidates: what was tried before this one was chosen, best first: ``candidate``, ``log_loss`` and
             whatever columns else; may be empty.
-        recipe: what the model is made of, one sentence for each ingredient.
+        members: what the model is made of, one sentence for each member of the blend.
         calibration: what is done to its scores, in words.
         contact_rule: whom to contact, in words.
         figures: on the holdout, as :func:`~poleng_assets.core.statistics.metrics.evaluate` returns them.
@@ -90,7 +90,7 @@ class ModelCard:
     training_data: Mapping[str, tuple[int, int]]
     training_data_hash: str
     candidates: pd.DataFrame
-    recipe: Sequence[str]
+    members: Sequence[str]
     calibration: str
     contact_rule: str
     figures: Mapping[str, float]
@@ -111,7 +111,7 @@ class ModelCard:
         evaluation: HoldoutEvaluation,
         study: Study,
         chosen: TrainingSet,
-        tuned: Tuned,
+        tuned: TuningResult,
         version: int,
         trained_at: datetime,
         run: str,
@@ -123,7 +123,7 @@ class ModelCard:
             evaluation: of the model.
             study: titles, labels and policies.
             chosen: what it learned from.
-            tuned: how its recipe was found.
+            tuned: how its training configuration was found.
             version: that it gets in the registry.
             trained_at: with a time zone.
             run: of Dagster.
@@ -138,9 +138,9 @@ class ModelCard:
             training_data=evaluation.rows,
             training_data_hash=chosen.hash,
             candidates=tuned.table(),
-            recipe=[one.in_words() for one in tuned.recipe.ingredients],
-            calibration=tuned.recipe.calibration.in_words(),
-            contact_rule=tuned.recipe.rule.in_words(),
+            members=[member.in_words() for member in tuned.configuration.members],
+            calibration=tuned.configuration.calibration.in_words(),
+            contact_rule=tuned.configuration.rule.in_words(),
             figures=evaluation.figures,
             intervals=evaluation.intervals,
             protected_groups=evaluation.groups,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from poleng_assets.core.modeling.tuning import Trial, Tuned
+    from poleng_assets.core.modeling.tuning import Trial, TuningResult
 
 JUDGED_BY_OTHERS = "models_are_judged_by_others"
 
@@ -200,7 +200,9 @@ def challenger(
             registry.home.tuning / search,
             _trial_logger(context, registry, mlflow),
         )
-        model = dataclasses.replace(train(training, study, tuned.recipe), proxies=proxies(training, study))
+        model = dataclasses.replace(
+            train(training, study, tuned.configuration), proxies=proxies(training, study)
+        )
         evaluation = evaluate_model(model, study, training, holdout)
         for words in shown_proxies(study, model.proxies):
             context.log.warning(f"Contact lists give something protected away: {words}")
@@ -216,7 +218,7 @@ def challenger(
                 "field_studies": ",".join(chosen.studies),
                 "field_study_hashes": json.dumps(chosen.studies),
                 "training_data_hash": chosen.hash,
-                "recipe": json.dumps(tuned.recipe.to_dict()),
+                "recipe": json.dumps(tuned.configuration.to_dict()),
                 "dagster_run_id": context.run.run_id,
             },
         )
@@ -284,8 +286,8 @@ def _trial_logger(
         context.log.info(words)
         registry.log_trial(
             mlflow,
-            f"trial {trial.number}: {trial.ingredient.kind}",
-            parameters={"candidate": trial.ingredient.kind, **trial.ingredient.parameters},
+            f"trial {trial.number}: {trial.member.kind}",
+            parameters={"candidate": trial.member.kind, **trial.member.parameters},
             metrics={"cv_log_loss": trial.log_loss, "seconds": trial.seconds},
             tags={"dagster_run_id": context.run.run_id, "pruned": str(trial.pruned).lower()},
         )
@@ -304,22 +306,22 @@ def _taken_over(made: ModelVersion) -> dict[str, Any]:
 
 
 def _parameters(
-    study: Study, tuned: "Tuned", training: "pa.Table", holdout: "pa.Table", mode: str
+    study: Study, tuned: "TuningResult", training: "pa.Table", holdout: "pa.Table", mode: str
 ) -> dict[str, Any]:
     return {
         "mode": mode,
         **study.policies.training.model_dump(
             include={"seed", "folds", "masked", "masked_share", "holdout_share", "varies_by"}
         ),
-        "recipe": " + ".join(one.in_words() for one in tuned.recipe.ingredients),
-        "calibration": tuned.recipe.calibration.in_words(),
-        "contact_rule": tuned.recipe.rule.in_words(),
+        "recipe": " + ".join(member.in_words() for member in tuned.configuration.members),
+        "calibration": tuned.configuration.calibration.in_words(),
+        "contact_rule": tuned.configuration.rule.in_words(),
         "trials": len(tuned.trials),
         "training_rows": training.num_rows,
         "holdout_rows": holdout.num_rows,
     }
 
 
-def _comparison(tuned: "Tuned") -> str:
+def _comparison(tuned: "TuningResult") -> str:
     table: pd.DataFrame = tuned.table().round({"log_loss": 4, "seconds": 1})
     return frame_as_table(table)

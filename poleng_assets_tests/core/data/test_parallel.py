@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from poleng_assets.core.data.parallel import one_ahead, side_by_side
+from poleng_assets.core.data.parallel import parallel_map, prefetch
 
 
 def threads() -> dict[str, int]:
@@ -24,21 +24,21 @@ def test_what_is_made_comes_in_the_order_of_the_items():
         time.sleep(0.05 / (1 + item))  # the later ones are ready first
         return item**2
 
-    assert side_by_side(make, range(12)) == [item**2 for item in range(12)]
+    assert parallel_map(make, range(12)) == [item**2 for item in range(12)]
 
 
 def test_nothing_makes_nothing():
-    assert side_by_side(lambda item: item, []) == []
+    assert parallel_map(lambda item: item, []) == []
 
 
 def test_an_iterator_is_used_up_once():
-    assert side_by_side(str, iter([3, 1, 2])) == ["3", "1", "2"]
+    assert parallel_map(str, iter([3, 1, 2])) == ["3", "1", "2"]
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core does one thing at a time")
 def test_two_are_made_at_the_same_time():
     together = threading.Barrier(2, timeout=20)  # each waits for the other
-    assert sorted(side_by_side(lambda item: together.wait(), range(2))) == [0, 1]
+    assert sorted(parallel_map(lambda item: together.wait(), range(2))) == [0, 1]
 
 
 def test_what_goes_wrong_is_told():
@@ -48,7 +48,7 @@ def test_what_goes_wrong_is_told():
         return item
 
     with pytest.raises(ValueError, match="item 2 cannot be made"):
-        side_by_side(make, range(4))
+        parallel_map(make, range(4))
 
 
 def test_linear_algebra_keeps_to_one_thread_and_gets_its_threads_back():
@@ -56,7 +56,7 @@ def test_linear_algebra_keeps_to_one_thread_and_gets_its_threads_back():
     with threadpool_limits(2):
         before = threads()
         assert set(before.values()) == {2}
-        inside = side_by_side(lambda item: threads(), range(6))
+        inside = parallel_map(lambda item: threads(), range(6))
         assert all(set(one.values()) == {1} for one in inside)
         assert threads() == before
 
@@ -65,7 +65,7 @@ def test_the_threads_come_back_when_something_goes_wrong():
     with threadpool_limits(2):
         before = threads()
         with pytest.raises(ZeroDivisionError):
-            side_by_side(lambda item: item // 0, range(6))
+            parallel_map(lambda item: item // 0, range(6))
         assert threads() == before
 
 
@@ -76,7 +76,7 @@ def test_items_made_ahead_come_in_their_order_and_errors_in_their_turn():
     came = []
 
     def take() -> None:
-        for made in one_ahead(map(make, range(9))):
+        for made in prefetch(map(make, range(9))):
             came.append(made)
 
     with pytest.raises(ZeroDivisionError):
@@ -95,7 +95,7 @@ def test_nobody_works_ahead_any_more_when_the_items_are_left():
 
     before = set(threading.enumerate())
     with pytest.raises(ValueError, match="enough"):
-        for item in one_ahead(map(str, source())):
+        for item in prefetch(map(str, source())):
             raise ValueError(f"{item} is enough")
     left_off.set()
     assert set(threading.enumerate()) <= before

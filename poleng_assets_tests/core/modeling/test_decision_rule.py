@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from poleng_assets.core.modeling.decision_rule import ContactRule, settle
+from poleng_assets.core.modeling.decision_rule import ContactRule, choose_rule
 from poleng_assets.study.policies import ContactPolicy
 from poleng_assets.study.schema import Study
 
@@ -34,7 +34,7 @@ def youden_index(target: np.ndarray, contact: np.ndarray) -> float:
 
 
 def test_by_default_the_threshold_is_the_studys(study: Study, target: np.ndarray, score: np.ndarray):
-    assert settle(policy(study, threshold=0.35), target, score) == ContactRule(0.35)
+    assert choose_rule(policy(study, threshold=0.35), target, score) == ContactRule(0.35)
 
 
 def test_a_person_on_the_threshold_is_contacted():
@@ -53,7 +53,7 @@ def test_youdens_rule_finds_what_brute_force_finds(study: Study, score: np.ndarr
     random = np.random.default_rng(seed)
     some = random.choice(score, 150)
     known = (random.random(150) < some).astype(float)
-    rule = settle(policy(study, rule="youden"), known, some)
+    rule = choose_rule(policy(study, rule="youden"), known, some)
     best = max(youden_index(known, some >= threshold) for threshold in some)
     assert youden_index(known, rule.decide(some)) == pytest.approx(best, abs=1e-12)
     assert best > 0
@@ -61,18 +61,18 @@ def test_youdens_rule_finds_what_brute_force_finds(study: Study, score: np.ndarr
 
 def test_youdens_threshold_is_a_finite_score_even_when_scores_are_upside_down(study: Study):
     target, score = np.array([1.0, 1, 0, 0]), np.array([0.1, 0.2, 0.8, 0.9])
-    assert settle(policy(study, rule="youden"), target, score).threshold in score
+    assert choose_rule(policy(study, rule="youden"), target, score).threshold in score
 
 
 def test_youdens_rule_parts_classes_that_can_be_parted(study: Study):
     target, score = np.array([0.0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.9])
-    assert settle(policy(study, rule="youden"), target, score).threshold == 0.3
+    assert choose_rule(policy(study, rule="youden"), target, score).threshold == 0.3
 
 
 @pytest.mark.parametrize("only", [0.0, 1.0])
 def test_youdens_rule_is_refused_without_both_classes(study: Study, only: float):
     with pytest.raises(ValueError, match="needs both classes"):
-        settle(policy(study, rule="youden"), np.full(3, only), np.array([0.1, 0.5, 0.9]))
+        choose_rule(policy(study, rule="youden"), np.full(3, only), np.array([0.1, 0.5, 0.9]))
 
 
 # Costs
@@ -87,21 +87,23 @@ def test_a_cost_ratio_has_the_lowest_expected_cost_of_all_thresholds(
         contact = score >= threshold
         return float(np.where(contact, 1 - score, ratio * score).sum())
 
-    rule = settle(policy(study, rule="cost_ratio", cost_ratio=ratio), np.zeros(ROWS), score)
+    rule = choose_rule(policy(study, rule="cost_ratio", cost_ratio=ratio), np.zeros(ROWS), score)
     lowest = min(expected_cost(threshold) for threshold in np.linspace(0, 1.01, 1_000))
     assert expected_cost(rule.threshold) <= lowest + 1e-9
 
 
 def test_the_dearer_a_missed_person_the_more_are_contacted(study: Study, score: np.ndarray):
     contacts = [
-        settle(policy(study, rule="cost_ratio", cost_ratio=ratio), np.zeros(ROWS), score).decide(score).sum()
+        choose_rule(policy(study, rule="cost_ratio", cost_ratio=ratio), np.zeros(ROWS), score)
+        .decide(score)
+        .sum()
         for ratio in (0.5, 1, 2, 4, 8)
     ]
     assert contacts == sorted(set(contacts))
 
 
 def test_equal_costs_mean_one_half(study: Study, target: np.ndarray, score: np.ndarray):
-    assert settle(policy(study, rule="cost_ratio", cost_ratio=1.0), target, score) == ContactRule(0.5)
+    assert choose_rule(policy(study, rule="cost_ratio", cost_ratio=1.0), target, score) == ContactRule(0.5)
 
 
 # Capacity
@@ -110,19 +112,21 @@ def test_equal_costs_mean_one_half(study: Study, target: np.ndarray, score: np.n
 @pytest.mark.parametrize(("capacity", "usual"), [(100, 4_000), (1_000, 4_000), (3_999, 4_000)])
 def test_a_capacity_stands_for_the_same_share_of_any_people(study: Study, capacity: int, usual: int):
     different = np.random.default_rng(1).random(10_000)
-    rule = settle(policy(study, rule="capacity", capacity=capacity, usual_batch=usual), different, different)
+    rule = choose_rule(
+        policy(study, rule="capacity", capacity=capacity, usual_batch=usual), different, different
+    )
     assert rule.capacity == capacity
     assert rule.decide(different).mean() == pytest.approx(capacity / usual, abs=2e-4)
 
 
 def test_a_capacity_for_everybody_contacts_everybody(study: Study, target: np.ndarray, score: np.ndarray):
-    rule = settle(policy(study, rule="capacity", capacity=5_000, usual_batch=4_000), target, score)
+    rule = choose_rule(policy(study, rule="capacity", capacity=5_000, usual_batch=4_000), target, score)
     assert rule.decide(score).all()
 
 
 def test_only_a_capacity_limits_a_batch(study: Study, target: np.ndarray, score: np.ndarray):
     limited = {
-        rule: settle(policy(study, rule=rule), target, score).capacity
+        rule: choose_rule(policy(study, rule=rule), target, score).capacity
         for rule in ("threshold", "youden", "cost_ratio", "capacity")
     }
     assert limited == {"threshold": None, "youden": None, "cost_ratio": None, "capacity": 1_000}

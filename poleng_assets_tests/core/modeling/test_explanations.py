@@ -14,27 +14,27 @@ import pytest
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.explanations import strongest_reasons, without_withheld
 from poleng_assets.core.modeling.model import Model, train
-from poleng_assets.core.modeling.recipe import Ingredient, Recipe
+from poleng_assets.core.modeling.training_configuration import Member, TrainingConfiguration
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.core.statistics.proxies import cramers_v, proxies, shown_proxies
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import with_policies
 
 BOOSTED = {"rounds": 20, "eta": 0.2, "max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.5}
-NATIVE = Ingredient("xgboost", {"categories": "native", **BOOSTED})
-ONE_HOT = Ingredient("xgboost", {"categories": "one_hot", **BOOSTED})
-LOGISTIC = Ingredient("logistic", {"C": 0.1, "strength": 0.5})
-RECIPES = {
+NATIVE = Member("xgboost", {"categories": "native", **BOOSTED})
+ONE_HOT = Member("xgboost", {"categories": "one_hot", **BOOSTED})
+LOGISTIC = Member("logistic", {"C": 0.1, "strength": 0.5})
+CONFIGURATIONS = {
     "native trees": ((NATIVE,), Calibration()),
     "one-hot trees": ((ONE_HOT,), Calibration(1.1, 0.2)),
     "a blend": ((replace(ONE_HOT, weight=0.4), replace(LOGISTIC, weight=0.6)), Calibration(0.9, -0.1)),
 }
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
 def small_model(quick_study: Study, training_rows, request: pytest.FixtureRequest) -> Model:
-    ingredients, calibration = RECIPES[request.param]
-    return train(training_rows, quick_study, Recipe(ingredients, calibration, ContactRule(0.5)))
+    members, calibration = CONFIGURATIONS[request.param]
+    return train(training_rows, quick_study, TrainingConfiguration(members, calibration, ContactRule(0.5)))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from poleng_assets.core.modeling.candidates.blend import Blend
 from poleng_assets.core.modeling.candidates.boosting import Boosting
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.model import Model, train
-from poleng_assets.core.modeling.recipe import Ingredient, Recipe
+from poleng_assets.core.modeling.training_configuration import Member, TrainingConfiguration
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.core.statistics.metrics import score_metrics
 from poleng_assets.study.schema import Study
@@ -33,16 +33,16 @@ def one_hot(rounds: int) -> dict[str, object]:
     return {"categories": "one_hot", "rounds": rounds, "eta": 0.2, "max_depth": 3}
 
 
-MIXED = Recipe(
+MIXED = TrainingConfiguration(
     (
-        Ingredient("xgboost", one_hot(8), 0.3),
-        Ingredient("logistic", {"C": 0.05, "strength": 0.5}, 0.7),
+        Member("xgboost", one_hot(8), 0.3),
+        Member("logistic", {"C": 0.05, "strength": 0.5}, 0.7),
     ),
     Calibration(0.8, -0.1),
     ContactRule(0.4, 25),
 )
-WITH_FOREST = Recipe(
-    (*MIXED.ingredients, Ingredient("forest", {"trees": 10, "min_samples_leaf": 10, "max_features": 0.3})),
+WITH_FOREST = TrainingConfiguration(
+    (*MIXED.members, Member("forest", {"trees": 10, "min_samples_leaf": 10, "max_features": 0.3})),
     MIXED.calibration,
     MIXED.rule,
 )
@@ -110,7 +110,7 @@ def test_the_threshold_is_the_studys(training_rows: pa.Table, small: Study):
     assert train(training_rows, strict).rule == ContactRule(0.8)
 
 
-# Recipes
+# Training configurations
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def mixed(training_rows: pa.Table, small: Study) -> Model:
     return train(training_rows, small, WITH_FOREST)
 
 
-def test_a_recipe_is_followed(mixed: Model):
+def test_a_configuration_is_followed(mixed: Model):
     assert [one.kind for one in mixed.blend.members] == ["xgboost", "logistic", "forest"]
     assert mixed.blend.weights == [0.3, 0.7, 1.0]
     assert (mixed.calibration, mixed.rule) == (MIXED.calibration, MIXED.rule)
@@ -136,7 +136,7 @@ def test_a_blend_read_back_gives_equal_scores_and_contributions(
     assert "blend/1_logistic/weights.npy" in files_of(tmp_path / "model")
 
 
-def test_the_same_recipe_gives_equal_scores(
+def test_the_same_configuration_gives_equal_scores(
     mixed: Model, training_rows: pa.Table, small: Study, strangers: pd.DataFrame
 ):
     again = train(training_rows, small, WITH_FOREST)

@@ -1,11 +1,11 @@
-"""Tuning: the same search gives the same recipe, whatever happened to it on the way."""
+"""Tuning: the same search gives the same configuration, whatever happened to it on the way."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import optuna
 import pandas as pd
 import pyarrow as pa
 import pytest
-from scipy.special import expit
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from poleng_assets.core.modeling import tuning
@@ -24,16 +23,7 @@ from poleng_assets.core.modeling.candidates.logistic import Logistic
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.folds import fold_of
 from poleng_assets.core.modeling.model import train
-from poleng_assets.core.modeling.tuning import (
-    PRUNED_AFTER,
-    Trial,
-    Tuned,
-    blend_weights,
-    choose_blend,
-    cross_fitted,
-    search_name,
-    tune,
-)
+from poleng_assets.core.modeling.tuning import PRUNED_AFTER, Trial, TuningResult, search_name, tune
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study.loading import load_study
@@ -68,7 +58,7 @@ class Search:
     """A search that nothing interrupted."""
 
     folder: Path
-    tuned: Tuned
+    tuned: TuningResult
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +88,7 @@ def mixed(rows: pa.Table, study: Study, tmp_path_factory: pytest.TempPathFactory
 
 def told(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
     """Return what trials found out; how long they took, and their numbers, may differ."""
-    return [(one.ingredient, one.fold_losses, one.pruned) for one in trials]
+    return [(one.member, one.fold_losses, one.pruned) for one in trials]
 
 
 def loss(log_odds: np.ndarray, target: np.ndarray) -> float:
@@ -110,14 +100,14 @@ def loss(log_odds: np.ndarray, target: np.ndarray) -> float:
 
 def test_a_quick_search_tries_the_starting_points_of_every_kind(mixed: Search, study: Study):
     tried = sorted(mixed.tuned.trials, key=lambda one: one.number)
-    assert [one.ingredient.kind for one in tried] == ["xgboost", "logistic", "forest", "xgboost", "xgboost"]
+    assert [one.member.kind for one in tried] == ["xgboost", "logistic", "forest", "xgboost", "xgboost"]
     policy = with_policies(study, training={"rounds": 30, "learning_rate": 0.2}).policies.training
     for name, kind in KINDS.items():
-        found = [dict(one.ingredient.parameters) for one in tried if one.ingredient.kind == name]
+        found = [dict(one.member.parameters) for one in tried if one.member.kind == name]
         assert found == kind.starting_points(policy)
 
 
-def test_the_table_has_the_recipe_first_and_then_every_trial_best_first(whole: Search):
+def test_the_table_has_the_configuration_first_and_then_every_trial_best_first(whole: Search):
     table = whole.tuned.table()
     assert table["candidate"].iloc[0] == "chosen"
     assert len(table) == 1 + LONG.trials
@@ -129,9 +119,9 @@ def test_the_table_has_the_recipe_first_and_then_every_trial_best_first(whole: S
     assert table.notna().all(axis=None)
 
 
-def test_the_recipe_is_no_worse_than_its_best_member(mixed: Search, whole: Search):
+def test_the_configuration_is_no_worse_than_its_best_member(mixed: Search, whole: Search):
     for search in (mixed, whole):
-        # A trial's is the mean of its folds, the recipe's that of all rows.
+        # A trial's is the mean of its folds, the configuration's that of all rows.
         assert search.tuned.log_loss <= search.tuned.trials[0].log_loss + 1e-4
 
 
@@ -147,21 +137,23 @@ def test_the_log_loss_of_a_trial_is_that_of_its_out_of_fold_log_odds(
         assert one.log_loss == pytest.approx(np.mean(by_fold))
 
 
-def test_the_recipe_tells_more_than_chance_and_can_be_trained_by(mixed: Search, rows: pa.Table, study: Study):
+def test_the_configuration_tells_more_than_chance_and_can_be_trained_by(
+    mixed: Search, rows: pa.Table, study: Study
+):
     assert 0.6 < mixed.tuned.auc < 0.95
-    assert sum(one.weight for one in mixed.tuned.recipe.ingredients) == pytest.approx(1)
-    model = train(rows, study, mixed.tuned.recipe)
-    assert model.calibration == mixed.tuned.recipe.calibration
-    assert len(model.blend.members) == len(mixed.tuned.recipe.ingredients)
+    assert sum(one.weight for one in mixed.tuned.configuration.members) == pytest.approx(1)
+    model = train(rows, study, mixed.tuned.configuration)
+    assert model.calibration == mixed.tuned.configuration.calibration
+    assert len(model.blend.members) == len(mixed.tuned.configuration.members)
     assert np.isfinite(model.score(rows)).all()
 
 
 def test_the_contact_rule_of_the_study_is_settled(rows: pa.Table, small: Study, whole: Search):
-    assert whole.tuned.recipe.rule == ContactRule(0.5)
+    assert whole.tuned.configuration.rule == ContactRule(0.5)
     limited = with_policies(small, contact={"rule": "capacity", "capacity": 1_000, "usual_batch": 4_000})
-    assert tune(rows, limited, LONG, whole.folder).recipe.rule.capacity == 1_000
+    assert tune(rows, limited, LONG, whole.folder).configuration.rule.capacity == 1_000
     balanced = with_policies(small, contact={"rule": "youden"})
-    assert 0 < tune(rows, balanced, LONG, whole.folder).recipe.rule.threshold < 1
+    assert 0 < tune(rows, balanced, LONG, whole.folder).configuration.rule.threshold < 1
 
 
 def test_calibration_is_left_out_when_little_is_gained(rows: pa.Table, small: Study, whole: Search):
@@ -169,8 +161,8 @@ def test_calibration_is_left_out_when_little_is_gained(rows: pa.Table, small: St
         tune(rows, with_policies(small, training={"min_calibration_gain": least}), LONG, whole.folder)
         for least in (-1.0, 1.0)
     )
-    assert eager.recipe.calibration != Calibration()
-    assert unwilling.recipe.calibration == Calibration()
+    assert eager.configuration.calibration != Calibration()
+    assert unwilling.configuration.calibration == Calibration()
     assert eager.calibration_gain == unwilling.calibration_gain
     assert eager.log_loss == pytest.approx(unwilling.log_loss - eager.calibration_gain)
 
@@ -178,24 +170,24 @@ def test_calibration_is_left_out_when_little_is_gained(rows: pa.Table, small: St
 def test_no_more_are_blended_than_the_study_allows(rows: pa.Table, small: Study, whole: Search):
     for most in (1, 2):
         greedy = with_policies(small, training={"max_blended": most, "min_blend_gain": -1.0})
-        assert len(tune(rows, greedy, LONG, whole.folder).recipe.ingredients) == most
+        assert len(tune(rows, greedy, LONG, whole.folder).configuration.members) == most
 
 
 # Determinism, and what the search may be told
 
 
-def test_the_same_search_twice_gives_the_same_recipe(
+def test_the_same_search_twice_gives_the_same_configuration(
     rows: pa.Table, small: Study, whole: Search, tmp_path: Path
 ):
     again = tune(rows, small, LONG, tmp_path / "again")
-    assert again.recipe == whole.tuned.recipe
+    assert again.configuration == whole.tuned.configuration
     assert told(again.trials) == told(whole.tuned.trials)
     assert (again.log_loss, again.auc) == (whole.tuned.log_loss, whole.tuned.auc)
 
 
-def test_a_search_that_is_not_kept_gives_the_same_recipe(rows: pa.Table, small: Study, whole: Search):
+def test_a_search_that_is_not_kept_gives_the_same_configuration(rows: pa.Table, small: Study, whole: Search):
     in_memory = tune(rows, small, LONG)
-    assert in_memory.recipe == whole.tuned.recipe
+    assert in_memory.configuration == whole.tuned.configuration
     assert told(in_memory.trials) == told(whole.tuned.trials)
 
 
@@ -207,14 +199,16 @@ def test_a_search_leaves_the_threads_of_the_linear_algebra_as_they_were(rows: pa
     assert {path: after[path] for path in before} == before
 
 
-def test_a_search_of_all_kinds_twice_gives_the_same_recipe(mixed: Search, rows: pa.Table, study: Study):
+def test_a_search_of_all_kinds_twice_gives_the_same_configuration(
+    mixed: Search, rows: pa.Table, study: Study
+):
     again = tune(rows, of_every_kind(study), Budget(trials=5, minutes=5))
-    assert again.recipe == mixed.tuned.recipe
+    assert again.configuration == mixed.tuned.configuration
     assert told(again.trials) == told(mixed.tuned.trials)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 16])
-def test_every_number_of_cores_fits_the_same_folds_once_and_finds_the_same_recipe(
+def test_every_number_of_cores_fits_the_same_folds_once_and_finds_the_same_configuration(
     mixed: Search, rows: pa.Table, study: Study, monkeypatch: pytest.MonkeyPatch, cores: int
 ):
     fitted: list[tuple[str, str, int]] = []
@@ -233,8 +227,8 @@ def test_every_number_of_cores_fits_the_same_folds_once_and_finds_the_same_recip
 
 def test_another_seed_searches_elsewhere(rows: pa.Table, small: Study, whole: Search):
     other = tune(rows, with_policies(small, training={"seed": 24}), Budget(trials=3, minutes=5))
-    tried = [one.ingredient.parameters for one in sorted(whole.tuned.trials, key=lambda one: one.number)]
-    found = [one.ingredient.parameters for one in sorted(other.trials, key=lambda one: one.number)]
+    tried = [one.member.parameters for one in sorted(whole.tuned.trials, key=lambda one: one.number)]
+    found = [one.member.parameters for one in sorted(other.trials, key=lambda one: one.number)]
     assert found[0] == tried[0]
     assert not any(one in tried for one in found[1:])
 
@@ -255,7 +249,7 @@ def test_the_studys_own_numbers_are_tried_exactly_whatever_they_are(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna only warns of numbers outside of a range
         tuned = tune(rows, own, Budget(trials=3, minutes=5))
-    tried = [dict(one.ingredient.parameters) for one in sorted(tuned.trials, key=lambda one: one.number)]
+    tried = [dict(one.member.parameters) for one in sorted(tuned.trials, key=lambda one: one.number)]
     assert tried == Boosting.starting_points(own.policies.training)
 
 
@@ -306,27 +300,27 @@ def dying_at(fits: int) -> type[Logistic]:
 
 
 @pytest.mark.parametrize("count", [2, 11])
-def test_a_search_interrupted_between_trials_gives_the_same_recipe(
+def test_a_search_interrupted_between_trials_gives_the_same_configuration(
     rows: pa.Table, small: Study, whole: Search, tmp_path: Path, count: int
 ):
     with pytest.raises(Killed):
         tune(rows, small, LONG, tmp_path, killed_after(count))
     resumed = tune(rows, small, LONG, tmp_path)
-    assert resumed.recipe == whole.tuned.recipe
+    assert resumed.configuration == whole.tuned.configuration
     assert told(resumed.trials) == told(whole.tuned.trials)
 
 
-def test_a_search_interrupted_again_and_again_gives_the_same_recipe(
+def test_a_search_interrupted_again_and_again_gives_the_same_configuration(
     rows: pa.Table, small: Study, whole: Search, tmp_path: Path
 ):
     for count in range(1, LONG.trials):
         with pytest.raises(Killed):
             tune(rows, small, LONG, tmp_path, killed_after(count))
-    assert tune(rows, small, LONG, tmp_path).recipe == whole.tuned.recipe
+    assert tune(rows, small, LONG, tmp_path).configuration == whole.tuned.configuration
 
 
 @pytest.mark.parametrize("fits", [2, 14])
-def test_a_search_interrupted_within_a_trial_gives_the_same_recipe(
+def test_a_search_interrupted_within_a_trial_gives_the_same_configuration(
     rows: pa.Table,
     small: Study,
     whole: Search,
@@ -341,7 +335,7 @@ def test_a_search_interrupted_within_a_trial_gives_the_same_recipe(
     left = optuna.load_study(study_name=small.name, storage=f"sqlite:///{tmp_path / 'trials.db'}")
     assert left.trials[-1].state == optuna.trial.TrialState.RUNNING
     resumed = tune(rows, small, LONG, tmp_path)
-    assert resumed.recipe == whole.tuned.recipe
+    assert resumed.configuration == whole.tuned.configuration
     assert told(resumed.trials) == told(whole.tuned.trials)
 
 
@@ -355,7 +349,7 @@ def test_a_starting_point_that_was_left_lying_about_does_no_harm(
     if asked:
         left.ask()
     resumed = tune(rows, small, LONG, tmp_path)
-    assert resumed.recipe == whole.tuned.recipe
+    assert resumed.configuration == whole.tuned.configuration
     assert told(resumed.trials) == told(whole.tuned.trials)
 
 
@@ -370,7 +364,7 @@ tune(rows, small, LONG, Path(sys.argv[1]), lambda trial, words: print(words, flu
 """
 
 
-def test_a_search_that_was_shot_goes_on_and_gives_the_same_recipe(
+def test_a_search_that_was_shot_goes_on_and_gives_the_same_configuration(
     rows: pa.Table, small: Study, whole: Search, tmp_path: Path
 ):
     with subprocess.Popen(
@@ -385,7 +379,7 @@ def test_a_search_that_was_shot_goes_on_and_gives_the_same_recipe(
     resumed = tune(rows, small, LONG, tmp_path, lambda trial, words: heard.append(words))
     taken_over = [words for words in heard if "taken over from before" in words]
     assert 3 <= len(taken_over) < LONG.trials
-    assert resumed.recipe == whole.tuned.recipe
+    assert resumed.configuration == whole.tuned.configuration
     assert told(resumed.trials) == told(whole.tuned.trials)
 
 
@@ -405,7 +399,7 @@ def test_a_longer_search_goes_on_where_a_shorter_one_stopped(
     longer = tune(rows, small, LONG, tmp_path, lambda trial, words: tried.append(words))
     assert sum("taken over" in words for words in tried) == 5
     assert len(tried) == LONG.trials
-    assert longer.recipe == whole.tuned.recipe
+    assert longer.configuration == whole.tuned.configuration
 
 
 # Budgets and pruning
@@ -426,7 +420,7 @@ def test_the_minutes_of_an_interrupted_search_count(rows: pa.Table, small: Study
 def test_one_trial_is_tried_however_little_time_there_is(rows: pa.Table, small: Study):
     tuned = tune(rows, small, Budget(trials=10, minutes=1e-9))
     assert len(tuned.trials) == 1
-    assert tuned.recipe.ingredients[0].parameters == Logistic.starting_points(small.policies.training)[0]
+    assert tuned.configuration.members[0].parameters == Logistic.starting_points(small.policies.training)[0]
 
 
 def test_hopeless_trials_are_pruned_and_never_blended(whole: Search):
@@ -434,8 +428,8 @@ def test_hopeless_trials_are_pruned_and_never_blended(whole: Search):
     assert pruned
     assert all(len(one.fold_losses) < 3 for one in pruned)
     assert min(one.number for one in pruned) >= PRUNED_AFTER
-    blended = [one.parameters for one in whole.tuned.recipe.ingredients]
-    assert not any(one.ingredient.parameters in blended for one in pruned)
+    blended = [one.parameters for one in whole.tuned.configuration.members]
+    assert not any(one.member.parameters in blended for one in pruned)
     complete = [one for one in whole.tuned.trials if not one.pruned]
     assert [len(one.fold_losses) for one in complete] == [3] * len(complete)
     table = whole.tuned.table()
@@ -496,115 +490,3 @@ def test_a_search_has_the_same_name_however_long_it_goes_on(study: Study):
     )
     assert search_name("abc", longer) == search_name("abc", study)
     assert search_name("abc", study).isalnum()
-
-
-# Blending
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """Log-odds of three candidates that each know a part of the truth, and of one that knows nothing."""
-
-    raw: np.ndarray
-    target: np.ndarray
-    fold: np.ndarray
-
-
-@pytest.fixture(scope="module")
-def guesses() -> Iterator[Guesses]:
-    random = np.random.default_rng(9)
-    truth = random.normal(0, 1.2, (1_500, 2))
-    target = (random.random(1_500) < expit(truth.sum(axis=1))).astype(float)
-    raw = np.column_stack(
-        [
-            truth.sum(axis=1) + random.normal(0, 0.8, 1_500),
-            truth.sum(axis=1) + random.normal(0, 0.9, 1_500),
-            1.5 * truth[:, 0],
-            random.normal(0, 1, 1_500),
-        ]
-    )
-    yield Guesses(raw, target, np.arange(1_500) % 3)
-
-
-@pytest.mark.parametrize("columns", [(0, 1), (0, 2), (2, 3), (1, 3), (3, 0)])
-def test_the_weights_of_two_are_those_that_a_grid_search_finds(guesses: Guesses, columns: tuple[int, int]):
-    raw = guesses.raw[:, list(columns)]
-    grid = np.linspace(0, 1, 1_001)
-    losses = [loss(raw @ [weight, 1 - weight], guesses.target) for weight in grid]
-    weights = blend_weights(raw, guesses.target)
-    assert weights[0] == pytest.approx(grid[np.argmin(losses)], abs=0.01)
-    assert loss(raw @ weights, guesses.target) <= min(losses) + 1e-6
-
-
-def test_the_weights_of_three_are_those_that_a_grid_search_finds(guesses: Guesses):
-    raw = guesses.raw[:, :3]
-    grid = np.linspace(0, 1, 41)
-    losses = [loss(raw @ [a, b, 1 - a - b], guesses.target) for a in grid for b in grid if a + b <= 1 + 1e-9]
-    assert loss(raw @ blend_weights(raw, guesses.target), guesses.target) <= min(losses) + 1e-6
-
-
-def test_weights_are_shares(guesses: Guesses):
-    weights = blend_weights(guesses.raw, guesses.target)
-    assert weights.min() >= 0
-    assert weights.sum() == pytest.approx(1, abs=1e-12)
-    assert blend_weights(guesses.raw[:, :1], guesses.target).tolist() == [1.0]
-
-
-def test_the_same_guesses_give_the_same_weights_digit_for_digit(guesses: Guesses):
-    found = {tuple(blend_weights(guesses.raw.copy(), guesses.target)) for _ in range(20)}
-    assert len(found) == 1
-    # SLSQP itself differs in the last digits from run to run: no weight may say as much.
-    weights = np.array(found.pop())
-    np.testing.assert_allclose(weights, weights.round(4), atol=1e-12)
-
-
-def test_a_blend_is_never_worse_than_its_best_member(guesses: Guesses):
-    best = min(loss(one, guesses.target) for one in guesses.raw.T)
-    assert loss(guesses.raw @ blend_weights(guesses.raw, guesses.target), guesses.target) <= best + 1e-7
-
-
-def test_what_helps_is_blended_and_what_knows_nothing_is_not(guesses: Guesses):
-    chosen = choose_blend(guesses.raw, guesses.target, guesses.fold, at_most=4, min_gain=0.0003)
-    assert chosen[0] == 0
-    assert 1 in chosen
-    assert 3 not in chosen
-
-
-def test_nothing_is_added_when_the_gain_is_small(guesses: Guesses):
-    alone = loss(guesses.raw[:, 0], guesses.target)
-    both = loss(cross_fitted(guesses.raw[:, [0, 1]], guesses.target, guesses.fold), guesses.target)
-    other = loss(cross_fitted(guesses.raw[:, [0, 2]], guesses.target, guesses.fold), guesses.target)
-    gain = alone - min(both, other)
-    assert gain > 0
-    for least, count in ((gain * 1.001, 1), (gain * 0.999, 2)):
-        chosen = choose_blend(guesses.raw[:, :3], guesses.target, guesses.fold, at_most=2, min_gain=least)
-        assert len(chosen) == count
-
-
-def test_a_copy_of_the_best_adds_nothing(guesses: Guesses):
-    twins = guesses.raw[:, [0, 0]]
-    assert choose_blend(twins, guesses.target, guesses.fold, at_most=3, min_gain=1e-9) == [0]
-
-
-def test_one_candidate_is_blended_with_nothing(guesses: Guesses):
-    assert choose_blend(guesses.raw[:, :1], guesses.target, guesses.fold, at_most=3, min_gain=-1.0) == [0]
-
-
-def test_no_more_than_asked_for_are_chosen(guesses: Guesses):
-    for most in (1, 2, 4):
-        chosen = choose_blend(guesses.raw, guesses.target, guesses.fold, at_most=most, min_gain=-1.0)
-        assert len(chosen) == most
-
-
-def test_cross_fitted_weights_come_from_other_folds_only(guesses: Guesses):
-    pair = guesses.raw[:, [0, 2]]
-    before = cross_fitted(pair, guesses.target, guesses.fold)
-    for one in range(3):
-        inside = guesses.fold == one
-        weights = blend_weights(pair[~inside], guesses.target[~inside])
-        np.testing.assert_array_equal(before[inside], pair[inside] @ weights)
-        # Whatever a fold's own targets are, its blend does not know them.
-        lied = np.where(inside, 1 - guesses.target, guesses.target)
-        after = cross_fitted(pair, lied, guesses.fold)
-        np.testing.assert_array_equal(after[inside], before[inside])
-        assert np.abs(after[~inside] - before[~inside]).max() > 0.01

@@ -19,8 +19,6 @@ from poleng_assets.core.promotion.gates import (
     reason,
     sanity_gates,
 )
-from poleng_assets.core.statistics.metrics import calibration_error, paired_auc, row_log_loss
-from poleng_assets.core.statistics.resampling import resampled_means
 from poleng_assets.study.policies import PromotionPolicy
 
 POLICY = PromotionPolicy(
@@ -368,61 +366,6 @@ def test_the_verdict_is_valid_json_even_when_figures_are_undefined(positives: in
     gates = contest(holdout, BETTER, CHAMPION, flagged(BETTER), POLICY)
     json.dumps([vars(gate) for gate in gates], allow_nan=False)
     assert not promoted(gates)
-
-
-# The statistics
-
-
-def test_the_log_loss_of_the_rows_is_that_of_scikit_learn():
-    extreme = np.array([0.0, 1.0, 0.3, 1.0])
-    target = np.array([0, 0, 1, 1])
-    assert row_log_loss(target, extreme).mean() == pytest.approx(log_loss(target, extreme))
-
-
-def test_resampled_means_spread_like_the_standard_error_of_a_mean():
-    values = RANDOM.normal(3, 2, 1_000)
-    means = resampled_means(values, np.column_stack([np.full(1_000, True), np.arange(1_000) < 250]), 800, 5)
-    assert means.shape == (800, 2)
-    assert means.mean(axis=0) == pytest.approx([values.mean(), values[:250].mean()], abs=0.02)
-    assert means.std(axis=0) == pytest.approx([2 / 1_000**0.5, 2 / 250**0.5], rel=0.1)
-
-
-def test_a_resample_without_a_row_of_a_part_says_nothing_about_it():
-    means = resampled_means(np.array([1.0, 2.0]), np.array([[True], [False]]), 200, 5)
-    assert set(means[~np.isnan(means)]) == {1.0}
-    assert 20 < np.isnan(means).sum() < 90
-
-
-def test_the_standard_error_of_an_auc_difference_is_what_a_paired_bootstrap_finds():
-    one, other, error = paired_auc(TARGET, BETTER, CHAMPION)
-    assert one == pytest.approx(roc_auc_score(TARGET, BETTER))
-    assert other == pytest.approx(roc_auc_score(TARGET, CHAMPION))
-    random = np.random.default_rng(3)
-    differences = []
-    for _ in range(150):
-        rows = random.integers(0, ROWS, ROWS)
-        differences.append(
-            roc_auc_score(TARGET[rows], BETTER[rows]) - roc_auc_score(TARGET[rows], CHAMPION[rows])
-        )
-    assert error == pytest.approx(np.std(differences), rel=0.2)
-
-
-def test_ties_count_half_in_an_auc():
-    target, score = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9])
-    assert paired_auc(target, score, score) == (0.875, 0.875, 0.0)
-
-
-def test_chance_makes_the_calibration_error_of_true_scores_as_large_as_said_and_seldom_larger():
-    random = np.random.default_rng(9)
-    truth = probability(TRUTH)
-    errors = [calibration_error((random.random(ROWS) < truth).astype(int), truth)[0] for _ in range(800)]
-    _, by_chance = calibration_error(TARGET, truth)
-    assert np.mean(np.array(errors) <= by_chance) == pytest.approx(0.95, abs=0.025)
-
-
-def test_a_shift_of_all_scores_is_the_calibration_error():
-    target = np.tile([0, 1], 500)
-    assert calibration_error(target, np.full(1_000, 0.75))[0] == pytest.approx(0.25)
 
 
 # The decision

@@ -12,7 +12,7 @@ import pytest
 
 from poleng_assets.core.modeling.model import Model, train
 from poleng_assets.core.modeling.training_set import TrainingSet
-from poleng_assets.core.modeling.tuning import Tuned, tune
+from poleng_assets.core.modeling.tuning import TuningResult, tune
 from poleng_assets.core.promotion import holdout_evaluation as module
 from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation, evaluate_model
 from poleng_assets.core.reports.holdout_plots import CAPTIONS
@@ -43,7 +43,7 @@ def evaluation(model: Model, study: Study, learned: pa.Table, held: pa.Table) ->
 
 
 @pytest.fixture(scope="module")
-def tuned(study: Study, people: pd.DataFrame) -> Tuned:
+def tuned(study: Study, people: pd.DataFrame) -> TuningResult:
     few = with_policies(study, training={"candidates": ("logistic",), "varies_by": "settlement"})
     return tune(as_table(people.iloc[:600]), few, Budget(trials=2, minutes=5))
 
@@ -228,7 +228,7 @@ def test_a_holdout_of_one_person_is_enough(model: Model, study: Study, learned: 
 # The card
 
 
-def test_the_card_tells_what_was_measured(evaluation: HoldoutEvaluation, study: Study, tuned: Tuned):
+def test_the_card_tells_what_was_measured(evaluation: HoldoutEvaluation, study: Study, tuned: TuningResult):
     chosen = TrainingSet("f00d" * 16, {"autumn": "aa", "spring": "bb"})
     card = ModelCard.of(
         evaluation,
@@ -247,7 +247,7 @@ def test_the_card_tells_what_was_measured(evaluation: HoldoutEvaluation, study: 
     page = render_model_card(card)
     assert "Model version 4" in page
     assert f"{evaluation.figures['auc']:.3f}" in page
-    assert all(one.in_words() in page for one in tuned.recipe.ingredients)
+    assert all(member.in_words() in page for member in tuned.configuration.members)
     for words in ("run-of-dagster", "run-of-mlflow", chosen.hash, "logistic 0", "logistic 1", COUNTRY):
         assert words in page, words
     assert [title for title, _ in card.importance] == [study.feature(f).title for f in evaluation.importance]
@@ -257,8 +257,8 @@ def test_the_card_tells_what_was_measured(evaluation: HoldoutEvaluation, study: 
 
 
 def test_a_tuned_model_is_evaluated_like_any_other(
-    study: Study, tuned: Tuned, learned: pa.Table, held: pa.Table, evaluation: HoldoutEvaluation
+    study: Study, tuned: TuningResult, learned: pa.Table, held: pa.Table, evaluation: HoldoutEvaluation
 ):
-    found = evaluate_model(train(learned, study, tuned.recipe), study, learned, held)
+    found = evaluate_model(train(learned, study, tuned.configuration), study, learned, held)
     assert set(found.figures) == set(evaluation.figures)
     assert found.figures["auc"] > 0.6

@@ -45,7 +45,7 @@ def card(study: Study) -> ModelCard:
         candidates=pd.DataFrame(
             {"candidate": ["chosen", "forest 2"], "log_loss": [0.55123, None], "trials_run": [3, 12]}
         ),
-        recipe=["100% xgboost (max_depth 4)"],
+        members=["100% xgboost (max_depth 4)"],
         calibration="none",
         contact_rule="contact from a probability of 0.500 on, at most 100 people of a batch",
         figures=evaluate(target, score, contact),
@@ -225,7 +225,7 @@ def test_hostile_names_are_text_and_nothing_else(card: ModelCard, name: str):
     hostile = replace(
         card,
         training_data={name: (1, 1)},
-        recipe=[name],
+        members=[name],
         contact_rule=name,
         candidates=pd.DataFrame({name: [name]}),
         protected_groups=card.protected_groups.assign(value=name, property=name),

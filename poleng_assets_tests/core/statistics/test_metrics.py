@@ -1,19 +1,24 @@
-"""Figures of merit, held against values worked out by hand."""
+"""Metrics, held against values worked out by hand."""
 
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
-import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn import metrics
+from sklearn.metrics import log_loss, roc_auc_score
 
-from poleng_assets.core.statistics.groups import GROUP_COLUMNS, NO_ANSWER, OTHERS, evaluate_groups
-from poleng_assets.core.statistics.intervals import wilson_interval
-from poleng_assets.core.statistics.metrics import decision_metrics, evaluate, lift, score_metrics
-from poleng_assets.core.statistics.resampling import bootstrap_intervals
+from poleng_assets.core.statistics.metrics import (
+    calibration_error,
+    decision_metrics,
+    evaluate,
+    lift,
+    paired_auc,
+    row_log_loss,
+    score_metrics,
+)
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -169,182 +174,48 @@ def test_without_positives_lift_is_unknown():
     assert math.isnan(lift(np.zeros(5), SCORE[[0, 1, 2, 3, 0]]))
 
 
-# Intervals
+# Rows, and two models on the same rows
+
+ROWS = 4_000
+RANDOM = np.random.default_rng(7)
+TRUTH = RANDOM.normal(-0.6, 1.3, ROWS)  # the log-odds of each person
+DRAWN = (RANDOM.random(ROWS) < expit(TRUTH)).astype(int)
+CHAMPION, BETTER = (expit(TRUTH + blur * RANDOM.normal(0, 1, ROWS)) for blur in (1.0, 0.5))
 
 
-def test_an_interval_contains_its_value(many: Rows):
-    values, intervals = evaluate(*many), bootstrap_intervals(*many)
-    outside = {name for name, (low, high) in intervals.items() if not low <= values[name] <= high}
-    assert (set(intervals), outside) == (set(values), set())
+def test_the_log_loss_of_the_rows_is_that_of_scikit_learn():
+    extreme = np.array([0.0, 1.0, 0.3, 1.0])
+    target = np.array([0, 0, 1, 1])
+    assert row_log_loss(target, extreme).mean() == pytest.approx(log_loss(target, extreme))
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_the_interval_of_the_calibration_error_lies_around_it(seed: int):
-    target, score, contact = draw(2_000, seed)
-    low, high = bootstrap_intervals(target, score, contact, repeats=40)["calibration_error"]
-    value = score_metrics(target, score)["calibration_error"]
-    assert 0 <= low < value < high
-    assert high - low < 0.05
+def test_the_standard_error_of_an_auc_difference_is_what_a_paired_bootstrap_finds():
+    one, other, error = paired_auc(DRAWN, BETTER, CHAMPION)
+    assert one == pytest.approx(roc_auc_score(DRAWN, BETTER))
+    assert other == pytest.approx(roc_auc_score(DRAWN, CHAMPION))
+    random = np.random.default_rng(3)
+    differences = []
+    for _ in range(150):
+        rows = random.integers(0, ROWS, ROWS)
+        differences.append(
+            roc_auc_score(DRAWN[rows], BETTER[rows]) - roc_auc_score(DRAWN[rows], CHAMPION[rows])
+        )
+    assert error == pytest.approx(np.std(differences), rel=0.2)
 
 
-def test_an_interval_is_as_wide_as_theory_says(many: Rows):
-    low, high = bootstrap_intervals(*many, repeats=600)["target_rate"]
-    rate = many[0].mean()
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(rate * (1 - rate) / 400), rel=0.1)
+def test_ties_count_half_in_an_auc():
+    target, score = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9])
+    assert paired_auc(target, score, score) == (0.875, 0.875, 0.0)
 
 
-def test_more_people_give_a_narrower_interval(many: Rows):
-    target, score, contact = many
-    few = bootstrap_intervals(target[:50], score[:50], contact[:50])
-    all_of_them = bootstrap_intervals(*many)
-    for name in ("auc", "recall", "brier"):
-        widths = [interval[1] - interval[0] for interval in (all_of_them[name], few[name])]
-        assert widths[0] < widths[1], name
+def test_chance_makes_the_calibration_error_of_true_scores_as_large_as_said_and_seldom_larger():
+    random = np.random.default_rng(9)
+    truth = expit(TRUTH)
+    errors = [calibration_error((random.random(ROWS) < truth).astype(int), truth)[0] for _ in range(800)]
+    _, by_chance = calibration_error(DRAWN, truth)
+    assert np.mean(np.array(errors) <= by_chance) == pytest.approx(0.95, abs=0.025)
 
 
-def test_an_interval_is_the_same_every_time(many: Rows):
-    first, again, other = (bootstrap_intervals(*many, repeats=20, seed=seed) for seed in (1, 1, 2))
-    assert first == again != other
-
-
-def test_the_three_columns_are_drawn_together():
-    # Drawn apart, perfect scores and contacts would not stay perfect.
-    target = np.array([0, 1] * 50)
-    intervals = bootstrap_intervals(target, target.astype(float), target == 1)
-    assert [intervals[name] for name in ("auc", "recall", "precision")] == [(1.0, 1.0)] * 3
-
-
-def test_one_class_only_has_intervals_without_a_ranking():
-    score = np.linspace(0.1, 0.9, 20)
-    intervals = bootstrap_intervals(np.ones(20), score, score > 0.5, repeats=10)
-    assert intervals.keys().isdisjoint({"auc", "average_precision", "lift_at_10"})
-    assert intervals["log_loss"][0] < intervals["log_loss"][1]
-
-
-def test_resamples_that_happen_to_have_one_class_are_left_out_of_the_ranking():
-    target, score = np.array([1, *[0] * 29]), np.linspace(0.9, 0.1, 30)
-    low, high = bootstrap_intervals(target, score, score > 0.5)["auc"]
-    assert (low, high) == (pytest.approx(1.0), pytest.approx(1.0))
-
-
-@pytest.mark.timed
-def test_a_holdout_of_seven_thousand_is_resampled_in_seconds():
-    started = time.perf_counter()
-    bootstrap_intervals(*draw(7_000))
-    # Measured 0.9 s; the limit leaves room for a busy machine.
-    assert time.perf_counter() - started < 6
-
-
-@pytest.mark.parametrize(
-    ("hits", "rows", "by_hand"),
-    [(8, 10, (0.4902, 0.9433)), (0, 10, (0.0, 0.2775)), (10, 10, (0.7225, 1.0))],
-)
-def test_wilson_intervals_are_those_of_the_tables(hits: int, rows: int, by_hand: tuple[float, float]):
-    assert wilson_interval(hits, rows) == pytest.approx(by_hand, abs=1e-4)
-
-
-def test_a_share_of_nobody_has_no_interval():
-    assert all(math.isnan(end) for end in wilson_interval(0, 0))
-
-
-# Groups
-
-PEOPLE = {
-    "target": np.array([1, 1, 1, 1, 0, 0, 1, 0, 0, 0]),
-    "score": np.array([0.9, 0.8, 0.3, 0.2, 0.6, 0.2, 0.7, 0.1, 0.1, 0.5]),
-    "contact": np.array([1, 1, 0, 0, 1, 0, 1, 0, 0, 1], dtype=bool),
-}
-HOUSE = np.array(["red"] * 6 + ["blue"] * 4)
-
-
-def groups_of(min_rows: int = 1, **groups: np.ndarray) -> pd.DataFrame:
-    return evaluate_groups(**PEOPLE, groups=groups, min_rows=min_rows)
-
-
-def test_the_figures_of_a_group_are_what_they_are_by_hand():
-    red = groups_of(house=HOUSE).iloc[0]
-    assert (red["property"], red["value"], red["rows"]) == ("house", "red", 6)
-    assert red["target_rate"] == pytest.approx(4 / 6)
-    assert red["mean_score"] == pytest.approx(3.0 / 6)
-    assert red["flagged_share"] == pytest.approx(3 / 6)
-    assert red["recall"] == pytest.approx(2 / 4)
-    assert (red["recall_lower"], red["recall_upper"]) == pytest.approx(wilson_interval(2, 4))
-    assert red["precision"] == pytest.approx(2 / 3)
-    assert red["auc"] == pytest.approx((2 + 2 + 1 + 0.5) / 8)
-    assert red["calibration_gap"] == pytest.approx(0.5 - 4 / 6)
-    spread = np.std(PEOPLE["score"][:6] - PEOPLE["target"][:6], ddof=1) / math.sqrt(6)
-    assert red["calibration_gap_upper"] - red["calibration_gap"] == pytest.approx(1.96 * spread, rel=1e-3)
-    assert red["calibration_gap"] - red["calibration_gap_lower"] == pytest.approx(1.96 * spread, rel=1e-3)
-
-
-def test_every_property_and_value_has_a_row_the_largest_first():
-    found = groups_of(house=HOUSE, side=np.array(["l", "r"] * 5))
-    assert list(found.columns) == list(GROUP_COLUMNS)
-    assert list(zip(found["property"], found["value"], strict=True)) == [
-        ("house", "red"),
-        ("house", "blue"),
-        ("side", "l"),
-        ("side", "r"),
-    ]
-
-
-def test_what_cannot_be_said_about_a_group_is_no_number():
-    lonely = np.array(["a"] * 2 + ["b"] * 5 + ["c"] * 2 + ["a"])
-    found = groups_of(name=lonely).set_index("value")
-    nobody_positive = found.loc["c"]
-    assert nobody_positive[["recall", "recall_lower", "auc", "precision"]].isna().all()
-    assert nobody_positive["flagged_share"] == 0
-    assert nobody_positive["calibration_gap"] == pytest.approx(0.1)
-    assert found.loc[["a", "b"], "auc"].notna().all()
-
-
-def test_a_single_person_has_a_gap_and_no_interval():
-    found = groups_of(name=np.array(["x"] + ["y"] * 9)).set_index("value")
-    assert found.loc["x", "calibration_gap"] == pytest.approx(-0.1)
-    assert pd.isna(found.loc["x", "calibration_gap_lower"])
-
-
-def test_small_groups_are_counted_and_not_shown():
-    values = np.array(["big"] * 5 + ["small"] * 3 + ["tiny"] * 2)
-    found = groups_of(min_rows=5, name=values)
-    assert list(found["value"]) == ["big", OTHERS]
-    others = found.iloc[-1]
-    assert others["rows"] == 5
-    assert others.drop(["property", "value", "rows"]).isna().all()
-
-
-def test_nobody_vanishes_from_the_rows_of_a_property():
-    values = np.array(["a"] * 4 + ["b"] * 3 + ["c"] * 2 + ["d"])
-    found = groups_of(min_rows=3, one=values, other=HOUSE)
-    assert found.groupby("property")["rows"].sum().to_dict() == {"one": 10, "other": 10}
-
-
-def test_a_group_of_just_enough_people_is_shown():
-    assert list(groups_of(min_rows=4, house=HOUSE)["value"]) == ["red", "blue"]
-    assert list(groups_of(min_rows=5, house=HOUSE)["value"]) == ["red", OTHERS]
-
-
-def test_no_answer_is_a_group_too():
-    values = np.array(["a"] * 4 + [None, float("nan"), "", None, None, None], dtype=object)
-    found = groups_of(name=values).set_index("value")
-    assert found["rows"].to_dict() == {NO_ANSWER: 6, "a": 4}
-
-
-def test_without_properties_there_is_an_empty_table_with_its_columns():
-    found = groups_of()
-    assert found.empty
-    assert list(found.columns) == list(GROUP_COLUMNS)
-
-
-def test_a_property_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="house has 3 rows, the target 10"):
-        groups_of(house=HOUSE[:3])
-
-
-def test_an_interval_of_the_gap_covers_the_truth_as_often_as_it_says():
-    target, score, contact = draw(40_000, seed=8)
-    found = evaluate_groups(
-        target, score, contact, {"cell": np.repeat(np.arange(200).astype(str), 200)}, min_rows=1
-    )
-    covered = (found["calibration_gap_lower"] <= 0) & (found["calibration_gap_upper"] >= 0)
-    assert covered.mean() == pytest.approx(0.95, abs=0.05)
+def test_a_shift_of_all_scores_is_the_calibration_error():
+    target = np.tile([0, 1], 500)
+    assert calibration_error(target, np.full(1_000, 0.75))[0] == pytest.approx(0.25)

@@ -1,4 +1,4 @@
-"""The recipe of a model: what tuning decides, and training follows."""
+"""The training configuration of a model: what tuning decides, and training follows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from poleng_assets.study.schema import Study
 
 
 @dataclass(frozen=True)
-class Ingredient:
-    """One candidate to fit: its kind, its parameters, and its weight in the blend."""
+class Member:
+    """A member of the blend: its kind, its parameters, and its weight in the blend."""
 
     kind: str
     parameters: Mapping[str, Any]
@@ -28,32 +28,33 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfiguration:
     """Which candidates to blend, how to correct their log-odds, and whom to contact then."""
 
-    ingredients: tuple[Ingredient, ...]
+    members: tuple[Member, ...]
     calibration: Calibration
     rule: ContactRule
 
     @classmethod
-    def untuned(cls, study: Study) -> Recipe:
+    def untuned(cls, study: Study) -> TrainingConfiguration:
         """Return the study's own boosted trees, as tuning begins with them."""
         first = Boosting.starting_points(study.policies.training)[0]
         return cls(
-            (Ingredient(Boosting.kind, first),),
+            (Member(Boosting.kind, first),),
             Calibration(),
             ContactRule(study.policies.contact.threshold),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON knows it."""
-        return asdict(self)
+        """Return the configuration as JSON knows it; members are called ingredients in what is stored."""
+        content = asdict(self)
+        return {"ingredients": content.pop("members"), **content}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Recipe:
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainingConfiguration:
         """Read what :meth:`to_dict` gave."""
         return cls(
-            tuple(Ingredient(**one) for one in content["ingredients"]),
+            tuple(Member(**member) for member in content["ingredients"]),
             Calibration(**content["calibration"]),
             ContactRule(**content["rule"]),
         )
