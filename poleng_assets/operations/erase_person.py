@@ -29,19 +29,23 @@ import pyarrow.parquet as pq
 from poleng_assets.core.contacts.contact_list import read_list
 from poleng_assets.core.data.subject_ids import alike_in_warehouse, plain_id
 from poleng_assets.core.ingestion.archive_check import note_rewritten
-from poleng_assets.core.privacy.file_erasure import MARKS, Sifted, Unreadable, open_plain, sift
+from poleng_assets.core.privacy.file_erasure import (
+    MARKS,
+    ErasureCounts,
+    Unreadable,
+    copy_without_person,
+    open_plain,
+)
 from poleng_assets.core.privacy.packed_files import LIMIT, look_inside, table_holds, without_hidden
-from poleng_assets.core.privacy.quasi_identifiers import Answers, marks_of, others_answer_so
+from poleng_assets.core.privacy.quasi_identifiers import marks_of
 from poleng_assets.core.privacy.subject import Person
 from poleng_assets.core.privacy.warehouse_erasure import (
-    Erased,
-    changed_studies,
-    erase,
-    known_places,
-    look,
+    ErasedRows,
+    erase_rows,
+    find_traces,
+    locate_rows,
     raw_lines_in_quarantine,
     reference_without,
-    studies_learned_from,
 )
 from poleng_assets.models.registry import REFERENCE, ModelVersion, Registry
 from poleng_assets.operations.backup import backups_made
@@ -51,8 +55,10 @@ from poleng_assets.storage.home import KINDS, OWN, Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.compaction import compact
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.erasures import changed_studies
 from poleng_assets.warehouse.schema import record_decision, transaction
 from poleng_assets.warehouse.sqlite_files import count_texts, is_sqlite, rewrite_texts, vacuum
+from poleng_assets.warehouse.subject_rows import Answers, others_answered, studies_learned_from
 
 # Folders of files that people dropped or open: there a file that cannot be read is removed.
 OF_PEOPLE = ("landing", "archive", "rejected", "simulation", "contact_lists", "requests")
@@ -108,7 +114,7 @@ class Forgotten:
         proof: of the end.
     """
 
-    warehouse: Erased = field(default_factory=Erased)
+    warehouse: ErasedRows = field(default_factory=ErasedRows)
     files: list[Changed] = field(default_factory=list)
     references: list[int] = field(default_factory=list)
     learned: list[int] = field(default_factory=list)
@@ -129,7 +135,7 @@ def whereabouts(home: Home, study: Study, warehouse: Warehouse, subject: str) ->
     found: dict[str, int] = {}
     if home.warehouse.exists():
         with warehouse.connect() as con:
-            found = {f"table {table}": rows for table, rows in known_places(con, person).items()}
+            found = {f"table {table}": rows for table, rows in locate_rows(con, person).items()}
     for path in _files(home):
         if rows := _rows_in(home, study, path, person):
             found[str(path.relative_to(home.root))] = rows
@@ -173,7 +179,7 @@ def forget(home: Home, study: Study, warehouse: Warehouse, registry: Registry, s
                     f"{len(person.id)} characters cannot be told from an answer there"
                 )
             with transaction(con):
-                result.warehouse = erase(con, study, person)
+                result.warehouse = erase_rows(con, person)
                 for kind in KINDS:
                     folder = home.archive(kind)
                     note_rewritten(con, kind, [one.path for one in result.files if one.path.parent == folder])
@@ -200,7 +206,7 @@ def prove(home: Home, study: Study, warehouse: Warehouse, person: Person) -> Pro
     closed: list[str] = []
     if home.warehouse.exists():
         with warehouse.connect() as con:
-            looked = look(con, person)
+            looked = find_traces(con, person)
         tables, columns = looked.tables, looked.columns
         traces += looked.traces
     for path in _files(home):
@@ -260,7 +266,7 @@ class _Alone:
     def __call__(self, names: tuple[str, ...], answers: Answers) -> bool:
         if (names, answers) not in self.known:
             with self._connection() as con:
-                others = others_answer_so(con, self.warehouse.study, sorted(self.person.ids), names, answers)
+                others = others_answered(con, self.warehouse.study, self.person.ids, names, answers)
             self.known[names, answers] = not others
         return self.known[names, answers]
 
@@ -287,7 +293,7 @@ def _is_workbook(home: Home, path: Path) -> bool:
     return path.parent == home.contact_lists and path.suffix == ".xlsx" and not path.name.startswith(".")
 
 
-def _sifted(home: Home, path: Path, target: IO[bytes] | None, person: Person, study: Study) -> Sifted:
+def _sifted(home: Home, path: Path, target: IO[bytes] | None, person: Person, study: Study) -> ErasureCounts:
     listed = path.relative_to(home.root).parts[0] in LISTS
     answers = {*study.feature_names, study.target.name}
     # A row without an id is told by its answers, which takes reading every row.
@@ -298,8 +304,8 @@ def _sifted(home: Home, path: Path, target: IO[bytes] | None, person: Person, st
         and not path.name.endswith(".parquet")
         and not _bytes_hold(path, person)
     ):
-        return Sifted()
-    return sift(path, target, replace(person, listed=listed), answers)
+        return ErasureCounts()
+    return copy_without_person(path, target, replace(person, listed=listed), answers)
 
 
 def _refuse_unfinished(
@@ -345,7 +351,7 @@ def _rows_in_workbook(path: Path, person: Person) -> int:
     from poleng_assets.core.contacts.workbook import first_cells
 
     try:
-        return sum(person.owns(cell) for cell in first_cells(path))
+        return sum(person.matches_id(cell) for cell in first_cells(path))
     except ValueError as error:
         raise Unreadable(path.name) from error
 
@@ -398,7 +404,7 @@ def _clean_file(
 def _clean_table(home: Home, study: Study, path: Path, person: Person) -> Changed | None:
     if not _sifted(home, path, None, person, study).any:
         return None
-    found = Sifted()
+    found = ErasureCounts()
 
     def write(target: IO[bytes]) -> None:
         nonlocal found
@@ -454,9 +460,9 @@ def _clean_text(path: Path, person: Person) -> Changed | None:
 
 def _text_without(text: str, person: Person) -> str:
     """Return a text without the id, the lines with the person's answers or scores; packed parts too."""
-    left = person.erased_from(text) if person.recognisable else text
+    left = person.redact(text) if person.recognisable else text
     if person.marks and person.marks.in_text(left):
-        left = person.marks.erased_from(left)
+        left = person.marks.redact(left)
     return without_hidden(left, person)
 
 
@@ -567,7 +573,7 @@ def _clean_references(
     if not (home.root / "mlflow.db").exists():
         return
     versions = {one.run_id: one for one in registry.versions()}
-    learned_from = set(studies_learned_from(con, person))
+    learned_from = set(studies_learned_from(con, person.column, person.ids))
     result.learned = sorted(one.version for one in versions.values() if learned_from & set(one.field_studies))
     if learned_from and any(home.tuning.iterdir()):
         # A search keeps a score for each row that it learns from, and these rows are others from now on.
@@ -686,7 +692,7 @@ def _zip_holds(path: Path, person: Person) -> bool:
     try:
         with zipfile.ZipFile(path) as packed:
             for member in packed.infolist():
-                if person.stands_in(member.filename):
+                if person.mentioned_in(member.filename):
                     return True
                 if member.flag_bits & 1:
                     continue  # encrypted: the proof names it

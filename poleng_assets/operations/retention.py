@@ -22,6 +22,7 @@ from poleng_assets.storage.home import Home
 from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.warehouse.compaction import compact, free_share
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.retention import erase_expired
 from poleng_assets.warehouse.schema import now, record_decision, transaction
 
 RETENTION_JOB = "apply_retention"
@@ -92,8 +93,6 @@ def apply(
         ClockInDoubt: the present moment, or something that was written down, is dated as no clock that goes
             right would date it; nothing was erased.
     """
-    from poleng_assets.core.privacy.retention import erase_expired
-
     if not home.warehouse.exists():
         return Expired()
     policy = warehouse.study.policies.retention

@@ -172,7 +172,7 @@ class NotificationsPolicy(Strict):
 class RetentionPolicy(Strict):
     """How many days each table and folder keeps what it holds about people; None: for ever.
 
-    Tables by their names; the others are folders of the home (``core/privacy/retention.py`` says from when
+    Tables by their names; the others are folders of the home (``warehouse/retention.py`` says from when
     on). ``max_gap`` is about the clock: after so many days without a sign of life nothing is erased unasked.
     """
 

@@ -1,4 +1,4 @@
-"""What retention has erased: of which batch, study or file, how many rows, when, and by which rule.
+"""What was erased from the warehouse: of which batch, study or file, how many rows, when, and by which rule.
 
 Nobody is named here. Without it a list that was delivered and erased could not be told from one that was
 never made. Erasures on request (``core/privacy/warehouse_erasure.py``) leave no trace by which a person could
@@ -67,6 +67,44 @@ def record_erasures(
         WHERE {condition} GROUP BY ALL ORDER BY 2""",  # noqa: S608
         {**values, "moment": moment, "rule": f"policies.retention.{table}: {days} days"},
     )
+
+
+def count_as_erased(
+    con: duckdb.DuckDBPyConnection, kind: str, name: str, kept: int = 0, quarantined: int = 0
+) -> None:
+    """Keep the account of a file: rows that are erased are no longer kept or in quarantine.
+
+    A field study without some of its rows is other data to learn from: its data get another hash, so that
+    a retraining does not take a model of the same file for the same model.
+    """
+    con.execute(
+        """UPDATE ingested_files SET rows_kept = rows_kept - $kept,
+            rows_quarantined = rows_quarantined - $quarantined,
+            rows_erased = coalesce(rows_erased, 0) + $kept + $quarantined,
+            data_hash = CASE WHEN kind = 'field_studies' AND $kept > 0
+                THEN sha256(coalesce(data_hash, content_hash) || ' erased ' || $kept) ELSE data_hash END
+        WHERE kind = $kind AND name = $name""",
+        {"kind": kind, "name": name, "kept": kept, "quarantined": quarantined},
+    )
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A field study whose rows are others than those of its file."""
+
+    name: str
+    content_hash: str
+    data_hash: str
+    rows: int
+
+
+def changed_studies(con: duckdb.DuckDBPyConnection) -> list[StudyData]:
+    """Return the field studies whose data changed since their files were taken in."""
+    rows = con.execute(
+        """SELECT name, content_hash, data_hash, rows_kept FROM ingested_files
+        WHERE kind = 'field_studies' AND data_hash IS NOT NULL AND withdrawn_at IS NULL ORDER BY name"""
+    ).fetchall()
+    return [StudyData(*row) for row in rows]
 
 
 def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:

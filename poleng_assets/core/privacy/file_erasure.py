@@ -55,7 +55,7 @@ class Unreadable(ValueError):
 
 
 @dataclass
-class Sifted:
+class ErasureCounts:
     """What was found in a file: rows of the person, and rows of others that named them."""
 
     rows: int = 0
@@ -67,7 +67,9 @@ class Sifted:
         return bool(self.rows or self.mentions)
 
 
-def sift(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
+def copy_without_person(
+    path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]
+) -> ErasureCounts:
     """Copy a file without a person.
 
     Args:
@@ -81,8 +83,8 @@ def sift(path: Path, target: IO[bytes] | None, person: Person, answers: Collecti
     """
     try:
         if path.name.endswith(".parquet"):
-            return _sift_parquet(path, target, person, answers)
-        return _sift_csv(path, target, person, answers)
+            return _parquet_without(path, target, person, answers)
+        return _csv_without(path, target, person, answers)
     except _UNREADABLE as error:
         raise Unreadable(f"{path.name} cannot be read: {error}") from error
 
@@ -98,8 +100,45 @@ def open_plain(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+@dataclass(frozen=True)
+class _Header:
+    """The columns of a CSV text: their names, the one of the ids, and those that may name anybody."""
+
+    names: list[str]
+    delimiter: str
+    ids: int
+    others: list[int]
+
+    @classmethod
+    def of(cls, line: str, person: Person, answers: Collection[str]) -> _Header:
+        known = {person.column, *answers}
+        delimiter = max(DELIMITERS, key=lambda sign: len(known & set(_names(line, sign))))
+        names = _names(line, delimiter)
+        if person.column not in names:
+            raise Unreadable(f"its first line has no column {person.column}")
+        ids = names.index(person.column)
+        return cls(
+            names, delimiter, ids, [i for i, name in enumerate(names) if i != ids and name not in answers]
+        )
+
+    def is_named(self, cells: list[str], person: Person) -> bool:
+        """Whether a record names the person, but in the column of ids; in any, if it is of another width."""
+        searched = [cells[i] for i in self.others] if len(cells) == len(self.names) else cells
+        return person.recognisable and any(map(person.mentioned_in, searched))
+
+    def is_persons(self, cells: list[str], person: Person, named: bool) -> bool:
+        """Whether a record is the person's: by its id, by its answers, or because it cannot be split."""
+        complete = len(cells) == len(self.names)
+        if (len(cells) > self.ids and person.matches_id(cells[self.ids])) or (named and not complete):
+            return True
+        if not person.marks or not complete or cells[self.ids].strip():
+            return False
+        # Nobody's id stands there, and the answers are the person's alone.
+        return person.marks.is_row(dict(zip(self.names, cells, strict=True)))
+
+
 def records_without(
-    lines: Iterable[str], person: Person, answers: Collection[str], found: Sifted
+    lines: Iterable[str], person: Person, answers: Collection[str], counts: ErasureCounts
 ) -> Iterator[str]:
     """Yield the records of a CSV text as they are written, but for those of a person.
 
@@ -109,7 +148,7 @@ def records_without(
         lines: with their line ends.
         person: whose records go.
         answers: columns that hold codes.
-        found: counts what went.
+        counts: of what went.
 
     Raises:
         Unreadable: the header has no column of ids.
@@ -128,41 +167,26 @@ def records_without(
             yield line
 
     csv.field_size_limit(sys.maxsize)
-    names = {person.column, *answers}
     first = head[-1] if head else ""
-    delimiter = max(DELIMITERS, key=lambda sign: len(names & set(_names(first, sign))))
-    header = _names(first, delimiter)
-    if person.column not in header:
-        raise Unreadable(f"its first line has no column {person.column}")
-    at = header.index(person.column)
-    others = [i for i, name in enumerate(header) if i != at and name not in answers]
-    as_read = csv.reader(remember(), delimiter=delimiter, skipinitialspace=blanks_follow(first, delimiter))
-    for number, cells in enumerate(as_read):
+    header = _Header.of(first, person, answers)
+    blanks = blanks_follow(first, header.delimiter)
+    reader = csv.reader(remember(), delimiter=header.delimiter, skipinitialspace=blanks)
+    for number, cells in enumerate(reader):
         record = "".join(taken)
         taken.clear()
-        whole = len(cells) == len(header)
-        looked_at = [cells[i] for i in others] if whole else cells
-        named = person.recognisable and any(map(person.stands_in, looked_at))
-        if number >= len(head) and ((len(cells) > at and person.owns(cells[at])) or (named and not whole)):
-            found.rows += 1
-            continue
-        if (
-            person.marks
-            and whole
-            and number >= len(head)
-            and not cells[at].strip()
-            and person.marks.is_row(dict(zip(header, cells, strict=True)))
-        ):
-            # Nobody's id stands there, and the answers are the person's alone.
-            found.rows += 1
+        named = header.is_named(cells, person)
+        if number >= len(head) and header.is_persons(cells, person, named):
+            counts.rows += 1
             continue
         if named:
-            found.mentions += 1
-            record = person.erased_from(record)
+            counts.mentions += 1
+            record = person.redact(record)
         yield record
 
 
-def table_without(table: pa.Table, person: Person, answers: Collection[str], found: Sifted) -> pa.Table:
+def table_without(
+    table: pa.Table, person: Person, answers: Collection[str], counts: ErasureCounts
+) -> pa.Table:
     """Return a table without a person's rows, and without their id in the rows of others.
 
     Raises:
@@ -170,34 +194,38 @@ def table_without(table: pa.Table, person: Person, answers: Collection[str], fou
     """
     names = [plain_name(name) for name in table.column_names]
     if person.column in names:
-        mine = _is_persons(table.column(names.index(person.column)), person)
-        count = pc.sum(mine).as_py() or 0
-        if count:
-            found.rows += count
-            table = table.filter(pc.invert(mine))
+        table = _rows_without(table, _is_persons(table.column(names.index(person.column)), person), counts)
     if person.marks:
-        theirs = person.marks.rows_of_table(table)
-        if count := pc.sum(theirs).as_py():
-            found.rows += count
-            table = table.filter(pc.invert(theirs))
+        table = _rows_without(table, person.marks.rows_of_table(table), counts)
+    if not person.recognisable:
+        return table
     for index, field in enumerate(table.schema):
-        if not person.recognisable or names[index] in (person.column, *answers):
+        if names[index] in (person.column, *answers) or not _may_hold_text(field.type):
             continue
-        texts = table.column(index).to_pylist() if _may_hold_text(field.type) else []
-        if not any(isinstance(text, str) and person.stands_in(text) for text in texts):
-            if any(not isinstance(one, str | None) and person.stands_in(str(one)) for one in texts):
+        texts = table.column(index).to_pylist()
+        mentions = sum(isinstance(text, str) and person.mentioned_in(text) for text in texts)
+        if not mentions:
+            if any(not isinstance(cell, str | None) and person.mentioned_in(str(cell)) for cell in texts):
                 raise Unreadable(f"the id stands inside of {field.name}, a column of {field.type}")
             continue
         if person.column not in names:
             raise Unreadable(f"it has no column {person.column}, and {field.name} holds the id")
-        found.mentions += sum(person.stands_in(text or "") for text in texts)
-        kept = [person.erased_from(text) if text else text for text in texts]
+        counts.mentions += mentions
+        kept = [person.redact(text) if text else text for text in texts]
         table = table.set_column(index, field, pa.array(kept, type=field.type))
     return table
 
 
-def _sift_csv(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
-    found = Sifted()
+def _rows_without(table: pa.Table, meant: pa.Array, counts: ErasureCounts) -> pa.Table:
+    rows = pc.sum(meant).as_py() or 0
+    counts.rows += rows
+    return table.filter(pc.invert(meant)) if rows else table
+
+
+def _csv_without(
+    path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]
+) -> ErasureCounts:
+    counts = ErasureCounts()
     with open_plain(path) as plain:
         source = plain if plain.seekable() else io.BytesIO(plain.read())
         start = source.read(4)
@@ -207,14 +235,16 @@ def _sift_csv(path: Path, target: IO[bytes] | None, person: Person, answers: Col
         errors = "surrogateescape" if encoding == "utf-8" else "strict"
         lines = io.TextIOWrapper(cast("Any", source), encoding, errors, newline="")
         with _compressed(path, target) as sink:
-            for record in records_without(lines, person, answers, found):
+            for record in records_without(lines, person, answers, counts):
                 if sink is not None:
                     sink.write(record.encode(encoding, errors))
-    return found
+    return counts
 
 
-def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]) -> Sifted:
-    found = Sifted()
+def _parquet_without(
+    path: Path, target: IO[bytes] | None, person: Person, answers: Collection[str]
+) -> ErasureCounts:
+    counts = ErasureCounts()
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         if target is None:
@@ -223,8 +253,8 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
                 telling = schema.names
             at_once = rows_at_once(path, file.metadata, telling, CHUNK, longest=None)
             for chunk in file.iter_batches(at_once, columns=telling):
-                table_without(pa.Table.from_batches([chunk]), person, answers, found)
-            return found
+                table_without(pa.Table.from_batches([chunk]), person, answers, counts)
+            return counts
         codec = "snappy"
         if file.metadata.num_row_groups and file.metadata.num_columns:
             codec = file.metadata.row_group(0).column(0).compression
@@ -233,8 +263,8 @@ def _sift_parquet(path: Path, target: IO[bytes] | None, person: Person, answers:
             at_once = rows_at_once(path, file.metadata, schema.names, CHUNK, longest=None)
             for chunk in file.iter_batches(at_once):
                 table = pa.Table.from_batches([chunk], schema)
-                writer.write_table(table_without(table, person, answers, found))
-    return found
+                writer.write_table(table_without(table, person, answers, counts))
+    return counts
 
 
 def _lacks_ids(file: pq.ParquetFile, column: str) -> bool:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poleng_assets.core.data.subject_ids import as_stored
-from poleng_assets.core.privacy.file_erasure import Sifted, Unreadable, records_without
+from poleng_assets.core.privacy.file_erasure import ErasureCounts, Unreadable, records_without
 from poleng_assets.core.privacy.subject import ERASED, Person
 from poleng_assets.warehouse.sqlite_files import rows_of_image
 
@@ -196,7 +196,7 @@ class _Looker:
         self.look(content, name, depth + 1)
 
     def _named(self, name: str) -> None:
-        self.inside.holds = self.inside.holds or self.person.stands_in(name)
+        self.inside.holds = self.inside.holds or self.person.mentioned_in(name)
 
     def _table(self, content: bytes, name: str) -> None:
         try:
@@ -220,15 +220,15 @@ class _Looker:
             self.inside.closed.append(f"{name}: it is damaged")
 
     def _row_holds(self, row: dict[str, object]) -> bool:
-        if self.person.owns(row.get(self.person.column)):
+        if self.person.matches_id(row.get(self.person.column)):
             return True
-        if any(self.person.stands_in(str(cell)) for cell in row.values() if isinstance(cell, str | int)):
+        if any(self.person.mentioned_in(str(cell)) for cell in row.values() if isinstance(cell, str | int)):
             return True
         return bool(self.person.marks and self.person.marks.is_row(row))
 
     def _text(self, text: str, depth: int) -> None:
         marks = self.person.marks
-        if self.person.stands_in(text) or (marks and marks.in_text(text)) or self._is_table_of(text):
+        if self.person.mentioned_in(text) or (marks and marks.in_text(text)) or self._is_table_of(text):
             self.inside.holds = True
             return
         packed = text.encode("utf-8", "surrogatepass")
@@ -240,7 +240,7 @@ class _Looker:
         """Whether the person stands in the column of ids of a CSV text: a short id is found only there."""
         if self.person.column not in text[:_BLOCK]:
             return False
-        found = Sifted()
+        found = ErasureCounts()
         try:
             for _ in records_without(io.StringIO(text), self.person, (), found):
                 if found.rows:
@@ -255,7 +255,7 @@ def table_holds(table: pa.Table, person: Person) -> bool:
     names = [name.strip() for name in table.column_names]
     if person.column in names:
         cells = as_stored(table.column(names.index(person.column))).unique().to_pylist()
-        if any(cell and person.owns(cell) for cell in cells):
+        if any(cell and person.matches_id(cell) for cell in cells):
             return True
     texts = [
         one
@@ -263,7 +263,7 @@ def table_holds(table: pa.Table, person: Person) -> bool:
         if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)
     ]
     for column in texts if person.recognisable else []:
-        if any(cell and person.stands_in(cell) for cell in column.unique().to_pylist()):
+        if any(cell and person.mentioned_in(cell) for cell in column.unique().to_pylist()):
             return True
     return bool(person.marks and person.marks.in_table(table))
 

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from poleng_assets.core.data.subject_ids import as_stored
 from poleng_assets.core.features.codes import to_codes
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.subject_rows import Answers, answers_of, scores_of
 
 ERASED = "[erased]"
 # So many answers are needed, and half of the questions: fewer are no row of a survey.
@@ -32,8 +33,6 @@ _JOINED_BY = (",", ";", "\t", "|", ", ", "; ", " | ", '","', '";"', "', '")
 _NUMBER = re.compile(r"(?<![\w.])\d?\.\d{6,}(?![\w.])")
 _SCORES = ("score", "prediction")
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be")
-
-Answers = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Marks:
                 return True
         return len(known) >= self.fewest and any(self._counts(known, answers) for answers in matching)
 
-    def erased_from(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return a text without the lines, objects and numbers that are the person's."""
         try:
             content = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
@@ -155,7 +154,7 @@ class Marks:
         if isinstance(content, list):
             return [self._without(value) for value in content]
         if isinstance(content, str):
-            return self.erased_from(content)
+            return self.redact(content)
         return None if isinstance(content, float) and self._is_score(repr(content)) else content
 
     # Texts
@@ -274,7 +273,7 @@ def marks_of(
     ids: Sequence[str],
     alone: Callable[[tuple[str, ...], Answers], bool],
 ) -> Marks:
-    """Return what a person who stands in the warehouse is recognised by.
+    """Return what a person who is in the warehouse is recognised by.
 
     Args:
         con: of the warehouse.
@@ -283,51 +282,13 @@ def marks_of(
         alone: as :class:`Marks` has it.
     """
     columns = tuple(study.feature_names)
-    listed = ", ".join(f'"{name}"' for name in columns)
-    given: set[Answers] = set()
-    for table in ("batch_rows", "field_study_rows"):
-        given |= set(
-            con.execute(
-                f'SELECT DISTINCT {listed} FROM {table} WHERE list_contains(?, "{study.id}"::VARCHAR)',  # noqa: S608
-                [list(ids)],
-            ).fetchall()
-        )
-    answers = [tuple(None if code is None else int(code) for code in one) for one in sorted(given, key=repr)]
+    answers = tuple(given for given in sorted(answers_of(con, study, ids), key=repr) if alone(columns, given))
     scores: dict[float, int] = {}
-    for (score,) in con.execute(
-        f'SELECT DISTINCT score FROM predictions WHERE list_contains(?, "{study.id}"::VARCHAR)',  # noqa: S608
-        [list(ids)],
-    ).fetchall():
-        near = _others_near(con, study, ids, score)
-        if near is None or near > 10.0**-ALL_DECIMALS:
-            scores[score] = DECIMALS if near is None or near > 2 * 10.0**-DECIMALS else ALL_DECIMALS
-    return Marks(study, tuple(one for one in answers if alone(columns, one)), scores, alone)
-
-
-def others_answer_so(
-    con: duckdb.DuckDBPyConnection, study: Study, ids: Sequence[str], names: Sequence[str], answers: Answers
-) -> bool:
-    """Whether somebody else in the warehouse gave these answers to these questions."""
-    same = " AND ".join(f'"{name}" IS NOT DISTINCT FROM ?' for name in names)
-    return any(
-        con.execute(
-            f"""SELECT 1 FROM {table} WHERE NOT list_contains(?, "{study.id}"::VARCHAR) AND {same}
-            LIMIT 1""",  # noqa: S608
-            [list(ids), *answers],
-        ).fetchall()
-        for table in ("batch_rows", "field_study_rows")
-    )
-
-
-def _others_near(
-    con: duckdb.DuckDBPyConnection, study: Study, ids: Sequence[str], score: float
-) -> float | None:
-    ((near,),) = con.execute(
-        f"""SELECT min(abs(score - ?)) FROM predictions
-        WHERE NOT list_contains(?, "{study.id}"::VARCHAR)""",  # noqa: S608
-        [score, list(ids)],
-    ).fetchall()
-    return near
+    for score, distance in scores_of(con, study, ids):
+        if distance is None or distance > 10.0**-ALL_DECIMALS:
+            apart = distance is None or distance > 2 * 10.0**-DECIMALS
+            scores[score] = DECIMALS if apart else ALL_DECIMALS
+    return Marks(study, answers, scores, alone)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -58,13 +58,13 @@ class Person:
         """The id as it may stand in the column of ids."""
         return frozenset(map(harmless, self._spelled) if self.listed else self._spelled)
 
-    def owns(self, cell: object) -> bool:
+    def matches_id(self, cell: object) -> bool:
         """Whether a cell of the column of ids is this person's; whole numbers are read as the door does."""
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         return plain_id(str(cell)) in self.ids or str(cell) in self.ids
 
-    def stands_in(self, text: str) -> bool:
+    def mentioned_in(self, text: str) -> bool:
         """Whether a text names the person; never, when the id is too short to tell."""
         return self.recognisable and self._word.search(text) is not None
 
@@ -76,7 +76,7 @@ class Person:
             named = False
         return named or bool(self.marks and self.marks.in_bytes(content))
 
-    def erased_from(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return the text without the person's id."""
         return self._word.sub(ERASED, text)
 

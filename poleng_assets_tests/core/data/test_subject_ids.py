@@ -103,8 +103,8 @@ def test_a_person_is_recognised_by_the_id_that_the_door_stored():
     for given in ("  7\u3000", "7"):
         person = Person.of(given, study)
         assert person.id == "7"
-        assert person.owns("\xa07 ")
-        assert not person.owns("07")
+        assert person.matches_id("\xa07 ")
+        assert not person.matches_id("07")
 
 
 def test_duckdb_stores_a_uuid_as_the_door_reads_it():

@@ -218,11 +218,11 @@ def test_lines_objects_and_numbers_of_a_person_go_and_the_others_stay(
     other = {**codes, "income_scale": codes["income_scale"] - 1}
     table = pd.DataFrame([codes, other]).to_csv(index=False)
     header, mine, theirs = table.splitlines()
-    assert marks.erased_from(table) == f"{header}\n{ERASED}\n{theirs}\n"
+    assert marks.redact(table) == f"{header}\n{ERASED}\n{theirs}\n"
     content = {"rows": [codes, other], "score": SCORE, "text": f"scored {SCORE}", "batch": "march"}
-    left = json.loads(marks.erased_from(json.dumps(content)))
+    left = json.loads(marks.redact(json.dumps(content)))
     assert left == {"rows": [{}, other], "score": None, "text": ERASED, "batch": "march"}
-    assert marks.erased_from(theirs) == theirs
+    assert marks.redact(theirs) == theirs
     assert mine != theirs
 
 

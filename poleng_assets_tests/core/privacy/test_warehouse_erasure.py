@@ -17,20 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from poleng_assets.core.privacy.file_erasure import Sifted, Unreadable, sift
+from poleng_assets.core.privacy.file_erasure import ErasureCounts, Unreadable, copy_without_person
 from poleng_assets.core.privacy.subject import ERASED, Person
 from poleng_assets.core.privacy.warehouse_erasure import (
-    changed_studies,
-    erase,
-    known_places,
-    look,
+    erase_rows,
+    find_traces,
+    locate_rows,
     raw_lines_in_quarantine,
     reference_without,
-    studies_learned_from,
 )
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.compaction import CopyDiffers, compact
+from poleng_assets.warehouse.erasures import changed_studies
 from poleng_assets.warehouse.schema import insert, now, record_decision, transaction
+from poleng_assets.warehouse.subject_rows import studies_learned_from
 from poleng_assets_tests.conftest import table_counts
 
 Connection = duckdb.DuckDBPyConnection
@@ -50,45 +50,45 @@ def person(study: Study) -> Person:
     [WHO, f"id {WHO}.", f"({WHO}),", f'{{"id": "{WHO}"}}', f"rows:\\n{WHO}", f"a,{WHO},b", f"{WHO}\n"],
 )
 def test_an_id_is_found_as_a_word(person: Person, text: str):
-    assert person.stands_in(text)
-    assert WHO not in person.erased_from(text)
+    assert person.mentioned_in(text)
+    assert WHO not in person.redact(text)
 
 
 @pytest.mark.parametrize(
     "text", ["person-123", "a-person-12", "person-12-b", "person-12.5", "xperson-12", ""]
 )
 def test_another_persons_longer_id_is_not_taken_for_it(person: Person, text: str):
-    assert not person.stands_in(text)
-    assert person.erased_from(text) == text
+    assert not person.mentioned_in(text)
+    assert person.redact(text) == text
 
 
 def test_a_short_id_is_not_looked_for_in_texts(study: Study):
-    assert not Person.of("7", study).stands_in("7")
+    assert not Person.of("7", study).mentioned_in("7")
 
 
 @pytest.mark.parametrize("cell", ["7", " 7 ", 7, 7.0])
 def test_numbers_in_the_column_of_ids_are_read_as_at_the_door(study: Study, cell: object):
-    assert Person.of("7", study).owns(cell)
+    assert Person.of("7", study).matches_id(cell)
 
 
 @pytest.mark.parametrize("cell", ["07", "70", 7.5, None, float("nan"), "'7"])
 def test_other_cells_are_somebody_elses(study: Study, cell: object):
-    assert not Person.of("7", study).owns(cell)
+    assert not Person.of("7", study).matches_id(cell)
 
 
 def test_in_a_list_the_harmless_spelling_is_the_persons_and_at_the_door_it_is_another_id(study: Study):
     dropped = Person.of("=1+1+1", study)
     listed = Person(dropped.id, dropped.column, listed=True)
-    assert (dropped.owns("=1+1+1"), dropped.owns("'=1+1+1")) == (True, False)
-    assert (listed.owns("=1+1+1"), listed.owns("'=1+1+1")) == (False, True)
+    assert (dropped.matches_id("=1+1+1"), dropped.matches_id("'=1+1+1")) == (True, False)
+    assert (listed.matches_id("=1+1+1"), listed.matches_id("'=1+1+1")) == (False, True)
 
 
 # CSV
 
 
-def csv_without(path: Path, person: Person, study: Study) -> tuple[bytes, Sifted]:
+def csv_without(path: Path, person: Person, study: Study) -> tuple[bytes, ErasureCounts]:
     out = io.BytesIO()
-    found = sift(path, out, person, study.feature_names)
+    found = copy_without_person(path, out, person, study.feature_names)
     return out.getvalue(), found
 
 
@@ -108,7 +108,7 @@ def test_every_other_byte_of_a_csv_stays(tmp_path, person, study, delimiter, end
     path.write_bytes(written(ROWS))
     left, found = csv_without(path, person, study)
     assert left == written(LEFT)
-    assert found == Sifted(rows=2)
+    assert found == ErasureCounts(rows=2)
 
 
 @pytest.mark.parametrize("suffix", [".csv.gz", ".csv.bz2", ".csv.zst"])
@@ -155,7 +155,7 @@ def test_a_row_of_another_that_names_the_person_stays_without_the_name(tmp_path,
     path.write_text("subject_id,note\nother-77,lives with person-12\n")
     left, found = csv_without(path, person, study)
     assert left.decode() == f"subject_id,note\nother-77,lives with {ERASED}\n"
-    assert found == Sifted(mentions=1)
+    assert found == ErasureCounts(mentions=1)
 
 
 def test_a_code_that_is_the_number_of_somebodys_id_is_an_answer(tmp_path, study):
@@ -175,9 +175,9 @@ def test_a_csv_without_the_column_of_ids_is_unreadable(tmp_path, person, study):
 # Parquet
 
 
-def parquet_without(path: Path, person: Person, study: Study) -> tuple[pa.Table, Sifted]:
+def parquet_without(path: Path, person: Person, study: Study) -> tuple[pa.Table, ErasureCounts]:
     out = io.BytesIO()
-    found = sift(path, out, person, study.feature_names)
+    found = copy_without_person(path, out, person, study.feature_names)
     return pq.read_table(io.BytesIO(out.getvalue())), found
 
 
@@ -197,7 +197,7 @@ def test_parquet_keeps_its_schema_and_the_other_rows(tmp_path, person, study):
     assert left.schema.equals(before.schema, check_metadata=True)
     assert left.drop_columns("note").equals(before.drop_columns("note").take([0, 2, 3]))
     assert left["note"].to_pylist() == ["x", f"with {ERASED}", None]
-    assert found == Sifted(rows=1, mentions=1)
+    assert found == ErasureCounts(rows=1, mentions=1)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_a_person_goes_from_every_table_and_nobody_else_does(
     filled: Connection, study: Study, person: Person
 ):
     with transaction(filled):
-        erased = erase(filled, study, person)
+        erased = erase_rows(filled, person)
     assert dict(erased.rows) == {
         "batch_rows": 1,
         "contact_lists": 1,
@@ -297,9 +297,9 @@ def test_a_person_goes_from_every_table_and_nobody_else_does(
         "predictions": 2,
         "quarantine": 2,
     }
-    assert look(filled, person).traces == ()
+    assert find_traces(filled, person).traces == ()
     other = Person.of("person-123", study)
-    assert known_places(filled, other) == {
+    assert locate_rows(filled, other) == {
         **erased.rows,
         "quarantine": 2,
     }
@@ -307,7 +307,7 @@ def test_a_person_goes_from_every_table_and_nobody_else_does(
 
 def test_rows_read_are_kept_in_quarantine_or_erased(filled: Connection, study: Study, person: Person):
     with transaction(filled):
-        erase(filled, study, person)
+        erase_rows(filled, person)
     counted = filled.execute(
         "SELECT kind, rows_read, rows_kept, rows_quarantined, rows_erased FROM ingested_files ORDER BY kind"
     ).fetchall()
@@ -316,7 +316,7 @@ def test_rows_read_are_kept_in_quarantine_or_erased(filled: Connection, study: S
 
 def test_the_ledger_stays_without_the_id(filled: Connection, study: Study, person: Person):
     with transaction(filled):
-        erased = erase(filled, study, person)
+        erased = erase_rows(filled, person)
     ((reason, evidence),) = filled.execute("SELECT reason, evidence FROM decisions").fetchall()
     assert reason == f"because of {ERASED}"
     assert json.loads(evidence) == {"who": ERASED, "others": ["person-123"]}
@@ -328,46 +328,48 @@ def test_a_table_made_tomorrow_is_not_forgotten(filled: Connection, study: Study
     filled.execute("CREATE TABLE remarks (words VARCHAR)")
     filled.execute("INSERT INTO calls VALUES (?, 'a'), ('person-123', ?)", [WHO, f"told {WHO}"])
     filled.execute("INSERT INTO remarks VALUES (?)", [f"{WHO} called"])
-    assert [place for place in look(filled, person).traces if "calls" in place or "remarks" in place] == [
+    assert [
+        place for place in find_traces(filled, person).traces if "calls" in place or "remarks" in place
+    ] == [
         "table calls, column note: 1",
         "table calls, column subject_id: 1",
         "table remarks, column words: 1",
     ]
     with transaction(filled):
-        erase(filled, study, person)
+        erase_rows(filled, person)
     assert filled.execute("FROM calls").fetchall() == [("person-123", f"told {ERASED}")]
-    assert look(filled, person).traces == ()
+    assert find_traces(filled, person).traces == ()
 
 
 def test_erasing_twice_is_the_same_as_once(filled: Connection, study: Study, person: Person):
     with transaction(filled):
-        erase(filled, study, person)
+        erase_rows(filled, person)
     before = (table_counts(filled), filled.execute("FROM ingested_files ORDER BY ALL").fetchall())
     with transaction(filled):
-        assert not erase(filled, study, person).any
+        assert not erase_rows(filled, person).any
     assert (table_counts(filled), filled.execute("FROM ingested_files ORDER BY ALL").fetchall()) == before
 
 
 def test_a_field_study_without_a_person_is_other_data_to_learn_from(filled, study, person):
     assert changed_studies(filled) == []
     with transaction(filled):
-        erase(filled, study, person)
+        erase_rows(filled, person)
     (changed,) = changed_studies(filled)
     assert (changed.name, changed.rows) == ("s1", 1)
     assert changed.data_hash != changed.content_hash
 
 
 def test_the_studies_that_models_learned_the_person_from_are_named(filled, study, person):
-    assert studies_learned_from(filled, person) == ["s1"]
+    assert studies_learned_from(filled, person.column, person.ids) == ["s1"]
     filled.execute("UPDATE field_study_rows SET part = 'holdout'")
-    assert studies_learned_from(filled, person) == []
+    assert studies_learned_from(filled, person.column, person.ids) == []
 
 
 def test_a_short_id_goes_by_the_columns_of_ids_and_leaves_answers_alone(filled: Connection, study: Study):
     insert(filled, "batch_rows", answers(study, ["7", "8"], batch="b2", country=7))
     taken_in(filled, "batches", "b2", 2)
     with transaction(filled):
-        erased = erase(filled, study, Person.of("7", study))
+        erased = erase_rows(filled, Person.of("7", study))
     assert dict(erased.rows) == {"batch_rows": 1}
     left = filled.execute(f"SELECT {study.id}, country FROM batch_rows WHERE batch = 'b2'").fetchall()
     assert left == [("8", 7)]
@@ -483,4 +485,4 @@ def test_a_damaged_gzip_file_is_unreadable(tmp_path, person, study):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(ROWS.encode())[:10] + b"\xff" * 40)
     with pytest.raises(Unreadable):
-        sift(path, None, person, study.feature_names)
+        copy_without_person(path, None, person, study.feature_names)

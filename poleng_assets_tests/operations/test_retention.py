@@ -14,9 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from poleng_assets.core.contacts.contact_history import history_of
-from poleng_assets.core.privacy.retention import erase_expired
 from poleng_assets.core.privacy.subject import Person
-from poleng_assets.core.privacy.warehouse_erasure import erase as forget_person
+from poleng_assets.core.privacy.warehouse_erasure import erase_rows
 from poleng_assets.core.reports.overview import load_overview, render_overview
 from poleng_assets.operations.retention import (
     ClockInDoubt,
@@ -30,6 +29,7 @@ from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.erasures import erasures_of
+from poleng_assets.warehouse.retention import erase_expired
 from poleng_assets.warehouse.schema import insert, record_decision, transaction
 from poleng_assets_tests.conftest import table_counts
 
@@ -377,6 +377,6 @@ def test_what_an_earlier_release_erased_is_told_from_the_ledger(filled: Connecti
 
 def test_nothing_that_was_erased_on_request_is_told(filled: Connection, study: Study):
     with transaction(filled):
-        forget_person(filled, study, Person("a", study.id))
+        erase_rows(filled, Person("a", study.id))
     assert filled.execute("FROM erasures").fetchall() == []
     assert erasures_of(filled, "predictions", "contact_lists") == []
