@@ -38,7 +38,8 @@ from poleng_assets.models.registry import (
     RegistryUnusable,  # noqa: F401
 )
 from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
+from poleng_assets.study import loading
 from poleng_assets.study.schema import Feature, Study, StudyError  # noqa: F401
 from poleng_assets.warehouse.connection import (
     PATIENCE_SECONDS,
@@ -247,6 +248,20 @@ class Explanation:
 _HEADER = ("Question", "Answer", "What it does")
 
 
+def load_study(path: Path | None = None, *, home: Place = None) -> Study:
+    """Read a study file, or the study of a home.
+
+    Args:
+        path: of a study file; by default the one of the home.
+        home: folder; by default the one that ``POLENG_HOME`` names, or ``data/`` of the checkout. Before it
+            has a study, the one that ``POLENG_STUDY`` names, or the one that ships.
+
+    Raises:
+        StudyError: the file is missing or wrong; the message names the line and the field.
+    """
+    return study_of(_home(home)) if path is None else loading.load_study(path)
+
+
 def load_champion(
     home: Place = None, *, version: int | None = None, study: Study | None = None
 ) -> LoadedModel:
@@ -259,7 +274,7 @@ def load_champion(
     Args:
         home: folder; by default the one that ``POLENG_HOME`` names, or ``data/`` of the checkout.
         version: a version to load whether it serves or not.
-        study: by default the one that ``POLENG_STUDY`` names, or the one that ships.
+        study: by default the home's own; another one is refused.
 
     Raises:
         NoChampion: none serves yet, or ledger and registry disagree.
@@ -275,7 +290,8 @@ def load_champion(
     >>> load_champion(version=1).version == champion.version
     True
     """
-    place, study = _home(home), study or load_study()
+    place = _home(home)
+    study = study_of(place, study)
     registry = Registry(place, study)
     if not Path(place.mlflow_uri.removeprefix("sqlite:///")).exists():
         # Asked for a version, the registry would make its store first; and nothing is made here.
@@ -462,7 +478,7 @@ def _mlflow_as_it_was() -> Iterator[None]:
 def _reading(home: Place, patience_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
     place = _home(home)
     try:
-        with Warehouse(place.warehouse, load_study(), patience_seconds, log.warning).read() as con:
+        with Warehouse(place.warehouse, study_of(place), patience_seconds, log.warning).read() as con:
             yield con
     except FileNotFoundError as error:
         raise FileNotFoundError(

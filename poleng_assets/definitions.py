@@ -17,29 +17,33 @@ from poleng_assets.defs.assets import (
 from poleng_assets.defs.freshness import with_freshness
 from poleng_assets.defs.jobs import ASSET_JOBS
 from poleng_assets.defs.quarantine_release import release_rows
-from poleng_assets.defs.resources.fixed import fixed
-from poleng_assets.defs.resources.landing import SETTLE_SECONDS, LandingResource
-from poleng_assets.defs.resources.warehouse import WarehouseResource
+from poleng_assets.defs.resources.landing import SETTLE_SECONDS, landing_resource
+from poleng_assets.defs.resources.registry import registry_resource
+from poleng_assets.defs.resources.warehouse import warehouse_resource
 from poleng_assets.defs.rollback import rollback
 from poleng_assets.defs.schedules import SCHEDULES
 from poleng_assets.defs.sensors import SENSORS
 from poleng_assets.defs.withdrawal import withdraw_field_study
-from poleng_assets.models.registry import RegistryResource, mlflow_run
+from poleng_assets.models.registry import mlflow_run
 from poleng_assets.notifications.sensor import NOTIFICATIONS
 from poleng_assets.operations.retention import apply_retention
 from poleng_assets.simulation.scenario_jobs import scenario_jobs
 from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import StudySource, open_home
 
 
-def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECONDS) -> dg.Definitions:
-    """Build the definitions of one home folder.
+def build_defs(
+    *, home: Home | None = None, study: StudySource = None, settle_seconds: float = SETTLE_SECONDS
+) -> dg.Definitions:
+    """Build the definitions of one home folder. Nothing is made or read: that is done when work begins.
 
     Args:
         home: where all state lives; by default what ``POLENG_HOME`` names, or ``data/``.
+        study: or its file; by default that of the home. A home that has none takes it; on one that has
+            another, runs and sensors are refused.
         settle_seconds: how long a dropped file must be left alone before it is taken in.
     """
-    home = (home or Home.default()).create()
+    home = home or Home.default()
     return dg.Definitions(
         assets=dg.map_asset_specs(lambda spec: with_audience(with_freshness(spec)), _assets()),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
@@ -57,13 +61,13 @@ def build_defs(*, home: Home | None = None, settle_seconds: float = SETTLE_SECON
         # One process for a run: NannyML alone costs seconds to import, in each process anew.
         executor=dg.in_process_executor,
         resources={
-            "warehouse": fixed(WarehouseResource(path=str(home.warehouse))),
-            "landing": fixed(LandingResource(root=str(home.root), settle_seconds=settle_seconds)),
-            "registry": fixed(RegistryResource(root=str(home.root))),
+            "warehouse": warehouse_resource(home, study),
+            "landing": landing_resource(home, study, settle_seconds),
+            "registry": registry_resource(home, study),
             "mlflow": mlflow_run.configured(
                 # A function: what stands here as it is would be a default, which a run may overwrite.
                 lambda _: {
-                    "experiment_name": load_study().name,
+                    "experiment_name": open_home(home, study).name,
                     "mlflow_tracking_uri": home.mlflow_uri,
                     "artifact_location": home.artifacts.as_uri(),
                 },

@@ -55,6 +55,22 @@ print(*(name for name in {SLOW_LIBRARIES} if name in sys.modules))
     assert python(code, tmp_path / "home").stdout.split() == []
 
 
+def test_loading_any_module_makes_no_file_and_leaves_the_umask(tmp_path: Path):
+    """Who imports a library does not ask for a home: that is made when work begins in it."""
+    code = """
+import importlib, os, pkgutil
+import poleng_assets
+os.umask(0o027)
+for module in pkgutil.walk_packages(poleng_assets.__path__, "poleng_assets."):
+    importlib.import_module(module.name)
+from poleng_assets.definitions import build_defs
+assert list(build_defs().get_repository_def().get_all_jobs())
+print(oct(os.umask(0)))
+"""
+    assert python(code, tmp_path / "folder" / "home").stdout.split() == ["0o27"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_tick_of_every_sensor_loads_no_slow_library(tmp_path: Path):
     code = f"""
 import logging, sys

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import console, home_option, styled
-from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.cli.console import console, home_option, named_home, styled
+from poleng_assets.storage.home_study import study_of
 
 WAIT_SECONDS = 300.0
 
@@ -37,8 +36,8 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
     from poleng_assets.warehouse.connection import Warehouse, WarehouseBusy, WarehouseUnusable
 
     started = time.monotonic()
-    home = _home(home_folder)
-    warehouse = Warehouse(home.warehouse, load_study(), patience_seconds=wait_seconds, say=console.print)
+    home = named_home(home_folder)
+    warehouse = Warehouse(home.warehouse, study_of(home), patience_seconds=wait_seconds, say=console.print)
     try:
         made = make_backup(home, warehouse, file.expanduser(), force=force)
     except (BackupRefused, WarehouseBusy, WarehouseUnusable) as error:
@@ -70,7 +69,7 @@ def restore(file: Path, home_folder: Path | None) -> None:
     from poleng_assets.operations.restore import HomeNotEmpty, restore_backup
 
     started = time.monotonic()
-    home = _home(home_folder)
+    home = named_home(home_folder)
     if processes := daemons(home):
         raise click.ClickException(
             f"Nothing was restored: a Dagster daemon works on {home.root} (process "
@@ -92,11 +91,6 @@ def restore(file: Path, home_folder: Path | None) -> None:
         f"in {time.monotonic() - started:.1f} s. Go on: poleng settle --home {shlex.quote(str(home.root))}"
     )
     console.print("Whoever was erased since must be erased again: poleng forget.")
-
-
-def _home(folder: Path | None) -> Home:
-    """Return the home that ``--home`` names, without making it: a mistyped one holds nothing."""
-    return Home(folder.expanduser().resolve()) if folder else Home.default()
 
 
 def _megabytes(size: int) -> str:

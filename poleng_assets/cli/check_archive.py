@@ -9,7 +9,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, open_home, reading
 from poleng_assets.storage.home import KINDS
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 
 @click.command("check-archive")
@@ -22,7 +22,8 @@ def check_archive(home_folder: Path | None) -> None:
     from poleng_assets.core.ingestion.archive_check import compare_archive
     from poleng_assets.warehouse.schema import now
 
-    home, keep_days = open_home(home_folder), load_study().policies.retention.archive
+    home = open_home(home_folder)
+    keep_days = study_of(home).policies.retention.archive
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
     sound = True

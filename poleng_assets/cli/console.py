@@ -14,8 +14,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from poleng_assets.storage import home_study
 from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 from poleng_assets.text.plain_text import visible
 
 if TYPE_CHECKING:
@@ -55,9 +56,24 @@ home_option = click.option(
 )
 
 
-def open_home(folder: Path | None) -> Home:
-    """Return the home that ``--home`` names, or the default one, with all its folders."""
-    return (Home(folder.expanduser().resolve()) if folder else Home.default()).create()
+def named_home(folder: Path | None) -> Home:
+    """Return the home that ``--home`` names, or the default one; nothing is made."""
+    return Home(folder.expanduser().resolve()) if folder else Home.default()
+
+
+def open_home(folder: Path | None, study: Path | None = None) -> Home:
+    """Return the home that ``--home`` names, or the default one, with all its folders and its study.
+
+    Args:
+        folder: what ``--home`` names.
+        study: file that ``--study`` names.
+
+    Raises:
+        StudyError: the study file is missing or wrong, or the home has another study.
+    """
+    home = named_home(folder)
+    home_study.open_home(home, study)
+    return home
 
 
 @contextmanager
@@ -125,7 +141,7 @@ def open_warehouse(home: Home) -> Warehouse:
     """Return the warehouse of a home, with the study that is in force."""
     from poleng_assets.warehouse.connection import Warehouse
 
-    return Warehouse(home.warehouse, load_study(), say=_say_on_stderr)
+    return Warehouse(home.warehouse, study_of(home), say=_say_on_stderr)
 
 
 def open_landing(home: Home) -> Any:

@@ -16,7 +16,7 @@ from poleng_assets.cli.console import (
     open_warehouse,
     styled,
 )
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 if TYPE_CHECKING:
     from poleng_assets.operations.erase_person import Forgotten
@@ -48,7 +48,8 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
 
     if not subject.strip():
         raise click.ClickException("An id is needed: blanks are nobody's.")
-    home, study = open_home(home_folder), load_study()
+    home = open_home(home_folder)
+    study = study_of(home)
     with instance_without_daemon(home) as instance:
         warehouse = open_warehouse(home)
         try:

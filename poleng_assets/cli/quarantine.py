@@ -16,11 +16,12 @@ from poleng_assets.cli.console import (
     console,
     home_option,
     instance_beside_daemon,
+    named_home,
     open_home,
     reading,
 )
 from poleng_assets.cli.run_lines import show_run
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,7 +67,7 @@ def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path
             return
         kind, name = parse_source(source)
         faults = list_faults(con, kind, name)
-        sheet = mending_sheet(con, load_study(), kind, name) if out else ""
+        sheet = mending_sheet(con, study_of(named_home(home_folder)), kind, name) if out else ""
     if out:
         write_whole(out, sheet)
     if as_json:

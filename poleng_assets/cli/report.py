@@ -12,7 +12,7 @@ from poleng_assets.cli.console import (
     open_home,
     reading,
 )
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 
 @click.command()
@@ -31,7 +31,8 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     from poleng_assets.models.registry import Registry
     from poleng_assets.warehouse.erasures import Erasures
 
-    home, study = open_home(home_folder), load_study()
+    home = open_home(home_folder)
+    study = study_of(home)
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: no batch was scored.")
     with reading(home) as con:

@@ -10,7 +10,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, open_home
 from poleng_assets.cli.listening import address_of, allow_host_option, is_loopback, listen
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 TOKEN = "POLENG_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST_TOKEN = 16
@@ -44,7 +44,8 @@ def serve(
         )
     # Read when libraries load: each request keeps to one thread, and as many run as there are cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    home, study = open_home(home_folder), load_study()
+    home = open_home(home_folder)
+    study = study_of(home)
     listening = listen(host, port)
 
     from poleng_assets.serving.app import build_app

@@ -20,7 +20,7 @@ from poleng_assets.cli.console import (
     open_warehouse,
     styled,
 )
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 from poleng_assets.text.plain_text import in_one_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None
     home = open_home(home_folder)
     with open_conductor(home) as conductor:
         try:
-            folder = scenario_data(home, load_study(), data)
+            folder = scenario_data(home, study_of(home), data)
         except OtherPeople as error:
             raise click.ClickException(str(error)) from error
         landing, warehouse = open_landing(home), open_warehouse(home)

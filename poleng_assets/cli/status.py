@@ -18,7 +18,7 @@ from poleng_assets.cli.console import (
     styled,
 )
 from poleng_assets.storage.home import Home, Kind
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 from poleng_assets.text.plain_text import in_one_line
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
 def _status(home: Home) -> dict[str, Any]:
     from poleng_assets.models.registry import CHAMPION, Registry
 
-    champion = Registry(home, load_study()).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
+    champion = Registry(home, study_of(home)).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
     quarantined = query(home, "SELECT count(DISTINCT (source, row_number)) FROM quarantine")
     looks = {kind: _look(home, kind) for kind in get_args(Kind)}
     return {
@@ -129,7 +129,7 @@ def people_and_studies(home: Home) -> dict[str, Any]:
     with reading(home) as con:
         facts["withdrawn"] = withdrawn(con)
         if facts["withdrawn"] and (home.root / "mlflow.db").exists():
-            champion = Registry(home, load_study()).alias(CHAMPION)
+            champion = Registry(home, study_of(home)).alias(CHAMPION)
             if champion:
                 facts["champion_learned_from_withdrawn"] = in_doubt(
                     con, champion.version, champion.field_studies

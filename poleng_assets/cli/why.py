@@ -13,7 +13,7 @@ from poleng_assets.cli.console import (
     open_home,
     reading,
 )
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 
 @click.command()
@@ -26,7 +26,8 @@ def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
     from poleng_assets.core.data.subject_ids import alike_in_warehouse, plain_id
     from poleng_assets.warehouse.erasures import erasures_of, summary
 
-    home, study = open_home(home_folder), load_study()
+    home = open_home(home_folder)
+    study = study_of(home)
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: nobody was scored.")
     with reading(home) as con:

@@ -18,7 +18,7 @@ import duckdb
 
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 from poleng_assets.warehouse.clock import date_to_now, doubt_about_clock, signs_of_life, trusted_until
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import now, record_decision, transaction
@@ -72,7 +72,8 @@ def clock_in_doubt(
         remember: write down that the clock is right, for the one process that drives the home.
     """
     mark, moment = read_mark(home), now()
-    doubt = look_at_clock(mark, moment, _runs(instance, mark), con)
+    max_gap = study_of(home).policies.retention.max_gap
+    doubt = look_at_clock(mark, moment, max_gap, _runs(instance, mark), con)
     if doubt:
         return f"{doubt}. {WHAT_TO_DO}"
     if remember and (mark.trusted_until is None or moment - mark.trusted_until > EVERY):
@@ -83,6 +84,7 @@ def clock_in_doubt(
 def look_at_clock(
     mark: Mark,
     moment: datetime,
+    max_gap: int,
     signs: Iterable[datetime] = (),
     con: duckdb.DuckDBPyConnection | None = None,
     last_success: datetime | None = None,
@@ -92,6 +94,7 @@ def look_at_clock(
     Args:
         mark: of the home.
         moment: the present one.
+        max_gap: days without a sign of life that are too many.
         signs: of life, beside those of the warehouse.
         con: of the warehouse, None to leave it closed.
         last_success: when retention last found the clock right.
@@ -99,7 +102,7 @@ def look_at_clock(
     believed = [mark.trusted_until, last_success, trusted_until(con) if con else None]
     trusted = max((one for one in believed if one is not None), default=None)
     rows = signs_of_life(con, trusted) if con else []
-    return doubt_about_clock(moment, [*signs, *rows], load_study().policies.retention.max_gap, trusted)
+    return doubt_about_clock(moment, [*signs, *rows], max_gap, trusted)
 
 
 def trust_clock(

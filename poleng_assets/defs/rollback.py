@@ -17,7 +17,6 @@ from poleng_assets.defs.assets.promotion import WHOEVER_SERVES
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.mlflow_links import version_page
 from poleng_assets.models.registry import CHAMPION, Registry
-from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.decisions import promoted_versions, serving_decision
 from poleng_assets.warehouse.predictions import batches_scored_by
@@ -79,7 +78,7 @@ def put_back(
         if lost := registry.appoint(target):
             context.log.warning(f"Version {target} serves from its files, as the ledger says. {lost}")
     context.log.info(reason)
-    context.log_event(_event(context.instance, target, taken_back, reason, again))
+    context.log_event(_event(context.instance, registry.model_name, target, taken_back, reason, again))
 
 
 def _that_may_serve(con: duckdb.DuckDBPyConnection, registry: Registry, wanted: int) -> set[int]:
@@ -114,7 +113,7 @@ def _see_that_it_can_serve(registry: Registry, target: int, pointed: int | None)
 
 
 def untold_rollback(
-    con: duckdb.DuckDBPyConnection, instance: dg.DagsterInstance
+    con: duckdb.DuckDBPyConnection, instance: dg.DagsterInstance, model_name: str
 ) -> dg.AssetMaterialization | None:
     """Return the event of a rollback that stands in the ledger and was never told of; None when all is told.
 
@@ -130,11 +129,11 @@ def untold_rollback(
     _, target, taken_back, reason, evidence = found[0]
     if _newest_event(instance).get("serving_version") == target:
         return None
-    return _event(instance, target, taken_back, reason, json.loads(evidence)["score_again"])
+    return _event(instance, model_name, target, taken_back, reason, json.loads(evidence)["score_again"])
 
 
 def _event(
-    instance: dg.DagsterInstance, target: int, taken_back: int, reason: str, again: list[str]
+    instance: dg.DagsterInstance, model_name: str, target: int, taken_back: int, reason: str, again: list[str]
 ) -> dg.AssetMaterialization:
     judged = _newest_event(instance).get("judged_field_studies", {})
     return dg.AssetMaterialization(
@@ -144,7 +143,7 @@ def _event(
             "serving_version": target,
             "challenger_version": taken_back,
             "reason": reason,
-            "mlflow_version": dg.MetadataValue.url(version_page(load_study().name, target)),
+            "mlflow_version": dg.MetadataValue.url(version_page(model_name, target)),
             "score_again": dg.MetadataValue.json(again),
             # Field studies that were judged stay judged: the same data are not trained on twice.
             "judged_field_studies": dg.MetadataValue.json(judged),

@@ -10,7 +10,7 @@ from poleng_assets.defs import jobs
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import retraining_requests, survey
 from poleng_assets.operations.retention import retention_schedule
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 
 @dg.schedule(
@@ -36,7 +36,7 @@ def weekly_retraining(
     if not situation.pending:
         return dg.SkipReason("No new field data: every field study was learned from")
     studies = ", ".join(situation.pending)
-    if situation.retrain_failures >= load_study().policies.overseer.max_retrain_attempts:
+    if situation.retrain_failures >= study_of(landing.home).policies.overseer.max_retrain_attempts:
         return dg.SkipReason(
             f"The retraining on {studies} failed {situation.retrain_failures} times: look at its newest run"
         )

@@ -44,7 +44,7 @@ from poleng_assets.defs.run_history import (
 from poleng_assets.storage.dropped_files import content_hash, file_id
 from poleng_assets.storage.file_names import clash_problem
 from poleng_assets.storage.home import Kind
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 TICK_SECONDS = 5
 EVENTS_AT_ONCE = 200
@@ -322,7 +322,7 @@ def survey(
         instance, memory, champion.get("serving_version"), running, unscored
     )
     situation = _situation(instance, memory, champion, running, arriving)
-    return memory, situation, plan(situation, load_study().policies.overseer)
+    return memory, situation, plan(situation, study_of(landing.home).policies.overseer)
 
 
 def serving_version(instance: dg.DagsterInstance) -> int | None:

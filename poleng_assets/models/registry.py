@@ -39,7 +39,6 @@ from poleng_assets.models.version_files import (
 )
 from poleng_assets.storage.files import sync_file, sync_folder, sync_tree
 from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.decisions import ServingDecision, serving_decision
 
@@ -794,16 +793,6 @@ def create_store(path: Path) -> None:
         pass  # another process was first; its tables are the same
     finally:
         part.unlink()
-
-
-class RegistryResource(dg.ConfigurableResource[Registry]):
-    """The model registry of the home folder."""
-
-    root: str
-
-    def create_resource(self, context: dg.InitResourceContext) -> Registry:
-        """Return the plain registry that assets and the command line use alike."""
-        return Registry(Home(Path(self.root)), load_study())
 
 
 @dg.resource(

@@ -39,7 +39,7 @@ from poleng_assets.notifications.messages import (
 )
 from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
 from poleng_assets.storage.home import KINDS, Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import study_of
 
 TICK_SECONDS = 10
 TICK_BUDGET = 20.0
@@ -59,7 +59,7 @@ def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam
     addresses = read_addresses()
     if not addresses:
         return dg.SkipReason(f"Nobody is told anything: {VARIABLE} names no address")
-    home, policy = landing.home, load_study().policies.notifications
+    home, policy = landing.home, study_of(landing.home).policies.notifications
     try:
         with open_outbox(home.outbox, policy) as outbox:
             if outbox is None:

@@ -39,10 +39,13 @@ def see_that_it_is_meant(home: Home, typed: str) -> None:
 
 
 def reset_data(home: Home) -> None:
-    """Remove all that the project keeps in a home but Dagster's history, and what others put there."""
-    kept = tuple(name for name in OWN if not home.dagster.name.startswith(name))
+    """Remove all that the project keeps in a home but its study and Dagster's history.
+
+    What others put there stays, too.
+    """
+    removed = tuple(name for name in OWN if name not in (home.dagster.name, home.study_file.name))
     for path in home.root.iterdir():
-        if not path.name.startswith(kept):
+        if not path.name.startswith(removed):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -99,7 +99,7 @@ def apply(
     expired = Expired(files=_expired_files(home, policy, moment, waiting))
     mark = read_mark(home)
     with warehouse.connect() as con:
-        doubt = look_at_clock(mark, moment, con=con, last_success=last_success)
+        doubt = look_at_clock(mark, moment, policy.max_gap, con=con, last_success=last_success)
     if doubt and not trust_clock:
         raise ClockInDoubt(f"{doubt}. {WHAT_TO_DO}")
     if doubt and not dry_run:

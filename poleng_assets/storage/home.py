@@ -33,6 +33,7 @@ OWN = (
     "simulation",
     "clock.json",
     "people.json",
+    "study.yaml",
     "dagster",
 )
 
@@ -181,6 +182,11 @@ class Home:
     def people(self) -> Path:
         """Says whether the people of this home are made up or real (``storage/synthetic.py``)."""
         return self.root / "people.json"
+
+    @property
+    def study_file(self) -> Path:
+        """The study of this home (``storage/home_study.py``)."""
+        return self.root / "study.yaml"
 
     @property
     def dagster(self) -> Path:

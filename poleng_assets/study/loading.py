@@ -13,11 +13,12 @@ from poleng_assets.study.schema import CODE, Study, StudyError
 from poleng_assets.study.text import Repeated, StudyText
 
 STUDIES = Path(__file__).parent / "studies"
+VARIABLE = "POLENG_STUDY"
 
 
 def study_file() -> Path:
     """Return the study file that ``POLENG_STUDY`` names, or the one that ships."""
-    return Path(os.environ.get("POLENG_STUDY") or STUDIES / "political_engagement.yaml")
+    return Path(os.environ.get(VARIABLE) or STUDIES / "political_engagement.yaml")
 
 
 def load_study(path: Path | None = None) -> Study:
@@ -38,7 +39,7 @@ def load_study(path: Path | None = None) -> Study:
     return _study_in(path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _study_in(path: Path, stamp: object) -> Study:
     """Read a study anew only when ``stamp`` has changed: sensors ask every few seconds."""
     try:

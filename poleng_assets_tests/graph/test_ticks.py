@@ -20,8 +20,8 @@ from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import PARTITION_TAG, REQUEST_TAG, attempts_of
 from poleng_assets.defs.sensors import FEW, survey
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.home_study import open_home
 from poleng_assets.study import loading
-from poleng_assets.study.loading import load_study
 from poleng_assets_tests.homes import new_home
 from poleng_assets_tests.long_history import Effort, batch_names, effort, write_history
 
@@ -181,7 +181,7 @@ def test_attempts_of_many_requests_are_those_of_each(office: Office):
 
 
 def test_no_tick_reads_the_study_again(office: Office, monkeypatch: pytest.MonkeyPatch):
-    load_study()
+    open_home(office.home)
     monkeypatch.setattr(loading, "StudyText", lambda *_: pytest.fail("the study was read again"))
     monkeypatch.setenv("POLENG_NOTIFY", "json://127.0.0.1:9")
     for name in SENSORS:

@@ -73,7 +73,7 @@ def predictions(
     batch = context.partition_key
     with warehouse.connect() as con:
         version = registry.serving(con, context.log.warning) or registry.champion()
-        if untold := untold_rollback(con, context.instance):
+        if untold := untold_rollback(con, context.instance, registry.model_name):
             context.log_event(untold)
         model = registry.model(version)
         respondents, contacts = score_batch(con, model, warehouse.study, batch, version.version)

@@ -39,6 +39,7 @@ from poleng_assets.storage.file_names import (
 )
 from poleng_assets.storage.files import make_folder, move, sync_folder, write_whole
 from poleng_assets.storage.home import Home, Kind
+from poleng_assets.storage.home_study import StudySource, open_home
 from poleng_assets.storage.writers import (
     ends_early,
     is_open_for_writing,
@@ -580,12 +581,12 @@ def _move(path: Path, target: Path) -> Path:
     return target
 
 
-class LandingResource(dg.ConfigurableResource[Landing]):
-    """The folders in which files are dropped, kept and refused."""
+def landing_resource(home: Home, study: StudySource, settle_seconds: float) -> dg.ResourceDefinition:
+    """Return the resource that gives the plain landing, which the command line uses as well."""
 
-    root: str
-    settle_seconds: float = SETTLE_SECONDS
+    @dg.resource(config_schema={}, description="The folders in which files are dropped, kept and refused.")
+    def landing(_: dg.InitResourceContext) -> Landing:
+        open_home(home, study)
+        return Landing(home, settle_seconds)
 
-    def create_resource(self, context: dg.InitResourceContext) -> Landing:
-        """Return the plain landing that assets, sensors and the command line use alike."""
-        return Landing(Home(Path(self.root)), self.settle_seconds)
+    return landing

@@ -6,18 +6,16 @@ Every asset that opens it sits in the pool ``WAREHOUSE_POOL``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import dagster as dg
 
 from poleng_assets.defs.continuity import guard
 from poleng_assets.defs.instance import history_kept_open
-from poleng_assets.defs.resources.fixed import refuse_environment
+from poleng_assets.defs.resources.run_config import refuse_environment
 from poleng_assets.defs.run_history import mark_process
 from poleng_assets.storage.home import Home
-from poleng_assets.study.loading import load_study
+from poleng_assets.storage.home_study import StudySource, open_home
 from poleng_assets.warehouse.connection import Warehouse
 
 WAREHOUSE_POOL = "warehouse"
@@ -25,26 +23,25 @@ WAREHOUSE_POOL = "warehouse"
 RUN_PATIENCE_SECONDS = 900.0
 
 
-class WarehouseResource(dg.ConfigurableResource[Warehouse]):
-    """The DuckDB file of the home folder."""
+def warehouse_resource(
+    home: Home, study: StudySource = None, patience_seconds: float = RUN_PATIENCE_SECONDS
+) -> dg.ResourceDefinition:
+    """Return the resource that gives the plain warehouse which assets and the command line use alike.
 
-    path: str
-    patience_seconds: float = RUN_PATIENCE_SECONDS
+    Every job of the project uses it, so this is where a run says which process executes it, keeps its
+    history open until its end, and is refused when it wants to read secrets.
+    """
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Warehouse]:
-        """Give the plain warehouse that assets and the command line use alike.
-
-        Every job of the project uses it, so this is where a run says which process executes it, keeps its
-        history open until its end, and is refused when it wants to read secrets.
-        """
+    @dg.resource(config_schema={}, description="The DuckDB file of the home folder.")
+    def warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
         say = context.log.warning if context.log is not None else Warehouse.say
-        warehouse = Warehouse(Path(self.path), load_study(), self.patience_seconds, say)
+        plain = Warehouse(home.warehouse, open_home(home, study), patience_seconds, say)
         if context.run is None or context.instance is None:
-            yield warehouse
+            yield plain
             return
         refuse_environment(context.run.run_config)
-        warehouse = replace(warehouse, guard=guard(context.instance, Home(Path(self.path).parent)))
         with history_kept_open(context.instance, context.run.run_id):
             mark_process(context.instance, context.run.run_id)
-            yield warehouse
+            yield replace(plain, guard=guard(context.instance, home))
+
+    return warehouse

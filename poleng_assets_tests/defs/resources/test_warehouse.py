@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL, WarehouseResource
+from poleng_assets.defs.resources.warehouse import RUN_PATIENCE_SECONDS, WAREHOUSE_POOL, warehouse_resource
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse, WarehouseBusy, WarehouseUnusable
@@ -200,7 +200,7 @@ def test_two_who_meet_for_a_moment_say_nothing(warehouse: Warehouse, hold: Calla
 
 
 def test_a_run_waits_a_quarter_of_an_hour_a_command_a_minute(home: Home, study: Study):
-    assert WarehouseResource(path="anywhere").patience_seconds == 900.0
+    assert RUN_PATIENCE_SECONDS == 900.0
     assert Warehouse(home.warehouse, study).patience_seconds == 60.0
 
 
@@ -220,7 +220,7 @@ def test_a_run_that_waits_says_so_in_its_log_and_frees_its_place(
     def looking():
         look()
 
-    resource = WarehouseResource(path=str(home.warehouse), patience_seconds=3.0)
+    resource = warehouse_resource(home, patience_seconds=3.0)
     with open_instance(home) as instance:
 
         def run() -> dg.ExecuteInProcessResult:
@@ -454,7 +454,7 @@ def test_a_run_keeps_its_history_open_until_its_end(home: Home):
         return sorted(path.name.removesuffix("-wal") for path in logs.glob("*-wal"))
 
     with open_instance(home) as instance:
-        warehouse = WarehouseResource(path=str(home.warehouse))
+        warehouse = warehouse_resource(home)
         result = dg.materialize([looks], instance=instance, resources={"warehouse": warehouse})
         assert result.output_for_node("looks") == sorted([f"{result.run_id}.db", "index.db"])
         assert not list(logs.glob("*-wal"))

@@ -1,8 +1,8 @@
-"""What a run may not choose: the places it works on, and what stands in the environment.
+"""What a run may not choose: what stands in the environment.
 
-Dagster lets the configuration of a run overwrite every setting of a resource, and fill any text in it from an
-environment variable. Here a home is what the process was started with, and a secret of its environment (a
-token, an address with a password) has no business in a ledger that people read.
+Dagster fills any text in the configuration of a run from an environment variable. A secret of the environment
+(a token, an address with a password) has no business in a ledger that people read. The resources take no
+configuration at all: a home is what the process was started with.
 """
 
 from __future__ import annotations
@@ -11,17 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
-
-
-def fixed(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
-    """Return a resource with the settings it has: a run that wants others is refused before it starts."""
-
-    @dg.resource(config_schema={}, description=type(resource).__doc__)
-    def as_it_is(context: dg.InitResourceContext) -> Iterator[Any]:
-        with resource.yield_for_execution(context) as made:
-            yield made
-
-    return as_it_is
 
 
 def refuse_environment(run_config: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from poleng_assets.definitions import build_defs
-from poleng_assets.defs.resources.fixed import refuse_environment
+from poleng_assets.defs.resources.run_config import refuse_environment
 from poleng_assets_tests.homes import new_home
 
 OTHERS: dict[str, dict[str, object]] = {
