@@ -31,7 +31,8 @@ from poleng_assets.core.contacts.contact_list import as_csv, as_it_was, contact_
 from poleng_assets.core.features.codes import to_codes
 from poleng_assets.core.features.encoder import Encoder, EncodingError
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
-from poleng_assets.core.ingestion.files import reading
+from poleng_assets.core.ingestion.files import delimited_text, parquet_file
+from poleng_assets.core.ingestion.files.open_file import count_rows
 from poleng_assets.core.ingestion.ingest import Ingested, ingest
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
@@ -93,7 +94,7 @@ def through_the_door(con: duckdb.DuckDBPyConnection, file_name: str, content: by
             result = ingest(con, STUDY, "batches", path)
             assert result.rows_read == result.rows_kept + result.rows_quarantined > 0
             limit = STUDY.policies.ingestion.max_expanded_megabytes * 2**20
-            assert reading.count_rows(path, NEEDED, max_bytes=limit) == result.rows_read
+            assert count_rows(path, NEEDED, max_bytes=limit) == result.rows_read
             columns = ", ".join(f'"{name}"' for name in NEEDED)
             rows = con.execute(f"SELECT row_number, {columns} FROM batch_rows ORDER BY 1").fetchall()
             faults: Faults = {}
@@ -128,7 +129,8 @@ def read_in_pieces(chunk: int, block: int) -> Iterator[None]:
     """Let files be read in pieces so small that every edge is met: so many rows, and so many bytes."""
     with ExitStack() as stack:
         for name, value in {"CHUNK": chunk, "_BLOCK": block, "MAX_RECORD": 16 * block}.items():
-            stack.enter_context(patch.object(reading, name, value))
+            stack.enter_context(patch.object(delimited_text, name, value))
+        stack.enter_context(patch.object(parquet_file, "CHUNK", chunk))
         yield
 
 

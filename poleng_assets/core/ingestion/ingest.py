@@ -24,8 +24,9 @@ from poleng_assets.core.ingestion.contract import (
     required_columns,
 )
 from poleng_assets.core.ingestion.duplicates import refuse_if_known, set_aside_repeats
+from poleng_assets.core.ingestion.files.base import Chunk, Malformed, OpenFile
 from poleng_assets.core.ingestion.files.cut_off import refuse_if_cut_off
-from poleng_assets.core.ingestion.files.reading import Chunk, Malformed, OpenFile, open_file
+from poleng_assets.core.ingestion.files.open_file import open_file
 from poleng_assets.core.ingestion.holdout import (
     balance_holdout,
     draw_holdout,

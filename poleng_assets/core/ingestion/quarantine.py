@@ -25,7 +25,7 @@ from poleng_assets.core.ingestion.contract import (
     check_rows,
     required_columns,
 )
-from poleng_assets.core.ingestion.files.reading import open_file
+from poleng_assets.core.ingestion.files.open_file import open_file
 from poleng_assets.core.ingestion.holdout import keep_duplicates_together
 from poleng_assets.core.ingestion.ingest import ROW_TABLES, find_batches
 from poleng_assets.storage.dropped_files import has_known_suffix

@@ -1,6 +1,6 @@
 """The account of rows: what came in is scored, in quarantine, refused, or erased on request; nothing else.
 
-What was in a file is counted anew from the file itself (``core/ingestion/files/reading.py``), not taken from
+What was in a file is counted again from the file (``core/ingestion/files/open_file.py``), not taken from
 ingestion.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
-from poleng_assets.core.ingestion.files.reading import count_rows
+from poleng_assets.core.ingestion.files.open_file import count_rows
 from poleng_assets.core.ingestion.ingest import ROW_TABLES
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from poleng_assets.core.ingestion.contract import FileRefused, check_columns, required_columns
-from poleng_assets.core.ingestion.files.reading import open_file
+from poleng_assets.core.ingestion.files.open_file import open_file
 from poleng_assets.core.ingestion.headers import plain_name
 from poleng_assets.study.schema import Study
 from poleng_assets.text.plain_text import wrapped

@@ -14,7 +14,7 @@ import pytest
 
 from poleng_assets.core.ingestion import ingest as ingestion
 from poleng_assets.core.ingestion.contract import FileRefused
-from poleng_assets.core.ingestion.files import reading
+from poleng_assets.core.ingestion.files import delimited_text, parquet_file
 from poleng_assets.core.ingestion.ingest import Ingested, content_hash, ingest, record_refusal
 from poleng_assets.core.ingestion.row_accounting import account
 from poleng_assets.storage.home import Kind
@@ -206,7 +206,8 @@ def test_a_file_larger_than_one_chunk_is_taken_in_whole(
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(reading, "CHUNK", 2_048)
+    for module in (parquet_file, delimited_text):
+        monkeypatch.setattr(module, "CHUNK", 2_048)
     broken_at = [10, 2_500, 4_400]
     batch = people.drop(columns=study.target.name)
     batch.loc[[row - 1 for row in broken_at], "education"] = 77
@@ -247,7 +248,8 @@ def test_parts_do_not_depend_on_the_order_of_rows_or_on_the_chunks_of_a_file(
     take_in("field_studies", parquet(tmp_path, people))
     first = parts_by_id(con, study)
     con.execute("DELETE FROM field_study_rows; DELETE FROM ingested_files")
-    monkeypatch.setattr(reading, "CHUNK", 2_048)
+    for module in (parquet_file, delimited_text):
+        monkeypatch.setattr(module, "CHUNK", 2_048)
     take_in("field_studies", csv(tmp_path, people.sample(frac=1, random_state=3)))
     pd.testing.assert_series_equal(parts_by_id(con, study), first)
 
@@ -314,7 +316,8 @@ def test_people_who_answer_alike_do_not_straddle_the_split_wherever_they_stand_i
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(reading, "CHUNK", 2_048)  # twins come in another chunk
+    for module in (parquet_file, delimited_text):
+        monkeypatch.setattr(module, "CHUNK", 2_048)  # twins come in another chunk
     together = pd.concat([people, twins_of(study, people.iloc[:400])], ignore_index=True)
     take_in("field_studies", parquet(tmp_path, together))
     rows = stored(con, "field_study_rows")
@@ -519,7 +522,8 @@ def test_in_a_file_of_a_guessed_encoding_only_ids_of_ascii_are_kept(
 def test_reading_stops_when_too_many_rows_are_broken_already(
     tmp_path: Path, con: Connection, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(reading, "CHUNK", 500)
+    for module in (parquet_file, delimited_text):
+        monkeypatch.setattr(module, "CHUNK", 500)
     batch = people.drop(columns=study.target.name)
     batch.loc[:299, "education"] = 77
     for write in (parquet, csv):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused
-from poleng_assets.core.ingestion.files.reading import OpenFile
+from poleng_assets.core.ingestion.files.base import OpenFile
 from poleng_assets.study.schema import Study
 
 _TRUTH = ("true", "false")

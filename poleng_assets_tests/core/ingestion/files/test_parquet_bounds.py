@@ -11,8 +11,8 @@ import pytest
 
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.core.ingestion.files import parquet_bounds
+from poleng_assets.core.ingestion.files.open_file import open_file
 from poleng_assets.core.ingestion.files.parquet_bounds import BUDGET, LONGEST_VALUE, rows_at_once
-from poleng_assets.core.ingestion.files.reading import open_file
 
 ROWS = 100_000
 LONG = 120_000

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from poleng_assets.core.ingestion.contract import FileRefused
-from poleng_assets.core.ingestion.files import reading
-from poleng_assets.core.ingestion.files.reading import Malformed, count_rows, open_file
+from poleng_assets.core.ingestion.files import arrow_rows, delimited_text, parquet_file
+from poleng_assets.core.ingestion.files.base import Malformed
+from poleng_assets.core.ingestion.files.open_file import count_rows, open_file
 from poleng_assets.storage.dropped_files import file_id, has_known_suffix
 
 NEEDED = ["a", "c"]
@@ -59,9 +60,10 @@ Write = Callable[..., Path]
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Read in one go, and so that nearly every row, quote and line end stands at the edge of a block."""
     if request.param != "whole":
-        monkeypatch.setattr(reading, "_BLOCK", 13)
-        monkeypatch.setattr(reading, "MAX_RECORD", 64)
-        monkeypatch.setattr(reading, "CHUNK", 2)
+        monkeypatch.setattr(delimited_text, "_BLOCK", 13)
+        monkeypatch.setattr(delimited_text, "MAX_RECORD", 64)
+        for module in (parquet_file, delimited_text):
+            monkeypatch.setattr(module, "CHUNK", 2)
     limit = csv.field_size_limit()  # of the whole process
     yield
     csv.field_size_limit(limit)
@@ -248,7 +250,8 @@ def test_a_field_of_a_megabyte_is_read(write: Write):
 
 
 def test_chunks_are_of_a_bounded_number_of_rows(write: Write, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "CHUNK", 10)
+    for module in (parquet_file, delimited_text):
+        monkeypatch.setattr(module, "CHUNK", 10)
     for begin in ("", '1,5" pipe,2\n'):  # read by Arrow, read by Python
         path = write("a,b,c\n" + begin + "1,x,2\n" * 35)
         with open_file(path, NEEDED, max_bytes=PLENTY) as file:
@@ -293,7 +296,7 @@ def test_text_behind_a_closing_quote_breaks_its_row(write: Write):
 
 
 def test_malformed_rows_without_end_do_not_fill_the_memory(write: Write, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "_MAX_PENDING", 1_000)
+    monkeypatch.setattr(arrow_rows, "_MAX_PENDING", 1_000)
     said = refusal(write("a,b,c\n1,x,2\n" + "4,5\n" * 1_000))
     assert "rows running are malformed; the first, row 2, has 2 fields" in said
 
@@ -303,7 +306,7 @@ def test_both_ways_of_reading_give_the_same_of_any_text(write: Write, monkeypatc
     compared = 0
     for seed in range(1_500):
         draw = random.Random(seed)
-        monkeypatch.setattr(reading, "_BLOCK", draw.choice([7, 11, 4_096]))
+        monkeypatch.setattr(delimited_text, "_BLOCK", draw.choice([7, 11, 4_096]))
         path = write("a,b,c\n" + "".join(draw.choices(parts, k=draw.randint(0, 40))))
         with open_file(path, NEEDED, max_bytes=PLENTY) as file:
             if not file._quotes_are_plain:  # type: ignore[attr-defined]
@@ -450,13 +453,13 @@ def test_a_text_that_breaks_off_within_a_row_is_refused(write: Write, odd: str):
 @pytest.mark.parametrize("begin", ["1,x,2\n", '1,5" pipe,2\n'], ids=["read by Arrow", "read by Python"])
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_a_row_without_end_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch, begin: str, quote: str):
-    monkeypatch.setattr(reading, "MAX_RECORD", 2**16)
+    monkeypatch.setattr(delimited_text, "MAX_RECORD", 2**16)
     long = "\n".join(["y" * 1_000] * 300) if quote else "y" * 300_000
     assert "has a row of more than" in refusal(write(f"a,b,c\n{begin}3,{quote}{long}{quote},4\n"))
 
 
 def test_a_header_without_end_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "_BLOCK", 100)
+    monkeypatch.setattr(delimited_text, "_BLOCK", 100)
     assert "the header of drop.csv is longer than 100 bytes" in refusal(write(f"a,{'b' * 200},c\n1,x,2\n"))
 
 
@@ -509,7 +512,8 @@ def test_a_parquet_file_gives_its_needed_columns_as_they_are_typed(tmp_path: Pat
 def test_rows_of_parquet_are_numbered_over_chunks_and_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(reading, "CHUNK", 10)
+    for module in (parquet_file, delimited_text):
+        monkeypatch.setattr(module, "CHUNK", 10)
     table = pa.table({"a": range(95), "c": range(95)})
     rows, _ = everything(parquet(tmp_path, table, row_group_size=37))
     assert rows == [(number + 1, number, number) for number in range(95)]
