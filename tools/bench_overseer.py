@@ -53,7 +53,7 @@ from poleng_assets.core.modeling.batch_scoring import score_batch
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.monitoring.drift import measure_batch
 from poleng_assets.core.monitoring.measurements import DISTANCES, MISSING, SCORE, UNSEEN, BatchFigures
-from poleng_assets.core.monitoring.verdict import Judgement, Past, judge
+from poleng_assets.core.monitoring.verdict import Judgement, judge
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import RETRAIN_JOB, process_batch
@@ -67,6 +67,7 @@ from poleng_assets.storage.home import Home, Kind
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.drift_reports import EarlierReport
 from poleng_assets.warehouse.schema import create_tables
 from tools.copies import copy_home
 
@@ -334,7 +335,7 @@ def replay(folder: str, task: Task) -> Outcome:
 
 
 def overseen(
-    ground: Ground, batch: pd.DataFrame, version: int, past: Sequence[Past] = ()
+    ground: Ground, batch: pd.DataFrame, version: int, past: Sequence[EarlierReport] = ()
 ) -> tuple[BatchFigures, Judgement, pd.DataFrame]:
     """Score, measure and judge a batch as the project does; return its scored rows too."""
     model, study = ground.models[version], ground.study
@@ -425,13 +426,13 @@ def _plain(rows: pd.DataFrame) -> pd.DataFrame:
 def delay(folder: str, kind: str, number: int) -> tuple[str, int | None, int | None]:
     """Return in which batch after a lasting change it is seen, and held for; None when never."""
     ground = read_ground(folder)
-    past: list[Past] = []
+    past: list[EarlierReport] = []
     seen = held = None
     for place in range(1 - QUIET_BATCHES, CHANGED_BATCHES + 1):
         rng = np.random.default_rng([SEED, 7, number, place + QUIET_BATCHES])
         batch = LASTING[kind](ground, rng, FEW_ROWS) if place > 0 else _clean(ground, rng, FEW_ROWS)
         _, judgement, _ = overseen(ground, batch, 1, past)
-        past.insert(0, Past(str(place), judgement.causes, judgement.weak))
+        past.insert(0, EarlierReport(str(place), judgement.causes, judgement.weak))
         if place > 0:
             seen = seen or (place if judgement.verdict != "clear" else None)
             held = held or (place if judgement.held else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,11 +26,12 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     Any version that scored the batch can be asked for, one that was rolled back as well. The verdict is
     the one that was acted upon.
     """
-    from poleng_assets.core.monitoring.batch_report import recall, scoring_version
-    from poleng_assets.core.monitoring.realised_performance import realised
+    from poleng_assets.core.monitoring.batch_report import load_report
+    from poleng_assets.core.monitoring.realised_performance import measure_realised
     from poleng_assets.defs.assets.monitoring import write_report
     from poleng_assets.models.registry import Registry
     from poleng_assets.warehouse.erasures import Erasures
+    from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
 
     home = open_home(home_folder)
     study = study_of(home)
@@ -45,9 +47,10 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         try:
             registry = Registry(home, study)
             reference = registry.reference(registry.version(number))
-            outcomes = realised(con, study, batch, number, reference)
-            seen = recall(con, study, batch, number, reference, outcomes)
+            outcomes = outcomes_of_scored(con, study, batch, number)
+            seen = load_report(con, study, batch, number, reference)
         except LookupError as error:
             raise click.ClickException(str(error)) from error
+    seen = replace(seen, realised=measure_realised(outcomes, study, reference))
     path = write_report(home, study, seen)
     console.print(f"{batch}, version {number}: {seen.judgement.verdict}. See {path}")

@@ -249,15 +249,6 @@ def outcomes_of_scored(
     ).df()
 
 
-def affected_batches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> list[tuple[str, int]]:
-    """Return each batch and model version whose scores a file of outcomes speaks about."""
-    return con.execute(
-        f"""SELECT DISTINCT p.batch, p.model_version FROM predictions p
-        JOIN outcomes o ON o."{study.id}" = p."{study.id}" WHERE o.source = ? ORDER BY ALL""",  # noqa: S608
-        [source],
-    ).fetchall()
-
-
 class PersonScore(NamedTuple):
     """One score of one person, with what came of it; empty fields are None."""
 

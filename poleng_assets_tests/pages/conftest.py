@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from poleng_assets.core.monitoring.batch_report import BatchReport
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
     COMPOSITION,
@@ -27,6 +28,7 @@ from poleng_assets.core.monitoring.measurements import (
     Figure,
     Trust,
 )
+from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 from poleng_assets.core.monitoring.verdict import Judgement, Reason
 from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.core.reports.holdout_plots import holdout_plots
@@ -120,18 +122,16 @@ def _report(study: Study, reference: pd.DataFrame) -> str:
         Reason("estimated_loss", "the model is expected to rank people worse", acts=True),
         *(Reason(f"shift:{name}", f"the answers to {name} shifted") for name in names[:9]),
     )
-    return render_report(
-        study,
+    report = BatchReport(
         "a_batch_with_a_very_long_name_without_any_place_to_break_it_2025_03",
         3,
-        figures,
-        Judgement("drifted", reasons, tuple(names[:4]), alarm=True),
         reference,
         reference.sample(frac=0.7, random_state=1),
-        realised=(Estimate("auc", 0.7, 0.69, 0.71, 0.75),),
-        realised_respondents=4_000,
-        champion_since=START,
+        figures,
+        Judgement("drifted", reasons, tuple(names[:4]), alarm=True),
+        RealisedPerformance((Estimate("auc", 0.7, 0.69, 0.71, 0.75),), 4_000, 12_345),
     )
+    return render_report(study, report)
 
 
 def _overview(study: Study, count: int) -> str:

@@ -277,10 +277,11 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
 
     Whatever else the machine does meanwhile slows all of them; the ratio is the median of the turns.
     """
-    from poleng_assets.core.monitoring.batch_report import recall, scoring_version
+    from poleng_assets.core.monitoring.batch_report import load_report
     from poleng_assets.defs.jobs import process_batch
     from poleng_assets.models.registry import Registry
     from poleng_assets.warehouse.connection import Warehouse
+    from poleng_assets.warehouse.predictions import scoring_version
     from tools.bench.lean import bare_calculators
     from tools.bench.seeds_way import drift
 
@@ -294,7 +295,7 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
             version = scoring_version(con, batch) or 0
             registry = Registry(copy, study)
             reference = registry.reference(registry.version(version))
-            seen = recall(con, study, batch, version, reference)
+            seen = load_report(con, study, batch, version, reference)
         for _ in range(times):
             with nannyml_clock() as clock:
                 done = job.execute_in_process(
@@ -429,9 +430,9 @@ def wait_for_lists(home: str, people: str, batches: int) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    from poleng_assets.core.monitoring.batch_report import scoring_version
     from poleng_assets.defs.sensors import TICK_SECONDS
     from poleng_assets.warehouse.connection import Warehouse
+    from poleng_assets.warehouse.predictions import scoring_version
     from poleng_assets_tests.end_to_end.conftest import serve, wait_until
 
     dice = random.Random(1)

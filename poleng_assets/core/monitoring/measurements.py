@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import NamedTuple
 
 # Pseudo-columns: what the model said, and what was decided from it.
 SCORE = "score"
@@ -77,6 +78,11 @@ class Estimate:
     upper: float
     reference: float | None = None
 
+    @property
+    def row(self) -> tuple[str, float, float, float]:
+        """Metric, value and interval, as the warehouse keeps them."""
+        return self.metric, self.value, self.lower, self.upper
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -97,6 +103,24 @@ class Loss:
     def in_words(self, what: str, tolerated: float) -> str:
         """Say what was lost, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
         return f"{what} by {self.value:.3f} (tolerated {tolerated:.3f}, give or take {2 * self.error:.3f})"
+
+
+class MetricLoss(NamedTuple):
+    """What was lost of one metric.
+
+    Attributes:
+        what: in words, as in ``the AUC is lower``.
+        loss: how much.
+        tolerated: how much of it is tolerated.
+    """
+
+    what: str
+    loss: Loss
+    tolerated: float
+
+    def in_words(self) -> str:
+        """Say what was lost, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
+        return self.loss.in_words(self.what, self.tolerated)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from poleng_assets.core.monitoring.measurements import (
     UNSEEN,
     BatchFigures,
     Figure,
-    Loss,
+    MetricLoss,
 )
 from poleng_assets.study.policies import OverseerPolicy
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.drift_reports import EarlierReport
 
 Verdict = Literal["clear", "drifted", "untrusted", "insufficient"]
 
@@ -57,21 +58,6 @@ class Reason:
     words: str
     acts: bool = False
     worth: float = 0.0
-
-
-@dataclass(frozen=True)
-class Past:
-    """What was found in an earlier batch under the same model version.
-
-    Attributes:
-        batch: its id.
-        causes: for which it was held.
-        weak: whether it had a weak sign of loss.
-    """
-
-    batch: str
-    causes: frozenset[str] = frozenset()
-    weak: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,16 +97,16 @@ class Judgement:
 def judge(
     figures: BatchFigures,
     study: Study,
-    past: Sequence[Past] = (),
-    realised: Sequence[tuple[str, Loss, float]] = (),
+    earlier: Sequence[EarlierReport] = (),
+    realised: Sequence[MetricLoss] = (),
 ) -> Judgement:
     """Turn the figures of one batch into a verdict under the study's policy.
 
     Args:
         figures: of the batch.
         study: titles and policies.
-        past: earlier batches under the same version, newest first.
-        realised: when outcomes are known: what was lost (in words), how much, and what is tolerated.
+        earlier: reports on the batches before under the same version, newest first.
+        realised: what outcomes say was lost, when they are known.
     """
     policy = study.policies.overseer
     if figures.rows < policy.min_rows:
@@ -131,7 +117,7 @@ def judge(
     weak = _weak(figures, policy)
     harm = [
         *_realised_loss(realised),
-        *_estimated_loss(figures, policy, weak, past),
+        *_estimated_loss(figures, policy, weak, earlier),
         *_missing(figures, titles),
     ]
     shifts, columns = _shifts(figures, policy, titles)
@@ -140,7 +126,7 @@ def judge(
     if verdict == "clear":
         reasons.insert(0, Reason(QUIET, "nothing was found that would make the model worse"))
     held_for = {reason.cause for reason in reasons if reason.acts}
-    known = frozenset[str]().union(*(one.causes for one in past))
+    known = frozenset[str]().union(*(report.causes for report in earlier))
     return Judgement(verdict, tuple(reasons), columns, weak, alarm=bool(held_for - known))
 
 
@@ -175,15 +161,15 @@ def _support(figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str,
     return reasons
 
 
-def _realised_loss(realised: Sequence[tuple[str, Loss, float]]) -> list[Reason]:
+def _realised_loss(realised: Sequence[MetricLoss]) -> list[Reason]:
     return [
         Reason(
             REALISED_LOSS,
-            f"outcomes show that the model does worse: {loss.in_words(what, tolerated)}",
+            f"outcomes show that the model does worse: {lost.in_words()}",
             acts=True,
         )
-        for what, loss, tolerated in realised
-        if loss.surely_above(tolerated, SURE)
+        for lost in realised
+        if lost.loss.surely_above(lost.tolerated, SURE)
     ]
 
 
@@ -192,7 +178,7 @@ def _weak(figures: BatchFigures, policy: OverseerPolicy) -> bool:
 
 
 def _estimated_loss(
-    figures: BatchFigures, policy: OverseerPolicy, weak: bool, past: Sequence[Past]
+    figures: BatchFigures, policy: OverseerPolicy, weak: bool, earlier: Sequence[EarlierReport]
 ) -> list[Reason]:
     if figures.loss is None:
         return []
@@ -203,11 +189,11 @@ def _estimated_loss(
         words = f"the model is expected to rank people worse: {estimated}, {lost}"
         return [Reason(ESTIMATED_LOSS, words, acts=True)]
     some, last = policy.weak_batches
-    signs = sum([weak, *(one.weak for one in past[: last - 1])])
+    signs = sum([weak, *(report.weak for report in earlier[: last - 1])])
     if weak and signs >= some:
         words = (
             f"the model seems to rank people worse in {signs} of the last "
-            f"{min(last, len(past) + 1)} batches: here {estimated}, {lost}"
+            f"{min(last, len(earlier) + 1)} batches: here {estimated}, {lost}"
         )
         return [Reason(ESTIMATED_LOSS, words, acts=True)]
     return []

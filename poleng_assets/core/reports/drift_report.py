@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pandas as pd
-
+from poleng_assets.core.monitoring.batch_report import BatchReport
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
     COMPOSITION,
@@ -103,44 +102,23 @@ class Move:
     alert: bool
 
 
-def render_report(
-    study: Study,
-    batch: str,
-    version: int,
-    figures: BatchFigures,
-    judgement: Judgement,
-    reference: pd.DataFrame,
-    scored: pd.DataFrame,
-    *,
-    realised: Sequence[Estimate] = (),
-    realised_respondents: int = 0,
-    contacts: Sequence[GroupContacts] = (),
-    champion_since: datetime | None = None,
-    made_at: datetime | None = None,
-) -> str:
+def render_report(study: Study, report: BatchReport, made_at: datetime | None = None) -> str:
     """Return the report as HTML that opens offline: nothing on it comes from elsewhere.
 
     Args:
         study: titles, labels and policies.
-        batch: id of the batch.
-        version: of the model that scored it.
-        figures: what was measured.
-        judgement: what the overseer made of it.
-        reference: held-out rows with features and ``score``.
-        scored: the measured rows of the batch, with features and ``score``.
-        realised: performance with the outcomes that have arrived.
-        realised_respondents: people whose outcome is known.
-        contacts: how often people of each group are contacted.
-        champion_since: when this version began to serve.
+        report: what was measured, and what the overseer made of it.
         made_at: now, when None.
     """
+    figures, judgement, contacts = report.figures, report.judgement, report.contacts
+    realised = report.realised.estimates if report.realised else ()
     titles = column_titles(study)
-    sides = Sides.of(study, reference, scored)
+    sides = Sides.of(study, report.reference, report.scored)
     measured = any(f.method in DISTANCES for f in figures.figures)
     return template("drift_report.html").render(
         study=study,
-        batch=batch,
-        version=version,
+        batch=report.batch,
+        version=report.version,
         figures=figures,
         judgement=judgement,
         meaning=meaning(judgement),
@@ -149,7 +127,7 @@ def render_report(
         named=[reason.words for reason in judgement.reasons if not reason.acts and reason.cause != QUIET],
         auc=figures.estimate("auc"),
         realised_auc=next((e for e in realised if e.metric == "auc"), None),
-        realised_respondents=realised_respondents,
+        realised_respondents=report.realised.respondents if report.realised else 0,
         groups=_groups(contacts, study),
         passed_over=[one.in_words() for one in passed_over(contacts, study.policies.promotion)],
         sought=study.target.codes[study.target.positive],
@@ -168,7 +146,6 @@ def render_report(
         distributions=distributions(study, figures, sides) if measured else [],
         drifted=bool(figures.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
         scores=score_bars(sides.like, sides.comparable),
-        champion_since=champion_since.astimezone(UTC) if champion_since else None,
         made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import duckdb
 import numpy as np
 import pandas as pd
 
@@ -21,6 +20,7 @@ from poleng_assets.core.statistics.groups import NO_ANSWER, OTHERS
 from poleng_assets.core.statistics.intervals import wilson_interval
 from poleng_assets.study.policies import PromotionPolicy
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.predictions import GroupCount
 
 # Outcomes that are known of fewer are mostly those of contacts: no recall can be made of them.
 NEARLY_ALL = 0.8
@@ -121,43 +121,33 @@ def contacts_in_table(groups: pd.DataFrame) -> list[GroupContacts]:
     return counted
 
 
-def contacts_of_batch(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int
-) -> list[GroupContacts]:
-    """Count contacts in each group of a batch, as a version scored it, with the outcomes known by now.
+def contacts_of_groups(study: Study, counts: Mapping[str, Sequence[GroupCount]]) -> list[GroupContacts]:
+    """Return the contacts in each group of a batch, with the outcomes known by now.
 
     Groups are the answers to protected questions and to the one within which batches are compared. Of those
     sought nothing is said while the outcomes of many people of a group are not known.
+
+    Args:
+        study: words of the questions and answers.
+        counts: of each question in :func:`group_questions`, see
+            :func:`poleng_assets.warehouse.predictions.count_groups`.
     """
-    counted = []
-    for name in group_questions(study):
+    groups = []
+    for name, answers in counts.items():
         feature = study.feature(name)
-        for code, rows, contacted, known, sought, found in con.execute(
-            f"""WITH told AS (
-                SELECT o."{study.id}" AS _person, o."{study.target.name}" AS _target
-                FROM outcomes o JOIN ingested_files f ON f.kind = 'outcomes' AND f.name = o.source
-                QUALIFY row_number() OVER (
-                    PARTITION BY o."{study.id}" ORDER BY f.ingested_at DESC, o.source DESC) = 1
-            )
-            SELECT b."{name}", count(*), count(*) FILTER (p.contact), count(_target),
-                count(*) FILTER (_target = 1), count(*) FILTER (_target = 1 AND p.contact)
-            FROM predictions p JOIN batch_rows b ON b.batch = p.batch AND b."{study.id}" = p."{study.id}"
-            LEFT JOIN told ON _person = p."{study.id}"
-            WHERE p.batch = ? AND p.model_version = ? GROUP BY 1 ORDER BY 2 DESC, 1""",  # noqa: S608
-            [batch, version],
-        ).fetchall():
-            told = known >= NEARLY_ALL * rows
-            counted.append(
+        for group in answers:
+            nearly_all = group.known >= NEARLY_ALL * group.rows
+            groups.append(
                 GroupContacts(
                     feature.title,
-                    feature.label(code) or NO_ANSWER,
-                    rows,
-                    contacted,
-                    sought if told else None,
-                    found if told else None,
+                    feature.label(group.code) or NO_ANSWER,
+                    group.rows,
+                    group.contacted,
+                    group.positive if nearly_all else None,
+                    group.positive_contacted if nearly_all else None,
                 )
             )
-    return counted
+    return groups
 
 
 def group_questions(study: Study) -> list[str]:

@@ -18,7 +18,7 @@ from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import now
 
 if TYPE_CHECKING:
-    from poleng_assets.core.monitoring.batch_report import Observation, Witness
+    from poleng_assets.core.monitoring.batch_report import BatchReport, ModelContext
 
 NOT_HELD = "batch_is_not_held"
 NOTHING_SHIFTED = "answers_have_not_shifted"
@@ -50,9 +50,10 @@ def drift_report(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
-    from poleng_assets.core.monitoring.batch_report import keep, observe, scoring_version
+    from poleng_assets.core.monitoring.batch_report import load_inputs, measure_and_judge, save_report
     from poleng_assets.warehouse.contact_lists import list_stands
     from poleng_assets.warehouse.erasures import Erasures
+    from poleng_assets.warehouse.predictions import scoring_version
 
     batch, study = context.partition_key, warehouse.study
     with warehouse.connect() as con:
@@ -62,9 +63,11 @@ def drift_report(
             erased = Erasures(con, "predictions").of(batch)
             why = f"the scores were {erased.in_words()}" if erased else "materialise its predictions first"
             raise dg.Failure(f"{batch} is not scored: {why}.", allow_retries=False)
-        seen = observe(con, study, batch, witness(registry, version))
-        path = write_report(landing.home, study, seen)
-        keep(con, study, seen, context.run.run_id)
+        inputs = load_inputs(con, study, batch, version)
+    seen = measure_and_judge(study, model_context(registry, version), inputs)
+    path = write_report(landing.home, study, seen)
+    with warehouse.connect() as con:
+        save_report(con, seen, context.run.run_id)
         stands = list_stands(con, batch)
     for reason in seen.judgement.words:
         context.log.info(f"{batch}: {reason}")
@@ -110,20 +113,24 @@ def overview(
     )
 
 
-def witness(registry: Registry, number: int) -> "Witness":
+def model_context(registry: Registry, number: int) -> "ModelContext":
     """Return what a version's verdicts rest on; raises ``LookupError`` when it is not registered."""
-    from poleng_assets.core.monitoring.batch_report import Witness
+    from poleng_assets.core.monitoring.batch_report import ModelContext
 
     version = registry.version(number)
-    return Witness(number, registry.model(version), registry.reference(version), registry.importance(version))
+    return ModelContext(
+        number, registry.model(version), registry.reference(version), registry.importance(version)
+    )
 
 
-def write_report(home: Home, study: Study, seen: "Observation") -> Path:
-    """Write the page of an observation to its place; return it."""
-    return write_whole(home.report(seen.batch, seen.version), seen.page(study))
+def write_report(home: Home, study: Study, seen: "BatchReport") -> Path:
+    """Write the page of a report to its place; return it."""
+    from poleng_assets.core.reports.drift_report import render_report
+
+    return write_whole(home.report(seen.batch, seen.version), render_report(study, seen))
 
 
-def _checks(seen: "Observation") -> list[dg.AssetCheckResult]:
+def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
     """Return what the checks found: warnings, because the overseer acts by itself on what matters."""
     figures, judgement = seen.figures, seen.judgement
     losses = [reason.words for reason in judgement.reasons if reason.cause.endswith("_loss")]
@@ -150,7 +157,7 @@ def _checks(seen: "Observation") -> list[dg.AssetCheckResult]:
     ]
 
 
-def _plotted(seen: "Observation", check: str) -> dict[str, float]:
+def _plotted(seen: "BatchReport", check: str) -> dict[str, float]:
     """Return the figures that the UI plots of a check from batch to batch; of a small batch few are known."""
     figures, judgement = seen.figures, seen.judgement
     auc = figures.estimate("auc")
@@ -166,7 +173,7 @@ def _plotted(seen: "Observation", check: str) -> dict[str, float]:
     return {name: round(value, 4) for name, value in known[check].items() if value is not None}
 
 
-def _metadata(study: Study, seen: "Observation", path: Path) -> dict[str, Any]:
+def _metadata(study: Study, seen: "BatchReport", path: Path) -> dict[str, Any]:
     from poleng_assets.core.reports.distance_picture import distance_picture
     from poleng_assets.core.statistics.selection_rates import passed_over
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import duckdb
 
 from poleng_assets.defs.assets.arrivals import ArrivalConfig, people_known_check, rows_check, take_in
 from poleng_assets.defs.assets.monitoring import write_report
@@ -16,7 +15,7 @@ from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:
-    from poleng_assets.core.monitoring.realised_performance import Realised
+    from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 
 PERFORMANCE_HOLDS = "performance_holds"
 
@@ -64,42 +63,40 @@ def realised_performance(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """How good the scores were, now that the labels are known; the reports say so from now on."""
-    from poleng_assets.core.monitoring.batch_report import recall, was_kept
-    from poleng_assets.core.monitoring.realised_performance import (
-        contradictory_respondents,
-        realised,
-        record_realised_performance,
-        touched,
-        unknown_respondents,
+    from poleng_assets.core.monitoring.batch_report import has_report, load_report
+    from poleng_assets.core.monitoring.realised_performance import measure_realised, save_realised
+    from poleng_assets.warehouse.outcomes import (
+        affected_batches,
+        count_contradictory_respondents,
+        count_unknown_respondents,
     )
+    from poleng_assets.warehouse.performance import estimated_auc
+    from poleng_assets.warehouse.predictions import current_versions, outcomes_of_scored
 
     study, source = warehouse.study, context.partition_key
     versions = {one.version: one for one in registry.versions()}
-    measured: dict[tuple[str, int], Realised] = {}
+    measured: dict[tuple[str, int], RealisedPerformance] = {}
     with warehouse.connect() as con:
-        for batch, version in touched(con, study, source):
+        for batch, version in affected_batches(con, study, source):
             known = versions.get(version)
             if known is None:
                 context.log.warning(f"version {version} is not registered: {batch} has no reference")
             reference = registry.reference(known) if known else None
-            found = realised(con, study, batch, version, reference)
+            found = measure_realised(outcomes_of_scored(con, study, batch, version), study, reference)
             if found is None:
                 continue
-            record_realised_performance(con, batch, version, found)
+            save_realised(con, batch, version, found)
             measured[(batch, version)] = found
-            if reference is not None and was_kept(con, batch, version):
-                seen = recall(con, study, batch, version, reference, found)
-                write_report(landing.home, study, seen)
-        strangers = unknown_respondents(con, study, source)
-        contradicted = contradictory_respondents(con, study, source)
-        estimated = _estimated_auc(con)
-        current = dict(
-            con.execute("SELECT DISTINCT batch, model_version FROM current_predictions").fetchall()
-        )
+            if reference is not None and has_report(con, batch, version):
+                write_report(landing.home, study, load_report(con, study, batch, version, reference, found))
+        strangers = count_unknown_respondents(con, study, source)
+        contradicted = count_contradictory_respondents(con, study, source)
+        estimated = estimated_auc(con)
+        current = current_versions(con)
     for (batch, version), found in measured.items():
         if found.missing_because:
             context.log.info(f"{batch}, version {version}: {found.missing_because}")
-    lost = {key: _in_words(found) for key, found in measured.items() if found.surely_lost}
+    lost = {key: _in_words(found) for key, found in measured.items() if found.significant_losses}
     return dg.MaterializeResult(
         metadata={
             "batches": len({batch for batch, _ in measured}),
@@ -126,14 +123,6 @@ def realised_performance(
     )
 
 
-def _estimated_auc(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], float]:
-    """Return what the overseer had expected without labels."""
-    rows = con.execute(
-        "SELECT batch, model_version, value FROM performance WHERE kind = 'estimated' AND metric = 'auc'"
-    ).fetchall()
-    return {(batch, version): value for batch, version, value in rows if value is not None}
-
-
 def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
     """Return the batches on which a version surely lost, by the version: JSON keys are text."""
     return {
@@ -142,11 +131,11 @@ def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
     }
 
 
-def _in_words(found: "Realised") -> str:
-    return "; ".join(loss.in_words(what, tolerated) for what, loss, tolerated in found.surely_lost)
+def _in_words(found: "RealisedPerformance") -> str:
+    return "; ".join(lost.in_words() for lost in found.significant_losses)
 
 
-def _plotted(current: "dict[str, Realised]") -> dict[str, Any]:
+def _plotted(current: "dict[str, RealisedPerformance]") -> dict[str, Any]:
     """Return numbers that the UI plots over files: of each batch, under the version that counts."""
     return {
         f"{batch}_{metric}": round(estimate.value, 4)
@@ -156,7 +145,9 @@ def _plotted(current: "dict[str, Realised]") -> dict[str, Any]:
     } | {f"{batch}_coverage": round(found.coverage, 4) for batch, found in current.items()}
 
 
-def _table(measured: "dict[tuple[str, int], Realised]", estimated: dict[tuple[str, int], float]) -> str:
+def _table(
+    measured: "dict[tuple[str, int], RealisedPerformance]", estimated: dict[tuple[str, int], float]
+) -> str:
     """Put what was estimated beside what was realised, as markdown."""
     import pandas as pd
 
@@ -177,6 +168,6 @@ def _table(measured: "dict[tuple[str, int], Realised]", estimated: dict[tuple[st
     return frame_as_table(pd.DataFrame(rows))
 
 
-def _cell(found: "Realised", metric: str) -> str:
+def _cell(found: "RealisedPerformance", metric: str) -> str:
     one = found.estimate(metric)
     return f"{one.value:.3f} ({one.lower:.3f} to {one.upper:.3f})" if one else ""

@@ -241,7 +241,7 @@ def _see_that_it_can_be_made(
     con: duckdb.DuckDBPyConnection, batch: str, judged: int, issued: IssuedList | None, people: int
 ) -> None:
     """Raise when the newest scores are others than those that were judged, or nobody is left to list."""
-    from poleng_assets.core.monitoring.batch_report import scoring_version
+    from poleng_assets.warehouse.predictions import scoring_version
 
     current = scoring_version(con, batch)
     if current not in (None, judged):

@@ -1,4 +1,4 @@
-"""A batch observed: read from a real warehouse, measured, judged, kept, and found again."""
+"""A batch reported: read from a real warehouse, measured, judged, kept, and found again."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ import pytest
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.monitoring import batch_report
 from poleng_assets.core.monitoring.batch_report import (
-    Observation,
-    Witness,
-    keep,
-    observe,
-    recall,
-    scoring_version,
+    BatchReport,
+    ModelContext,
+    load_inputs,
+    load_report,
+    measure_and_judge,
+    save_report,
 )
 from poleng_assets.core.monitoring.measurements import BatchFigures, Loss, Trust
-from poleng_assets.core.monitoring.realised_performance import realised
+from poleng_assets.core.monitoring.realised_performance import measure_realised
 from poleng_assets.core.monitoring.verdict import ESTIMATED_LOSS, REALISED_LOSS
+from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
 from poleng_assets.warehouse.schema import insert
 from poleng_assets_tests.conftest import scored_by, table_counts, with_policies
 
@@ -42,8 +44,8 @@ def policed(study: Study) -> Study:
 
 
 @pytest.fixture(scope="module")
-def witness(model: Model, reference: pd.DataFrame) -> Witness:
-    return Witness(VERSION, model, reference, {"country": 0.2, "education": 0.1, "sex": 0.1})
+def context(model: Model, reference: pd.DataFrame) -> ModelContext:
+    return ModelContext(VERSION, model, reference, {"country": 0.2, "education": 0.1, "sex": 0.1})
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,10 @@ def told(con: Connection, rows: pd.DataFrame, study: Study, source: str = "answe
     )
 
 
+def report_on(con: Connection, study: Study, batch: str, context: ModelContext) -> BatchReport:
+    return measure_and_judge(study, context, load_inputs(con, study, batch, context.version))
+
+
 def one(con: Connection, sql: str, *parameters: Any) -> Any:
     (row,) = con.execute(sql, list(parameters)).fetchall()
     return row[0] if len(row) == 1 else row
@@ -110,12 +116,14 @@ def one(con: Connection, sql: str, *parameters: Any) -> Any:
 
 
 @pytest.fixture
-def seen(con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame) -> Observation:
+def seen(
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
+) -> BatchReport:
     take("spring", clean, quarantined=100)
-    return observe(con, policed, "spring", witness)
+    return report_on(con, policed, "spring", context)
 
 
-def test_observing_writes_nothing(con: Connection, seen: Observation):
+def test_measuring_writes_nothing(con: Connection, seen: BatchReport):
     counts = table_counts(con)
     assert {name for name, count in counts.items() if count} == {
         "batch_rows",
@@ -124,7 +132,7 @@ def test_observing_writes_nothing(con: Connection, seen: Observation):
     }
 
 
-def test_a_batch_is_measured_as_its_version_scored_it(seen: Observation, clean: pd.DataFrame):
+def test_a_batch_is_measured_as_its_version_scored_it(seen: BatchReport, clean: pd.DataFrame):
     assert (seen.batch, seen.version, seen.realised) == ("spring", VERSION, None)
     assert (seen.figures.rows, seen.figures.rows_measured) == (400, 400)
     assert seen.figures.flagged_share == clean["contact"].mean()
@@ -136,8 +144,8 @@ def test_a_batch_is_measured_as_its_version_scored_it(seen: Observation, clean: 
     assert seen.judgement.verdict == "clear"
 
 
-def test_a_clear_batch_is_kept_without_a_decision(con: Connection, policed: Study, seen: Observation):
-    keep(con, policed, seen, "run-1")
+def test_a_clear_batch_is_kept_without_a_decision(con: Connection, policed: Study, seen: BatchReport):
+    save_report(con, seen, "run-1")
     assert one(con, "SELECT count(*) FROM decisions") == 0
     assert one(
         con,
@@ -146,8 +154,8 @@ def test_a_clear_batch_is_kept_without_a_decision(con: Connection, policed: Stud
     ) == (VERSION, "clear", 400, 0, 400, False, False, False, "[]", "\n".join(seen.judgement.words))
 
 
-def test_the_numbers_of_a_report_are_those_of_the_figures(con: Connection, policed: Study, seen: Observation):
-    keep(con, policed, seen, "run-1")
+def test_the_numbers_of_a_report_are_those_of_the_figures(con: Connection, policed: Study, seen: BatchReport):
+    save_report(con, seen, "run-1")
     auc, loss = seen.figures.estimate("auc"), seen.figures.loss
     assert auc is not None
     assert loss is not None
@@ -158,8 +166,8 @@ def test_the_numbers_of_a_report_are_those_of_the_figures(con: Connection, polic
     ) == pytest.approx((0.0, seen.figures.flagged_share, auc.value, auc.reference, False, loss.value))
 
 
-def test_every_figure_and_every_estimate_is_kept(con: Connection, policed: Study, seen: Observation):
-    keep(con, policed, seen, "run-1")
+def test_every_figure_and_every_estimate_is_kept(con: Connection, policed: Study, seen: BatchReport):
+    save_report(con, seen, "run-1")
     metrics = con.execute(
         """SELECT column_name, method, value, lower_threshold, upper_threshold, alert FROM drift_metrics
         WHERE batch = 'spring' AND model_version = 3 ORDER BY ALL"""
@@ -174,14 +182,14 @@ def test_every_figure_and_every_estimate_is_kept(con: Connection, policed: Study
 
 
 def test_kept_again_a_report_replaces_itself_and_touches_no_other(
-    con: Connection, policed: Study, seen: Observation
+    con: Connection, policed: Study, seen: BatchReport
 ):
-    keep(con, policed, seen, "run-1")
+    save_report(con, seen, "run-1")
     other = replace(seen, version=VERSION + 1)
-    keep(con, policed, other, "run-2")
+    save_report(con, other, "run-2")
     before = table_counts(con)
     small = replace(seen.figures, figures=seen.figures.figures[:2], estimates=seen.figures.estimates[:1])
-    keep(con, policed, replace(seen, figures=small), "run-3")
+    save_report(con, replace(seen, figures=small), "run-3")
     after = table_counts(con)
     assert after["drift_reports"] == before["drift_reports"] == 2
     assert after["drift_metrics"] == before["drift_metrics"] // 2 + 2
@@ -189,10 +197,10 @@ def test_kept_again_a_report_replaces_itself_and_touches_no_other(
 
 
 def test_a_report_is_found_again_as_it_was(
-    con: Connection, policed: Study, seen: Observation, witness: Witness
+    con: Connection, policed: Study, seen: BatchReport, context: ModelContext
 ):
-    keep(con, policed, seen, "run-1")
-    again = recall(con, policed, "spring", VERSION, witness.reference)
+    save_report(con, seen, "run-1")
+    again = load_report(con, policed, "spring", VERSION, context.reference)
     assert again.figures == seen.figures
     assert again.judgement == seen.judgement
     pd.testing.assert_frame_equal(again.scored, seen.scored)
@@ -200,17 +208,18 @@ def test_a_report_is_found_again_as_it_was(
 
 
 def test_a_report_found_again_knows_outcomes_that_arrived_since_and_keeps_its_verdict(
-    con: Connection, policed: Study, seen: Observation, witness: Witness, clean: pd.DataFrame
+    con: Connection, policed: Study, seen: BatchReport, context: ModelContext, clean: pd.DataFrame
 ):
-    keep(con, policed, seen, "run-1")
+    save_report(con, seen, "run-1")
     target = policed.target.name
     told(con, clean.assign(**{target: 1 - clean[target]}), policed)
-    outcomes = realised(con, policed, "spring", VERSION, witness.reference)
-    again = recall(con, policed, "spring", VERSION, witness.reference, outcomes)
+    people = outcomes_of_scored(con, policed, "spring", VERSION)
+    outcomes = measure_realised(people, policed, context.reference)
+    again = load_report(con, policed, "spring", VERSION, context.reference, outcomes)
     assert again.judgement == seen.judgement
     assert again.realised is not None
     assert again.realised.respondents == 400
-    assert again.realised.surely_lost
+    assert again.realised.significant_losses
 
 
 @pytest.mark.parametrize(
@@ -221,10 +230,10 @@ def test_a_report_found_again_knows_outcomes_that_arrived_since_and_keeps_its_ve
         ("spring", VERSION, "spring has no report under version 3"),
     ],
 )
-def test_what_was_never_observed_is_not_found_again(
+def test_what_was_never_reported_is_not_found_again(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     batch: str,
@@ -233,35 +242,35 @@ def test_what_was_never_observed_is_not_found_again(
 ):
     take("spring", clean)
     with pytest.raises(LookupError, match=said):
-        recall(con, policed, batch, version, witness.reference)
+        load_report(con, policed, batch, version, context.reference)
 
 
 def test_a_report_of_an_earlier_release_is_asked_for_anew(
-    con: Connection, policed: Study, witness: Witness, seen: Observation
+    con: Connection, policed: Study, context: ModelContext, seen: BatchReport
 ):
-    keep(con, policed, seen, "run-1")
+    save_report(con, seen, "run-1")
     con.execute("UPDATE drift_reports SET figures = NULL, judgement = NULL")
     with pytest.raises(LookupError, match="materialise its drift_report"):
-        recall(con, policed, "spring", VERSION, witness.reference)
+        load_report(con, policed, "spring", VERSION, context.reference)
 
 
 def test_the_order_in_which_a_batch_was_stored_does_not_matter(
-    con: Connection, policed: Study, witness: Witness, take: Take, seen: Observation, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, seen: BatchReport, clean: pd.DataFrame
 ):
     mixed = clean.sample(frac=1, random_state=1)
     take("mixed", mixed)
-    again = observe(con, policed, "mixed", witness)
+    again = report_on(con, policed, "mixed", context)
     assert [f.value for f in again.figures.figures if f.method != "quarantined_rows"] == [
         f.value for f in seen.figures.figures if f.method != "quarantined_rows"
     ]
 
 
 def test_a_large_batch_is_measured_by_a_sample_that_is_always_the_same(
-    con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
 ):
     take("spring", clean)
     sampled = with_policies(policed, overseer={"report_sample": 150})
-    seen, again = (observe(con, sampled, "spring", witness) for _ in range(2))
+    seen, again = (report_on(con, sampled, "spring", context) for _ in range(2))
     assert (seen.figures.rows, seen.figures.rows_measured) == (400, 150)
     assert seen.figures.flagged_share == clean["contact"].mean()
     pd.testing.assert_frame_equal(seen.scored, again.scored)
@@ -272,17 +281,17 @@ def test_a_large_batch_is_measured_by_a_sample_that_is_always_the_same(
 
 @pytest.fixture
 def held(
-    con: Connection, policed: Study, witness: Witness, take: Take, strangers: pd.DataFrame
-) -> Observation:
+    con: Connection, policed: Study, context: ModelContext, take: Take, strangers: pd.DataFrame
+) -> BatchReport:
     take("summer", strangers)
-    return observe(con, policed, "summer", witness)
+    return report_on(con, policed, "summer", context)
 
 
 def test_a_held_batch_stands_in_the_ledger_with_its_causes(
-    con: Connection, policed: Study, held: Observation
+    con: Connection, policed: Study, held: BatchReport
 ):
     assert (held.judgement.verdict, held.judgement.held, held.judgement.alarm) == ("untrusted", True, True)
-    keep(con, policed, held, "run-7")
+    save_report(con, held, "run-7")
     kind, champion, batch, run, reason, evidence = one(
         con, "SELECT kind, champion_version, batch, dagster_run_id, reason, evidence FROM decisions"
     )
@@ -302,42 +311,52 @@ def test_a_held_batch_stands_in_the_ledger_with_its_causes(
 
 
 def test_a_batch_that_is_held_again_for_the_very_same_reason_stands_in_the_ledger_once(
-    con: Connection, policed: Study, held: Observation
+    con: Connection, policed: Study, held: BatchReport
 ):
-    keep(con, policed, held, "run-7")
-    keep(con, policed, held, "run-8")
+    save_report(con, held, "run-7")
+    save_report(con, held, "run-8")
     assert one(con, "SELECT count(*) FROM decisions") == 1
     assert one(con, "SELECT count(*) FROM drift_reports") == 1
 
 
 def test_a_second_batch_with_the_same_cause_is_held_without_an_alarm(
-    con: Connection, policed: Study, witness: Witness, take: Take, held: Observation, strangers: pd.DataFrame
+    con: Connection,
+    policed: Study,
+    context: ModelContext,
+    take: Take,
+    held: BatchReport,
+    strangers: pd.DataFrame,
 ):
-    keep(con, policed, held, "run-7")
+    save_report(con, held, "run-7")
     more = strangers.assign(**{policed.id: [f"again-{number}" for number in range(len(strangers))]})
     take("autumn", more)
-    second = observe(con, policed, "autumn", witness)
+    second = report_on(con, policed, "autumn", context)
     assert second.judgement.held
     assert second.judgement.causes == held.judgement.causes
     assert not second.judgement.alarm
-    keep(con, policed, second, "run-9")
+    save_report(con, second, "run-9")
     alarms = con.execute("SELECT batch, alarm FROM drift_reports ORDER BY reported_at").fetchall()
     assert alarms == [("summer", True), ("autumn", False)]
     # Observed once more, the first is still the one with the alarm.
-    assert observe(con, policed, "summer", witness).judgement.alarm
+    assert report_on(con, policed, "summer", context).judgement.alarm
 
 
 def test_under_another_version_a_cause_is_new_again(
-    con: Connection, policed: Study, witness: Witness, take: Take, held: Observation, strangers: pd.DataFrame
+    con: Connection,
+    policed: Study,
+    context: ModelContext,
+    take: Take,
+    held: BatchReport,
+    strangers: pd.DataFrame,
 ):
-    keep(con, policed, held, "run-7")
+    save_report(con, held, "run-7")
     take("summer", strangers, VERSION + 1, only_scores=True)
-    again = observe(con, policed, "summer", replace(witness, version=VERSION + 1))
+    again = report_on(con, policed, "summer", replace(context, version=VERSION + 1))
     assert again.judgement.alarm
 
 
 def test_what_fails_half_way_leaves_nothing_behind(
-    con: Connection, policed: Study, held: Observation, monkeypatch: pytest.MonkeyPatch
+    con: Connection, policed: Study, held: BatchReport, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no space left")
@@ -345,14 +364,14 @@ def test_what_fails_half_way_leaves_nothing_behind(
     before = table_counts(con)
     monkeypatch.setattr(batch_report, "record_decision", fail)
     with pytest.raises(RuntimeError, match="no space left"):
-        keep(con, policed, held, "run-7")
+        save_report(con, held, "run-7")
     assert table_counts(con) == before
 
 
 def test_a_held_batch_stays_as_it_was_when_its_new_report_fails(
-    con: Connection, policed: Study, held: Observation, monkeypatch: pytest.MonkeyPatch
+    con: Connection, policed: Study, held: BatchReport, monkeypatch: pytest.MonkeyPatch
 ):
-    keep(con, policed, held, "run-7")
+    save_report(con, held, "run-7")
     before = one(con, "SELECT reported_at FROM drift_reports")
 
     def fail(*_: Any, **__: Any) -> None:
@@ -360,7 +379,7 @@ def test_a_held_batch_stays_as_it_was_when_its_new_report_fails(
 
     monkeypatch.setattr(batch_report, "already_recorded", fail)
     with pytest.raises(KeyboardInterrupt):
-        keep(con, policed, held, "run-8")
+        save_report(con, held, "run-8")
     assert one(con, "SELECT reported_at FROM drift_reports") == before
 
 
@@ -384,13 +403,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BatchFigures]]:
     yield found
 
 
-def went_by(con: Connection, policed: Study, witness: Witness, take: Take, rows: pd.DataFrame) -> Any:
-    """Return how to observe and keep one batch after the other."""
+def went_by(con: Connection, policed: Study, context: ModelContext, take: Take, rows: pd.DataFrame) -> Any:
+    """Return how to report and keep one batch after the other."""
 
-    def batch_comes(batch: str, *, version: int = VERSION) -> Observation:
+    def batch_comes(batch: str, *, version: int = VERSION) -> BatchReport:
         take(batch, rows.iloc[:5], version)
-        seen = observe(con, policed, batch, replace(witness, version=version))
-        keep(con, policed, seen, "run")
+        seen = report_on(con, policed, batch, replace(context, version=version))
+        save_report(con, seen, "run")
         return seen
 
     return batch_comes
@@ -399,12 +418,12 @@ def went_by(con: Connection, policed: Study, witness: Witness, take: Take, rows:
 def test_weak_signs_are_remembered_from_batch_to_batch(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     assert [comes(name).judgement.held for name in ("b1", "b2", "b3", "b4")] == [False, False, True, True]
     assert [row[0] for row in con.execute("SELECT weak FROM drift_reports").fetchall()] == [True] * 4
     alarms = con.execute("SELECT batch FROM drift_reports WHERE alarm").fetchall()
@@ -415,12 +434,12 @@ def test_weak_signs_are_remembered_from_batch_to_batch(
 def test_only_the_last_batches_count_and_the_newest_come_first(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
     measured[0] = replace(WEAK, loss=Loss(0.0, 0.004))
     for number in range(3, 6):
@@ -436,12 +455,12 @@ def test_only_the_last_batches_count_and_the_newest_come_first(
 def test_signs_under_another_version_do_not_count(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
     assert not comes("b3", version=VERSION + 1).judgement.held
     assert comes("b4").judgement.held
@@ -450,12 +469,12 @@ def test_signs_under_another_version_do_not_count(
 def test_batches_too_small_to_judge_do_not_count_as_quiet_ones(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
     measured[0] = replace(WEAK, rows=5, loss=None)
     for number in range(3, 9):
@@ -467,57 +486,57 @@ def test_batches_too_small_to_judge_do_not_count_as_quiet_ones(
 def test_a_batch_does_not_count_its_own_earlier_report_nor_those_after_it(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2"), comes("b3")
-    assert not observe(con, policed, "b2", witness).judgement.held
-    again = observe(con, policed, "b3", witness).judgement
+    assert not report_on(con, policed, "b2", context).judgement.held
+    again = report_on(con, policed, "b3", context).judgement
     assert (again.held, again.alarm) == (True, True)
 
 
 def test_a_report_kept_again_keeps_its_place_among_the_others(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2"), comes("b3")
     # Whoever looks at an old batch again is told the same as before, as often as he looks.
     for _ in range(2):
-        again = observe(con, policed, "b1", witness)
+        again = report_on(con, policed, "b1", context)
         assert not again.judgement.held
-        keep(con, policed, again, "run")
+        save_report(con, again, "run")
 
 
 def test_reports_of_earlier_releases_have_no_signs_and_no_causes(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     measured: list[BatchFigures],
 ):
-    comes = went_by(con, policed, witness, take, clean)
+    comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
     con.execute("UPDATE drift_reports SET weak = NULL, causes = NULL, held = NULL")
     assert not comes("b3").judgement.held
 
 
-# What cannot be observed
+# What cannot be reported
 
 
 @pytest.mark.parametrize(("batch", "version"), [("spring", VERSION + 1), ("autumn", VERSION)])
 def test_a_version_that_did_not_score_a_batch_has_nothing_to_say(
     con: Connection,
     policed: Study,
-    witness: Witness,
+    context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
     batch: str,
@@ -525,15 +544,15 @@ def test_a_version_that_did_not_score_a_batch_has_nothing_to_say(
 ):
     take("spring", clean)
     with pytest.raises(LookupError, match=f"version {version} did not score {batch}: materialise its"):
-        observe(con, policed, batch, replace(witness, version=version))
+        report_on(con, policed, batch, replace(context, version=version))
 
 
 def test_a_tiny_batch_is_kept_as_insufficient(
-    con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
 ):
     take("tiny", clean.iloc[:7])
-    seen = observe(con, policed, "tiny", witness)
-    keep(con, policed, seen, "run-1")
+    seen = report_on(con, policed, "tiny", context)
+    save_report(con, seen, "run-1")
     assert one(con, "SELECT verdict, rows, held, weak, estimated_auc, estimated_loss FROM drift_reports") == (
         "insufficient",
         7,
@@ -544,20 +563,20 @@ def test_a_tiny_batch_is_kept_as_insufficient(
     )
     assert one(con, "SELECT count(*) FROM performance") == 0
     assert one(con, "SELECT count(*) FROM decisions") == 0
-    again = recall(con, policed, "tiny", VERSION, witness.reference)
+    again = load_report(con, policed, "tiny", VERSION, context.reference)
     assert (again.figures, again.judgement) == (seen.figures, seen.judgement)
 
 
 def test_missing_answers_survive_the_warehouse(
-    con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
 ):
     gaps = clean.assign(education=None, savings=None)
     gaps.loc[:40, "sex"] = None
     take("gaps", gaps)
-    seen = observe(con, policed, "gaps", witness)
+    seen = report_on(con, policed, "gaps", context)
     assert {"missing:education", "missing:savings", "missing:sex"} <= seen.judgement.causes
-    keep(con, policed, seen, "run-1")
-    again = recall(con, policed, "gaps", VERSION, witness.reference)
+    save_report(con, seen, "run-1")
+    again = load_report(con, policed, "gaps", VERSION, context.reference)
     assert again.figures == seen.figures
     assert one(
         con, "SELECT value FROM drift_metrics WHERE column_name = 'sex' AND method = 'missing_values'"
@@ -568,39 +587,39 @@ def test_missing_answers_survive_the_warehouse(
 
 
 def test_outcomes_that_are_known_are_held_against_the_scores(
-    con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
 ):
     from sklearn.metrics import roc_auc_score
 
     take("spring", clean)
     told(con, clean, policed)
-    seen = observe(con, policed, "spring", witness)
+    seen = report_on(con, policed, "spring", context)
     assert seen.realised is not None
     assert REALISED_LOSS not in seen.judgement.causes
-    keep(con, policed, seen, "run-1")
+    save_report(con, seen, "run-1")
     realised = dict(con.execute("SELECT metric, value FROM performance WHERE kind = 'realised'").fetchall())
     assert realised["auc"] == pytest.approx(roc_auc_score(clean[policed.target.name], clean["score"]))
     assert one(con, "SELECT count(*) FROM performance WHERE kind = 'estimated' AND metric = 'auc'") == 1
 
 
 def test_a_realised_loss_holds_a_batch(
-    con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
 ):
     take("spring", clean)
     random = np.random.default_rng(1)
     told(con, clean.assign(**{policed.target.name: random.integers(0, 2, len(clean))}), policed)
-    seen = observe(con, policed, "spring", witness)
+    seen = report_on(con, policed, "spring", context)
     assert seen.judgement.causes == {REALISED_LOSS}
-    keep(con, policed, seen, "run-1")
+    save_report(con, seen, "run-1")
     assert json.loads(one(con, "SELECT evidence FROM decisions"))["causes"] == [REALISED_LOSS]
 
 
 def test_outcomes_of_others_are_no_outcomes(
-    con: Connection, policed: Study, witness: Witness, take: Take, clean: pd.DataFrame
+    con: Connection, policed: Study, context: ModelContext, take: Take, clean: pd.DataFrame
 ):
     take("spring", clean)
     told(con, clean.assign(**{policed.id: [f"other-{number}" for number in range(400)]}), policed)
-    seen = observe(con, policed, "spring", witness)
+    seen = report_on(con, policed, "spring", context)
     assert seen.realised is None
 
 
@@ -617,7 +636,7 @@ def test_the_newest_scores_name_their_version(con: Connection, take: Take, clean
     assert scoring_version(con, "autumn") == VERSION + 5
 
 
-def test_an_observation_has_its_page(con: Connection, policed: Study, seen: Observation):
-    page = seen.page(policed)
+def test_a_report_has_its_page(con: Connection, policed: Study, seen: BatchReport):
+    page = render_report(policed, seen)
     assert "spring" in page
     assert seen.judgement.words[0].lower() in page.lower()

@@ -12,16 +12,19 @@ import pytest
 
 from poleng_assets.core.monitoring.realised_performance import (
     REALISED_METRICS,
-    Realised,
-    contradictory_respondents,
-    realised,
-    record_realised_performance,
-    touched,
-    unknown_respondents,
+    RealisedPerformance,
+    measure_realised,
+    save_realised,
 )
 from poleng_assets.core.statistics.intervals import hanley_mcneil_error
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.outcomes import (
+    affected_batches,
+    count_contradictory_respondents,
+    count_unknown_respondents,
+)
+from poleng_assets.warehouse.predictions import outcomes_of_scored
 from poleng_assets.warehouse.schema import insert
 from poleng_assets_tests.conftest import with_policies
 
@@ -78,18 +81,26 @@ def arrive(
     )
 
 
-def measure(con: Connection, study: Study, source: str = "answers") -> dict[tuple[str, int], Realised]:
+def realised(
+    con: Connection, study: Study, batch: str, version: int, reference: pd.DataFrame | None
+) -> RealisedPerformance | None:
+    return measure_realised(outcomes_of_scored(con, study, batch, version), study, reference)
+
+
+def measure(
+    con: Connection, study: Study, source: str = "answers"
+) -> dict[tuple[str, int], RealisedPerformance]:
     """Measure and keep all that a file speaks about, as the asset does, without a reference."""
     found = {}
-    for batch, version in touched(con, study, source):
+    for batch, version in affected_batches(con, study, source):
         measured = realised(con, study, batch, version, None)
         assert measured is not None
-        record_realised_performance(con, batch, version, measured)
+        save_realised(con, batch, version, measured)
         found[(batch, version)] = measured
     return found
 
 
-def values(measured: Realised | None) -> dict[str, float]:
+def values(measured: RealisedPerformance | None) -> dict[str, float]:
     assert measured is not None
     return {estimate.metric: estimate.value for estimate in measured.estimates}
 
@@ -176,8 +187,8 @@ def test_a_batch_that_the_file_says_nothing_about_is_left_alone(con: Connection,
 
 def test_outcomes_that_came_before_their_batch_count_once_it_is_scored(con: Connection, study: Study):
     arrive(con, batch="answers")
-    assert touched(con, study, "answers") == []
-    assert unknown_respondents(con, study, "answers") == 10
+    assert affected_batches(con, study, "answers") == []
+    assert count_unknown_respondents(con, study, "answers") == 10
     score(con)
     assert values(realised(con, study, "b1", 1, None)) == pytest.approx(expected(TARGET, SCORES, CONTACT))
 
@@ -191,7 +202,7 @@ def test_the_newest_outcome_of_a_respondent_counts_and_the_contradiction_is_told
     found = measure(con, study)[("b1", 1)]
     assert values(found) == pytest.approx(expected(1 - TARGET, SCORES, CONTACT))
     assert (found.respondents, found.contradictory) == (10, 8)
-    assert contradictory_respondents(con, study, "answers") == 8
+    assert count_contradictory_respondents(con, study, "answers") == 8
 
 
 def test_the_same_outcome_twice_is_no_contradiction_and_counts_once(con: Connection, study: Study):
@@ -200,7 +211,7 @@ def test_the_same_outcome_twice_is_no_contradiction_and_counts_once(con: Connect
     arrive(con, source="again", days=1)
     found = measure(con, study)[("b1", 1)]
     assert (found.respondents, found.contradictory) == (10, 0)
-    assert contradictory_respondents(con, study, "again") == 0
+    assert count_contradictory_respondents(con, study, "again") == 0
 
 
 def test_outcomes_of_several_files_add_up(con: Connection, study: Study):
@@ -279,7 +290,7 @@ def test_people_in_no_batch_are_counted(con: Connection, study: Study):
     arrive(con)
     rows = {"batch": "b1", "row_number": range(4), "subject_id": IDS[:4]}
     insert(con, "batch_rows", pd.DataFrame(rows))
-    assert unknown_respondents(con, study, "answers") == 6
+    assert count_unknown_respondents(con, study, "answers") == 6
 
 
 # Many people, so that figures have a distribution
@@ -411,7 +422,7 @@ def test_without_outcomes_of_contacts_nothing_is_said(con: Connection, study: St
     assert found is not None
     assert found.estimates == ()
     assert f"0 of {people['contact'].sum()} contacts are known" in found.missing_because
-    record_realised_performance(con, "b1", 1, found)
+    save_realised(con, "b1", 1, found)
     assert kept(con) == {}
 
 
@@ -511,7 +522,7 @@ def test_a_model_that_does_as_well_as_on_its_reference_has_lost_nothing(con: Con
         ("the AUC is lower", study.policies.overseer.max_auc_drop),
         ("the log-loss is higher", study.policies.outcomes.max_log_loss_rise),
     ]
-    assert found.surely_lost == ()
+    assert found.significant_losses == ()
     for _, loss, _ in found.losses:
         assert abs(loss.value) < 3 * loss.error
 
@@ -522,7 +533,7 @@ def test_a_model_that_ranks_worse_has_surely_lost(con: Connection, study: Study)
     stand(con, people)
     found = realised(con, study, "b1", 1, reference)
     assert found is not None
-    assert [words for words, *_ in found.surely_lost] == ["the AUC is lower", "the log-loss is higher"]
+    assert [words for words, *_ in found.significant_losses] == ["the AUC is lower", "the log-loss is higher"]
     auc, log_loss = (loss for _, loss, _ in found.losses)
     here, there = of_all(people), of_all(reference)
     assert auc.value == pytest.approx(there["auc"] - here["auc"])
@@ -558,8 +569,11 @@ def test_people_are_compared_with_their_like_in_the_reference(con: Connection, s
     found = realised(con, within, "b1", 1, reference)
     anybody = realised(con, with_policies(study, overseer={"compare_within": None}), "b1", 1, reference)
     assert found is not None and anybody is not None
-    assert found.surely_lost == ()
-    assert [words for words, *_ in anybody.surely_lost] == ["the AUC is lower", "the log-loss is higher"]
+    assert found.significant_losses == ()
+    assert [words for words, *_ in anybody.significant_losses] == [
+        "the AUC is lower",
+        "the log-loss is higher",
+    ]
     auc = found.estimate("auc")
     assert auc is not None and auc.reference == pytest.approx(of_all(bad)["auc"])
 
@@ -575,7 +589,7 @@ def test_people_are_compared_with_the_likes_of_those_whose_outcomes_are_known(co
     stand(con, people.reset_index(drop=True), (people["country"] == "32").to_numpy())
     found = realised(con, within, "b1", 1, pd.concat([good, bad], ignore_index=True))
     assert found is not None
-    assert found.surely_lost == ()
+    assert found.significant_losses == ()
 
 
 def test_too_few_outcomes_say_nothing_about_a_loss(con: Connection, study: Study):

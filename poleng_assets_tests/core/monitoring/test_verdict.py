@@ -25,6 +25,7 @@ from poleng_assets.core.monitoring.measurements import (
     Estimate,
     Figure,
     Loss,
+    MetricLoss,
     Trust,
 )
 from poleng_assets.core.monitoring.verdict import (
@@ -35,12 +36,12 @@ from poleng_assets.core.monitoring.verdict import (
     SURE,
     TOO_FEW,
     Judgement,
-    Past,
     Reason,
     Verdict,
     judge,
 )
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.drift_reports import EarlierReport
 from poleng_assets_tests.conftest import with_policies
 
 
@@ -68,8 +69,8 @@ QUIET_FIGURES = BatchFigures(
 )
 # Losses as the policy looks at them: .03 is tolerated, half of it is a weak sign.
 LOSSES = {"none": Loss(0.0, 0.004), "weak": Loss(0.02, 0.004), "strong": Loss(0.05, 0.004)}
-REALISED = (("the AUC is lower", Loss(0.06, 0.01), 0.03),)
-WEAK_PAST = (Past("p2", weak=True), Past("p1", weak=True))
+REALISED = (MetricLoss("the AUC is lower", Loss(0.06, 0.01), 0.03),)
+WEAK_PAST = (EarlierReport("p2", weak=True), EarlierReport("p1", weak=True))
 
 
 def figures_of(
@@ -146,7 +147,7 @@ def judged(study: Study, names: list[str], case: dict[str, Any]) -> Judgement:
     return judge(
         figures_of(names, **findings),
         with_policies(study, overseer={"policy": case["policy"]}),
-        WEAK_PAST if case["past"] == "weak" else (Past("p2"), Past("p1")),
+        WEAK_PAST if case["past"] == "weak" else (EarlierReport("p2"), EarlierReport("p1")),
         REALISED if case["realised"] else (),
     )
 
@@ -319,9 +320,9 @@ def test_an_expected_loss_is_told_in_words(study: Study):
 # Loss, by weak signs that are repeated
 
 
-def past_of(signs: str) -> tuple[Past, ...]:
+def past_of(signs: str) -> tuple[EarlierReport, ...]:
     """Return earlier batches, newest first: ``w`` with a weak sign."""
-    return tuple(Past(f"p{number}", weak=sign == "w") for number, sign in enumerate(signs))
+    return tuple(EarlierReport(f"p{number}", weak=sign == "w") for number, sign in enumerate(signs))
 
 
 def weak_figures() -> BatchFigures:
@@ -380,16 +381,18 @@ def test_repeated_weak_signs_are_told_in_words(study: Study):
 def test_a_realised_loss_counts_when_it_is_above_what_is_tolerated_and_surely_so(
     study: Study, value: float, error: float, acts: bool
 ):
-    judgement = judge(QUIET_FIGURES, study, realised=[("the AUC is lower", Loss(value, error), 0.03)])
+    judgement = judge(
+        QUIET_FIGURES, study, realised=[MetricLoss("the AUC is lower", Loss(value, error), 0.03)]
+    )
     assert judgement.held is acts
     assert judgement.verdict == ("drifted" if acts else "clear")
 
 
 def test_each_realised_loss_is_told_in_words_and_all_are_one_cause(study: Study):
     losses = [
-        ("the AUC is lower", Loss(0.06, 0.01), 0.03),
-        ("the log-loss is higher", Loss(0.1, 0.02), 0.05),
-        ("luck is less", Loss(0.1, 0.5), 0.05),
+        MetricLoss("the AUC is lower", Loss(0.06, 0.01), 0.03),
+        MetricLoss("the log-loss is higher", Loss(0.1, 0.02), 0.05),
+        MetricLoss("luck is less", Loss(0.1, 0.5), 0.05),
     ]
     judgement = judge(QUIET_FIGURES, study, realised=losses)
     assert judgement.words == (
@@ -598,15 +601,28 @@ GONE = replace(QUIET_FIGURES, figures=(figure("sex", MISSING, 0.4, alert=True),)
     ("past", "alarm"),
     [
         ((), True),
-        ((Past("p1"),), True),
-        ((Past("p1", frozenset({"missing:mode", ESTIMATED_LOSS})),), True),
-        ((Past("p1", frozenset({"missing:sex"})),), False),
-        ((Past("p3"), Past("p2"), Past("p1", frozenset({"missing:sex", "missing:mode"}))), False),
-        ((Past("p2", frozenset({"missing:mode"})), Past("p1", frozenset({"missing:sex"}))), False),
+        ((EarlierReport("p1"),), True),
+        ((EarlierReport("p1", frozenset({"missing:mode", ESTIMATED_LOSS})),), True),
+        ((EarlierReport("p1", frozenset({"missing:sex"})),), False),
+        (
+            (
+                EarlierReport("p3"),
+                EarlierReport("p2"),
+                EarlierReport("p1", frozenset({"missing:sex", "missing:mode"})),
+            ),
+            False,
+        ),
+        (
+            (
+                EarlierReport("p2", frozenset({"missing:mode"})),
+                EarlierReport("p1", frozenset({"missing:sex"})),
+            ),
+            False,
+        ),
     ],
 )
 def test_only_what_no_earlier_batch_was_held_for_is_an_alarm(
-    study: Study, past: tuple[Past, ...], alarm: bool
+    study: Study, past: tuple[EarlierReport, ...], alarm: bool
 ):
     judgement = judge(GONE, study, past)
     assert judgement.held
@@ -615,9 +631,9 @@ def test_only_what_no_earlier_batch_was_held_for_is_an_alarm(
 
 def test_one_new_cause_among_known_ones_is_an_alarm(study: Study):
     more = replace(GONE, figures=(*GONE.figures, figure("mode", MISSING, 0.4, alert=True)))
-    past = (Past("p1", frozenset({"missing:sex"})),)
+    past = (EarlierReport("p1", frozenset({"missing:sex"})),)
     assert judge(more, study, past).alarm
-    assert not judge(GONE, study, (Past("p1", judge(more, study).causes),)).alarm
+    assert not judge(GONE, study, (EarlierReport("p1", judge(more, study).causes),)).alarm
 
 
 def test_what_is_not_acted_upon_is_no_alarm(study: Study):

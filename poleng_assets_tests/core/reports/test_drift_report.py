@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from poleng_assets.core.monitoring.batch_report import BatchReport
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
     COMPOSITION,
@@ -29,6 +30,7 @@ from poleng_assets.core.monitoring.measurements import (
     Figure,
     Trust,
 )
+from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 from poleng_assets.core.monitoring.verdict import QUIET, Judgement, Reason
 from poleng_assets.core.reports.drift_report import (
     DRIFTED_AND_HELD,
@@ -89,9 +91,11 @@ def render(study: Study, reference: pd.DataFrame) -> Render:
         judgement: Judgement = DRIFTED,
         batch: str = "spring_2024",
         scored: pd.DataFrame = reference,
-        **more: Any,
+        realised: RealisedPerformance | None = None,
+        made_at: datetime | None = None,
     ) -> str:
-        return render_report(study, batch, 3, figures, judgement, reference, scored, **more)
+        report = BatchReport(batch, 3, reference, scored, figures, judgement, realised)
+        return render_report(study, report, made_at)
 
     return page
 
@@ -221,14 +225,12 @@ def test_an_alarm_is_said_in_words(render: Render):
 
 
 def test_the_facts_of_the_batch_are_on_the_page(render: Render):
-    since = datetime(2025, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
-    made = datetime(2025, 4, 1, 8, 5, tzinfo=UTC)
-    page = Page(render(champion_since=since, made_at=made))
+    made = datetime(2025, 4, 1, 10, 5, tzinfo=timezone(timedelta(hours=2)))
+    page = Page(render(made_at=made))
     for fact in ("spring_2024", "12,345", "34.0%", "12.3%", "0.712", "version 3"):
         assert fact in page.words
     assert "31.0% to 37.0%" in page.words
     assert "0.680 to 0.740; 0.751 on the reference" in page.words
-    assert "serving since 2025-02-28 23:30 UTC" in page.words
     assert "Made 2025-04-01 08:05 UTC" in page.text
 
 
@@ -244,7 +246,7 @@ def test_estimates_stand_with_interval_and_reference(page: str):
 
 def test_realised_figures_stand_beside_the_estimates(render: Render):
     realised = (Estimate("auc", 0.7, 0.69, 0.71, 0.75), Estimate("log_loss", 0.55, 0.5, 0.6))
-    page = render(realised=realised, realised_respondents=4_000)
+    page = render(realised=RealisedPerformance(realised, 4_000, 12_345))
     assert " ".join(cells(page, "Ranking (AUC)")[1].split()) == "0.700 0.690 to 0.710"
     assert cells(page, "Log-loss")[0] == ""
     assert "Outcomes have arrived for 4,000 people" in Page(page).text
@@ -256,7 +258,12 @@ def test_before_outcomes_it_is_said_that_nobody_knows(page: str):
 
 
 def test_realised_figures_need_no_estimate(render: Render):
-    text = Page(render(replace(FIGURES, estimates=()), realised=(Estimate("auc", 0.7, 0.69, 0.71),))).text
+    text = Page(
+        render(
+            replace(FIGURES, estimates=()),
+            realised=RealisedPerformance((Estimate("auc", 0.7, 0.69, 0.71),), 4_000, 12_345),
+        )
+    ).text
     assert "Outcomes have arrived" in text
     assert "Do not rely" not in text
 

@@ -12,12 +12,13 @@ from poleng_assets.core.statistics.selection_rates import (
     GroupContacts,
     contacts_by_group,
     contacts_in_table,
-    contacts_of_batch,
+    contacts_of_groups,
     group_questions,
     in_words,
     passed_over,
 )
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.predictions import count_groups
 from poleng_assets.warehouse.schema import insert, now
 from poleng_assets_tests.conftest import with_policies
 
@@ -102,7 +103,12 @@ def test_of_a_batch_recall_is_told_when_nearly_all_outcomes_are_known(con, study
         {study.id: ids, "batch": "march", "score": 0.5, "contact": [True] * 20 + [False] * 180}
     )
     insert(con, "predictions", scored.assign(model_version=1, scored_at=now()))
-    known = {one.value: one for one in contacts_of_batch(con, study, "march", 1) if one.property == title}
+
+    def contacts_by_country() -> dict[str, GroupContacts]:
+        counts = {"country": count_groups(con, study, "march", 1, "country")}
+        return {group.value: group for group in contacts_of_groups(study, counts)}
+
+    known = contacts_by_country()
     label = study.feature("country").label(country)
     assert known[label] == GroupContacts(title, label, 150, 20)
     told = pd.DataFrame({study.id: ids[:130], "row_number": range(130), "source": "o", "batch": "march"})
@@ -119,7 +125,7 @@ def test_of_a_batch_recall_is_told_when_nearly_all_outcomes_are_known(con, study
             ]
         ),
     )  # fmt: skip
-    found = {one.value: one for one in contacts_of_batch(con, study, "march", 1) if one.property == title}
+    found = contacts_by_country()
     assert (found[label].sought, found[label].found) == (130, 20)
     assert found["no answer"].sought is None
 
