@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from poleng_assets.text.markdown import unescaped
+from poleng_assets.warehouse.outbox import Message
 
 TOP_REASONS = 3
 LISTED = 10
@@ -30,28 +31,6 @@ _ID = re.compile(r"(?<![\w.])(?:\w*\d{4,}\w*|(?=\w*\d)(?=\w*[^\W\d])\w{6,})(?!\w
 _REFUSED = re.compile(
     r"(?P<file>.+?) was refused\.\n\nWhy: (?P<why>.*?)(?:\n\nWhat to do: (?P<do>.*))?\s*", re.S
 )
-
-
-@dataclass(frozen=True)
-class Message:
-    """One thing that is told.
-
-    Attributes:
-        key: what happened, the same however often it is read; a message of that key is kept once.
-        cause: what happened, the same when it happens again: the same batch, the same failing job.
-        kind: ``drift``, ``training``, ``champion``, ``loss``, ``request``, ``refused``, ``failed``,
-            ``skipped``, ``clock`` or ``digest``.
-        title: a line of words.
-        text: some sentences.
-        happened_at: seconds since 1970, UTC.
-    """
-
-    key: str
-    cause: str
-    kind: str
-    title: str
-    text: str
-    happened_at: float
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from poleng_assets.notifications.messages import (
     Day,
     Event,
     Failure,
-    Message,
     about,
     about_clock,
     about_earlier,
@@ -40,6 +40,7 @@ from poleng_assets.notifications.messages import (
 from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
 from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.warehouse.outbox import Message
 
 TICK_SECONDS = 10
 TICK_BUDGET = 20.0
@@ -99,7 +100,7 @@ def collect(
     newest = instance.event_log_storage.get_maximum_record_id() or 0
     begins = state.position is None or newest < state.position  # or: another log, from a backup
     horizon = now - outbox.policy.told_within_hours * HOUR
-    before = _snapshot(outbox)
+    before = deepcopy(state)
     messages: list[Message] = []
     if begins or newest != state.position:
         within: dict[str, Any] = {"before_storage_id": newest + 1}
@@ -131,14 +132,9 @@ def collect(
         messages.append(digest(day, str(home.root), f"digest/{due:.0f}"))
         state.digest_at = now
     kept = outbox.keep(messages, now)
-    if _snapshot(outbox) != before:
+    if state != before:
         outbox.save()
     return kept
-
-
-def _snapshot(outbox: Outbox) -> tuple[object, ...]:
-    state = outbox.state
-    return (state.position, state.read_until, dict(state.rejected), state.digest_at, set(state.ledgers))
 
 
 def _events_to_tell(

@@ -30,6 +30,7 @@ OWN = (
     "requests",
     "tuning",
     "outbox",
+    "outbox.db",
     "simulation",
     "clock.json",
     "people.json",
@@ -157,8 +158,8 @@ class Home:
 
     @property
     def outbox(self) -> Path:
-        """Messages that wait to be delivered, and what was delivered to whom."""
-        return self.root / "outbox"
+        """Messages that wait to be delivered, and what was delivered to whom (SQLite)."""
+        return self.root / "outbox.db"
 
     def report(self, batch: str, version: int) -> Path:
         """Return the page that tells about a batch under a model version."""

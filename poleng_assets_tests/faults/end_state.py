@@ -47,7 +47,7 @@ OPENED = (
     "mlartifacts/",
     "tuning/",
     "dagster/",
-    "outbox/",
+    "outbox.db",
     "clock.json",
     ".lock",
     "dev.log",

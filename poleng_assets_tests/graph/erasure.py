@@ -28,10 +28,12 @@ import openpyxl
 import pandas as pd
 import pyarrow as pa
 
+from poleng_assets.notifications.outbox import open_outbox
 from poleng_assets.operations.erase_person import forget
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.outbox import Message
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
 PEOPLE = 20
@@ -147,8 +149,9 @@ def spread(workshop: Workshop, study: Study, people: pd.DataFrame, listed: pd.Da
     example = home.artifacts / "by_hand" / "example.json"
     example.parent.mkdir(parents=True, exist_ok=True)
     example.write_text(json.dumps({"people": [answers, {"score": float(people["score"].iloc[6])}]}))
-    (home.root / "outbox" / "message.json").parent.mkdir(exist_ok=True)
-    (home.root / "outbox" / "message.json").write_text(json.dumps({"text": f"look at {scores[7]}"}))
+    with open_outbox(home.outbox, study.policies.notifications) as outbox:
+        assert outbox is not None
+        outbox.keep([Message("key", "cause", "failed", "A run failed", f"look at {scores[7]}", 0.0)])
     preview = listed.drop(columns=[study.id]).head(5)
     workshop.instance.report_runless_asset_event(
         dg.AssetMaterialization(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,14 +92,11 @@ def test_no_person_is_told_of(told: Workshop, sink: WebSink):
 
 def test_no_secret_of_an_address_stands_in_the_home(told: Workshop):
     assert SECRET.encode() not in every_byte(told.home.root)
-    assert b"someone" not in every_byte(told.home.outbox)
+    assert b"someone" not in told.home.outbox.read_bytes()
 
 
 def test_what_is_kept_is_readable_by_its_owner_only(told: Workshop):
-    files = [path for path in told.home.outbox.rglob("*") if path.is_file()]
-    assert len(files) > 5
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert stat.S_IMODE(told.home.outbox.stat().st_mode) == 0o700
+    assert stat.S_IMODE(told.home.outbox.stat().st_mode) == 0o600
 
 
 def test_a_tick_in_which_nothing_happened_is_quick_and_tells_nothing(told: Workshop, sink: WebSink):
@@ -183,8 +182,8 @@ def look(workshop: Workshop, now: float) -> tuple[int, list[dict[str, Any]]]:
     with open_outbox(workshop.home.outbox, load_study().policies.notifications) as outbox:
         assert outbox is not None
         kept = collect(workshop.instance, workshop.landing, outbox, now, pytest.fail)
-        files = (outbox.folder / "messages").glob("*.json")
-        return kept, sorted((json.loads(file.read_text()) for file in files), key=lambda one: one["kept_at"])
+        messages = sorted(outbox.store.waiting("nobody"), key=lambda waiting: waiting.kept_at)
+        return kept, [vars(waiting.message) for waiting in messages]
 
 
 def record(workshop: Workshop, asset: str, metadata: dict[str, Any], partition: str | None = None) -> None:
@@ -230,8 +229,8 @@ def test_a_sink_that_is_down_is_told_later(home: Workshop, monkeypatch, capfd, c
 def test_an_outbox_that_cannot_be_read_is_named_and_stops_nothing(home: Workshop, monkeypatch, sink: WebSink):
     monkeypatch.setenv("POLENG_NOTIFY", sink.url())
     tick(home)
-    (home.home.outbox / "state.json").write_text("{")
-    assert "state.json cannot be read" in tick(home)
+    home.home.outbox.write_text("{" * 5000)
+    assert "outbox.db cannot be read" in tick(home)
     assert home.conductor.settle() == []
 
 
@@ -251,10 +250,18 @@ def champion(version: int) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def changed_outbox(workshop: Workshop) -> Iterator[sqlite3.Connection]:
+    """Change the outbox behind the project's back."""
+    with closing(sqlite3.connect(workshop.home.outbox)) as con, con:
+        yield con
+
+
 def test_a_lost_state_tells_nothing_twice(home: Workshop):
     record(home, "champion", champion(1))
     assert look(home, time.time())[0] == 1
-    (home.home.outbox / "state.json").unlink()
+    with changed_outbox(home) as con:
+        con.execute("DELETE FROM state")
     record(home, "champion", champion(2))
     kept, messages = look(home, time.time())
     assert kept == 1
@@ -264,11 +271,9 @@ def test_a_lost_state_tells_nothing_twice(home: Workshop):
 def test_an_event_log_from_a_backup_tells_nothing_twice(home: Workshop):
     record(home, "champion", champion(1))
     assert look(home, time.time())[0] == 1
-    state = home.home.outbox / "state.json"
-    content = json.loads(state.read_text())
-    state.write_text(json.dumps(content | {"position": content["position"] + 1000}))
-    for message in (home.home.outbox / "messages").iterdir():
-        message.unlink()
+    with changed_outbox(home) as con:
+        con.execute("UPDATE state SET value = value + 1000 WHERE name = 'position'")
+        con.execute("DELETE FROM messages")
     assert look(home, time.time())[0] == 0
     record(home, "champion", champion(2))
     assert look(home, time.time())[0] == 1

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 
 from poleng_assets.notifications import outbox as outbox_module
 from poleng_assets.notifications.addresses import Address, Delivery
-from poleng_assets.notifications.messages import DIGEST, Message
-from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, Recipient, open_outbox
+from poleng_assets.notifications.messages import DIGEST
+from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, Recipient, State, open_outbox
 from poleng_assets.study.policies import NotificationsPolicy
+from poleng_assets.warehouse.outbox import Message
 from poleng_assets_tests.sinks import WebSink, mail_sink, web_sink
 
 POLICY = NotificationsPolicy()
@@ -46,7 +48,7 @@ def message(number: int, *, cause: str = "", kind: str = "failed", at: float | N
 
 @contextmanager
 def opened(folder: Path, policy: NotificationsPolicy = POLICY) -> Iterator[Outbox]:
-    with open_outbox(folder, policy) as outbox:
+    with open_outbox(folder / "outbox.db", policy) as outbox:
         assert outbox is not None
         yield outbox
 
@@ -199,9 +201,8 @@ def test_old_messages_are_forgotten(tmp_path, sink, monkeypatch):
     later = time.time() + 20 * DAY
     monkeypatch.setattr(outbox_module.time, "time", lambda: later)
     send(tmp_path, [at(sink)], [message(2, at=later)])
-    (left,) = (tmp_path / "messages").iterdir()
-    (ledger,) = json.loads((tmp_path / "state.json").read_text())["ledgers"].values()
-    assert list(ledger["sent"]) == [left.stem]
+    assert rows_of(tmp_path, "SELECT title FROM messages") == [("Title 2",)]
+    assert rows_of(tmp_path, "SELECT key FROM deliveries") == [("key/2",)]
 
 
 def test_a_new_address_gets_what_nobody_got_and_nothing_older(tmp_path, sink):
@@ -229,60 +230,100 @@ def test_a_sink_that_answers_for_ever_is_left_alone_in_time(tmp_path, sink, monk
 
 
 def test_two_processes_do_not_deliver_at_the_same_time(tmp_path):
-    with opened(tmp_path), open_outbox(tmp_path, POLICY) as second:
+    with opened(tmp_path), open_outbox(tmp_path / "outbox.db", POLICY) as second:
         assert second is None
     with opened(tmp_path):
         pass
 
 
 def test_no_address_stands_in_the_outbox_and_only_its_owner_reads_it(tmp_path, sink):
-    folder = tmp_path / "outbox"
     address = Address(1, sink.url("hook/T0KEN", "s3cret"))
-    send(folder, [address], [message(1)])
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"state.json", ".lock"}
-    for path in files:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert not any(word in path.read_text() for word in ("127.0.0.1", "T0KEN", "s3cret", "json://"))
+    send(tmp_path, [address], [message(1)])
+    (path,) = tmp_path.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not any(word in path.read_bytes() for word in (b"127.0.0.1", b"T0KEN", b"s3cret", b"json://"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"position": 1}', '{"ledgers": {"a": 3}}'])
-def test_a_broken_state_is_refused_by_name(tmp_path, content):
-    (tmp_path / "state.json").write_text(content)
-    with pytest.raises(OutboxBroken, match=r"state\.json"), open_outbox(tmp_path, POLICY):
+def rows_of(folder: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / "outbox.db")) as con:
+        return con.execute(query).fetchall()
+
+
+def test_a_broken_outbox_is_refused_by_name(tmp_path):
+    (tmp_path / "outbox.db").write_text("no database at all, and long enough to be taken for one" * 99)
+    with pytest.raises(OutboxBroken, match=r"outbox\.db cannot be read"), opened(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "k"}'])
-def test_a_broken_message_is_refused_by_name(tmp_path, sink, content):
+def files_of_json(folder: Path, recipient: Recipient) -> None:
+    """An outbox as it was before it became a database: two messages, the second of which was delivered."""
+    (folder / "outbox" / "messages").mkdir(parents=True)
+    for number in (1, 2):
+        content = asdict(message(number)) | {"kept_at": time.time()}
+        (folder / "outbox" / "messages" / f"name{number}.json").write_text(json.dumps(content))
+    ledger = {"sent": {"name2": [time.time(), "name2"], "gone": [0.0, ""]}, "tries": {"name1": 1}}
+    state = {"position": 7, "read_until": 5.0, "rejected": {"batches": 3}, "digest_at": 4.0}
+    ledgers = {recipient.id: ledger | {"failures": 1, "retry_at": 0.0}}
+    (folder / "outbox" / "state.json").write_text(json.dumps(state | {"ledgers": ledgers}))
+    (folder / "outbox" / ".lock").touch()
+
+
+def test_an_outbox_of_files_is_taken_over_once_and_nothing_of_it_is_told_twice(tmp_path, sink):
+    files_of_json(tmp_path, at(sink))
+    with opened(tmp_path) as outbox:
+        assert outbox.state == State(7, 5.0, {"batches": 3}, 4.0)
+        assert [(each.message.title, each.tries) for each in outbox.store.waiting(at(sink).id)] == [
+            ("Title 1", 1)
+        ]
+    assert [path.name for path in tmp_path.iterdir()] == ["outbox.db"]
+    send(tmp_path, [at(sink)], [message(1), message(2), message(3)])
+    assert sink.titles == ["Title 1", "Title 3"]
+
+
+def test_files_that_a_killed_process_had_taken_over_are_taken_over_again(tmp_path, sink, monkeypatch):
+    files_of_json(tmp_path, at(sink))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *args, **settings: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), opened(tmp_path):
+            pass
     send(tmp_path, [at(sink)], [])
-    (tmp_path / "messages").mkdir(exist_ok=True)
-    (tmp_path / "messages" / "0badc0de.json").write_text(content)
-    with pytest.raises(OutboxBroken, match=r"0badc0de\.json cannot be read: remove it"):
-        send(tmp_path, [at(sink)], [])
+    assert sink.titles == ["Title 1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["outbox.db"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "k"}'])
+@pytest.mark.parametrize("name", ["state.json", "messages/name1.json"])
+def test_a_file_that_cannot_be_taken_over_is_named_and_all_are_left(tmp_path, sink, name, content):
+    files_of_json(tmp_path, at(sink))
+    (tmp_path / "outbox" / name).write_text(content)
+    with pytest.raises(OutboxBroken, match=f"{name} cannot be read .*: remove it"), opened(tmp_path):
+        pass
+    assert (tmp_path / "outbox" / "messages" / "name2.json").exists()
 
 
 DELIVER_AND_DIE = """
 import os, sys, time
 from pathlib import Path
 from poleng_assets.notifications.addresses import Address
-from poleng_assets.notifications.messages import Message
 from poleng_assets.notifications.outbox import Outbox, open_outbox
 from poleng_assets.study.policies import NotificationsPolicy
+from poleng_assets.warehouse.outbox import Message, OutboxStore
 
 folder, url, lives = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 saves = []
-save = Outbox.save
 
-def dying(outbox):
-    # The first save notes down what was read, each later one a delivery.
-    if len(saves) == lives:
-        os._exit(9)
-    saves.append(1)
-    save(outbox)
+def dying(write):
+    def dies(*args):
+        if len(saves) == lives:
+            os._exit(9)
+        saves.append(1)
+        write(*args)
+    return dies
 
-Outbox.save = dying
-with open_outbox(folder, NotificationsPolicy()) as outbox:
+# The first write notes down what was read, each later one a delivery.
+Outbox.save = dying(Outbox.save)
+OutboxStore.mark_delivered = dying(OutboxStore.mark_delivered)
+with open_outbox(folder / "outbox.db", NotificationsPolicy()) as outbox:
     address = Address(1, url)
     outbox.register([address])
     outbox.keep([Message(f"k{n}", f"c{n}", "failed", f"Title {n}", "Text", n) for n in range(4)])
