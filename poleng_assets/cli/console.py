@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,7 @@ from rich.text import Text
 from poleng_assets.storage import home_study
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.study.loading import VARIABLE
 from poleng_assets.text.plain_text import visible
 
 if TYPE_CHECKING:
@@ -56,6 +58,14 @@ home_option = click.option(
 )
 
 
+study_option = click.option(
+    "--study",
+    "study_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Study file of a home that has none yet; by default $POLENG_STUDY, or the one that ships.",
+)
+
+
 def named_home(folder: Path | None) -> Home:
     """Return the home that ``--home`` names, or the default one; nothing is made."""
     return Home(folder.expanduser().resolve()) if folder else Home.default()
@@ -73,6 +83,8 @@ def open_home(folder: Path | None, study: Path | None = None) -> Home:
     """
     home = named_home(folder)
     home_study.open_home(home, study)
+    if study is not None:
+        os.environ.pop(VARIABLE, None)  # the option goes before it, in the processes of this one, too
     return home
 
 

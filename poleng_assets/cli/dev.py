@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import console, home_option, open_home, open_warehouse, styled
+from poleng_assets.cli.console import console, home_option, open_home, open_warehouse, study_option, styled
 from poleng_assets.cli.listening import address_of, allow_host_option, is_loopback, listen
 
 
@@ -17,8 +17,11 @@ from poleng_assets.cli.listening import address_of, allow_host_option, is_loopba
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option("--port", default=3000, show_default=True, help="0: any that is free.")
 @allow_host_option
+@study_option
 @home_option
-def dev(host: str, port: int, allow_hosts: tuple[str, ...], home_folder: Path | None) -> None:
+def dev(
+    host: str, port: int, allow_hosts: tuple[str, ...], study_file: Path | None, home_folder: Path | None
+) -> None:
     """Open the Dagster UI with its daemon on this home folder.
 
     Other web pages that a browser has open cannot use it: it answers under its own names only, to its own
@@ -28,7 +31,7 @@ def dev(host: str, port: int, allow_hosts: tuple[str, ...], home_folder: Path | 
     from poleng_assets.defs.instance import dagster_home, open_instance
     from poleng_assets.headless.home_lock import DAEMON, HomeTaken, daemons, end_orphans, take
 
-    home = open_home(home_folder)
+    home = open_home(home_folder, study_file)
     try:
         # Kept by the process that this one becomes, to its end.
         take(home, DAEMON, inherited=True)

@@ -18,6 +18,7 @@ from poleng_assets.cli.console import (
 from poleng_assets.cli.decisions import decisions
 from poleng_assets.cli.dev import dev
 from poleng_assets.cli.forget import forget
+from poleng_assets.cli.init import init
 from poleng_assets.cli.mlflow import mlflow
 from poleng_assets.cli.notify import notify
 from poleng_assets.cli.quarantine import quarantine
@@ -30,6 +31,7 @@ from poleng_assets.cli.run import retrain, retry, settle
 from poleng_assets.cli.serve import serve
 from poleng_assets.cli.simulate import simulate
 from poleng_assets.cli.status import status
+from poleng_assets.cli.study import study
 from poleng_assets.cli.submit import submit
 from poleng_assets.cli.why import why
 from poleng_assets.cli.withdraw import withdraw
@@ -74,6 +76,7 @@ for command in (
     decisions,
     dev,
     forget,
+    init,
     mlflow,
     notify,
     quarantine,
@@ -89,6 +92,7 @@ for command in (
     settle,
     simulate,
     status,
+    study,
     submit,
     why,
     withdraw,

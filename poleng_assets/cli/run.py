@@ -13,17 +13,19 @@ from poleng_assets.cli.console import (
     home_option,
     open_conductor,
     open_home,
+    study_option,
     styled,
 )
 
 
 @click.command()
+@study_option
 @home_option
-def settle(home_folder: Path | None) -> None:
+def settle(study_file: Path | None, home_folder: Path | None) -> None:
     """Do all that waits to be done, without a daemon: take files in, score, retrain, make lists."""
     from poleng_assets.defs.run_history import forgive
 
-    with open_conductor(open_home(home_folder)) as conductor:
+    with open_conductor(open_home(home_folder, study_file)) as conductor:
         # Who asks by hand has mended what was wrong, or wants to see it.
         forgive(conductor.instance)
         reports = conductor.settle()

@@ -18,6 +18,7 @@ from poleng_assets.cli.console import (
     open_home,
     open_landing,
     open_warehouse,
+    study_option,
     styled,
 )
 from poleng_assets.storage.home_study import study_of
@@ -34,14 +35,15 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with field_studies, batches and outcomes; without it the synthetic population is used.",
 )
+@study_option
 @home_option
-def simulate(scenario: Any, data: Path | None, home_folder: Path | None) -> None:
+def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_folder: Path | None) -> None:
     """Play a scenario: drop its files one by one, let the sensors react, and show how it ended."""
     from poleng_assets.simulation.player import play, scenario_data
     from poleng_assets.storage.synthetic import OtherPeople
 
     started = time.monotonic()
-    home = open_home(home_folder)
+    home = open_home(home_folder, study_file)
     with open_conductor(home) as conductor:
         try:
             folder = scenario_data(home, study_of(home), data)

@@ -86,16 +86,6 @@ def keep_study(home: Home, study: Study, text: str = "") -> None:
     )
 
 
-def impossible(before: Study, after: Study) -> dict[str, str]:
-    """Return why a home with rows and models cannot get another study; by field, empty when it can."""
-    renamed = {
-        "name": (before.name, after.name, "its models are registered by that name"),
-        "id": (before.id, after.id, "its people are known by that column"),
-        "target.name": (before.target.name, after.target.name, "its labels stand in that column"),
-    }
-    return {field: why for field, (old, new, why) in renamed.items() if old != new}
-
-
 def _read(path: Path, what_to_do: str) -> Study:
     try:
         return load_study(path)

@@ -83,6 +83,8 @@ class Desk:
             contextlib.chdir(self.folder),
             patch.dict(os.environ, {**self.exported, "PATH": path} | settings),
         ):
+            if "POLENG_HOME" in self.exported:
+                os.environ.pop("POLENG_STUDY", None)  # that is the one of the desk's own home
             yield
 
 
