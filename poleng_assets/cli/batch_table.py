@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from poleng_assets.simulation.scenarios import BatchRow
+    from poleng_assets.warehouse.batch_overview import BatchRow
 
 
 def batch_facts(row: BatchRow) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from poleng_assets.headless.runner import Conductor
     from poleng_assets.warehouse.connection import Warehouse
+
+T = TypeVar("T")
 
 
 class PlainConsole(Console):
@@ -154,6 +156,14 @@ def open_warehouse(home: Home) -> Warehouse:
     from poleng_assets.warehouse.connection import Warehouse
 
     return Warehouse(home.warehouse, study_of(home), say=_say_on_stderr)
+
+
+def read_warehouse(home: Home, reader: Callable[[duckdb.DuckDBPyConnection], T]) -> T | None:
+    """Return what a reader says of the warehouse; None when there is none yet."""
+    if not home.warehouse.exists():
+        return None
+    with reading(home) as con:
+        return reader(con)
 
 
 def open_landing(home: Home) -> Any:

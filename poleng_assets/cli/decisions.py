@@ -13,8 +13,8 @@ from poleng_assets.cli.console import (
     console,
     home_option,
     open_home,
+    read_warehouse,
 )
-from poleng_assets.cli.status import query
 
 
 @click.command()
@@ -22,15 +22,14 @@ from poleng_assets.cli.status import query
 @home_option
 def decisions(as_json: bool, home_folder: Path | None) -> None:
     """Show the ledger: every retraining, promotion, hold, rejection and skip, oldest first."""
-    columns = ["decided_at", "kind", "champion_version", "challenger_version", "batch", "reason", "evidence"]
-    rows = query(open_home(home_folder), f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at")  # noqa: S608
+    from poleng_assets.warehouse.decisions import all_decisions
+
+    ledger = read_warehouse(open_home(home_folder), all_decisions) or []
     if as_json:
-        listed = [dict(zip(columns, row, strict=True)) for row in rows]
-        for one in listed:
-            one["evidence"] = json.loads(one["evidence"])
-        click.echo(json.dumps(listed, indent=2, default=str))
+        click.echo(json.dumps(ledger, indent=2, default=str))
         return
     table = Table("when (UTC)", "decision", "champion", "challenger", "batch", "why")
-    for when, kind, champion, challenger, batch, why, _ in rows:
-        table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", kind, cell(champion), cell(challenger), cell(batch), why)
+    for decision in ledger:
+        when, *others, why, _ = decision.values()
+        table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", *map(cell, others), why)
     console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
@@ -14,15 +14,13 @@ from poleng_assets.cli.console import (
     home_option,
     open_home,
     open_landing,
+    read_warehouse,
     reading,
     styled,
 )
 from poleng_assets.storage.home import Home, Kind
 from poleng_assets.storage.home_study import study_of
 from poleng_assets.text.plain_text import in_one_line
-
-if TYPE_CHECKING:
-    from poleng_assets.simulation.scenarios import BatchRow
 
 MADE_UP_WORDS = ", which holds the made-up people of `poleng simulate`"
 
@@ -86,9 +84,10 @@ def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
 
 def _status(home: Home) -> dict[str, Any]:
     from poleng_assets.models.registry import CHAMPION, Registry
+    from poleng_assets.warehouse.batch_overview import batch_overview
+    from poleng_assets.warehouse.quarantine import count_quarantined
 
     champion = Registry(home, study_of(home)).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
-    quarantined = query(home, "SELECT count(DISTINCT (source, row_number)) FROM quarantine")
     looks = {kind: _look(home, kind) for kind in get_args(Kind)}
     return {
         "home": str(home.root),
@@ -97,10 +96,10 @@ def _status(home: Home) -> dict[str, Any]:
         "landing": {kind: [path.name for path in looks[kind][0]] for kind in get_args(Kind)},
         "landing_left_alone": {kind: looks[kind][1] for kind in get_args(Kind)},
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
-        "quarantined_rows": quarantined[0][0] if quarantined else 0,
+        "quarantined_rows": read_warehouse(home, count_quarantined) or 0,
         "clock_in_doubt": _clock_in_doubt(home),
         **people_and_studies(home),
-        "batches": [batch_facts(row) for row in _all_batch_rows(home)],
+        "batches": [batch_facts(row) for row in read_warehouse(home, batch_overview) or []],
     }
 
 
@@ -144,14 +143,13 @@ def _champion_in_doubt(home: Home, alias: int | None) -> str:
 
     if not home.warehouse.exists():
         return ""
-    with reading(home) as con:
-        told = serving_decision(con)
-    if told is not None and not (home.root / "mlflow.db").exists():
+    decision = read_warehouse(home, serving_decision)
+    if decision is not None and not (home.root / "mlflow.db").exists():
         return (
-            f"the ledger says that version {told.version} serves, but the model registry "
+            f"the ledger says that version {decision.version} serves, but the model registry "
             f"{home.root / 'mlflow.db'} is gone. Put it back from a backup (`poleng restore`)"
         )
-    return registry_conflict(told, alias)
+    return registry_conflict(decision, alias)
 
 
 def _clock_in_doubt(home: Home) -> str:
@@ -163,23 +161,6 @@ def _clock_in_doubt(home: Home) -> str:
             return clock_in_doubt(instance, home)
         with reading(home) as con:
             return clock_in_doubt(instance, home, con)
-
-
-def _all_batch_rows(home: Home) -> list[BatchRow]:
-    from poleng_assets.simulation.scenarios import batch_rows
-
-    if not home.warehouse.exists():
-        return []
-    with reading(home) as con:
-        return batch_rows(con)
-
-
-def query(home: Home, sql: str) -> list[tuple[Any, ...]]:
-    """Read from the warehouse; nothing when there is none yet."""
-    if not home.warehouse.exists():
-        return []
-    with reading(home) as con:
-        return con.execute(sql).fetchall()
 
 
 def _names(folder: Path, hide: str = ".part") -> list[str]:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.simulation.scenarios import BatchRow, Drop, Scenario, batch_rows, drops, shortfalls
+from poleng_assets.simulation.scenarios import Drop, Scenario, drops, shortfalls
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.files import move, sync_tree
 from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.storage.synthetic import OtherPeople, claim_for_story, refuse_other_people
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.batch_overview import BatchRow, batch_overview
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.decisions import count_decisions
+from poleng_assets.warehouse.files import content_hashes
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,10 @@ def play(
         landing.submit(one.kind, one.path)
         settle(one)
     with warehouse.connect() as con:
-        rows = batch_rows(con, [one.name for one in story if one.kind == "batches"])
-        counted = con.execute(
-            "SELECT count(*) FILTER (kind = 'promote'), count(*) FILTER (kind = 'retrain') FROM decisions"
-        ).fetchall()[0]
-    faults = shortfalls(scenario, story, rows, promotions=counted[0], retrainings=counted[1] - 1)
+        rows = batch_overview(con, [drop.name for drop in story if drop.kind == "batches"])
+        count = count_decisions(con)
+    promotions, retrainings = count.get("promote", 0), count.get("retrain", 0) - 1
+    faults = shortfalls(scenario, story, rows, promotions, retrainings)
     return Ending(len(new), rows, faults)
 
 
@@ -123,4 +125,4 @@ def _see_that_nobody_else_is_there(data: Path, landing: Landing, known: set[tupl
 
 def _known_files(warehouse: Warehouse) -> set[tuple[str, str]]:
     with warehouse.connect() as con:
-        return set(con.execute("SELECT kind, content_hash FROM ingested_files").fetchall())
+        return content_hashes(con)

@@ -6,16 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import duckdb
-
 from poleng_assets.storage.dropped_files import file_id, has_known_suffix
 from poleng_assets.storage.home import Kind
-from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.batch_overview import BatchRow
 
 Scenario = Literal["clean", "drift", "full"]
 SCENARIOS: tuple[Scenario, ...] = ("clean", "drift", "full")
@@ -35,24 +33,6 @@ class Drop:
     def name(self) -> str:
         """The id that the file name gives."""
         return file_id(self.path.name)
-
-
-@dataclass(frozen=True)
-class BatchRow:
-    """How one batch fared under one model version."""
-
-    batch: str
-    version: int
-    rows: int
-    verdict: str
-    drifted_columns: int
-    estimated_auc: float | None
-    realised_auc: float | None
-    flagged: int
-    listed: int
-    current: bool
-    issued: int | None = None  # the version that the batch's newest list was made by
-    erased: str = ""  # when and by which rule the list's rows were erased
 
 
 def drops(data: Path, scenario: Scenario) -> list[Drop]:
@@ -85,40 +65,6 @@ def drops(data: Path, scenario: Scenario) -> list[Drop]:
         *(Drop("batches", path) for path in loud),
         *(Drop("outcomes", path) for path in outcomes),
     ]
-
-
-def batch_rows(con: duckdb.DuckDBPyConnection, batches: Iterable[str] | None = None) -> list[BatchRow]:
-    """Return how each of these batches fared, or every batch, in the order of the reports."""
-    wanted = None if batches is None else list(batches)
-    found = con.execute(
-        """SELECT r.batch, r.model_version, r.rows, r.verdict, r.drifted_columns, r.estimated_auc,
-            realised.value,
-            (SELECT count(*) FILTER (p.contact) FROM predictions p
-                WHERE p.batch = r.batch AND p.model_version = r.model_version),
-            (SELECT count(*) FROM contact_lists l WHERE l.batch = r.batch
-                AND l.list_number = (SELECT max(list_number) FROM issued_lists made
-                    WHERE made.batch = r.batch AND made.model_version = r.model_version)),
-            coalesce(r.model_version = (SELECT any_value(model_version) FROM current_predictions c
-                WHERE c.batch = r.batch), -- where retention has erased the scores, the newest report tells
-                r.reported_at = max(r.reported_at) OVER (PARTITION BY r.batch)),
-            issued.model_version, issued.contacts, r.reported_at
-        FROM drift_reports r LEFT JOIN performance realised
-            ON realised.batch = r.batch AND realised.model_version = r.model_version
-            AND realised.kind = 'realised' AND realised.metric = 'auc'
-        LEFT JOIN (SELECT batch, arg_max(model_version, list_number) AS model_version,
-                arg_max(contacts, list_number) AS contacts FROM issued_lists
-            GROUP BY batch) issued ON issued.batch = r.batch
-        WHERE $wanted IS NULL OR list_contains($wanted, r.batch) ORDER BY r.reported_at""",
-        {"wanted": wanted},
-    ).fetchall()
-    lists, rows = Erasures(con, "contact_lists"), []
-    for *facts, contacts, reported_at in found:
-        row = BatchRow(*facts)
-        erased = lists.of(row.batch, reported_at) if not row.listed else None
-        if erased:
-            row = replace(row, erased=erased.in_words(), listed=contacts or 0)
-        rows.append(row)
-    return rows
 
 
 def shortfalls(

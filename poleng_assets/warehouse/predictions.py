@@ -6,7 +6,6 @@ What belongs here reads and writes scores, alone or beside the answers and outco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
@@ -249,34 +248,23 @@ def outcomes_of_scored(
     ).df()
 
 
-class PersonScore(NamedTuple):
-    """One score of one person, with what came of it; empty fields are None."""
+def scores_of_person(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> list[dict[str, Any]]:
+    """Return every score of a person with what came of it, oldest first; empty when the id is unknown.
 
-    batch: str
-    model_version: int
-    score: float
-    contact: bool
-    scored_at: datetime
-    current: bool
-    listed_at: datetime | None
-    remark: str | None
-    reasons: str | None
-    verdict: str | None
-    promoted_at: datetime | None
-    promoted_because: str | None
-    list_number: int | None
-    list_stands: bool
-    contact_or_audit: bool
-
-
-def scores_of_person(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> list[PersonScore]:
-    """Return every score of a person, oldest first, with list, verdict and promotion; [] when unknown."""
-    rows = con.execute(
+    Returns:
+        ``batch``, ``model_version``, ``score``, ``contact``, ``scored_at``; ``current`` (whether it is of the
+        newest scoring); ``listed_at``, ``remark``, ``reasons`` and ``list_number`` of the newest list by this
+        version that names the person, and ``list_stands`` (whether it is the batch's newest); ``verdict``;
+        ``promoted_at`` and ``promoted_because`` of the version; ``may_be_listed`` (contact or audit).
+    """
+    result = con.execute(
         f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
-            p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
-            l.listed_at, nullif(l.remark, ''), nullif(l.reasons, ''),
-            r.verdict, d.decided_at, d.reason, l.list_number, l.list_number IS NOT DISTINCT FROM (
-                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch), p.contact OR p.audit
+            p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch) AS current,
+            l.listed_at, nullif(l.remark, '') AS remark, nullif(l.reasons, '') AS reasons,
+            r.verdict, d.decided_at AS promoted_at, d.reason AS promoted_because, l.list_number,
+            l.list_number IS NOT DISTINCT FROM (
+                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch) AS list_stands,
+            p.contact OR p.audit AS may_be_listed
         FROM predictions p
         LEFT JOIN ( -- a version may have made several lists of a batch
             SELECT batch, model_version, min(created_at) AS listed_at, arg_max(remark, list_number) AS remark,
@@ -287,5 +275,6 @@ def scores_of_person(con: duckdb.DuckDBPyConnection, study: Study, subject: str)
         LEFT JOIN decisions d ON d.kind = 'promote' AND d.challenger_version = p.model_version
         WHERE p."{study.id}" = $subject ORDER BY p.scored_at""",  # noqa: S608
         {"subject": subject},
-    ).fetchall()
-    return [PersonScore(*row) for row in rows]
+    )
+    names = [name for name, *_ in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

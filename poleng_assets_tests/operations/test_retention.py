@@ -23,10 +23,10 @@ from poleng_assets.operations.retention import (
     apply_retention,
     retention_schedule,
 )
-from poleng_assets.simulation.scenarios import batch_rows
 from poleng_assets.storage.home import Home
 from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.batch_overview import batch_overview
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.erasures import erasures_of
 from poleng_assets.warehouse.retention import erase_expired
@@ -354,7 +354,7 @@ def test_who_was_never_meant_for_a_list_is_still_said_to_be_on_none(filled: Conn
 
 def test_a_list_that_was_delivered_and_erased_is_not_one_that_is_still_to_come(filled: Connection):
     erase(filled, keeping(50, drift_reports=None))
-    rows = {row.batch: row for row in batch_rows(filled)}
+    rows = {row.batch: row for row in batch_overview(filled)}
     assert rows["old"].erased == "erased on 2026-03-01, by policies.retention.contact_lists: 50 days"
     assert rows["old"].current
     assert rows["new"].erased == ""

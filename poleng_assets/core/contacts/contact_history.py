@@ -8,9 +8,9 @@ from datetime import datetime
 import duckdb
 
 from poleng_assets.core.data.subject_ids import plain_id
-from poleng_assets.core.modeling.explanations import without_withheld
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.predictions import scores_of_person
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Scoring:
     Attributes:
         batch: in which the person stands.
         model_version: that gave the score.
-        score: probability of being disengaged, 0 to 1.
+        score: probability of the positive class.
         contact: whether that score asked for a contact.
         scored_at: when.
         current: whether this is the batch's newest scoring, the one that counts.
@@ -86,34 +86,28 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
         study: names the id column.
         subject: the person's id; blanks around it are no part of it.
     """
-    rows = con.execute(
-        f"""SELECT p.batch, p.model_version, p.score, p.contact, p.scored_at,
-            p.scored_at = (SELECT max(scored_at) FROM predictions n WHERE n.batch = p.batch),
-            l.listed_at, nullif(l.remark, ''), nullif(l.reasons, ''),
-            r.verdict, d.decided_at, d.reason, l.list_number, l.list_number IS NOT DISTINCT FROM (
-                SELECT max(list_number) FROM issued_lists i WHERE i.batch = p.batch), p.contact OR p.audit
-        FROM predictions p
-        LEFT JOIN ( -- a version may have made several lists of a batch
-            SELECT batch, model_version, min(created_at) AS listed_at, arg_max(remark, list_number) AS remark,
-                arg_max(reasons, list_number) AS reasons, max(list_number) AS list_number
-            FROM contact_lists WHERE "{study.id}" = $subject GROUP BY ALL
-        ) l ON l.batch = p.batch AND l.model_version = p.model_version
-        LEFT JOIN drift_reports r ON r.batch = p.batch AND r.model_version = p.model_version
-        LEFT JOIN decisions d ON d.kind = 'promote' AND d.challenger_version = p.model_version
-        WHERE p."{study.id}" = $subject ORDER BY p.scored_at""",  # noqa: S608
-        {"subject": plain_id(subject)},
-    ).fetchall()
-    lists = Erasures(con, "contact_lists")
-    told = []
-    for *row, wanted in rows:
-        one = Scoring(*row)
-        erased = lists.of(one.batch, one.scored_at) if wanted and one.listed_at is None else None
-        told.append(replace(one, list_erased=erased.in_words() if erased else ""))
-    # Lists of earlier releases told more than the study shows today.
-    return [
-        replace(one, reasons=without_withheld(one.reasons, study) or None if one.reasons else None)
-        for one in told
-    ]
+    lists, history = Erasures(con, "contact_lists"), []
+    for row in scores_of_person(con, study, plain_id(subject)):
+        may_be_listed = row.pop("may_be_listed")
+        if row["reasons"]:
+            row["reasons"] = without_withheld(row["reasons"], study) or None
+        scoring = Scoring(**row)
+        if may_be_listed and scoring.listed_at is None:
+            erased = lists.of(scoring.batch, scoring.scored_at)
+            scoring = replace(scoring, list_erased=erased.in_words() if erased else "")
+        history.append(scoring)
+    return history
+
+
+def without_withheld(reasons: str, study: Study) -> str:
+    """Return the reasons of a list made earlier, without those that the study does not show any more."""
+    policy = study.policies.contact
+    allowed = set(study.feature_names if policy.shown_reasons is None else policy.shown_reasons)
+    hidden = set(policy.withheld_reasons)
+    if policy.shown_reasons is None:
+        hidden |= set(study.protected)
+    shown = tuple(f"{study.feature(name).title}: " for name in allowed - hidden)
+    return "; ".join(reason for reason in reasons.split("; ") if reason.startswith(shown))
 
 
 def _time(when: datetime | None) -> str:

@@ -31,6 +31,7 @@ from xlsxwriter.worksheet import Worksheet
 from poleng_assets.core.contacts.contact_list import as_it_was
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.contact_lists import list_in_file
+from poleng_assets.warehouse.predictions import count_scored_without
 
 # https://support.microsoft.com/office/excel-specifications-and-limits; the first row is the header.
 MOST_CONTACTS = 1_048_576 - 1
@@ -93,11 +94,7 @@ def about_list(
     issued = list_in_file(con, stem)
     if issued is None:
         return None
-    ((asked,),) = con.execute(
-        f"""SELECT count(*) FROM predictions WHERE batch = $batch AND model_version = $version
-        AND NOT list_contains($without::VARCHAR[], "{study.id}")""",  # noqa: S608
-        {"batch": issued.batch, "version": issued.model_version, "without": list(without)},
-    ).fetchall()
+    asked = count_scored_without(con, study, issued.batch, issued.model_version, without)
     return AboutList(issued.batch, issued.issued_at, issued.model_version, asked)
 
 

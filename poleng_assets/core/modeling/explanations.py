@@ -72,14 +72,3 @@ def strongest_reasons(model: Model, rows: pd.DataFrame, study: Study) -> list[st
         )
         for row, chosen in enumerate(strongest)
     ]
-
-
-def without_withheld(reasons: str, study: Study) -> str:
-    """Return the reasons of a list made earlier, without those that the study does not show any more."""
-    policy = study.policies.contact
-    allowed = set(study.feature_names if policy.shown_reasons is None else policy.shown_reasons)
-    hidden = set(policy.withheld_reasons)
-    if policy.shown_reasons is None:
-        hidden |= set(study.protected)
-    told = tuple(f"{study.feature(name).title}: " for name in allowed - hidden)
-    return "; ".join(reason for reason in reasons.split("; ") if reason.startswith(told))

@@ -30,7 +30,10 @@ from poleng_assets.core.reports.charts import Box, Chart, Mark, Scale, Segment, 
 from poleng_assets.core.reports.drift_report import column_titles
 from poleng_assets.core.reports.pages import template
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.decisions import champion_changes
+from poleng_assets.warehouse.drift_reports import all_alerts, all_reports
 from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.performance import all_performance
 
 # From the least to the gravest, and the sign of each: its colour alone must not have to tell.
 VERDICTS = {"insufficient": "diamond", "clear": "circle", "drifted": "triangle", "untrusted": "cross"}
@@ -66,37 +69,6 @@ NAMED_TICKS = 12
 DATED_TICKS = 6
 ALARMS_NAMED = 10
 LINES_SHOWN = 50
-REPORTS_SQL = """
-SELECT r.batch, r.model_version, r.verdict, r.rows, r.reported_at, r.estimated_auc, r.reference_auc,
-    r.outside_support, r.flagged_share, coalesce(r.reasons, '') AS reasons,
-    coalesce(r.held, r.verdict IN ('drifted', 'untrusted')) AS held, coalesce(r.alarm, false) AS alarm,
-    coalesce(r.trusted, false) AS trusted, c.batch IS NOT NULL AS current,
-    coalesce(d.released, false) AS released
-FROM drift_reports r
-LEFT JOIN (
-    SELECT DISTINCT batch, model_version FROM current_predictions
-    UNION ALL -- where retention has erased the scores, the newest report tells
-    SELECT batch, arg_max(model_version, reported_at) FROM drift_reports
-    WHERE batch NOT IN (SELECT batch FROM predictions) GROUP BY batch
-) c USING (batch, model_version)
-LEFT JOIN (
-    SELECT batch, champion_version AS model_version, arg_max(kind, decided_at) = 'skip' AS released
-    FROM decisions WHERE kind IN ('hold', 'skip') GROUP BY ALL
-) d USING (batch, model_version)
-ORDER BY r.reported_at, r.batch
-"""
-PERFORMANCE_SQL = """
-SELECT batch, model_version, kind, metric, value, lower, upper FROM performance ORDER BY ALL
-"""
-ALERTS_SQL = """
-SELECT batch, model_version, column_name, method FROM drift_metrics WHERE alert ORDER BY ALL
-"""
-# A promotion names the new champion as its challenger, a rollback the old one as the champion again.
-PROMOTIONS_SQL = """
-SELECT decided_at, kind, reason,
-    CASE kind WHEN 'promote' THEN challenger_version ELSE champion_version END AS version
-FROM decisions WHERE kind IN ('promote', 'rollback') ORDER BY decided_at
-"""
 
 
 class Overview(NamedTuple):
@@ -146,14 +118,13 @@ def load_overview(con: duckdb.DuckDBPyConnection, study: Study) -> Overview:
 
     Alerts of questions that the study asks no longer are left out.
     """
-    reports, performance, alerts, promotions = (
-        con.execute(sql).df() for sql in (REPORTS_SQL, PERFORMANCE_SQL, ALERTS_SQL, PROMOTIONS_SQL)
-    )
-    lists = Erasures(con, "contact_lists")
+    reports, alerts, lists = all_reports(con), all_alerts(con), Erasures(con, "contact_lists")
     erased = [lists.of(row.batch, row.reported_at.to_pydatetime()) for row in _records(reports)]
-    reports["list_erased"] = [one.in_words() if one else "" for one in erased]
+    reports["list_erased"] = [erasure.in_words() if erasure else "" for erasure in erased]
     asked = alerts["column_name"].isin(column_titles(study))
-    return Overview(reports, performance, alerts[asked].reset_index(drop=True), promotions)
+    return Overview(
+        reports, all_performance(con), alerts[asked].reset_index(drop=True), champion_changes(con)
+    )
 
 
 def report_address(batch: str, version: int) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from poleng_assets.core.modeling.decision_rule import ContactRule
-from poleng_assets.core.modeling.explanations import strongest_reasons, without_withheld
+from poleng_assets.core.modeling.explanations import strongest_reasons
 from poleng_assets.core.modeling.model import Model, train
 from poleng_assets.core.modeling.training_configuration import Member, TrainingConfiguration
 from poleng_assets.core.statistics.calibration import Calibration
@@ -148,14 +148,6 @@ def test_what_is_withheld_is_not_told_even_when_it_is_listed(
 ):
     both = {"shown_reasons": tuple(study.feature_names), "withheld_reasons": ("country",)}
     assert study.feature("country").title not in told_titles(small_model, strangers, study, **both)
-
-
-def test_reasons_of_an_earlier_list_are_told_without_what_is_not_shown_any_more(study: Study):
-    earlier = "Sex: Female; Highest education: Primary; Mother is an immigrant: Immigrant"
-    earlier = earlier.replace("Highest education", study.feature("education").title)
-    assert without_withheld(earlier, study) == f"{study.feature('education').title}: Primary"
-    open_study = with_policies(study, contact={"shown_reasons": None})
-    assert "Sex" not in without_withheld(earlier, open_study)
 
 
 def test_two_properties_that_tell_each_other_are_fully_associated():
