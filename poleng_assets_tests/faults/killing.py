@@ -664,7 +664,6 @@ def _import_everything() -> None:
     """Import what every child would import anew; nothing of it may open a home."""
     import dagster_mlflow  # noqa: F401
     import joblib  # noqa: F401
-    import matplotlib.figure  # noqa: F401
     import mlflow.pyfunc
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import nannyml  # noqa: F401

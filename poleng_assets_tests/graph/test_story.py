@@ -6,6 +6,7 @@ import re
 import stat
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import dagster as dg
 import mlflow
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from poleng_assets.core.reports.holdout_plots import CAPTIONS
+from poleng_assets.core.reports.holdout_charts import CAPTIONS
 from poleng_assets.simulation.player import play
 from poleng_assets.study.loading import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
@@ -168,12 +169,12 @@ def test_the_ui_gets_every_plot_as_a_picture(told: Workshop):
     metadata = challenger_metadata(told)
     pictures = dict(
         re.findall(
-            r"!\[([^\]]*)\]\(data:image/png;base64,([^)]+)\)", metadata["plots"] + metadata["importance"]
+            r"!\[([^\]]*)\]\(data:image/svg\+xml;base64,([^)]+)\)", metadata["plots"] + metadata["importance"]
         )
     )
     assert list(pictures) == [*CAPTIONS, "Importance"]
     for title, content in pictures.items():
-        assert base64.b64decode(content, validate=True).startswith(b"\x89PNG\r\n\x1a\n"), title
+        assert ElementTree.fromstring(base64.b64decode(content, validate=True)).tag.endswith("svg"), title
 
 
 def test_each_version_has_its_model_card_in_the_home_and_in_its_mlflow_run(told: Workshop, tmp_path: Path):

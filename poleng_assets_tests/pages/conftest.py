@@ -31,7 +31,7 @@ from poleng_assets.core.monitoring.measurements import (
 from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 from poleng_assets.core.monitoring.verdict import Judgement, Reason
 from poleng_assets.core.reports.drift_report import render_report
-from poleng_assets.core.reports.holdout_plots import holdout_plots
+from poleng_assets.core.reports.holdout_charts import holdout_charts
 from poleng_assets.core.reports.model_card import ModelCard, render_model_card
 from poleng_assets.core.reports.overview import render_overview
 from poleng_assets.core.statistics.groups import evaluate_groups
@@ -196,7 +196,7 @@ def _model_card(study: Study) -> str:
             protected_groups=evaluate_groups(target, score, contact, groups, 100),
             populations=evaluate_groups(target, score, contact, {"country": groups[study.protected[0]]}, 5),
             importance=[(feature.title, 1 / n) for n, feature in enumerate(study.features, 1)],
-            plots=holdout_plots(target, {"version 7": score}),
+            plots=holdout_charts(target, score),
             seeds={"training": 23},
             package_versions={"xgboost": "2.1.4"},
             dagster_run_id="run-of-dagster",

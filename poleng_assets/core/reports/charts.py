@@ -1,16 +1,21 @@
-"""Charts of pages: what stands where, in percent, for ``templates/_charts.html`` to draw.
+"""Charts: what stands where, in percent, for ``templates/_charts.html`` to draw.
 
-What belongs here is the shape of a chart and the places on its scales. A chart is HTML and SVG: it needs no
-script, stretches with the page while its words keep their size, is printed, and follows a dark screen.
+What belongs here is the shape of a chart and the places on its scales. On a page a chart is HTML and SVG: it
+needs no script, stretches with the page while its words keep their size, is printed, and follows a dark
+screen. In the Dagster UI, which shows Markdown, the same chart is an SVG image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Signs that the template can draw; a sign differs by its form, never by its colour alone.
-SIGNS = ("circle", "square", "diamond", "triangle", "cross", "dash", "ring")
+from poleng_assets.core.reports.pages import template
+from poleng_assets.text.markdown import escaped
+
+BAR_LABEL = 34  # characters
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A sign at a place in percent; ``words`` are shown to a pointer that rests on it."""
+    """A sign at a place in percent, told by its form; ``words`` are shown to a pointer that rests on it."""
 
     sign: str
     x: float
@@ -47,6 +52,14 @@ class Segment:
     y1: float
     x2: float
     y2: float
+    look: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through places in percent, each from the left and from the top."""
+
+    places: tuple[tuple[float, float], ...]
     look: str
 
 
@@ -74,11 +87,15 @@ class Chart:
         notes: labels above the drawing.
         boxes: drawn first.
         segments: drawn over the boxes.
+        lines: likewise.
         marks: drawn last.
         gutter: room for the labels of the rows, in rem.
         slanted: whether the labels of the columns stand aslant, because they are long.
         ruled: whether a line crosses the drawing at each label of the rows, of the columns, or at none.
         dense: whether signs are small, because there are many.
+        key: sign, look and words of what is drawn.
+        x_title: of the horizontal axis.
+        y_title: of the vertical axis.
     """
 
     says: str
@@ -88,11 +105,15 @@ class Chart:
     notes: tuple[Tick, ...] = ()
     boxes: tuple[Box, ...] = ()
     segments: tuple[Segment, ...] = ()
+    lines: tuple[Line, ...] = ()
     marks: tuple[Mark, ...] = ()
     gutter: float = 4.0
     slanted: bool = False
     ruled: str = "rows"
     dense: bool = False
+    key: tuple[tuple[str, str, str], ...] = ()
+    x_title: str = ""
+    y_title: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,13 +134,20 @@ class Scale:
     def of(cls, values: Iterable[float], steps: int = 5) -> Scale:
         """Return the scale that holds all values, at least one; its ends are round.
 
-        The steps are those of Matplotlib's ``MaxNLocator``.
+        There are about so many steps between the smallest and the largest value, each 1, 2 or 5 times a
+        power of ten.
         """
-        from matplotlib.ticker import MaxNLocator
-
         found = list(values)
-        ticks = MaxNLocator(steps, steps=[1, 2, 5, 10], min_n_ticks=2).tick_values(min(found), max(found))
-        return cls(float(ticks[0]), float(ticks[-1]), tuple(float(tick) for tick in ticks))
+        low, high = min(found), max(found)
+        # Values that are all alike get some room on either side.
+        spread = (high - low) or abs(high) or 1.0
+        power = 10.0 ** math.floor(math.log10(spread / steps))
+        step = power * next(
+            factor for factor in (1, 2, 5, 10) if factor * power * steps > spread * (1 - 1e-9)
+        )
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        ticks = tuple(step * n for n in range(first, max(last, first + 1) + 1))
+        return cls(ticks[0], ticks[-1], ticks)
 
     def place(self, value: float) -> float:
         """Return where a value stands, in percent from the low end."""
@@ -129,3 +157,52 @@ class Scale:
 def short(label: str, length: int) -> str:
     """Return a label cut to so many characters."""
     return label if len(label) <= length else label[: length - 1].rstrip() + "…"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a chart: its label, its value, and the limit beyond which it is an alert."""
+
+    label: str
+    value: float
+    limit: float | None = None
+    alert: bool = False
+
+
+def bar_chart(says: str, bars: Sequence[Bar]) -> Chart:
+    """Return bars from left to right, the first on top, each with its value beside its label."""
+    longest = max((end for bar in bars for end in (bar.value, bar.limit or 0.0)), default=0.0) or 1.0
+    step = 100 / max(1, len(bars))
+    rows, boxes, limits = [], [], []
+    for position, bar in enumerate(bars):
+        top, width = step * position, 100 * bar.value / longest
+        rows.append(Tick(top + step / 2, f"{short(bar.label, BAR_LABEL)} {bar.value:.3f}"))
+        boxes.append(Box(0, top + 0.18 * step, width, 0.64 * step, "here" if bar.alert else "there"))
+        if bar.limit is not None:
+            x = 100 * bar.limit / longest
+            limits.append(Segment(x, top + 0.05 * step, x, top + 0.95 * step, "limit"))
+    return Chart(
+        says=says,
+        height=1.4 * max(1, len(bars)),
+        rows=tuple(rows),
+        boxes=tuple(boxes),
+        segments=tuple(limits),
+        gutter=18.0,
+        ruled="none",
+    )
+
+
+def as_svg(chart: Chart) -> bytes:
+    """Return a chart as an SVG image of a fixed size, on white ground."""
+    return str(template("_charts.html").module.image(chart)).encode()  # type: ignore[attr-defined]
+
+
+def as_markdown(title: str, chart: Chart) -> str:
+    """Return a chart as markdown that holds it completely: metadata of the Dagster UI shows it.
+
+    Args:
+        title: read out where the image is not seen.
+        chart: to draw.
+    """
+    image = base64.b64encode(as_svg(chart)).decode()
+    return f"**{escaped(title)}**\n\n![{escaped(title)}](data:image/svg+xml;base64,{image})"

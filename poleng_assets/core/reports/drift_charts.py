@@ -20,14 +20,17 @@ from poleng_assets.core.features.codes import to_codes, to_table
 from poleng_assets.core.monitoring.measurements import (
     COMPOSITION,
     DISTANCES,
+    JENSEN_SHANNON,
     MISSING,
     SCORE,
     UNSEEN,
     BatchFigures,
     Estimate,
 )
-from poleng_assets.core.reports.charts import Chart, Mark, Scale, Segment, Tick
+from poleng_assets.core.reports import charts
+from poleng_assets.core.reports.charts import Chart, Mark, Scale, Segment, Tick, as_markdown, bar_chart
 from poleng_assets.core.statistics.groups import NO_ANSWER
+from poleng_assets.core.statistics.intervals import Z_95
 from poleng_assets.core.statistics.poststratification import match
 from poleng_assets.study.schema import Feature, Study
 
@@ -36,8 +39,7 @@ PLOTS_WHEN_QUIET = 2
 ANSWERS_SHOWN = 8
 NEW_ANSWERS = "answers unknown to the reference"
 OTHER_ANSWERS = "all other answers"
-# Half of a 95 % interval, in standard errors (normal approximation).
-WIDTH = 1.96
+DISTANCES_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _bars(
         share, found = max(0.0, float(there)), max(0.0, float(here))
         # As if nothing had changed: the share that both have then is that of all of them together.
         common = (share * people + found * others) / (people + others)
-        width = WIDTH * math.sqrt(common * (1 - common) * (1 / people + 1 / others))
+        width = Z_95 * math.sqrt(common * (1 - common) * (1 / people + 1 / others))
         bars.append(Bar(label, share, found, max(0.0, share - width), min(1.0, share + width)))
     return tuple(bars)
 
@@ -263,4 +265,38 @@ def performance_chart(
         marks=tuple(marks),
         gutter=7.5,
         ruled="columns",
+    )
+
+
+def distance_picture(study: Study, figures: BatchFigures) -> str:
+    """Return Markdown for the Dagster UI with the columns that moved most in the measure of their limits.
+
+    Args:
+        study: titles of the columns.
+        figures: of the batch.
+
+    Returns:
+        An image with its bytes in its address, so that nothing is fetched to show it; words when nothing was
+        compared.
+    """
+    distances = [f for f in figures.figures if f.method == JENSEN_SHANNON and f.value is not None]
+    distances.sort(key=lambda f: -(f.value or 0.0) / (f.upper_threshold or 1.0))
+    if not distances:
+        return "No column was compared."
+    titles = {feature.name: feature.title for feature in study.features}
+    chart = bar_chart(
+        "Jensen-Shannon distance of each column",
+        [
+            charts.Bar(
+                titles.get(f.column_name, f"{f.column_name} of the model"),
+                f.value or 0.0,
+                f.upper_threshold,
+                f.alert,
+            )
+            for f in distances[:DISTANCES_SHOWN]
+        ],
+    )
+    return (
+        f"{as_markdown('How far each column moved', chart)}\n\nJensen-Shannon distance from people "
+        "of their kind in the reference; the upright line is the limit of what chance does."
     )

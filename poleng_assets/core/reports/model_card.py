@@ -21,7 +21,8 @@ from poleng_assets.core.modeling.explanations import shown_questions
 from poleng_assets.core.modeling.training_set import TrainingSet
 from poleng_assets.core.modeling.tuning import TuningResult
 from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
-from poleng_assets.core.reports.holdout_plots import BARS_SHOWN, CAPTIONS, as_data_uri, holdout_plots
+from poleng_assets.core.reports.charts import Chart
+from poleng_assets.core.reports.holdout_charts import BARS_SHOWN, CAPTIONS, holdout_charts
 from poleng_assets.core.reports.pages import template
 from poleng_assets.core.statistics.groups import OTHERS
 from poleng_assets.core.statistics.intervals import Interval
@@ -75,7 +76,8 @@ class ModelCard:
             the protected properties of the study, by column name or by title.
         populations: the same for populations, such as countries in words.
         importance: title of a question, and how much it moves a score (mean of log-odds without sign).
-        plots: PNG by title.
+        plots: charts of the holdout, by title; those of
+            :data:`~poleng_assets.core.reports.holdout_charts.CAPTIONS`.
         seeds: by what they are of.
         package_versions: by name of the package.
         dagster_run_id: of the run that trained it.
@@ -98,7 +100,7 @@ class ModelCard:
     protected_groups: pd.DataFrame
     populations: pd.DataFrame
     importance: Sequence[tuple[str, float]]
-    plots: Mapping[str, bytes]
+    plots: Mapping[str, Chart]
     seeds: Mapping[str, int]
     package_versions: Mapping[str, str]
     dagster_run_id: str
@@ -146,7 +148,7 @@ class ModelCard:
             protected_groups=evaluation.groups,
             populations=evaluation.populations,
             importance=[(study.feature(name).title, value) for name, value in evaluation.importance.items()],
-            plots=holdout_plots(target.to_numpy(), {"this model": score.to_numpy()}),
+            plots=holdout_charts(target.to_numpy(), score.to_numpy()),
             seeds={"training": policies.training.seed, "promotion": policies.promotion.seed},
             package_versions={name: library_version(name) for name in LIBRARIES},
             dagster_run_id=run,
@@ -208,7 +210,7 @@ def render_model_card(card: ModelCard) -> str:
         ],
         questions=_questions(card.importance),
         more_questions=max(0, len(card.importance) - BARS_SHOWN),
-        plots=[(title, CAPTIONS.get(title, title), as_data_uri(png)) for title, png in card.plots.items()],
+        captions=CAPTIONS,
         columns=[str(name).replace("_", " ") for name in card.candidates.columns],
         candidates=[[_cell(v) for v in row] for row in card.candidates.head(CANDIDATES_SHOWN).to_numpy()],
         numeric=[pd.api.types.is_numeric_dtype(kind) for kind in card.candidates.dtypes],

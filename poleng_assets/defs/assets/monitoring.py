@@ -174,7 +174,7 @@ def _plotted(seen: "BatchReport", check: str) -> dict[str, float]:
 
 
 def _metadata(study: Study, seen: "BatchReport", path: Path) -> dict[str, Any]:
-    from poleng_assets.core.reports.distance_picture import distance_picture
+    from poleng_assets.core.reports.drift_charts import distance_picture
     from poleng_assets.core.statistics.selection_rates import passed_over
 
     figures, judgement = seen.figures, seen.judgement

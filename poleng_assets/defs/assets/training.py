@@ -168,7 +168,8 @@ def challenger(
     from poleng_assets.core.modeling.model import train
     from poleng_assets.core.modeling.tuning import search_name, tune
     from poleng_assets.core.promotion.holdout_evaluation import evaluate_model
-    from poleng_assets.core.reports.holdout_plots import as_markdown, importance_plot
+    from poleng_assets.core.reports.charts import as_markdown
+    from poleng_assets.core.reports.holdout_charts import importance_chart
     from poleng_assets.core.reports.model_card import ModelCard, render_model_card
     from poleng_assets.core.statistics.proxies import proxies, shown_proxies
 
@@ -248,9 +249,9 @@ def challenger(
             "protected_groups": dg.MetadataValue.md(frame_as_table(evaluation.groups.round(3))),
             "populations": dg.MetadataValue.md(frame_as_table(evaluation.populations.round(3))),
             "plots": dg.MetadataValue.md(
-                "\n".join(as_markdown(title, png) for title, png in card.plots.items())
+                "\n\n".join(as_markdown(title, chart) for title, chart in card.plots.items())
             ),
-            "importance": dg.MetadataValue.md(as_markdown("Importance", importance_plot(card.importance))),
+            "importance": dg.MetadataValue.md(as_markdown("Importance", importance_chart(card.importance))),
             "model_card": dg.MetadataValue.path(str(path)),
             **registry.pages(version),
             "shown_reasons": ", ".join(shown_questions(study, model.proxies)) or "none",

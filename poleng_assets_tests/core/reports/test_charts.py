@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import re
+from xml.etree import ElementTree
+
 import pytest
 
-from poleng_assets.core.reports.charts import Chart, Mark, Scale, Tick, short
+from poleng_assets.core.reports.charts import Chart, Line, Mark, Scale, Tick, as_markdown, as_svg, short
 from poleng_assets.core.reports.pages import template
 from poleng_assets_tests.core.reports.pages import Page
 
@@ -48,3 +52,38 @@ def test_a_chart_is_drawn_with_its_words_and_without_markup_from_them():
     assert [(a["x"], a["y"], a["href"]) for tag, a in page.tags if tag == "use"] == [
         ("10.00%", "20.00%", "#ring")
     ]
+
+
+def test_an_image_has_the_same_words_and_curves_and_fetches_nothing():
+    hostile = '<b onclick="x">&'
+    chart = Chart(
+        "says",
+        10,
+        (Tick(50, hostile),),
+        (Tick(10, "across"),),
+        lines=(Line(((0, 100), (100, 0)), "here"),),
+        key=(("dash", "here", "a curve"),),
+        x_title="to the right",
+        y_title="upwards",
+    )
+    svg = ElementTree.fromstring(as_svg(chart))
+    words = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert words == ["a curve", "upwards", hostile, "across", "to the right"]
+    (curve,) = svg.iter("{http://www.w3.org/2000/svg}polyline")
+    assert (curve.get("points") or "").split() == ["0.00,100.00", "100.00,0.00"]
+    assert b"url(" not in as_svg(chart)
+    assert as_svg(chart) == as_svg(chart)
+
+
+def test_markdown_holds_the_image_and_its_title():
+    chart = Chart("says", 10)
+    found = re.fullmatch(
+        r"\*\*What counts\*\*\n\n!\[What counts\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)",
+        as_markdown("What counts", chart),
+    )
+    assert found is not None
+    assert base64.b64decode(found[1]) == as_svg(chart)
+
+
+def test_brackets_do_not_end_a_title_early():
+    assert "![a \\[b\\](c)](data:" in as_markdown("a [b](c)", Chart("says", 10))

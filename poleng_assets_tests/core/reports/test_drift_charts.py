@@ -38,6 +38,7 @@ from poleng_assets.core.reports.drift_charts import (
     score_bars,
 )
 from poleng_assets.core.statistics.groups import NO_ANSWER
+from poleng_assets.core.statistics.intervals import Z_95
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import with_policies
 
@@ -222,7 +223,7 @@ def test_chance_puts_a_batch_of_the_same_people_in_its_range_19_times_of_20(
 def test_chance_has_the_width_of_the_difference_of_two_shares(study: Study, reference: pd.DataFrame):
     half = reference.iloc[:1_000].assign(sex=["1", "2"] * 500)
     bar = drawn(study, "sex", half, half.iloc[:400]).bars[0]
-    assert bar.high - bar.reference == pytest.approx(1.96 * math.sqrt(0.25 * (1 / 1_000 + 1 / 400)))
+    assert bar.high - bar.reference == pytest.approx(Z_95 * math.sqrt(0.25 * (1 / 1_000 + 1 / 400)))
 
 
 def test_a_person_who_stands_for_several_is_not_several_people(study: Study, reference: pd.DataFrame):
