@@ -219,7 +219,9 @@ class Home:
         for folder in [*folders, self.dagster]:
             folder.mkdir(parents=True, exist_ok=True)
             # By itself too: it may be that the root has to stay open.
-            (self.root / folder.relative_to(self.root).parts[0]).chmod(0o700)
+            top = self.root / folder.relative_to(self.root).parts[0]
+            if stat.S_IMODE(top.stat().st_mode) != 0o700:  # not on a disk that may only be read
+                top.chmod(0o700)
         self._gather_reports()
         self._close()
         return self

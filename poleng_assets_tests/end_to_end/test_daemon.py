@@ -28,7 +28,7 @@ from poleng_assets_tests.end_to_end.foreign_pages import (
     send,
 )
 from poleng_assets_tests.faults.crowd import Crowd, let_a_crowd_come
-from poleng_assets_tests.faults.quick_study import ask_for_a_long_training
+from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, give_study
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Iter
         served.press_ctrl_c()
         assert served.champion() is None
     study.write_text(quick, encoding="utf-8")
+    give_study(home)
     with serve(home) as served:
         wait_until(
             "the clean batch, which came first, has its list", lambda: served.has_list("clean_batch_1"), 300

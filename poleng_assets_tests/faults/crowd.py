@@ -26,7 +26,7 @@ from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.end_to_end.conftest import Served, serve
-from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, quick_survey
+from poleng_assets_tests.faults.quick_study import ask_for_a_long_training, give_study, quick_survey
 from poleng_assets_tests.homes import founded_home
 
 ROWS = 60
@@ -137,6 +137,7 @@ def let_a_crowd_come(
     home, study, began = served.home, load_study(), time.time()
     dropped = _write_batches(study, data.parent / "crowd", batches)
     ask_for_a_long_training(Path(os.environ["POLENG_STUDY"]), rounds)
+    give_study(home)
     for kind, name in (("field_studies", "followup_study"), ("batches", "drift_batch_1")):
         served.landing.submit(kind, data / kind / f"{name}.parquet")  # type: ignore[arg-type]
     _wait(lambda: bool(served.running(RETRAIN_JOB)), 180)

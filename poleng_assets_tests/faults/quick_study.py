@@ -15,9 +15,12 @@ from unittest.mock import patch
 
 import yaml
 
+from poleng_assets.operations.study_change import change_study, plan_change
 from poleng_assets.simulation.population import write_scenario_data
-from poleng_assets.study.loading import STUDIES, load_study
+from poleng_assets.storage.home import Home
+from poleng_assets.study.loading import STUDIES, load_study, study_file
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.connection import Warehouse
 
 SHIPPED = STUDIES / "political_engagement.yaml"
 
@@ -129,3 +132,9 @@ def ask_for_a_long_training(path: Path, rounds: int) -> None:
         "folds": 3,
     }
     write_study(content, path)
+
+
+def give_study(home: Home) -> None:
+    """Give a home the study that is in force now, as ``poleng study change`` does."""
+    change = plan_change(home, study_file())
+    change_study(home, change, Warehouse(home.warehouse, change.after))

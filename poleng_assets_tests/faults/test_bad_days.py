@@ -38,7 +38,7 @@ from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import StudyError
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.disks import filled, mounted, read_only
-from poleng_assets_tests.faults.quick_study import quick_survey
+from poleng_assets_tests.faults.quick_study import give_study, quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
 pytestmark = pytest.mark.slow
@@ -382,6 +382,7 @@ def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypat
     (quick.parent / "smaller.yaml").write_text(yaml.safe_dump(smaller, sort_keys=False))
     with monkeypatch.context() as patch:
         patch.setenv("POLENG_STUDY", str(quick.parent / "smaller.yaml"))
+        give_study(shop.home)
         put(shop, "smaller")
         failed = failures(shop.conductor.settle())
         assert failed
@@ -392,6 +393,7 @@ def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypat
         assert run(shop, RETRAIN_JOB).success
         assert shop.registry.champion().version > old
         assert_dealt_with(shop, "smaller")
+    give_study(shop.home)
     # Asked again: what people of before said is there.
     ((kept,),) = shop.query(f'SELECT count("{dropped}") FROM batch_rows WHERE batch = ?', "smaller-before")
     assert kept > 0
