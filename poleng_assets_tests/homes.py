@@ -23,7 +23,7 @@ from poleng_assets.defs.instance import dagster_home, open_instance
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.headless.runner import Conductor
 from poleng_assets.models.registry import Registry, create_store
-from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.backup.make import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.home import Home

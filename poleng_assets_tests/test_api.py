@@ -38,7 +38,7 @@ from poleng_assets.core.features.encoder import Encoder
 from poleng_assets.core.ingestion.contract import check_rows
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.models.registry import CHAMPION, Registry
-from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.backup.make import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.storage.home import CHECKOUT, Home
 from poleng_assets.study.schema import Study

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.backup.make import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.storage.home import Home
 from poleng_assets.study.loading import load_study

@@ -32,7 +32,8 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
 
     FILE holds the answers of everybody in the home: keep it as safe as the home itself.
     """
-    from poleng_assets.operations.backup import BackupRefused, make_backup
+    from poleng_assets.operations.backup.make import make_backup
+    from poleng_assets.operations.backup.snapshot import BackupRefused
     from poleng_assets.warehouse.connection import Warehouse, WarehouseBusy, WarehouseUnusable
 
     started = time.monotonic()
@@ -50,7 +51,7 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
     for remark in made.remarks:
         console.print(styled("yellow", "Mind:"), f"{remark}.")
     console.print(
-        f"{made.path}: {len(made.manifest.members):,} files of {home.root}, {_megabytes(made.size)} "
+        f"{made.path}: {len(made.manifest.hashes):,} files of {home.root}, {_megabytes(made.size)} "
         f"({_megabytes(made.manifest.size)} unpacked), in {time.monotonic() - started:.1f} s. It was read "
         f"back and is whole. Runs had to wait {made.held_seconds:.1f} s."
     )
@@ -65,7 +66,8 @@ def restore(file: Path, home_folder: Path | None) -> None:
     Restore only files that you made yourself: a home holds models, and models are code.
     """
     from poleng_assets.headless.home_lock import daemons
-    from poleng_assets.operations.backup import ArchiveBroken, BackupRefused
+    from poleng_assets.operations.backup.archive import ArchiveBroken
+    from poleng_assets.operations.backup.snapshot import BackupRefused
     from poleng_assets.operations.restore import HomeNotEmpty, restore_backup
 
     started = time.monotonic()
@@ -87,7 +89,7 @@ def restore(file: Path, home_folder: Path | None) -> None:
     if restored.buried:
         console.print(f"{restored.buried} runs were under way then; their work is done again.")
     console.print(
-        f"{home.root} is what {manifest.home} was on {manifest.made_at}: {len(manifest.members):,} files, "
+        f"{home.root} is what {manifest.home} was on {manifest.made_at}: {len(manifest.hashes):,} files, "
         f"in {time.monotonic() - started:.1f} s. Go on: poleng settle --home {shlex.quote(str(home.root))}"
     )
     console.print("Whoever was erased since must be erased again: poleng forget.")

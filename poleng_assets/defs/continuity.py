@@ -13,9 +13,10 @@ import dagster as dg
 import duckdb
 
 from poleng_assets.defs.partitions import PARTITIONS
-from poleng_assets.storage.home import Home
+from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.warehouse.connection import Warehouse, WarehouseUnusable
 from poleng_assets.warehouse.continuity import ASSETS, NEEDED, Told, in_words, missing
+from poleng_assets.warehouse.files import names_of_files
 
 # Commits are lost from the end: the newest events tell. Of these, some may be of rows that are gone for good.
 LOOKED_AT_BY_A_RUN = 5
@@ -52,6 +53,16 @@ def told_by_history(instance: dg.DagsterInstance, newest: int) -> list[Told]:
             at = datetime.fromtimestamp(record.timestamp, UTC)
             found.append(Told(asset, partition, metadata, at, record.storage_id))
     return found
+
+
+def files_without_event(instance: dg.DagsterInstance, con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return kind and name of the files in the warehouse that no event tells of yet."""
+    unknown = []
+    for kind in KINDS:
+        names = names_of_files(con, kind)
+        known = instance.get_materialized_partitions(dg.AssetKey(kind)) if names else set()
+        unknown += [f"{kind}/{name}" for name in names if name not in known]
+    return unknown
 
 
 def guard(instance: dg.DagsterInstance, home: Home) -> Callable[[duckdb.DuckDBPyConnection], None]:

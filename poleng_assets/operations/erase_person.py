@@ -48,7 +48,7 @@ from poleng_assets.core.privacy.warehouse_erasure import (
     reference_without,
 )
 from poleng_assets.models.registry import REFERENCE, ModelVersion, Registry
-from poleng_assets.operations.backup import backups_made
+from poleng_assets.operations.backup.make import backups_made
 from poleng_assets.storage.dropped_files import SUFFIXES, content_hash, file_id
 from poleng_assets.storage.files import in_place_of, move, write_whole
 from poleng_assets.storage.home import KINDS, OWN, Home

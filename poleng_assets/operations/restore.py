@@ -18,16 +18,14 @@ import duckdb
 
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.run_history import runs_in_progress
-from poleng_assets.operations.backup import (
-    LAST_BACKUP,
+from poleng_assets.operations.backup.archive import (
     ArchiveBroken,
     Manifest,
-    claimed,
-    contents,
-    models_without_files,
+    installed_versions,
     read_archive,
-    versions,
 )
+from poleng_assets.operations.backup.snapshot import claimed, models_without_files
+from poleng_assets.operations.backup.state import LAST_BACKUP, contents
 from poleng_assets.storage.files import sync_folder, sync_tree, write_whole
 from poleng_assets.storage.home import Home
 from poleng_assets.warehouse import dagster_store, mlflow_store
@@ -63,8 +61,8 @@ def restore_backup(archive: Path, home: Home) -> Restored:
 
     Raises:
         HomeNotEmpty: the home holds files, or is the root of a file system.
-        ArchiveBroken: see :func:`poleng_assets.operations.backup.read_archive`; or what was unpacked does not
-            agree with what the archive says of it.
+        ArchiveBroken: see :func:`~poleng_assets.operations.backup.archive.read_archive`; or what was
+            unpacked does not agree with what the archive says of it.
         BackupRefused: another restore works on that home.
         sqlite3.Error, OSError: a file cannot be read or written.
     """
@@ -144,7 +142,7 @@ def _check_warehouse(stage: Path, manifest: Manifest) -> None:
     try:
         rows = rows_of_file(path)
     except duckdb.Error as error:
-        here, there = versions()["duckdb"], manifest.versions.get("duckdb")
+        here, there = installed_versions()["duckdb"], manifest.versions.get("duckdb")
         raise ArchiveBroken(
             f"its warehouse was written by DuckDB {there} and cannot be opened by DuckDB {here}: {error}"
         ) from error
@@ -195,7 +193,7 @@ def _make_private(stage: Path) -> None:
 
 
 def _other_versions(manifest: Manifest) -> Iterator[str]:
-    here = versions()
+    here = installed_versions()
     for name, there in manifest.versions.items():
         if here.get(name) != there:
             yield f"{name} {there} there, {here.get(name, 'not installed')} here"

@@ -18,3 +18,9 @@ def rows_quarantined(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> i
 def content_hashes(con: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
     """Return kind and content hash of every file that was taken in."""
     return set(con.execute("SELECT kind, content_hash FROM ingested_files").fetchall())
+
+
+def names_of_files(con: duckdb.DuckDBPyConnection, kind: Kind) -> list[str]:
+    """Return the names of the files of a kind that were taken in."""
+    rows = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
+    return [name for (name,) in rows]

@@ -21,7 +21,7 @@ from poleng_assets.cli.backup import backup, restore
 from poleng_assets.cli.main import main
 from poleng_assets.defs import clock
 from poleng_assets.models.registry import Registry
-from poleng_assets.operations.backup import make_backup
+from poleng_assets.operations.backup.make import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import CHECKOUT, Home

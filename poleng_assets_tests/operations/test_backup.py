@@ -32,17 +32,12 @@ from poleng_assets.defs.instance import daemon_is_running, open_instance
 from poleng_assets.defs.resources.landing import ASIDE, Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import runs_in_progress
-from poleng_assets.operations import backup as backup_module
-from poleng_assets.operations.backup import (
-    FORMAT,
-    MANIFEST,
-    ArchiveBroken,
-    Backup,
-    BackupRefused,
-    claimed,
-    make_backup,
-    read_archive,
-)
+from poleng_assets.operations.backup import make as making
+from poleng_assets.operations.backup import snapshot
+from poleng_assets.operations.backup.archive import FORMAT, ArchiveBroken, read_archive
+from poleng_assets.operations.backup.make import Backup, backups_made, make_backup
+from poleng_assets.operations.backup.snapshot import BackupRefused, claimed
+from poleng_assets.operations.backup.state import MANIFEST, SUMS
 from poleng_assets.operations.restore import HomeNotEmpty, restore_backup
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import CHECKOUT, Home
@@ -144,7 +139,44 @@ def test_the_manifest_tells_what_the_archive_is(furnished: Home, made: Backup):
     assert manifest.home == str(furnished.root)
     assert manifest.rows["decisions"] == 1
     assert set(manifest.versions) == {"python", "poleng_assets", "dagster", "duckdb", "mlflow"}
-    assert {member.name for member in manifest.members} > {"warehouse.duckdb", "contact_lists/march.csv"}
+    assert set(manifest.hashes) > {"warehouse.duckdb", "contact_lists/march.csv"}
+
+
+def test_tar_and_sha256sum_understand_the_archive(furnished: Home, warehouse: Warehouse, tmp_path: Path):
+    """Whoever has no release of this project at hand gets at every file, and sees that it is intact."""
+    names = {NO_TEXT, "märz (1).csv", "two\nlines.csv", "back\\slash.csv", f"{'long ' * 30}.csv"}
+    for name in names:
+        (furnished.root / "rejected" / "batches" / name).write_text("refused")
+    made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    listed = subprocess.run(["tar", "-tf", made.path], check=True, capture_output=True)
+    subprocess.run(["tar", "-xf", made.path], check=True, cwd=folder)
+    checked = subprocess.run(["sha256sum", "-c", SUMS], check=True, cwd=folder, capture_output=True)
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert files > names
+    assert len(checked.stdout.splitlines()) == len(made.manifest.hashes) + 1  # the manifest's too
+    assert all(line.endswith(b": OK") for line in checked.stdout.splitlines())
+    assert len(listed.stdout.splitlines()) == len(made.manifest.hashes) + 2
+    archived = furnished.root / "archive/batches/march.csv"
+    assert (folder / "archive/batches/march.csv").stat().st_mtime_ns == archived.stat().st_mtime_ns
+    assert read_archive(made.path) == made.manifest
+
+
+def test_an_archive_of_the_first_format_is_restored(made: Backup, tmp_path: Path):
+    def as_then(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        about = json.loads(members[0][1])
+        del about["size"]
+        listed = [
+            {"name": i.name, "sha256": made.manifest.hashes[i.name], "size": i.size, "modified_ns": 0}
+            for i, _ in members[2:]
+        ]
+        content = json.dumps(about | {"format": 1, "members": listed}).encode()
+        members[:2] = [(members[0][0], content)]
+
+    restored = restore_backup(repacked(made.path, as_then), empty_home(tmp_path))
+    assert restored.manifest.hashes == made.manifest.hashes
+    assert restored.manifest.size == made.manifest.size
 
 
 def test_half_written_files_and_locks_stay_out(furnished: Home, warehouse: Warehouse, tmp_path: Path):
@@ -157,7 +189,7 @@ def test_half_written_files_and_locks_stay_out(furnished: Home, warehouse: Wareh
         (furnished.root / name).write_text("half")
     os.mkfifo(furnished.root / "landing/batches/pipe.csv")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
-    names = [member.name for member in made.manifest.members]
+    names = list(made.manifest.hashes)
     assert not [n for n in names if "part" in n or ".lock" in n or "wal" in n or "pipe" in n or "last_" in n]
     assert "pipe.csv: left out, it is no regular file" in " ".join(made.remarks)
 
@@ -165,7 +197,7 @@ def test_half_written_files_and_locks_stay_out(furnished: Home, warehouse: Wareh
 def test_a_file_that_is_still_being_written_is_left_out_and_named(
     furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(backup_module, "LANDING_SECONDS", 0.5)
+    monkeypatch.setattr(snapshot, "LANDING_SECONDS", 0.5)
     drop_settled(furnished, "whole.csv", "subject_id\n1\n")
     done = threading.Event()
 
@@ -180,7 +212,7 @@ def test_a_file_that_is_still_being_written_is_left_out_and_named(
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
     done.set()
     writer.join()
-    landed = [m.name for m in made.manifest.members if m.name.startswith("landing/")]
+    landed = [name for name in made.manifest.hashes if name.startswith("landing/")]
     assert landed == ["landing/batches/whole.csv"]
     assert [remark for remark in made.remarks if "april.csv: left out, it is still being written" in remark]
 
@@ -190,22 +222,22 @@ def test_a_file_that_has_just_been_dropped_is_waited_for(
 ):
     (furnished.landing("batches") / "april.csv").write_text("subject_id\n1\n")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
-    assert "landing/batches/april.csv" in [member.name for member in made.manifest.members]
+    assert "landing/batches/april.csv" in made.manifest.hashes
 
 
 def test_what_is_kept_of_versions_is_no_newer_than_the_store_that_registers_them(
     furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A version that is trained meanwhile would be counted, and be in no store."""
-    copy_warehouse = backup_module.copy_database
+    copy_warehouse = snapshot.copy_database
 
     def train_meanwhile(con: duckdb.DuckDBPyConnection, copy: Path) -> dict[str, int]:
         (furnished.artifacts / "versions" / "2.json").write_text("{}")
         return copy_warehouse(con, copy)
 
-    monkeypatch.setattr(backup_module, "copy_database", train_meanwhile)
+    monkeypatch.setattr(snapshot, "copy_database", train_meanwhile)
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
-    kept = [one.name for one in made.manifest.members if one.name.startswith("mlartifacts/versions/")]
+    kept = [name for name in made.manifest.hashes if name.startswith("mlartifacts/versions/")]
     assert kept == ["mlartifacts/versions/1.json"]
 
 
@@ -256,7 +288,8 @@ def test_rows_that_were_deleted_are_not_in_the_archive(furnished: Home, warehous
         con.execute("CHECKPOINT")
         con.execute("DELETE FROM decisions WHERE kind = 'skip'")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
-    (copy,) = [member.size for member in made.manifest.members if member.name == "warehouse.duckdb"]
+    with tarfile.open(made.path) as archive:
+        copy = archive.getmember("warehouse.duckdb").size
     # 100,000 hashes are 3 MB however they are packed: they are in the one file, and not in the other.
     assert furnished.warehouse.stat().st_size - copy > 2_000_000
 
@@ -264,7 +297,7 @@ def test_rows_that_were_deleted_are_not_in_the_archive(furnished: Home, warehous
 def test_a_file_that_dagster_does_not_know_yet_is_waited_for(
     furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(backup_module, "EVENT_SECONDS", 60.0)
+    monkeypatch.setattr(snapshot, "EVENT_SECONDS", 60.0)
     with warehouse.connect() as con:
         take_in(con, "march")
 
@@ -286,7 +319,7 @@ def test_a_file_that_dagster_does_not_know_yet_is_waited_for(
 def test_a_file_that_dagster_never_hears_of_is_named(
     furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(backup_module, "EVENT_SECONDS", 0.3)
+    monkeypatch.setattr(snapshot, "EVENT_SECONDS", 0.3)
     with warehouse.connect() as con:
         take_in(con, "march")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
@@ -326,15 +359,15 @@ def test_an_empty_home_is_not_backed_up(tmp_path: Path):
 def test_an_archive_that_cannot_be_read_back_is_not_kept(
     furnished: Home, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    write = backup_module._write
+    write = making.write_archive
 
-    def write_on_a_broken_disk(part: Path, *rest: object) -> None:
-        write(part, *rest)  # type: ignore[arg-type]
+    def write_on_a_broken_disk(part: Path, *rest: Any) -> None:
+        write(part, *rest)
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         part.write_bytes(content)
 
-    monkeypatch.setattr(backup_module, "_write", write_on_a_broken_disk)
+    monkeypatch.setattr(making, "write_archive", write_on_a_broken_disk)
     with pytest.raises(BackupRefused, match="cannot be read back"):
         make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
@@ -366,7 +399,7 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(
     (furnished.root / ".backup" / "archive").mkdir(parents=True)
     (furnished.root / ".backup" / "archive" / "left.csv").write_text("left")
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
-    assert "archive/left.csv" not in [member.name for member in made.manifest.members]
+    assert "archive/left.csv" not in made.manifest.hashes
     assert not (furnished.root / ".backup").exists()
 
 
@@ -423,19 +456,19 @@ def test_a_warehouse_that_is_held_too_long_is_no_backup(furnished: Home, tmp_pat
 def test_an_archive_cut_short_is_refused(made: Backup, tmp_path: Path, share: float):
     content = made.path.read_bytes()
     made.path.write_bytes(content[: int(len(content) * share)])
-    refuse(made.path, tmp_path, "is no whole backup|does not begin with")
+    refuse(made.path, tmp_path, "is not a complete backup|does not begin with")
 
 
 def test_an_archive_without_its_last_byte_is_refused(made: Backup, tmp_path: Path):
     made.path.write_bytes(made.path.read_bytes()[:-1])
-    refuse(made.path, tmp_path, "is no whole backup")
+    refuse(made.path, tmp_path, "is not a complete backup")
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.4, 0.6, 0.8, 0.9999])
 def test_an_archive_with_another_bit_is_refused(made: Backup, tmp_path: Path, share: float):
     content = made.path.read_bytes()
     made.path.write_bytes(with_another_bit(content, int(len(content) * share)))
-    refuse(made.path, tmp_path, "is no whole backup|cannot be restored")
+    refuse(made.path, tmp_path, "is not a complete backup|cannot be restored")
 
 
 def with_another_bit(packed: bytes, place: int) -> bytes:
@@ -480,17 +513,19 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
 
 
 def listed(members: list[tuple[tarfile.TarInfo, bytes]], name: str, content: bytes) -> None:
-    """Add a member to the manifest too, with its true hash."""
-    manifest = json.loads(members[0][1])
-    manifest["members"].append(
-        {
-            "name": name,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "size": len(content),
-            "modified_ns": 0,
-        }
-    )
-    members[0] = (members[0][0], json.dumps(manifest).encode())
+    """Add a member to the list of hashes too, with its true one, and to the size of all."""
+    about = json.loads(members[0][1])
+    rewritten(members, about | {"size": about["size"] + len(content)})
+    line = f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+    members[1] = (members[1][0], members[1][1] + line.encode())
+
+
+def rewritten(members: list[tuple[tarfile.TarInfo, bytes]], about: dict[str, Any]) -> None:
+    """Put another manifest into an archive, and its hash into the list."""
+    content = json.dumps(about).encode()
+    _, behind = members[1][1].split(b"\n", 1)
+    sums = f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n".encode() + behind
+    members[:2] = [(members[0][0], content), (members[1][0], sums)]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +541,7 @@ def test_a_member_that_would_leave_the_home_is_refused(
         if in_manifest:
             listed(members, name, b"evil")
 
-    refuse(repacked(made.path, add), tmp_path, "which no backup would|is no whole backup")
+    refuse(repacked(made.path, add), tmp_path, "which no backup would|is not a complete backup|has no hash")
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -535,15 +570,15 @@ def header_of(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def bomb(made: Backup, tmp_path: Path, begin: Callable[[bytes], bytes], zeros: int) -> Path:
-    """Write an archive of few bytes whose manifest is followed by what begins so, and by many zeros."""
-    with tarfile.open(made.path) as old:
-        manifest = old.extractfile(MANIFEST).read()  # type: ignore[union-attr]
+def bomb(made: Backup, tmp_path: Path, begin: Callable[[], bytes], zeros: int) -> Path:
+    """Write an archive of few bytes whose first two members are followed by what begins so, and by zeros."""
     path = tmp_path / "bomb.tar.gz"
-    with gzip.open(path, "wb", compresslevel=9) as packed:
-        padding = -len(manifest) % tarfile.BLOCKSIZE
-        packed.write(header_of(MANIFEST, len(manifest)) + manifest + bytes(padding))
-        packed.write(begin(manifest))
+    with tarfile.open(made.path) as old, gzip.open(path, "wb", compresslevel=9) as packed:
+        for name in (MANIFEST, SUMS):
+            content = old.extractfile(name).read()  # type: ignore[union-attr]
+            padding = -len(content) % tarfile.BLOCKSIZE
+            packed.write(header_of(name, len(content)) + content + bytes(padding))
+        packed.write(begin())
         for _ in range(zeros // 2**20):
             packed.write(bytes(2**20))
     return path
@@ -568,7 +603,7 @@ def test_a_header_that_announces_more_than_was_backed_up_is_refused_before_a_byt
         "a sparse file": tarfile.GNUTYPE_SPARSE,
     }
     size = 64 * 2**20
-    path = bomb(made, tmp_path, lambda _: header_of(made.manifest.members[0].name, size, kinds[what]), size)
+    path = bomb(made, tmp_path, lambda: header_of(min(made.manifest.hashes), size, kinds[what]), size)
     assert path.stat().st_size < 2**20
     into = tmp_path / "into"
     into.mkdir()
@@ -591,29 +626,38 @@ def test_what_goes_on_behind_the_end_is_refused(made: Backup, tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda told: told["members"][0].update(size=-1), "a size is no number of bytes"),
-        (lambda told: told["members"].append(told["members"][0]), "a name stands twice"),
-        (lambda told: told["members"].extend({**told["members"][0], "name": str(n)} for n in range(11_000)),
+        (lambda about, sums: (about | {"size": -1}, sums), "a size is no number of bytes"),
+        (lambda about, sums: (about, sums + sums.splitlines(keepends=True)[-1]), "a name stands twice"),
+        (lambda about, sums: (about, sums + b"no hash\n"), "a line has no hash"),
+        (lambda about, sums: (about, sums + b"".join(b"%064d  %d\n" % (0, n) for n in range(11_000))),
          "files, which so small an archive cannot hold"),
-        (lambda told: told.update(study=" " * 2**23), "bytes, which an archive of"),
+        (lambda about, sums: (about | {"study": " " * 2**23}, sums), "bytes, which an archive of"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_cannot_be_is_refused(made: Backup, tmp_path: Path, change: Any, words: str):
     def rewrite(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        told = json.loads(members[0][1])
-        change(told)
-        members[0] = (members[0][0], json.dumps(told).encode())
+        about, sums = change(json.loads(members[0][1]), members[1][1])
+        members[1] = (members[1][0], sums)
+        rewritten(members, about)
 
     with pytest.raises(ArchiveBroken, match=words):
         read_archive(repacked(made.path, rewrite))
+
+
+def test_a_manifest_that_was_changed_is_refused(made: Backup, tmp_path: Path):
+    def rename(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        members[0] = (members[0][0], members[0][1].replace(b'"study"', b'"study" '))
+
+    with pytest.raises(ArchiveBroken, match=f"{MANIFEST} was changed"):
+        read_archive(repacked(made.path, rename))
 
 
 def test_settings_before_settings_without_end_are_refused(made: Backup, tmp_path: Path):
     settings = (
         header_of("x", 12, tarfile.XHDTYPE) + b"12 path=ab\n\0".ljust(tarfile.BLOCKSIZE, b"\0")
     ) * 20_000
-    with pytest.raises(ArchiveBroken, match="is no whole backup"):
-        read_archive(bomb(made, tmp_path, lambda _: settings, 0))
+    with pytest.raises(ArchiveBroken, match="is not a complete backup"):
+        read_archive(bomb(made, tmp_path, lambda: settings, 0))
 
 
 def test_the_backups_that_were_made_are_remembered(furnished: Home, warehouse: Warehouse, tmp_path: Path):
@@ -622,7 +666,7 @@ def test_the_backups_that_were_made_are_remembered(furnished: Home, warehouse: W
         make_backup(furnished, warehouse, target)
     make_backup(furnished, warehouse, first, force=True)
     second.unlink()
-    newest, before = backup_module.backups_made(furnished.root)
+    newest, before = backups_made(furnished.root)
     assert newest.startswith(f"{first}, made ")
     assert before.startswith(f"{second}, made ")
     assert "lies there no more" in before
@@ -639,8 +683,7 @@ def test_a_member_that_comes_twice_or_not_at_all_is_refused(made: Backup, tmp_pa
 
 def test_an_archive_of_a_later_release_is_refused(made: Backup, tmp_path: Path):
     def later(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        manifest = json.loads(members[0][1]) | {"format": FORMAT + 1, "something": "new"}
-        members[0] = (members[0][0], json.dumps(manifest).encode())
+        rewritten(members, json.loads(members[0][1]) | {"format": FORMAT + 1, "something": "new"})
 
     refuse(repacked(made.path, later), tmp_path, f"it is of format {FORMAT + 1}")
 
@@ -648,10 +691,10 @@ def test_an_archive_of_a_later_release_is_refused(made: Backup, tmp_path: Path):
 def test_a_file_that_is_no_backup_is_refused(tmp_path: Path):
     file = tmp_path / "file.tar.gz"
     file.write_text("no archive at all")
-    refuse(file, tmp_path, "is no whole backup")
+    refuse(file, tmp_path, "is not a complete backup")
     with tarfile.open(file, "w:gz") as other:
         other.addfile(entry("something"), io.BytesIO())
-    refuse(file, tmp_path, f"does not begin with a {MANIFEST}")
+    refuse(file, tmp_path, f"does not begin with {MANIFEST}")
 
 
 # Where it may be restored
