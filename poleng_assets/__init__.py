@@ -1,7 +1,7 @@
 """poleng_assets: finds politically disengaged people, and watches over the model that finds them.
 
 What stands here is what must be true of every process before a slow library loads, and the names that
-notebooks and scripts may use (``api.py``): each is loaded when it is first asked for.
+notebooks and scripts may use (``api/``): each is loaded when it is first asked for.
 """
 
 import os

@@ -49,7 +49,13 @@ from poleng_assets_tests.serving.conftest import Served
 from poleng_assets_tests.test_loading import SLOW_LIBRARIES, python
 
 PAGE = CHECKOUT / "docs" / "how-to" / "python.md"
-EXAMPLES = [one for one in doctest.DocTestFinder().find(api) if one.examples]
+PUBLIC = {name: getattr(poleng_assets, name) for name in poleng_assets.__all__}
+EXAMPLES = [
+    example
+    for module in (api.explanation, api.model, api.rows, api.warehouse)
+    for example in doctest.DocTestFinder().find(module, extraglobs=PUBLIC)
+    if example.examples
+]
 BLOCKS = re.findall(r"```pycon\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 STUDY = load_study()
 NOMINAL = next(one.name for one in STUDY.features if one.kind == "nominal")
