@@ -25,12 +25,16 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
+from poleng_assets.core.modeling import batch_scoring
+from poleng_assets.core.modeling.batch_scoring import score_blocks
 from poleng_assets.core.modeling.model import Model, train
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import Home
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.predictions import count_scored, last_row, people_between, replace_predictions
+from poleng_assets.warehouse.schema import transaction
 from poleng_assets_tests import homes
 
 
@@ -190,3 +194,18 @@ def con(warehouse: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to a real DuckDB file with all tables."""
     with warehouse.connect() as connection:
         yield connection
+
+
+def score_batch(
+    con: duckdb.DuckDBPyConnection, model: Model, study: Study, batch: str, version: int
+) -> tuple[int, int]:
+    """Score a batch, and return its respondents and contacts."""
+    size = batch_scoring.BLOCK_ROWS
+    blocks = (
+        people_between(con, study, batch, first, first + size)
+        for first in range(0, last_row(con, batch) + 1, size)
+    )
+    scores = score_blocks(blocks, model, study)
+    with transaction(con):
+        replace_predictions(con, study, batch, version, scores, model.rule.capacity)
+    return count_scored(con, batch, version)

@@ -4,7 +4,6 @@ It moves the champion's alias, writes the ledger, and tells the graph by an even
 ``champion``. The version brings its own reference; the overseer scores batches again if asked to.
 """
 
-import json
 from typing import Any
 
 import dagster as dg
@@ -120,16 +119,13 @@ def untold_rollback(
     Its process was killed in between. Sensors know the champion by its events, and would take scores of
     the version that serves for those of another.
     """
-    found = con.execute(
-        """SELECT kind, champion_version, challenger_version, reason, evidence
-        FROM decisions WHERE kind IN ('promote', 'rollback') ORDER BY decided_at DESC LIMIT 1"""
-    ).fetchall()
-    if not found or found[0][0] != "rollback":
+    decision = serving_decision(con)
+    if decision is None or decision.score_again is None:
         return None
-    _, target, taken_back, reason, evidence = found[0]
-    if _newest_event(instance).get("serving_version") == target:
+    if _newest_event(instance).get("serving_version") == decision.version:
         return None
-    return _event(instance, model_name, target, taken_back, reason, json.loads(evidence)["score_again"])
+    again = list(decision.score_again)
+    return _event(instance, model_name, decision.version, decision.before or 0, decision.why, again)
 
 
 def _event(

@@ -1,6 +1,7 @@
-"""The warehouse: one DuckDB file that one process at a time may open.
+"""The warehouse: one DuckDB file, written by one process at a time, or read by several.
 
-Connections are short. Which tables there are, and how they are written, stands in ``warehouse/schema.py``.
+Connections are short: what is computed from its rows is computed when it is closed
+(:meth:`Warehouse.read_compute_write`). Which tables there are stands in ``warehouse/schema.py``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import create_tables, lacks_nothing
+from poleng_assets.warehouse.schema import create_tables, lacks_nothing, transaction
+
+Inputs = TypeVar("Inputs")
+Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 60.0
 SAY_EVERY_SECONDS = 30.0
+# How often something is computed whose rows others change meanwhile, before that is given up.
+ATTEMPTS = 5
 # Beyond it DuckDB works in a folder beside the file. By default it would keep what it has read and written,
 # up to most of the machine's memory, which the daemon, the UI and a training share.
 # https://duckdb.org/docs/stable/guides/performance/environment asks for at least 125 for each thread.
@@ -35,6 +42,10 @@ class WarehouseUnusable(RuntimeError):
     """The warehouse cannot be opened or written; the message says why and what to do. It is left as it is."""
 
 
+class WarehouseChanged(RuntimeError):
+    """Others went on changing what something was computed from; nothing was written."""
+
+
 @dataclass(frozen=True)
 class Warehouse:
     """Opens the DuckDB file; the tables are there when a connection is handed out.
@@ -44,7 +55,7 @@ class Warehouse:
         study: whose columns the tables have.
         patience_seconds: how long to wait for another process that holds the file.
         say: told who holds it, at once and every ``SAY_EVERY_SECONDS``.
-        guard: looks at each connection for writing before it is handed out, and raises to refuse it.
+        guard: looks at each connection before it is handed out, and raises to refuse it.
     """
 
     path: Path
@@ -86,6 +97,7 @@ class Warehouse:
             # One that may not be written is read as it is.
             current = lacks_nothing(con, self.study) or not os.access(self.path, os.W_OK)
             if current:
+                self.guard(con)
                 yield con
         if not current:
             # Of an earlier release: what it lacks is made once, by whoever comes first.
@@ -93,6 +105,42 @@ class Warehouse:
                 pass
             with self._opened(read_only=True) as con:
                 yield con
+
+    def read_compute_write(
+        self,
+        state: Callable[[duckdb.DuckDBPyConnection], object],
+        read: Callable[[duckdb.DuckDBPyConnection], Inputs],
+        compute: Callable[[Inputs], Result],
+        write: Callable[[duckdb.DuckDBPyConnection, Result], None],
+    ) -> Result:
+        """Read, let the file go, compute, and write in one transaction; return what was computed.
+
+        It is written only if what it rests on is still so: otherwise all is done again. So nobody who was
+        erased meanwhile is written down again, and nothing is decided on what is decided otherwise by then.
+
+        Args:
+            state: returns what the result rests on, to be compared by ``==``; called before reading, and
+                inside the transaction that writes.
+            read: returns what is needed from the warehouse.
+            compute: takes as long as it takes; the file is closed.
+            write: puts the result into the warehouse.
+
+        Raises:
+            WarehouseChanged: it was computed ``ATTEMPTS`` times, and never the state was still the same.
+            WarehouseBusy, WarehouseUnusable: as for :meth:`connect`.
+        """
+        for _ in range(ATTEMPTS):
+            with self.read() as con:
+                before, inputs = state(con), read(con)
+            result = compute(inputs)
+            with self.connect() as con, transaction(con):
+                if state(con) == before:
+                    write(con, result)
+                    return result
+        raise WarehouseChanged(
+            f"others changed the warehouse {self.path} during each of {ATTEMPTS} attempts: nothing was "
+            "written. Run this again when they are done"
+        )
 
     @contextmanager
     def _opened(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -116,8 +164,9 @@ class Warehouse:
         while True:
             try:
                 return duckdb.connect(self.path, read_only=read_only, config={"memory_limit": _memory()})
-            except duckdb.IOException as error:
-                if "could not set lock" not in _told(error).lower():
+            except (duckdb.IOException, duckdb.ConnectionException) as error:
+                # The second: this process itself has it open, in the other of both ways.
+                if not re.search("could not set lock|different configuration", _told(error).lower()):
                     raise
                 waited = time.monotonic() - started
                 if waited > self.patience_seconds:

@@ -5,20 +5,67 @@ What belongs here reads and writes scores, alone or beside the answers and outco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.audit_sample import in_audit
-from poleng_assets.warehouse.schema import in_little_memory, stamp, transaction
+from poleng_assets.warehouse.schema import in_little_memory, stamp
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-CHUNK = 100_000
+
+def people_between(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, first: int, end: int
+) -> pa.Table:
+    """Return id and features of the people whose row numbers are at least ``first`` and below ``end``."""
+    features = ", ".join(f'"{name}"' for name in study.feature_names)
+    return con.sql(
+        f"""SELECT "{study.id}", {features} FROM batch_rows
+        WHERE batch = ? AND row_number >= ? AND row_number < ?""",  # noqa: S608
+        params=[batch, first, end],
+    ).to_arrow_table()
+
+
+def last_row(con: duckdb.DuckDBPyConnection, batch: str) -> int:
+    """Return the greatest row number of a batch, -1 when no rows of it are kept."""
+    ((number,),) = con.execute("SELECT max(row_number) FROM batch_rows WHERE batch = ?", [batch]).fetchall()
+    return -1 if number is None else int(number)
+
+
+def people_state(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[int, int | None]:
+    """Return what changes when people of a batch are erased, or put back from quarantine."""
+    ((rows, digest),) = con.execute(
+        "SELECT count(*), bit_xor(hash(b)) FROM batch_rows b WHERE batch = ?", [batch]
+    ).fetchall()
+    return rows, digest
+
+
+def scores_state(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[object, ...]:
+    """Return what changes when people of a batch change (:func:`people_state`), or their scores do."""
+    ((rows, digest),) = con.execute(
+        "SELECT count(*), bit_xor(hash(p)) FROM predictions p WHERE batch = ?", [batch]
+    ).fetchall()
+    return *people_state(con, batch), rows, digest
+
+
+def outcomes_state(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> tuple[object, ...]:
+    """Return what changes when people, scores or known outcomes of a batch change, or requests for them."""
+    scored = f'SELECT "{study.id}" FROM predictions WHERE batch = $batch'  # noqa: S608
+    outcomes = con.execute(
+        f"""SELECT count(*), bit_xor(hash(o)) FROM outcomes o WHERE o."{study.id}" IN ({scored})""",  # noqa: S608
+        {"batch": batch},
+    ).fetchall()
+    requests = con.execute(
+        f"""SELECT count(*), bit_xor(hash(r)) FROM field_study_requests r
+        WHERE r."{study.id}" IN ({scored})""",  # noqa: S608
+        {"batch": batch},
+    ).fetchall()
+    return *scores_state(con, batch), *outcomes[0], *requests[0]
 
 
 def replace_predictions(
@@ -26,48 +73,34 @@ def replace_predictions(
     study: Study,
     batch: str,
     version: int,
-    score: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.Table]],
+    scores: Iterable[pa.Table],
     capacity: int | None = None,
-) -> tuple[int, int]:
-    """Replace the scores of a batch by a version, in one transaction; return (respondents, contacts).
+) -> None:
+    """Put scores in the place of earlier ones of the same batch and version; call it in a transaction.
 
     Who is in the audit sample (``warehouse/audit_sample.py``) is marked, contacts and others alike.
-    Earlier versions' scores stay; the newest scoring is current. Rows come in no stated order: putting them
-    in order would take all of a large batch into memory.
+    Earlier versions' scores stay; the newest scoring is current.
 
     Args:
         con: of the warehouse.
         study: names of columns, and the policy of the audit sample.
         batch: its id.
         version: of the model.
-        score: gets chunks of rows (the id and the features), and gives ``id``, ``score`` and ``contact`` of
-            the same people.
+        scores: ``id``, ``score`` and ``contact`` of everybody, in one table or several.
         capacity: contact only so many people, those with the highest scores; None keeps ``contact``.
     """
-    features = ", ".join(f'"{name}"' for name in study.feature_names)
-    rows = con.cursor().sql(
-        f'SELECT "{study.id}", {features} FROM batch_rows WHERE batch = ?',  # noqa: S608
-        params=[batch],
-    )
-    chunks: Any = rows.to_arrow_reader(CHUNK)
     scored_at = stamp(con, "predictions", "scored_at")
-    respondents = 0
-    with transaction(con):
-        con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
-        with in_little_memory(con, len(study.features)):
-            for incoming in score(chunks):
-                # DuckDB finds the variable by its name, see poleng_assets.warehouse.schema.insert.
-                con.execute(
-                    f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
-                    ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
-                    {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
-                    [batch, version, scored_at],
-                )
-                respondents += incoming.num_rows
-        if capacity is not None:
-            _contact_the_first(con, study, batch, version, capacity)
-        _, contacts = count_scored(con, batch, version)
-    return respondents, contacts
+    con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
+    with in_little_memory(con, len(study.features)):
+        for incoming in scores:  # noqa: B007 - DuckDB finds it by its name, see warehouse/schema.py
+            con.execute(
+                f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
+                ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,
+                {in_audit(study, "id")} AS audit FROM incoming""",  # noqa: S608
+                [batch, version, scored_at],
+            )
+    if capacity is not None:
+        _contact_the_first(con, study, batch, version, capacity)
 
 
 def _contact_the_first(

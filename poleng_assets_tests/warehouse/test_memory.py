@@ -15,9 +15,10 @@ import pytest
 
 from poleng_assets.core.ingestion.contract import check_rows
 from poleng_assets.core.modeling import batch_scoring
-from poleng_assets.core.modeling.batch_scoring import score_batch
+from poleng_assets.core.modeling.batch_scoring import score_blocks, stored_blocks
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.schema import _bytes, in_little_memory, insert, transaction
 from poleng_assets_tests.conftest import as_table
 
@@ -54,30 +55,31 @@ def test_rows_that_are_checked_and_inserted_are_let_go_of_within_the_transaction
 
 
 @pytest.mark.usefixtures("_no_collector")
-def test_scores_that_are_kept_are_let_go_of_within_the_transaction(
-    con: duckdb.DuckDBPyConnection,
+def test_rows_that_are_scored_are_let_go_of_block_after_block(
+    warehouse: Warehouse,
     batch: pa.Table,
     model: Model,
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ):
     rows = check_rows(batch, study, "batches").rows
-    insert(con, "batch_rows", rows.append_column("batch", pa.array(["spring"] * rows.num_rows)))
-    monkeypatch.setattr(batch_scoring, "CHUNK", 200)
+    with warehouse.connect() as con:
+        insert(con, "batch_rows", rows.append_column("batch", pa.array(["spring"] * rows.num_rows)))
+    monkeypatch.setattr(batch_scoring, "BLOCK_ROWS", 200)
     given: list[weakref.ref[pa.Table]] = []
     held = []
 
-    def watched(chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for chunk in chunks:
-            given.append(weakref.ref(chunk))
-            yield chunk
+    def watched(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            given.append(weakref.ref(block))
             held.append(sum(one() is not None for one in given))
+            yield block
 
-    monkeypatch.setattr(batch_scoring, "prefetch", watched)
-    respondents, _ = score_batch(con, model, study, "spring", 1)
-    assert respondents == batch.num_rows
+    blocks = watched(stored_blocks(warehouse, "spring", rows.num_rows))
+    scores = score_blocks(blocks, model, study)
+    assert sum(one.num_rows for one in scores) == batch.num_rows
     assert len(held) > 10
-    assert max(held) <= 2  # the one in hand, and the one that the last statement read
+    assert max(held) <= 3  # the one that is scored, the one scored before, and the one read ahead
 
 
 @pytest.mark.parametrize(("columns", "megabytes"), [(33, 106), (150, 340), (1_000, 500)])

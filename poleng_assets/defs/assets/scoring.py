@@ -1,8 +1,9 @@
 """Scoring: every respondent of a batch gets a score, and the lists that contact centres open."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import duckdb
@@ -14,7 +15,7 @@ from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.rollback import untold_rollback
-from poleng_assets.models.registry import Registry
+from poleng_assets.models.registry import ModelVersion, Registry
 from poleng_assets.storage.files import in_place_of, write_whole
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
@@ -28,13 +29,27 @@ from poleng_assets.warehouse.contact_lists import (
     issue,
     moment_of_issue,
     newest_list,
+    people_of_list,
     why_another,
 )
-from poleng_assets.warehouse.decisions import already_recorded
-from poleng_assets.warehouse.schema import record_decision, transaction
+from poleng_assets.warehouse.decisions import already_recorded, serving_decision
+from poleng_assets.warehouse.drift_reports import NewestReport, newest_report
+from poleng_assets.warehouse.predictions import (
+    count_scored,
+    count_unscored,
+    last_row,
+    people_state,
+    replace_predictions,
+    score_histogram,
+    scored_people,
+    scores_state,
+    scoring_version,
+)
+from poleng_assets.warehouse.schema import record_decision
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 EVERYONE_SCORED = "every_respondent_has_a_score"
 NO_ROW_LOST = "no_row_is_lost"
@@ -66,52 +81,88 @@ def predictions(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The champion's score of every respondent of a batch; earlier versions' scores are kept."""
-    from poleng_assets.core.ingestion.quarantine import data_hash
-    from poleng_assets.core.ingestion.row_accounting import account, balance, rows_in
-    from poleng_assets.core.modeling.batch_scoring import score_batch
+    from poleng_assets.core.ingestion.row_accounting import rows_in
 
     batch = context.partition_key
-    with warehouse.connect() as con:
-        version = registry.serving(con, context.log.warning) or registry.champion()
-        if untold := untold_rollback(con, context.instance, registry.model_name):
-            context.log_event(untold)
-        model = registry.model(version)
-        respondents, contacts = score_batch(con, model, warehouse.study, batch, version.version)
-        unscored = _unscored(con, warehouse.study, batch)
-        in_file = rows_in(landing.archived("batches", batch), warehouse.study, "batches")
-        counted = account(con, warehouse.study, "batches", batch, in_file)
-        everything = balance(con)
-        data = data_hash(con, "batches", batch)
-        histogram = con.execute(
-            """SELECT floor(score * 10) / 10 AS "score from", count(*) AS respondents
-            FROM current_predictions WHERE batch = ? GROUP BY 1 ORDER BY 1""",
-            [batch],
-        ).df()
+    scores = _score(context, warehouse, registry)
+    in_file = rows_in(landing.archived("batches", batch), warehouse.study, "batches")
+    with warehouse.read() as con:
+        respondents, contacts = count_scored(con, batch, scores.version)
+        histogram = score_histogram(con, batch)
+        checks = _check_rows(con, warehouse.study, batch, in_file)
     return dg.MaterializeResult(
         # By its own, each run would give other data: a report of the same scores would be called unsynced.
-        data_version=dg.DataVersion(f"version {version.version} of {data}"),
+        data_version=dg.DataVersion(f"version {scores.version} of {scores.data_hash}"),
         metadata={
             "dagster/row_count": respondents,
             "contacts": contacts,
             "share_flagged": round(contacts / respondents, 4) if respondents else 0.0,
-            "model_version": version.version,
+            "model_version": scores.version,
             "scores": dg.MetadataValue.md(frame_as_table(histogram)),
         },
-        check_results=[
-            dg.AssetCheckResult(
-                passed=unscored == 0, check_name=EVERYONE_SCORED, metadata={"unscored": unscored}
-            ),
-            dg.AssetCheckResult(
-                passed=counted.balanced and everything.lost == 0,
-                check_name=NO_ROW_LOST,
-                metadata={
-                    "this_batch": counted.in_words(),
-                    "all_batches": everything.in_words(),
-                    "lost": everything.lost,
-                },
-            ),
-        ],
+        check_results=checks,
     )
+
+
+class _Scores(NamedTuple):
+    """What a version says about everybody in a batch (``core/modeling/batch_scoring.py``)."""
+
+    version: int
+    data_hash: str
+    blocks: list["pa.Table"]
+    capacity: int | None
+
+
+def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Registry) -> _Scores:
+    """Score a batch by the version that serves, with the warehouse closed, and write the scores."""
+    from poleng_assets.core.ingestion.quarantine import data_hash
+    from poleng_assets.core.modeling.batch_scoring import score_blocks, stored_blocks
+
+    study, batch = warehouse.study, context.partition_key
+
+    def state(con: duckdb.DuckDBPyConnection) -> object:
+        return serving_decision(con), people_state(con, batch)
+
+    def read(con: duckdb.DuckDBPyConnection) -> tuple[ModelVersion, str, int]:
+        version = registry.serving(con, context.log.warning) or registry.champion()
+        if untold := untold_rollback(con, context.instance, study.name):
+            context.log_event(untold)
+        return version, data_hash(con, "batches", batch), last_row(con, batch)
+
+    def compute(inputs: tuple[ModelVersion, str, int]) -> _Scores:
+        version, data, last = inputs
+        model = registry.model(version)
+        blocks = score_blocks(stored_blocks(warehouse, batch, last), model, study)
+        return _Scores(version.version, data, blocks, model.rule.capacity)
+
+    def write(con: duckdb.DuckDBPyConnection, scores: _Scores) -> None:
+        replace_predictions(con, study, batch, scores.version, scores.blocks, scores.capacity)
+
+    return warehouse.read_compute_write(state, read, compute, write)
+
+
+def _check_rows(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, in_file: int | None
+) -> list[dg.AssetCheckResult]:
+    """Check that everybody has a score, and that no row of this batch or of any is lost."""
+    from poleng_assets.core.ingestion.row_accounting import account, balance
+
+    unscored = count_unscored(con, study, batch)
+    this_batch, all_batches = account(con, study, "batches", batch, in_file), balance(con)
+    return [
+        dg.AssetCheckResult(
+            passed=unscored == 0, check_name=EVERYONE_SCORED, metadata={"unscored": unscored}
+        ),
+        dg.AssetCheckResult(
+            passed=this_batch.balanced and all_batches.lost == 0,
+            check_name=NO_ROW_LOST,
+            metadata={
+                "this_batch": this_batch.in_words(),
+                "all_batches": all_batches.in_words(),
+                "lost": all_batches.lost,
+            },
+        ),
+    ]
 
 
 class ListConfig(dg.Config):
@@ -152,97 +203,169 @@ def contact_list(
 
     A list that was issued stands: it is neither changed nor replaced, and another one stands beside it.
     """
+    batch, study, folder = context.partition_key, warehouse.study, landing.home.contact_lists
+
+    def state(con: duckdb.DuckDBPyConnection) -> object:
+        return newest_report(con, batch), newest_list(con, batch), scores_state(con, batch)
+
+    def read(con: duckdb.DuckDBPyConnection) -> _Plan:
+        return _plan(con, study, folder, batch, config)
+
+    def compute(plan: _Plan) -> _Listed:
+        return _make_list(registry, study, folder, batch, plan)
+
+    def write(con: duckdb.DuckDBPyConnection, made: _Listed) -> None:
+        if made.new:
+            _issue(con, study, made, made.new, config.release, context.run.run_id)
+
+    made = warehouse.read_compute_write(state, read, compute, write)
+    verdict, issued = made.plan.report.verdict, made.plan.issued
+    if made.new and made.scored is not None:
+        words = f"issued beside {issued.in_words()}" if issued else "issued"
+        yield _told(folder, made.new, verdict, words, asked=len(made.scored))
+    elif issued and made.plan.stands:
+        words = _stands_in_words(issued, made.plan.changed)
+        context.log.info(words)
+        yield _told(folder, issued, verdict, words)
+    else:
+        context.log.info(
+            f"{batch} is {verdict}: its list is held back until the overseer has tried to get a better model"
+        )
+
+
+class _Plan(NamedTuple):
+    """What is to be done about the list of a batch, and what is needed for it.
+
+    Attributes:
+        report: the newest one.
+        issued: the list that stands, None before the first.
+        stands: whether it goes on to stand.
+        why: why another list is wanted beside it; empty without one, or when nobody wants another.
+        changed: how the current scores differ from it.
+        remark: of a new list.
+        people: who is to be written into files: of a new list everybody scored, of one that stands those of
+            its day when a file of it is gone; None when no file is to be written.
+        issued_at: when a new list counts as issued.
+    """
+
+    report: NewestReport
+    issued: IssuedList | None
+    stands: bool
+    why: str
+    changed: Difference
+    remark: str
+    people: "pd.DataFrame | None"
+    issued_at: datetime
+
+
+def _plan(
+    con: duckdb.DuckDBPyConnection, study: Study, folder: Path, batch: str, config: ListConfig
+) -> _Plan:
+    """Read what is to be done about the list of a batch.
+
+    Raises:
+        dagster.Failure: the batch has no report, or no list can be made of it.
+    """
+    report, issued = newest_report(con, batch), newest_list(con, batch)
+    if report is None:
+        raise dg.Failure(f"{batch} has no drift report yet: materialise it first.", allow_retries=False)
+    remark, why, stands, people = _remark(report.verdict, report.held), "", False, None
+    if issued:
+        why = config.reason if config.replace_issued_list else why_another(con, issued)
+        stands = not why or is_the_same(con, study, issued, report.model_version, remark)
+    if issued and stands:
+        if not all((folder / f"{issued.stem}{suffix}").exists() for suffix in (".csv", ".xlsx")):
+            people = people_of_list(con, study, issued)
+    elif config.release or not report.held:
+        people = scored_people(con, study, batch)
+        _see_that_it_can_be_made(con, batch, report.model_version, issued, len(people))
+    changed = difference(con, study, issued) if issued else Difference(0, 0)
+    return _Plan(report, issued, stands, why, changed, remark, people, moment_of_issue(con))
+
+
+class _Listed(NamedTuple):
+    """What became of a plan: ``new`` is None when no list was made; ``scored`` are the people of files."""
+
+    plan: _Plan
+    new: IssuedList | None
+    scored: "pd.DataFrame | None"
+
+
+def _make_list(registry: Registry, study: Study, folder: Path, batch: str, plan: _Plan) -> _Listed:
+    """Explain the scores of those to contact, and write the files that are wanted."""
     from poleng_assets.core.modeling.explanations import strongest_reasons
 
-    batch, study, folder = context.partition_key, warehouse.study, landing.home.contact_lists
-    with warehouse.connect() as con:
-        verdict, held, judged = _newest_report(con, batch)
-        issued = newest_list(con, batch)
-        why = _why_another(con, issued, config)
-        remark = _remark(verdict, held)
-        if issued and (not why or is_the_same(con, study, issued, judged, remark)):
-            _put_back_missing_files(con, study, folder, issued)
-            words = _stands_in_words(issued, difference(con, study, issued))
-            context.log.info(words)
-            yield _told(folder, issued, verdict, words)
-            return
-        if held and not config.release:
-            context.log.info(
-                f"{batch} is {verdict}: its list is held back until the overseer has "
-                "tried to get a better model"
-            )
-            return
-        scored = _scored(con, study, batch)
-        _see_that_it_can_be_made(con, batch, judged, issued, len(scored))
-        model = registry.model(registry.version(judged))
-        flagged = scored["contact"]
-        scored["reasons"] = ""
-        scored.loc[flagged, "reasons"] = strongest_reasons(model, scored[flagged], study)
-        number = issued.number + 1 if issued else 1
-        new = IssuedList(
-            batch,
-            number,
-            judged,
-            moment_of_issue(con),
-            int(flagged.sum()),
-            remark,
-            file_stem(batch, number),
+    scored, issued, version = plan.people, plan.issued, plan.report.model_version
+    if scored is None:
+        return _Listed(plan, None, None)
+    if issued and plan.stands:
+        _write_files(folder, study, issued, scored)
+        return _Listed(plan, None, scored)
+    model = registry.model(registry.version(version))
+    flagged = scored["contact"]
+    scored["reasons"] = ""
+    scored.loc[flagged, "reasons"] = strongest_reasons(model, scored[flagged], study)
+    number = issued.number + 1 if issued else 1
+    new = IssuedList(
+        batch, number, version, plan.issued_at, int(flagged.sum()), plan.remark, file_stem(batch, number)
+    )
+    _write_files(folder, study, new, scored)
+    return _Listed(plan, new, scored)
+
+
+def _issue(
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    made: _Listed,
+    new: IssuedList,
+    release: str,
+    run_id: str,
+) -> None:
+    """Write down a list and why it was made; called in a transaction."""
+    plan, scored = made.plan, made.scored
+    assert scored is not None
+    issue(con, new, scored.loc[scored["contact"], [study.id, "score", "reasons"]], run_id)
+    issued, changed = plan.issued, plan.changed
+    if issued:
+        record_decision(
+            con,
+            "reissue",
+            f"{new.in_words()} is made beside {issued.in_words()}, with {changed.in_words()}: {plan.why}",
+            evidence={
+                "batch": new.batch,
+                "list": new.number,
+                "file": new.stem,
+                "contacts": new.contacts,
+                "added": changed.added,
+                "dropped": changed.dropped,
+                "before": {
+                    "list": issued.number,
+                    "file": issued.stem,
+                    "contacts": issued.contacts,
+                    "model_version": issued.model_version,
+                },
+            },
+            champion_version=new.model_version,
+            batch=new.batch,
+            dagster_run_id=run_id,
         )
-        changed = difference(con, study, issued) if issued else None
-        listed = _write_files(folder, study, new, scored)
-        with transaction(con):
-            issue(con, new, scored.loc[flagged, [study.id, "score", "reasons"]], context.run.run_id)
-            if issued and changed:
-                record_decision(
-                    con,
-                    "reissue",
-                    f"{new.in_words()} is made beside {issued.in_words()}, with {changed.in_words()}: {why}",
-                    evidence={
-                        "batch": batch,
-                        "list": number,
-                        "file": new.stem,
-                        "contacts": new.contacts,
-                        "added": changed.added,
-                        "dropped": changed.dropped,
-                        "before": {
-                            "list": issued.number,
-                            "file": issued.stem,
-                            "contacts": issued.contacts,
-                            "model_version": issued.model_version,
-                        },
-                    },
-                    champion_version=judged,
-                    batch=batch,
-                    dagster_run_id=context.run.run_id,
-                )
-            released = f"the list of {batch} is made with the present champion: {config.release}"
-            if config.release and not already_recorded(con, "skip", batch, judged, released):
-                record_decision(
-                    con,
-                    "skip",
-                    released,
-                    evidence={"batch": batch, "verdict": verdict, "contacts": len(listed)},
-                    champion_version=judged,
-                    batch=batch,
-                    dagster_run_id=context.run.run_id,
-                )
-    words = f"issued beside {issued.in_words()}" if issued else "issued"
-    yield _told(folder, new, verdict, words, asked=len(scored))
-
-
-def _why_another(con: duckdb.DuckDBPyConnection, issued: IssuedList | None, config: ListConfig) -> str:
-    """Return why another list is wanted beside the issued one; empty when it is to stand."""
-    if issued is None:
-        return ""
-    return config.reason if config.replace_issued_list else why_another(con, issued)
+    released = f"the list of {new.batch} is made with the present champion: {release}"
+    if release and not already_recorded(con, "skip", new.batch, new.model_version, released):
+        record_decision(
+            con,
+            "skip",
+            released,
+            evidence={"batch": new.batch, "verdict": plan.report.verdict, "contacts": new.contacts},
+            champion_version=new.model_version,
+            batch=new.batch,
+            dagster_run_id=run_id,
+        )
 
 
 def _see_that_it_can_be_made(
     con: duckdb.DuckDBPyConnection, batch: str, judged: int, issued: IssuedList | None, people: int
 ) -> None:
     """Raise when the newest scores are others than those that were judged, or nobody is left to list."""
-    from poleng_assets.warehouse.predictions import scoring_version
-
     current = scoring_version(con, batch)
     if current not in (None, judged):
         raise dg.Failure(
@@ -268,8 +391,8 @@ def _stands_in_words(issued: IssuedList, changed: Difference) -> str:
     )
 
 
-def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.DataFrame") -> "pd.DataFrame":
-    """Write CSV and workbook of a list; return what stands in them.
+def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.DataFrame") -> None:
+    """Write CSV and workbook of a list.
 
     Args:
         folder: of the lists.
@@ -287,31 +410,6 @@ def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.Data
     with in_place_of(folder / f"{about.stem}.xlsx") as part:
         write_workbook(part, listed, study, words)
         write_whole(folder / f"{about.stem}.csv", as_csv(listed))
-    return listed
-
-
-def _put_back_missing_files(
-    con: duckdb.DuckDBPyConnection, study: Study, folder: Path, issued: IssuedList
-) -> None:
-    """Write the files of the issued list again when one is gone and the rows of its people are still kept."""
-    if all((folder / f"{issued.stem}{suffix}").exists() for suffix in (".csv", ".xlsx")):
-        return
-    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
-    people = con.execute(
-        f"""SELECT p."{study.id}", p.score, l."{study.id}" IS NOT NULL AS contact,
-            coalesce(l.reasons, '') AS reasons, {columns}
-        FROM predictions p JOIN batch_rows b USING (batch, "{study.id}")
-        LEFT JOIN contact_lists l ON l.batch = p.batch AND l."{study.id}" = p."{study.id}"
-            AND l.list_number = $number
-        WHERE p.batch = $batch AND p.model_version = $version ORDER BY b.row_number""",  # noqa: S608
-        {"batch": issued.batch, "number": issued.number, "version": issued.model_version},
-    ).df()
-    ((kept,),) = con.execute(
-        "SELECT count(*) FROM contact_lists WHERE batch = ? AND list_number = ?",
-        [issued.batch, issued.number],
-    ).fetchall()
-    if len(people) and int(people["contact"].sum()) == kept:
-        _write_files(folder, study, issued, people)
 
 
 def _told(
@@ -332,38 +430,6 @@ def _told(
     if asked is not None:
         metadata["share_flagged"] = round(about.contacts / asked, 4) if asked else 0.0
     return dg.MaterializeResult(metadata=metadata)
-
-
-def _unscored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> int:
-    found = con.execute(
-        f"""SELECT count(*) FROM batch_rows b WHERE b.batch = $batch AND NOT EXISTS (
-            SELECT 1 FROM current_predictions p
-            WHERE p.batch = $batch AND p."{study.id}" = b."{study.id}")""",  # noqa: S608
-        {"batch": batch},
-    ).fetchone()
-    return int(found[0]) if found else 0
-
-
-def _newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[str, bool, int]:
-    """Return verdict and hold of the newest report, and the model version it speaks about."""
-    found = con.execute(
-        """SELECT verdict, coalesce(held, verdict IN ('drifted', 'untrusted')), model_version
-        FROM drift_reports WHERE batch = ? ORDER BY reported_at DESC LIMIT 1""",
-        [batch],
-    ).fetchall()
-    if not found:
-        raise dg.Failure(f"{batch} has no drift report yet: materialise it first.", allow_retries=False)
-    return found[0]
-
-
-def _scored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> "pd.DataFrame":
-    columns = ", ".join(f'b."{name}"' for name in study.feature_names)
-    return con.execute(
-        f"""SELECT p."{study.id}", p.score, p.contact, {columns}
-        FROM current_predictions p JOIN batch_rows b USING (batch, "{study.id}")
-        WHERE p.batch = ? ORDER BY b.row_number""",  # noqa: S608
-        [batch],
-    ).df()
 
 
 def _remark(verdict: str, held: bool) -> str:

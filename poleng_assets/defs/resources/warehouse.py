@@ -42,6 +42,10 @@ def warehouse_resource(
         refuse_environment(context.run.run_config)
         with history_kept_open(context.instance, context.run.run_id):
             mark_process(context.instance, context.run.run_id)
-            yield replace(plain, guard=guard(context.instance, home))
+            guarded = replace(plain, guard=guard(context.instance, home))
+            if not home.warehouse.exists():
+                with guarded.connect():
+                    pass  # steps read before they write
+            yield guarded
 
     return warehouse

@@ -8,9 +8,9 @@ import pytest
 
 from poleng_assets.core.ingestion.ingest import ingest, record_refusal
 from poleng_assets.core.ingestion.row_accounting import Account, account, balance, rows_in
-from poleng_assets.core.modeling.batch_scoring import score_batch
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.study.schema import Study
+from poleng_assets_tests.conftest import score_batch
 from poleng_assets_tests.long_history import write_rows
 
 Connection = duckdb.DuckDBPyConnection

@@ -12,13 +12,15 @@ import pytest
 
 from poleng_assets.core.ingestion.contract import check_rows
 from poleng_assets.core.modeling import batch_scoring
-from poleng_assets.core.modeling.batch_scoring import score_batch
+from poleng_assets.core.modeling.batch_scoring import stored_blocks
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.predictions import last_row
 from poleng_assets.warehouse.schema import insert
-from poleng_assets_tests.conftest import as_table, with_policies
+from poleng_assets_tests.conftest import as_table, score_batch, with_policies
 
 Connection = duckdb.DuckDBPyConnection
 ROWS = 300
@@ -126,7 +128,7 @@ def test_a_batch_of_many_chunks_is_scored_like_one_of_one(
             calls.append(rows.num_rows)
             return super().score(rows)
 
-    monkeypatch.setattr(batch_scoring, "CHUNK", 2_048)
+    monkeypatch.setattr(batch_scoring, "BLOCK_ROWS", 2_048)
     counting = Counting(model.encoder, model.blend, model.calibration, model.rule)
     assert score_batch(stocked, counting, study, "large", 1)[0] == len(people)
     assert len(calls) > 1
@@ -151,11 +153,27 @@ def test_a_model_that_fails_half_way_leaves_the_old_scores(
                 raise RuntimeError("out of memory")
             return super().score(rows)
 
-    monkeypatch.setattr(batch_scoring, "CHUNK", 2_048)
+    monkeypatch.setattr(batch_scoring, "BLOCK_ROWS", 2_048)
     failing = Failing(model.encoder, model.blend, model.calibration, model.rule)
     with pytest.raises(RuntimeError, match="out of memory"):
         score_batch(stocked, failing, study, "large", 1)
     pd.testing.assert_frame_equal(predictions(stocked), old)
+
+
+def test_the_blocks_of_a_batch_are_everybody_once_and_the_file_is_let_go_between_them(
+    warehouse: Warehouse, study: Study, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    rows = check_rows(as_table(people), study, "batches").frame()
+    with warehouse.connect() as con:
+        insert(con, "batch_rows", rows.assign(batch="large"))
+        last = last_row(con, "large")
+    monkeypatch.setattr(batch_scoring, "BLOCK_ROWS", 1_000)
+    read = []
+    for block in stored_blocks(warehouse, "large", last):
+        read += block[study.id].to_pylist()
+        with warehouse.connect():
+            pass
+    assert read == rows[study.id].tolist()
 
 
 def test_people_with_missing_and_unseen_answers_are_scored_too(
@@ -239,7 +257,7 @@ def test_a_capacity_is_of_the_batch_and_not_of_each_chunk(
     insert(
         stocked, "batch_rows", check_rows(as_table(people), study, "batches").frame().assign(batch="large")
     )
-    monkeypatch.setattr(batch_scoring, "CHUNK", 2_048)
+    monkeypatch.setattr(batch_scoring, "BLOCK_ROWS", 2_048)
     assert score_batch(stocked, with_places(model, 11), study, "large", 1) == (len(people), 11)
     first = np.sort(model.score(people))[::-1][:11]
     chosen = predictions(stocked).query("contact")["score"]

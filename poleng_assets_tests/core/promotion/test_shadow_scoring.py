@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poleng_assets.core.modeling.batch_scoring import _contact_the_first
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.promotion.shadow_scoring import (
     GroupShares,
@@ -22,6 +21,7 @@ from poleng_assets.core.promotion.shadow_scoring import (
     table,
 )
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.predictions import _contact_the_first
 from poleng_assets.warehouse.schema import insert, now
 
 IDS = np.array([f"p{n}" for n in range(10)], dtype=object)
