@@ -21,7 +21,6 @@ SLOW_LIBRARIES = (
     "numpy",
     "optuna",
     "pandas",
-    "pandera",
     "plotly",
     "pyarrow",
     "scipy",

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from poleng_assets.core.features.codes import to_codes
+from poleng_assets.core.features.answers import NO_CODE, UNKNOWN, read_answers
 from poleng_assets.core.features.encoder import Encoder, EncodingError
 from poleng_assets.study.schema import Study
 
@@ -77,20 +77,18 @@ def codes_of(table: pa.Table, study: Study) -> pa.Table:
             continue
         given = table[feature.name]
         try:
-            codes, broken = to_codes(given, feature.is_yes_or_no)
+            answers = read_answers(given, feature)
         except pa.ArrowException as error:
             faults.append(f"column {feature.name!r} holds {given.type}, which are no survey codes: {error}")
             continue
-        why = "which is no survey code"
-        if not pc.any(broken).as_py() and feature.closed_codes is not None:
-            known = pc.is_in(codes, value_set=pa.array(feature.closed_codes, pa.int64()))
-            broken = pc.and_(codes.is_valid(), pc.invert(known))
-            why = f"which is not among the codes of the study: {', '.join(map(str, feature.closed_codes))}"
-        if pc.any(broken).as_py():
-            row = pc.index(broken, True).as_py()
-            value = reprlib.repr(given[row].as_py())
-            faults.append(f"column {feature.name!r} holds {value} in row {row + 1}, {why}")
-        columns[feature.name] = codes
+        listed = ", ".join(map(str, feature.closed_codes or ()))
+        for broken, why in ((answers.no_code, NO_CODE), (answers.unknown, f"{UNKNOWN}: {listed}")):
+            if pc.any(broken).as_py():
+                row = pc.index(broken, True).as_py()
+                value = reprlib.repr(given[row].as_py())
+                faults.append(f"column {feature.name!r} holds {value} in row {row + 1}, which {why}")
+                break
+        columns[feature.name] = answers.codes
     if faults:
         raise EncodingError("\n".join(faults))
     return pa.table(columns)

@@ -1,21 +1,21 @@
 """What is asked of the server: a body becomes the survey codes of respondents, or is refused in words.
 
-The contract is the one of the door (``core/ingestion/contract.py``): the same codes are read, and the same
-are broken. Checked there, one row takes 25 ms, most of it to build a schema; here all answers go through the
-door's own ``to_codes`` at once. A test holds both against each other. No reason repeats what was given:
-answers are nobody's business but theirs who sent them, and errors are logged by clients.
+The contract is that of files (``core/features/answers.py``), asked for all answers at once: column by column,
+one row would take several times as long. A test holds both against each other. No reason repeats what was
+given: answers are nobody's business but theirs who sent them, and errors are logged by clients.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from poleng_assets.core.features.answers import NO_CODE, UNKNOWN, Vocabulary
 from poleng_assets.core.features.codes import to_codes
 
 # The door's own reading of ids: what is blank, too long or unprintable there, is so here.
@@ -27,7 +27,6 @@ SHAPE = (
     'the code of every question) and, if wanted, "reasons": true, and nothing else'
 )
 FAULTS_TOLD = 100
-_STEP = 2**33  # apart enough that codes of 32 bits of one question never meet those of the next
 _ABSENT = object()
 _TRUTHS = {"true": 1, "false": 0}
 
@@ -87,30 +86,6 @@ class Asked:
         """The codes as a table of int64 columns, as the encoder reads them."""
         columns = [pa.array(one, mask=~there) for one, there in zip(self.codes, self.given, strict=True)]
         return pa.table(columns, names=list(self.features))
-
-
-class Vocabulary:
-    """A set of codes for each question, looked up for all answers at once."""
-
-    def __init__(self, codes: Sequence[Collection[int] | None]) -> None:
-        """Take the codes of each question; None: any code is in it."""
-        known = [
-            place * _STEP + code for place, some in enumerate(codes) if some is not None for code in some
-        ]
-        self._keys = np.array(sorted(known) or [-_STEP], dtype=np.int64)
-        self._closed = np.array([some is not None for some in codes])
-        self._offsets = np.arange(len(codes), dtype=np.int64)[:, None] * _STEP
-
-    def lacks(self, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Return which answers are not in it: bool, shape (features, n); a missing one never is.
-
-        Args:
-            codes: int64 within 32 bits, shape (features, n).
-            given: bool, shape (features, n).
-        """
-        keys = codes + self._offsets
-        places = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        return given & self._closed[:, None] & (self._keys[places] != keys)
 
 
 class Reader:
@@ -201,12 +176,12 @@ class Reader:
         for place, reason in strangers:
             faults.append(self._fault(place, len(rows), reason))
         for place in np.flatnonzero(broken.to_numpy(zero_copy_only=False)).tolist():
-            faults.append(self._fault(place, len(rows), "is no survey code: that is a whole number"))
+            faults.append(self._fault(place, len(rows), f"{NO_CODE}: that is a whole number"))
         for place in np.flatnonzero(self._known.lacks(codes, given)).tolist():
             feature = self._study.features[place // len(rows)]
             known = ", ".join(map(str, sorted(feature.codes)))
-            words = f"is not among the codes of the study: {known}, or null for no answer"
-            faults.append(self._fault(place, len(rows), words))
+            reason = f"{UNKNOWN}: {known}, or null for no answer"
+            faults.append(self._fault(place, len(rows), reason))
         return codes, given
 
     def _fault(self, place: int, rows: int, reason: str) -> Fault:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from poleng_assets.core.data.subject_ids import as_written, is_id_type, is_uuid, trimmed
-from poleng_assets.core.features.codes import to_codes
+from poleng_assets.core.features.answers import NO_CODE, UNKNOWN, read_answers
 from poleng_assets.core.ingestion.headers import listed, missing_in_words
 from poleng_assets.storage.home import Kind
-from poleng_assets.study.schema import Study
+from poleng_assets.study.schema import Feature, Study, Target
 
 QUARANTINE_COLUMNS = ["row_number", "column_name", "reason", "payload"]
 MAX_ID = 200  # characters
@@ -129,13 +129,14 @@ def check_rows(
     faults: list[tuple[int, str, str]] = []
     for name in names:
         if name == study.id:
-            columns[name], found = read_ids(name, _one_array(table[name]), ascii_only)
+            columns[name], column_faults = read_ids(name, _one_array(table[name]), ascii_only)
         else:
-            truths = name == study.target.name or study.feature(name).is_yes_or_no
-            columns[name], found = _codes(_plain(name, table[name]), ascii_only, truths)
-        faults += [(place, name, reason) for fault in found for place, reason in fault.each()]
+            question = study.target if name == study.target.name else study.feature(name)
+            columns[name], column_faults = _codes(_plain(name, table[name]), question, ascii_only)
+        if name in (study.id, study.target.name):
+            column_faults.append(_empty(columns[name], column_faults))
+        faults += [(place, name, reason) for fault in column_faults for place, reason in fault.each()]
     rows = pa.table(columns)
-    faults += _against_schema(rows.drop_columns(["row_number"]), study, kind, faults)
     if faults:
         sound = np.ones(table.num_rows, dtype=bool)
         sound[[place for place, _, _ in faults]] = False
@@ -208,59 +209,23 @@ class _Fault:
                 yield int(place), self.reason.format(value=_shown(value))
 
 
-def _codes(values: pa.Array, ascii_only: bool, truths: bool) -> tuple[pa.Array, list[_Fault]]:
-    """Return the codes, and which values are none."""
-    codes, broken = to_codes(values, truths)
-    if ascii_only:
-        broken = pc.or_(broken, _not_ascii(_each(values)))
-    return codes, [_Fault("{value} is no survey code", broken, values)]
+def _codes(values: pa.Array, question: Feature | Target, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
+    """Return the codes, and which values are none or are not among those of the question."""
+    answers = read_answers(values, question)
+    no_code = pc.or_(answers.no_code, _not_ascii(_each(values))) if ascii_only else answers.no_code
+    unknown = pc.and_(answers.unknown, pc.invert(no_code))
+    return answers.codes, [
+        _Fault(f"{{value}} {NO_CODE}", no_code, values),
+        _Fault(f"{{value}} {UNKNOWN}", unknown, answers.codes),
+    ]
 
 
-def row_schema(study: Study, kind: Kind) -> Any:
-    """Build the pandera schema of rows in canonical types; https://pandera.readthedocs.io/.
-
-    Ordinal and binary codes are those of the study; ids and targets are given. The columns are Arrow's:
-    checked so, a million rows take a quarter of a second, and seven times that as pandas' own integers.
-    """
-    import pandera.pandas as pandera
-
-    code, text = pd.ArrowDtype(pa.int64()), pd.ArrowDtype(pa.string())
-    columns = {study.id: pandera.Column(text, nullable=False)}
-    if kind != "outcomes":
-        for feature in study.features:
-            known = [] if feature.closed_codes is None else [pandera.Check.isin(feature.closed_codes)]
-            columns[feature.name] = pandera.Column(code, known, nullable=True)
-    if kind != "batches":
-        target = pandera.Check.isin(sorted(study.target.codes))
-        columns[study.target.name] = pandera.Column(code, target, nullable=False)
-    return pandera.DataFrameSchema(columns)
-
-
-def _against_schema(
-    rows: pa.Table, study: Study, kind: Kind, known: list[tuple[int, str, str]]
-) -> list[tuple[int, str, str]]:
-    """Return what the schema finds wrong in values that are not known to be broken already."""
-    import pandera.errors
-
-    frame = rows.to_pandas(types_mapper=pd.ArrowDtype)
-    try:
-        row_schema(study, kind).validate(frame, lazy=True, inplace=True)
-    except pandera.errors.SchemaErrors as error:
-        already = {(place, name) for place, name, _ in known}
-        return [
-            (int(case.index), str(case.column), _reason(str(case.check), case.failure_case))
-            for case in error.failure_cases.itertuples()
-            if (int(case.index), str(case.column)) not in already
-        ]
-    finally:
-        # Pandera's accessor and the frame hold each other: of a large file, chunk after chunk would wait for
-        # the collector of such circles.
-        vars(frame).pop("pandera", None)
-    return []
-
-
-def _reason(check: str, value: object) -> str:
-    return "is empty" if check == "not_nullable" else f"{value} is not among the codes of the study"
+def _empty(values: pa.Array, faults: Sequence[_Fault]) -> _Fault:
+    """Return which values are missing without a fault that says why."""
+    rows = values.is_null()
+    for fault in faults:
+        rows = pc.and_(rows, pc.invert(fault.rows))
+    return _Fault("is empty", rows, values)
 
 
 def read_ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
