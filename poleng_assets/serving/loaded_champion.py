@@ -16,7 +16,7 @@ from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.explanations import strongest_reasons
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.modeling.training_configuration import TrainingConfiguration
-from poleng_assets.core.reports.model_card import FIGURES
+from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.models.registry import ModelVersion, Registry
 from poleng_assets.models.repair import has_run
 from poleng_assets.serving.requests import Asked, Vocabulary
@@ -164,12 +164,12 @@ def _figures(metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """Return the figures on the frozen holdout, with their 95 % intervals where they have one."""
     return {
         name: {
-            "title": title,
+            "title": metric.title,
             "value": metrics[f"test_{name}"],
             "lower": metrics.get(f"test_{name}_lower"),
             "upper": metrics.get(f"test_{name}_upper"),
         }
-        for name, title, *_ in FIGURES
+        for name, metric in METRICS.items()
         if f"test_{name}" in metrics
     }
 

@@ -24,6 +24,7 @@ from poleng_assets.core.monitoring.measurements import Estimate, Loss, MetricLos
 from poleng_assets.core.monitoring.outcome_sample import OutcomeSample, choose_sample, weigh_reference
 from poleng_assets.core.monitoring.verdict import SURE
 from poleng_assets.core.statistics.intervals import central, hanley_mcneil_error, wilson_interval
+from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.poststratification import effective_rows
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.performance import replace_performance
@@ -149,10 +150,11 @@ def _losses(
 ) -> list[MetricLoss]:
     of_reference, losses = reference.resampled(), []
     policies = study.policies
-    for metric, sign, what, tolerated in (
-        ("auc", -1, "the AUC is lower", policies.overseer.max_auc_drop),
-        ("log_loss", 1, "the log-loss is higher", policies.outcomes.max_log_loss_rise),
+    for metric, what, tolerated in (
+        ("auc", "the AUC is lower", policies.overseer.max_auc_drop),
+        ("log_loss", "the log-loss is higher", policies.outcomes.max_log_loss_rise),
     ):
+        sign = -1 if METRICS[metric].higher_is_better else 1
         if metric in values and metric in usual:
             error = float(drawn[metric].std())
             if metric == "auc":

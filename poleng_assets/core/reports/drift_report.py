@@ -34,8 +34,8 @@ from poleng_assets.core.reports.drift_charts import (
     performance_chart,
     score_bars,
 )
-from poleng_assets.core.reports.model_card import FIGURES
 from poleng_assets.core.reports.pages import template
+from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.selection_rates import GroupContacts, passed_over
 from poleng_assets.study.schema import Study
 
@@ -63,7 +63,6 @@ QUALITY = {
     OUT_OF_RANGE: "an answer beyond the lowest or highest of the reference",
     QUARANTINED: "rows of the file that broke the contract and were left out",
 }
-METRICS = {name: (title, words) for name, title, _, words in FIGURES}
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
         sought=study.target.codes[study.target.positive],
         performance=_performance(figures.estimates, realised),
         performance_chart=performance_chart(
-            figures.estimates, realised, figures.trust.trusted, {name: METRICS[name][0] for name in _DRAWN}
+            figures.estimates, realised, figures.trust.trusted, {name: METRICS[name].title for name in _DRAWN}
         ),
         performance_key=_performance_key(figures, realised),
         measured=measured,
@@ -199,7 +198,7 @@ def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) ->
     for metric in dict.fromkeys(e.metric for e in (*estimates, *realised)):
         one, other = (next((e for e in found if e.metric == metric), None) for found in (estimates, realised))
         references = [e.reference for e in (one, other) if e is not None and e.reference is not None]
-        title, says = METRICS.get(metric, (metric, ""))
+        title, says = METRICS[metric].title, METRICS[metric].explanation
         reference = f"{references[0]:.3f}" if references else ""
         lines.append(Performance(title, _interval(one), _interval(other), reference, says))
     return lines

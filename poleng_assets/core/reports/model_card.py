@@ -26,33 +26,14 @@ from poleng_assets.core.reports.holdout_charts import BARS_SHOWN, CAPTIONS, hold
 from poleng_assets.core.reports.pages import template
 from poleng_assets.core.statistics.groups import OTHERS
 from poleng_assets.core.statistics.intervals import Interval
+from poleng_assets.core.statistics.metrics import METRICS, Metric
 from poleng_assets.core.statistics.proxies import shown_proxies
 from poleng_assets.core.statistics.selection_rates import contacts_in_table, passed_over
 from poleng_assets.study.schema import Study
 
 CANDIDATES_SHOWN = 15
 LIBRARIES = ("nannyml", "optuna", "poleng_assets", "scikit-learn", "xgboost")
-# Name of the figure, its title, its form, and what it says; those sought are people of the positive class.
-FIGURES = (
-    ("auc", "Ranking (AUC)", "number", "how often one of those sought scores higher than one of the others; "
-     "0.5 is by lot, 1 is perfect"),
-    ("average_precision", "Average precision", "number", "precision over contact lists of every length; by "
-     "lot it would be the share sought"),
-    ("lift_at_10", "Lift at the top tenth", "times", "how many more of those sought are among the highest "
-     "tenth of scores than in a draw by lot"),
-    ("log_loss", "Log-loss", "number", "how much the probabilities are surprised, in nats for each person; "
-     "smaller is better"),
-    ("brier", "Brier score", "number", "mean squared error of the probabilities; smaller is better"),
-    ("rmse", "RMSE", "number", "root of the Brier score"),
-    ("calibration_error", "Calibration error", "share", "how far scores are from the true share, on average "
-     "over tenths of the people; smaller is better"),
-    ("target_rate", "Share sought", "share", "of all people of the holdout"),
-    ("flagged_share", "Share contacted", "share", "of all people of the holdout"),
-    ("precision", "Precision", "share", "of the people contacted, how many are of those sought"),
-    ("recall", "Recall", "share", "of those sought, how many are contacted"),
-    ("f1", "F1", "number", "harmonic mean of precision and recall"),
-    ("accuracy", "Accuracy", "share", "of all people, for how many the decision is right"),
-)  # fmt: skip
+TILES = ("auc", "precision", "recall", "flagged_share")
 
 
 @dataclass(frozen=True)
@@ -191,14 +172,14 @@ def render_model_card(card: ModelCard) -> str:
         given_away=shown_proxies(study, card.proxies),
         in_short=how_good(card.figures, card.intervals),
         figures=[
-            Line(title, (_figure(card.figures[name], form), _between(card.intervals.get(name), form), words))
-            for name, title, form, words in FIGURES
-            if name in card.figures
+            Line(metric.title, (*_value_and_interval(card, metric), metric.explanation))
+            for metric in METRICS.values()
+            if metric.name in card.figures
         ],
         tiles=[
-            (title, _figure(card.figures[name], form), _between(card.intervals.get(name), form))
-            for name, title, form, _ in FIGURES
-            if name in card.figures and name in ("auc", "precision", "recall", "flagged_share")
+            (METRICS[name].title, *_value_and_interval(card, METRICS[name]))
+            for name in TILES
+            if name in card.figures
         ],
         confusion=_confusion(card.figures),
         passed_over=_passed_over(card),
@@ -303,6 +284,13 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
         f"Contacted least are {_name(least, titles)}: {_contacted(least)}."
     )
     return sentences
+
+
+def _value_and_interval(card: ModelCard, metric: Metric) -> tuple[str, str]:
+    return (
+        _figure(card.figures[metric.name], metric.unit),
+        _between(card.intervals.get(metric.name), metric.unit),
+    )
 
 
 def _passed_over(card: ModelCard) -> list[str]:

@@ -18,6 +18,8 @@ Sources:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -27,9 +29,8 @@ TOP_SHARE = 0.1
 
 
 def score_metrics(target: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Return log-loss, RMSE, Brier score, calibration error, AUC, average precision and lift.
+    """Return the metrics of :data:`METRICS` that judge scores.
 
-    The calibration error is the mean distance between score and rate in 10 bins of equal mass.
     Where only one class is present, there is no ranking to speak of: AUC, average precision and
     lift are left out.
 
@@ -37,25 +38,75 @@ def score_metrics(target: np.ndarray, score: np.ndarray) -> dict[str, float]:
         target: 0 or 1, shape (n,), n > 0.
         score: probability of 1, shape (n,).
     """
+    both_classes = 0 < target.mean() < 1
+    return {
+        metric.name: metric.function(target, score)
+        for metric in METRICS.values()
+        if not metric.of_decisions and (both_classes or not metric.of_ranking)
+    }
+
+
+def decision_metrics(target: np.ndarray, contact: np.ndarray) -> dict[str, float]:
+    """Return the metrics of :data:`METRICS` that judge decisions, and the confusion counts.
+
+    Args:
+        target: 0 or 1, shape (n,), n > 0.
+        contact: whether the person is contacted, bool, shape (n,).
+    """
+    positive, contacted = target == 1, np.asarray(contact, dtype=bool)
+    return {
+        metric.name: metric.function(positive, contacted)
+        for metric in METRICS.values()
+        if metric.of_decisions
+    } | {
+        "true_negatives": float((~positive & ~contacted).sum()),
+        "false_positives": float((~positive & contacted).sum()),
+        "false_negatives": float((positive & ~contacted).sum()),
+        "true_positives": float((positive & contacted).sum()),
+    }
+
+
+def evaluate(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict[str, float]:
+    """Return :func:`score_metrics` and :func:`decision_metrics` together.
+
+    Args:
+        target: 0 or 1, shape (n,), n > 0.
+        score: probability of 1, shape (n,).
+        contact: whether the person is contacted, bool, shape (n,); any rule may have decided it.
+    """
+    return score_metrics(target, score) | decision_metrics(target, contact)
+
+
+# Of scores: target 0 or 1 and probability of 1, each of shape (n,). They are those of scikit-learn, without
+# what it does to find out what kind of target it is: a hundred resamples ask for each.
+
+
+def auc(target: np.ndarray, score: np.ndarray) -> float:
+    """Return the area under the ROC curve; both classes must be there."""
     from sklearn import metrics
 
-    # For a hundred resamples each: the same as scikit-learn's brier_score_loss, log_loss and roc_auc_score,
-    # which take most of their time to find out what kind of target it is. The mean squared error refuses what
-    # is no number.
-    brier = float(metrics.mean_squared_error(target, score))
+    false_positive_rate, true_positive_rate, _ = metrics.roc_curve(target, score)
+    return float(metrics.auc(false_positive_rate, true_positive_rate))
+
+
+def average_precision(target: np.ndarray, score: np.ndarray) -> float:
+    """Return the average precision; both classes must be there."""
+    from sklearn import metrics
+
+    return float(metrics.average_precision_score(target, score))
+
+
+def log_loss(target: np.ndarray, score: np.ndarray) -> float:
+    """Return the mean log-loss, in nats."""
     likelihood = np.where(target == 1, score, 1 - score)
-    result = {
-        "log_loss": float(-np.log(np.maximum(likelihood, np.finfo(likelihood.dtype).eps)).mean()),
-        "rmse": math.sqrt(brier),
-        "brier": brier,
-        "calibration_error": calibration_error(target, score, CALIBRATION_BINS)[0],
-    }
-    if 0 < target.mean() < 1:
-        false_alarms, found, _ = metrics.roc_curve(target, score)
-        result["auc"] = float(metrics.auc(false_alarms, found))
-        result["average_precision"] = float(metrics.average_precision_score(target, score))
-        result["lift_at_10"] = lift(target, score)
-    return result
+    return float(-np.log(np.maximum(likelihood, np.finfo(likelihood.dtype).eps)).mean())
+
+
+def brier(target: np.ndarray, score: np.ndarray) -> float:
+    """Return the Brier score; raises ``ValueError`` for a score that is no number."""
+    from sklearn import metrics
+
+    return float(metrics.mean_squared_error(target, score))
 
 
 def lift(target: np.ndarray, score: np.ndarray, share: float = TOP_SHARE) -> float:
@@ -82,45 +133,30 @@ def lift(target: np.ndarray, score: np.ndarray, share: float = TOP_SHARE) -> flo
     return hits / places / base
 
 
-def decision_metrics(target: np.ndarray, contact: np.ndarray) -> dict[str, float]:
-    """Return accuracy, precision, recall, F1, share flagged, target rate and the confusion counts.
-
-    A ratio of nothing (the precision of no contacts, the recall where nobody is positive) is 0.
-
-    Args:
-        target: 0 or 1, shape (n,), n > 0.
-        contact: whether the person is contacted, bool, shape (n,).
-    """
-    positive, contacted = target == 1, np.asarray(contact, dtype=bool)
-    hit, false_alarm = int((positive & contacted).sum()), int((~positive & contacted).sum())
-    missed, kept = int((positive & ~contacted).sum()), int((~positive & ~contacted).sum())
-    return {
-        "accuracy": (hit + kept) / len(target),
-        "precision": _ratio(hit, hit + false_alarm),
-        "recall": _ratio(hit, hit + missed),
-        "f1": _ratio(2 * hit, 2 * hit + false_alarm + missed),
-        "flagged_share": (hit + false_alarm) / len(target),
-        "target_rate": (hit + missed) / len(target),
-        "true_negatives": float(kept),
-        "false_positives": float(false_alarm),
-        "false_negatives": float(missed),
-        "true_positives": float(hit),
-    }
+# Of decisions: who is of the positive class and who is contacted, each bool of shape (n,). A ratio of nothing
+# (the precision of no contacts, the recall where nobody is positive) is 0.
 
 
-def evaluate(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict[str, float]:
-    """Return :func:`score_metrics` and :func:`decision_metrics` together.
-
-    Args:
-        target: 0 or 1, shape (n,), n > 0.
-        score: probability of 1, shape (n,).
-        contact: whether the person is contacted, bool, shape (n,); any rule may have decided it.
-    """
-    return score_metrics(target, score) | decision_metrics(target, contact)
+def precision(positive: np.ndarray, contacted: np.ndarray) -> float:
+    """Return the share of the contacts who are positive."""
+    return _ratio(int((positive & contacted).sum()), int(contacted.sum()))
 
 
-def _ratio(part: int, whole: int, otherwise: float = 0.0) -> float:
-    return part / whole if whole else otherwise
+def recall(positive: np.ndarray, contacted: np.ndarray) -> float:
+    """Return the share of the positives who are contacted."""
+    return _ratio(int((positive & contacted).sum()), int(positive.sum()))
+
+
+def f1(positive: np.ndarray, contacted: np.ndarray) -> float:
+    """Return the harmonic mean of precision and recall."""
+    return _ratio(2 * int((positive & contacted).sum()), int(contacted.sum()) + int(positive.sum()))
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+# Row by row, of two models, and with what chance makes of it.
 
 
 def row_log_loss(target: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -189,3 +225,65 @@ def paired_auc(target: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
         beating.append(1 - (ranks[~positive] - rankdata(score[~positive])) / hits)
     variance = (beaten[0] - beaten[1]).var(ddof=1) / hits + (beating[0] - beating[1]).var(ddof=1) / misses
     return float(beaten[0].mean()), float(beaten[1].mean()), math.sqrt(float(variance))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, as it is measured and shown everywhere.
+
+    Attributes:
+        name: in the registry, the warehouse and answers of the server.
+        title: in words.
+        unit: how a value is written: ``share``, ``number`` or ``times``.
+        higher_is_better: whether more of it is better; None where it says nothing of good and bad.
+        says: what it tells, with "those sought" for people of the positive class.
+        function: of target and score, or of who is positive and who is contacted; see above.
+        of_decisions: whether it judges contacts and not scores.
+        of_ranking: whether it needs both classes.
+    """
+
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool | None
+    says: str
+    function: Callable[[np.ndarray, np.ndarray], float]
+    of_decisions: bool = False
+    of_ranking: bool = False
+
+    @property
+    def explanation(self) -> str:
+        """What the metric tells, and in which direction where that is not plain."""
+        return self.says + ("; smaller is better" if self.higher_is_better is False else "")
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("auc", "Ranking (AUC)", "number", True, "how often one of those sought scores higher than one "
+               "of the others; 0.5 is by lot, 1 is perfect", auc, of_ranking=True),
+        Metric("average_precision", "Average precision", "number", True, "precision over contact lists of "
+               "every length; by lot it would be the share sought", average_precision, of_ranking=True),
+        Metric("lift_at_10", "Lift at the top tenth", "times", True, "how many more of those sought are "
+               "among the highest tenth of scores than in a draw by lot", lift, of_ranking=True),
+        Metric("log_loss", "Log-loss", "number", False, "how much the probabilities are surprised, in nats "
+               "for each person", log_loss),
+        Metric("brier", "Brier score", "number", False, "mean squared error of the probabilities", brier),
+        Metric("rmse", "RMSE", "number", False, "root of the Brier score",
+               lambda target, score: math.sqrt(brier(target, score))),
+        Metric("calibration_error", "Calibration error", "share", False, "how far scores are from the true "
+               "share, on average over tenths of the people",
+               lambda target, score: calibration_error(target, score, CALIBRATION_BINS)[0]),
+        Metric("target_rate", "Share sought", "share", None, "of all people of the holdout",
+               lambda positive, contacted: float(positive.mean()), of_decisions=True),
+        Metric("flagged_share", "Share contacted", "share", None, "of all people of the holdout",
+               lambda positive, contacted: float(contacted.mean()), of_decisions=True),
+        Metric("precision", "Precision", "share", True, "of the people contacted, how many are of those "
+               "sought", precision, of_decisions=True),
+        Metric("recall", "Recall", "share", True, "of those sought, how many are contacted", recall,
+               of_decisions=True),
+        Metric("f1", "F1", "number", True, "harmonic mean of precision and recall", f1, of_decisions=True),
+        Metric("accuracy", "Accuracy", "share", True, "of all people, for how many the decision is right",
+               lambda positive, contacted: float((positive == contacted).mean()), of_decisions=True),
+    )
+}  # fmt: skip
