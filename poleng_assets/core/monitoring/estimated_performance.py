@@ -19,6 +19,7 @@ import pandas as pd
 from poleng_assets.core.monitoring.measurements import CONTACT, SCORE, Estimate, Loss, Trust
 from poleng_assets.core.statistics.calibration import fit
 from poleng_assets.core.statistics.intervals import Z_95, hanley_mcneil_error
+from poleng_assets.core.statistics.metrics import banded_auc
 from poleng_assets.core.statistics.poststratification import Match
 from poleng_assets.study.schema import Study
 
@@ -193,14 +194,8 @@ def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray
     negative = np.zeros_like(positive)
     negative[np.arange(len(order)), band] = 1 - probability
     there, here = resampled
-    lost = _auc(there @ positive, there @ negative) - _auc(here @ positive, here @ negative)
+    lost = banded_auc(there @ positive, there @ negative) - banded_auc(here @ positive, here @ negative)
     return float(lost.std())
-
-
-def _auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Return the AUC of each row of weights by band, the bands being in rising order of the score."""
-    below = np.cumsum(negative, axis=1) - negative / 2
-    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
 
 
 def _log_odds(score: pd.Series) -> np.ndarray:

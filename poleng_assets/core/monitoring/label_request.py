@@ -23,6 +23,7 @@ import pandas as pd
 
 from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.core.statistics.intervals import Z_95, hanley_mcneil_error
+from poleng_assets.core.statistics.metrics import expected_auc
 from poleng_assets.study.schema import Study
 
 # A score between these says little more than the toss of a coin.
@@ -143,7 +144,7 @@ def plan_request(
     people = scored.drop_duplicates(study.id).sort_values(study.id).reset_index(drop=True)
     if people.empty:
         return _nobody(study, "Nobody was scored about whom more should be known")
-    auc = _expected_auc(people["score"].to_numpy()) if auc is None else auc
+    auc = expected_auc(people["score"].to_numpy()) if auc is None else auc
     rate = float(people["score"].mean())
     if not 0 < rate < 1:
         return _nobody(
@@ -162,16 +163,6 @@ def plan_request(
         within=within,
         words=_in_words(len(chosen), strata, within, policy.request_within, len(features)),
     )
-
-
-def _expected_auc(score: np.ndarray) -> float:
-    """Return the AUC of scores that are true probabilities: each person is both, in these parts (CBPE)."""
-    from sklearn.metrics import roc_auc_score
-
-    if score.min() == score.max():
-        return 0.5
-    target = np.repeat([1, 0], len(score))
-    return float(roc_auc_score(target, np.tile(score, 2), sample_weight=np.concatenate([score, 1 - score])))
 
 
 def _strata(

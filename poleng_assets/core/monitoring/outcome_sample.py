@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from poleng_assets.core.statistics.metrics import row_log_loss
+from poleng_assets.core.statistics.metrics import row_log_loss, weighted_auc, weighted_average_precision
 from poleng_assets.core.statistics.poststratification import match, systematic
 from poleng_assets.study.schema import Study
 
@@ -94,11 +94,8 @@ class OutcomeSample:
         if 0 < positives < total:
             positive = np.bincount(self._places, weights * self.target)
             negative = np.bincount(self._places, weights * (1 - self.target))
-            below = np.cumsum(negative) - negative / 2
-            result["auc"] = float(positive @ below / (positives * (total - positives)))
-            found = np.cumsum(positive[::-1])
-            shown = np.maximum(found + np.cumsum(negative[::-1]), np.finfo(float).tiny)
-            result["average_precision"] = float(positive[::-1] @ (found / shown) / positives)
+            result["auc"] = weighted_auc(positive, negative, positives, total - positives)
+            result["average_precision"] = weighted_average_precision(positive, negative, positives)
         return result
 
     def resampled(self) -> dict[str, np.ndarray]:

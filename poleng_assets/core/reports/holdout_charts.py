@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from poleng_assets.core.reports.charts import Bar, Chart, Line, Mark, Scale, Segment, Tick, bar_chart
+from poleng_assets.core.statistics import metrics
 from poleng_assets.core.statistics.intervals import wilson_interval
-from poleng_assets.core.statistics.metrics import CALIBRATION_BINS
 
 # What each view of a holdout shows, for captions and for readers who do not see it.
 CAPTIONS = {
@@ -110,24 +110,24 @@ _UNDEFINED = Chart(
 
 
 def _roc(target: np.ndarray, score: np.ndarray) -> Chart:
-    from sklearn.metrics import roc_auc_score, roc_curve
+    from sklearn.metrics import roc_curve
 
     false_alarms, hits, _ = roc_curve(target, score)
     return _chart(
         "share of the others contacted",
         "share of those sought found",
         [
-            ("here", f"this model: AUC {roc_auc_score(target, score):.3f}", _thinned(false_alarms, hits)),
+            ("here", f"this model: AUC {metrics.auc(target, score):.3f}", _thinned(false_alarms, hits)),
             ("there dashed", "by lot", _DIAGONAL),
         ],
     )
 
 
 def _precision_recall(target: np.ndarray, score: np.ndarray) -> Chart:
-    from sklearn.metrics import average_precision_score, precision_recall_curve
+    from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(target, score)
-    average = average_precision_score(target, score)
+    average = metrics.average_precision(target, score)
     return _chart(
         "recall: share of those sought found",
         "precision of contacts",
@@ -139,7 +139,7 @@ def _precision_recall(target: np.ndarray, score: np.ndarray) -> Chart:
 
 
 def _calibration(target: np.ndarray, score: np.ndarray) -> Chart:
-    bins = np.array_split(np.argsort(score, kind="stable"), min(CALIBRATION_BINS, len(score)))
+    bins = np.array_split(np.argsort(score, kind="stable"), min(metrics.CALIBRATION_BINS, len(score)))
     predicted = [float(score[rows].mean()) for rows in bins]
     observed = [float(target[rows].mean()) for rows in bins]
     intervals = [wilson_interval(float(target[rows].sum()), len(rows)) for rows in bins]

@@ -1,13 +1,14 @@
 """Metrics of scores and contacts against known answers.
 
 What belongs here measures and judges nothing: gates stand in ``core/promotion/gates.py``, charts in
-``core/reports/holdout_plots.py``. Some metrics are computed in more than one way, because they are asked for
+``core/reports/holdout_charts.py``. Some metrics are computed in more than one way, because they are asked for
 different things:
 
-- AUC: :func:`score_metrics` gives the plain one, :func:`paired_auc` that of two models on the same rows with
-  the standard error of their difference.
-- log-loss: :func:`row_log_loss` gives it row by row, to resample or to split; :func:`score_metrics` its mean,
-  fast enough for a hundred resamples; ``core/modeling/blending.py`` that of log-odds, which do not overflow.
+- AUC: :func:`auc` is the plain one, :func:`paired_auc` that of two models on the same rows with the standard
+  error of their difference, :func:`weighted_auc` that of weighted people, :func:`banded_auc` that of many
+  resamples at once (ranked by band of scores), :func:`expected_auc` that of scores whose target is not known.
+- log-loss: :func:`log_loss` is the mean, :func:`row_log_loss` row by row, to resample or to split;
+  ``core/modeling/blending.py`` has that of log-odds, which do not overflow.
 
 Sources:
     E. DeLong, D. DeLong, D. Clarke-Pearson, Biometrics 44, 1988, and X. Sun, W. Xu, IEEE Signal Processing
@@ -225,6 +226,44 @@ def paired_auc(target: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
         beating.append(1 - (ranks[~positive] - rankdata(score[~positive])) / hits)
     variance = (beaten[0] - beaten[1]).var(ddof=1) / hits + (beating[0] - beating[1]).var(ddof=1) / misses
     return float(beaten[0].mean()), float(beaten[1].mean()), math.sqrt(float(variance))
+
+
+# Of weighted people, by score: how much weight there is of both classes at each score, lowest first.
+
+
+def weighted_auc(positive: np.ndarray, negative: np.ndarray, positives: float, negatives: float) -> float:
+    """Return the AUC of weighted people.
+
+    Args:
+        positive: weight of the positives at each score, lowest first, shape (scores,).
+        negative: weight of the others, likewise.
+        positives: all weight of the positives, above 0.
+        negatives: of the others, likewise.
+    """
+    return float(positive @ (np.cumsum(negative) - negative / 2) / (positives * negatives))
+
+
+def weighted_average_precision(positive: np.ndarray, negative: np.ndarray, positives: float) -> float:
+    """Return the average precision of weighted people; arguments as of :func:`weighted_auc`."""
+    hits = np.cumsum(positive[::-1])
+    contacts = np.maximum(hits + np.cumsum(negative[::-1]), np.finfo(float).tiny)
+    return float(positive[::-1] @ (hits / contacts) / positives)
+
+
+def banded_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Return the AUC of each row of weights by band, the bands being in rising order of the score."""
+    below = np.cumsum(negative, axis=1) - negative / 2
+    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def expected_auc(score: np.ndarray) -> float:
+    """Return the AUC of scores that are true probabilities: each person is both, in these parts (CBPE)."""
+    from sklearn.metrics import roc_auc_score
+
+    if score.min() == score.max():
+        return 0.5
+    target = np.repeat([1, 0], len(score))
+    return float(roc_auc_score(target, np.tile(score, 2), sample_weight=np.concatenate([score, 1 - score])))
 
 
 @dataclass(frozen=True)
