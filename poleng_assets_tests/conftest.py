@@ -24,6 +24,7 @@ from dagster._core.execution import compute_logs
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from pydantic import BaseModel
 
 from poleng_assets.core.modeling import batch_scoring
 from poleng_assets.core.modeling.batch_scoring import score_blocks
@@ -40,10 +41,18 @@ from poleng_assets_tests import homes
 
 def with_policies(study: Study, **changes: dict[str, Any]) -> Study:
     """Return the study with other policies, as in ``with_policies(study, overseer={"min_rows": 50})``."""
-    changed = {
-        name: getattr(study.policies, name).model_copy(update=fields) for name, fields in changes.items()
-    }
-    return study.model_copy(update={"policies": study.policies.model_copy(update=changed)})
+    return study.model_copy(update={"policies": _changed(study.policies, changes)})
+
+
+def _changed(part: BaseModel, changes: dict[str, Any]) -> BaseModel:
+    """Return a part of a study with other fields; of fields that are parts themselves, only what is named."""
+    update = {}
+    for name, value in changes.items():
+        inner = getattr(part, name)
+        update[name] = (
+            _changed(inner, value) if isinstance(inner, BaseModel) and isinstance(value, dict) else value
+        )
+    return part.model_copy(update=update)
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
@@ -145,7 +154,7 @@ def study() -> Study:
 @pytest.fixture(scope="session")
 def quick_study(study: Study) -> Study:
     """The shipped study, trained in few rounds."""
-    return with_policies(study, training={"rounds": 40, "learning_rate": 0.2})
+    return with_policies(study, training={"xgboost": {"rounds": 40, "learning_rate": 0.2}})
 
 
 @pytest.fixture(scope="session")

@@ -283,8 +283,9 @@ def _is_founding(rows: pa.Table) -> np.ndarray:
     return rows["field_study"].to_numpy(zero_copy_only=False) == FOUNDING
 
 
-def _trained_by(study: Study, **changes: float) -> Study:
-    training = study.policies.training.model_copy(update=changes)
+def _trained_by(study: Study, seed: int, **trees: float) -> Study:
+    xgboost = study.policies.training.xgboost.model_copy(update=trees)
+    training = study.policies.training.model_copy(update={"seed": seed, "xgboost": xgboost})
     return study.model_copy(update={"policies": study.policies.model_copy(update={"training": training})})
 
 

@@ -6,11 +6,25 @@ What is done with a policy stands where it is applied.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Bound = TypeVar("Bound", int, float)
+
+
+def _rising(ends: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the lower end comes first, not {list(ends)}")
+    return ends
+
+
+Shares = Annotated[tuple[Share, Share], AfterValidator(_rising)]
+Positives = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+Counts = Annotated[tuple[Count, Count], AfterValidator(_rising)]
 
 
 class Strict(BaseModel):
@@ -24,12 +38,19 @@ class IngestionPolicy(Strict):
 
     ``min_of_each_class``: people of each class of the target that all field studies together must have.
     ``min_share_of_each_class``: a field study with a smaller share of a class is taken in with a remark.
+    The others are about files that hold people of earlier files (``core/ingestion/duplicates.py``).
     """
 
     max_quarantined_share: Share
     max_expanded_megabytes: int = Field(ge=1)
     min_of_each_class: int = Field(default=20, ge=2)
     min_share_of_each_class: Share = 0.01
+    telling_share: Share = 0.95
+    min_same_rows: int = Field(default=20, ge=1)
+    renamed_share: Share = 0.2
+    min_alike: int = Field(default=5, ge=1)
+    min_alike_share: Share = 0.01
+    other_spelling_share: Share = 0.5
 
 
 class ContactPolicy(Strict):
@@ -46,6 +67,9 @@ class ContactPolicy(Strict):
     shown_reasons: tuple[str, ...] | None = None
     withheld_reasons: tuple[str, ...] = ()
     max_association: Share = 0.25
+    giveaway_share: Share = 0.8
+    giveaway_people: int = Field(default=20, ge=1)
+    common_share: Share = 0.75
 
 
 class Budget(Strict):
@@ -55,11 +79,68 @@ class Budget(Strict):
     minutes: float = Field(gt=0)
 
 
-class TrainingPolicy(Strict):
-    """How a challenger is trained and tuned, and what is kept from it.
+class BoostingSearch(Strict):
+    """Between which ends tuning looks for boosted trees; a starting point outside stretches them."""
 
-    The numbers from ``rounds`` on are the boosted trees that tuning begins with.
-    """
+    rounds: Counts = (150, 1500)
+    learning_rate: Positives = (0.01, 0.15)
+    max_depth: Counts = (2, 7)
+    min_child_weight: Positives = (1.0, 50.0)
+    subsample: Positives = (0.5, 1.0)
+    colsample: Positives = (0.2, 1.0)
+    reg_lambda: Positives = (0.1, 30.0)
+
+
+class BoostingPolicy(Strict):
+    """The boosted trees that tuning begins with, and where it looks for others."""
+
+    rounds: int = Field(ge=1, le=10_000)
+    learning_rate: float = Field(gt=0, le=1)
+    max_depth: int = Field(ge=1, le=16)
+    min_child_weight: float = Field(gt=0)
+    subsample: float = Field(gt=0, le=1)
+    colsample: float = Field(gt=0, le=1)
+    reg_lambda: float = Field(default=1.0, gt=0)
+    search: BoostingSearch = BoostingSearch()
+
+
+class LogisticSearch(Strict):
+    """Between which ends tuning looks for a logistic regression."""
+
+    C: Positives = (0.01, 1.0)
+    strength: Shares = (0.0, 1.0)
+
+
+class LogisticPolicy(Strict):
+    """The logistic regression that tuning begins with: ``strength`` counts where effects vary."""
+
+    C: float = Field(default=0.1, gt=0)
+    strength: Share = 0.6
+    search: LogisticSearch = LogisticSearch()
+
+
+class ForestSearch(Strict):
+    """Between which ends tuning looks for a random forest."""
+
+    trees: Counts = (50, 400)
+    min_samples_leaf: Counts = (3, 50)
+    max_features: Shares = (0.1, 0.8)
+
+
+class ForestPolicy(Strict):
+    """The random forest that tuning begins with, and where it looks for others."""
+
+    trees: int = Field(default=80, ge=1)
+    min_samples_leaf: int = Field(default=10, ge=1)
+    max_features: float = Field(default=0.3, gt=0, le=1)
+    search: ForestSearch = ForestSearch()
+
+
+_TREES = ("rounds", "learning_rate", "max_depth", "min_child_weight", "subsample", "colsample")
+
+
+class TrainingPolicy(Strict):
+    """How a challenger is trained and tuned, and what is kept from it."""
 
     holdout_share: float = Field(gt=0, lt=0.9)
     seed: int = Field(ge=0, lt=2**31)
@@ -74,12 +155,20 @@ class TrainingPolicy(Strict):
     mode: Literal["quick", "full"]
     quick: Budget
     full: Budget
-    rounds: int = Field(ge=1, le=10_000)
-    learning_rate: float = Field(gt=0, le=1)
-    max_depth: int = Field(ge=1, le=16)
-    min_child_weight: float = Field(gt=0)
-    subsample: float = Field(gt=0, le=1)
-    colsample: float = Field(gt=0, le=1)
+    blended_from: int = Field(default=10, ge=1)
+    pruned_after: int = Field(default=4, ge=1)
+    xgboost: BoostingPolicy
+    logistic: LogisticPolicy = LogisticPolicy()
+    forest: ForestPolicy = ForestPolicy()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_trees_of_earlier_releases(cls, content: Any) -> Any:
+        """Put the six numbers of the boosted trees, which used to stand here, under their candidate."""
+        if not isinstance(content, dict) or "xgboost" in content:
+            return content
+        moved = {name: content[name] for name in _TREES if name in content}
+        return {name: value for name, value in content.items() if name not in moved} | {"xgboost": moved}
 
     @model_validator(mode="after")
     def _candidates_differ(self) -> Self:
@@ -117,6 +206,10 @@ class PromotionPolicy(Strict):
     resamples: int = Field(ge=100)
     seed: int = Field(ge=0)
     shadow_batches: int = Field(ge=0)
+    shadow_rows: int = Field(default=50_000, ge=1)
+    interval_resamples: int = Field(default=100, ge=10)
+    interval_seed: int = Field(default=23, ge=0)
+    min_known_share: Share = 0.8
 
 
 class OverseerPolicy(Strict):
@@ -140,6 +233,13 @@ class OverseerPolicy(Strict):
     max_retrain_attempts: int = Field(ge=1)
     domain_classifier: bool
     report_sample: int = Field(ge=1000)
+    sure: float = Field(default=0.998, gt=0.5, lt=1)
+    likely: float = Field(default=0.95, gt=0.5, lt=1)
+    nothing_in_common: Share = 0.99
+    max_domain_auc: Share = 0.65
+    min_comparable: Share = 0.5
+    smoothing_rows: float = Field(default=3.0, ge=0)
+    limits_read_at: float = Field(default=0.05, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _some_of_the_last(self) -> Self:
@@ -157,6 +257,22 @@ class OutcomesPolicy(Strict):
     max_log_loss_rise: float = Field(ge=0)
     request_within: float = Field(gt=0, lt=0.5)
     min_interviews: int = Field(ge=1)
+    newest_batches: int = Field(default=5, ge=1)
+    uncertain_scores: Shares = (0.35, 0.65)
+    max_strata_features: int = Field(default=2, ge=0)
+    nearly_all: Share = 0.9
+    score_parts: int = Field(default=5, ge=1)
+    min_in_part: int = Field(default=10, ge=1)
+    resamples: int = Field(default=200, ge=10)
+    seed: int = Field(default=23, ge=0)
+
+
+class PrivacyPolicy(Strict):
+    """From how few people something is told, and what tells of a person who is to be erased."""
+
+    min_told_people: int = Field(default=10, ge=2)
+    recognisable_id: int = Field(default=6, ge=1)
+    min_telling_answers: int = Field(default=4, ge=1)
 
 
 class NotificationsPolicy(Strict):
@@ -210,6 +326,7 @@ class Policies(Strict):
     promotion: PromotionPolicy
     overseer: OverseerPolicy
     outcomes: OutcomesPolicy
-    # Studies of earlier releases do not have it, and none of it changes a result.
+    # Studies of earlier releases do not have them, and none of them changes a result.
+    privacy: PrivacyPolicy = PrivacyPolicy()
     notifications: NotificationsPolicy = NotificationsPolicy()
     retention: RetentionPolicy = RetentionPolicy()

@@ -62,10 +62,8 @@ def write_quick_study(path: Path, *, every_feature: bool = False) -> Path:
         "max_blended": 1,
         "folds": 2,
         "quick": {"trials": 1, "minutes": 1},
-        "rounds": 15,
-        "learning_rate": 0.3,
-        "max_depth": 3,
     }
+    policies["training"]["xgboost"] |= {"rounds": 15, "learning_rate": 0.3, "max_depth": 3}
     policies["promotion"] |= {
         "min_auc": 0.5,
         "flagged_share": [0.0, 1.0],
@@ -125,12 +123,9 @@ def write_study(content: dict[str, Any], path: Path) -> Path:
 def ask_for_a_long_training(path: Path, rounds: int) -> None:
     """Change a study so that something can happen while it is trained: thousands of rounds take minutes."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["policies"]["training"] |= {
-        "rounds": rounds,
-        "learning_rate": 0.003,
-        "max_depth": 6,
-        "folds": 3,
-    }
+    training = content["policies"]["training"]
+    training["folds"] = 3
+    training["xgboost"] |= {"rounds": rounds, "learning_rate": 0.003, "max_depth": 6}
     write_study(content, path)
 
 

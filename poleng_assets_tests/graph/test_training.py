@@ -32,8 +32,7 @@ from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 SMALL = with_policies(
     half_of_the_features(load_study(SHIPPED)),
     training={
-        "rounds": 40,
-        "learning_rate": 0.2,
+        "xgboost": {"rounds": 40, "learning_rate": 0.2},
         "candidates": ("xgboost", "logistic"),
         "quick": Budget(trials=2, minutes=5),
         "full": Budget(trials=3, minutes=5),

@@ -108,9 +108,9 @@ FAULTS = {
         "'nominal', 'ordinal' or 'binary'",
     ),
     "an unknown key": (
-        "    rounds: 200",
-        "    rounds: 200\n    trees: 5",
-        "policies.training.trees",
+        "      rounds: 200",
+        "      rounds: 200\n      trees: 5",
+        "policies.training.xgboost.trees",
         "Extra inputs are not permitted",
     ),
     "a share above one": (
@@ -119,7 +119,18 @@ FAULTS = {
         "policies.ingestion.max_quarantined_share",
         "less than or equal to 1",
     ),
-    "no training round at all": ("rounds: 200", "rounds: 0", "policies.training.rounds", "greater than or"),
+    "no training round at all": (
+        "rounds: 200",
+        "rounds: 0",
+        "policies.training.xgboost.rounds",
+        "greater than or",
+    ),
+    "a search that begins above its end": (
+        "max_depth: [2, 7]",
+        "max_depth: [7, 2]",
+        "policies.training.xgboost.search.max_depth",
+        "the lower end comes first",
+    ),
     "a holdout of nobody": (
         "holdout_share: 0.15",
         "holdout_share: 0",
@@ -201,13 +212,13 @@ FAULTS = {
     "trees that no memory holds": (
         "max_depth: 8",
         "max_depth: 600",
-        "policies.training.max_depth",
+        "policies.training.xgboost.max_depth",
         "less than or equal to 16",
     ),
     "leaves of no weight": (
         "min_child_weight: 10",
         "min_child_weight: 0",
-        "policies.training.min_child_weight",
+        "policies.training.xgboost.min_child_weight",
         "greater than 0",
     ),
     "fewer rows than anything can be said of": (
@@ -316,7 +327,7 @@ def test_a_missing_key_is_named_with_the_line_of_what_lacks_it(tmp_path: Path):
 def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
     text = changed("rounds: 200", "rounds: 0").replace("min_auc: 0.6", "min_auc: 6")
     assert [line.split(": ")[2] for line in refusal(tmp_path, text).splitlines()] == [
-        "policies.training.rounds",
+        "policies.training.xgboost.rounds",
         "policies.promotion.min_auc",
     ]
 
@@ -481,3 +492,17 @@ def test_a_study_is_read_again_only_when_its_file_has_changed(
     other.write_text(SHIPPED)
     monkeypatch.setenv("POLENG_STUDY", str(other))
     assert load_study() == first
+
+
+def test_the_trees_of_earlier_releases_stand_under_their_candidate(tmp_path: Path, study: Study):
+    """Then their six numbers stood beside the candidates, and what has a default now was in the code."""
+    content = yaml.safe_load(SHIPPED)
+    training = content["policies"]["training"]
+    trees = training.pop("xgboost")
+    del content["policies"]["privacy"], trees["search"], trees["reg_lambda"]
+    path = tmp_path / "earlier.yaml"
+    training |= trees
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    assert load_study(path) == study
+    training["xgboost"] = trees
+    assert "policies.training.rounds: Extra inputs" in refusal(tmp_path, yaml.safe_dump(content))

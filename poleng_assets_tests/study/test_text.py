@@ -111,8 +111,10 @@ def test_a_column_may_be_called_a_word_that_older_yaml_takes_for_a_truth_value(t
 def test_numbers_of_policies_are_decimal_too(tmp_path: Path):
     text = SHIPPED.replace("rounds: 200", "rounds: 0200").replace("max_depth: 8", "max_depth: 08")
     training = read(tmp_path, text).policies.training
-    assert (training.rounds, training.max_depth) == (200, 8)
-    assert "policies.training.rounds" in refusal(tmp_path, SHIPPED.replace("rounds: 200", "rounds: 0x20"))
+    assert (training.xgboost.rounds, training.xgboost.max_depth) == (200, 8)
+    assert "policies.training.xgboost.rounds" in refusal(
+        tmp_path, SHIPPED.replace("rounds: 200", "rounds: 0x20")
+    )
     for endless in (".inf", ".nan", "'inf'", "'nan'"):
         text = SHIPPED.replace("min_log_loss_gain: 0.003", f"min_log_loss_gain: {endless}")
         assert "policies.promotion.min_log_loss_gain" in refusal(tmp_path, text)

@@ -105,7 +105,7 @@ def test_the_rival_is_given_as_many_and_as_deep_trees_as_the_champions_recipe_sa
     assert isinstance(member, Boosting)
     policy = quick_study.policies.training
     trees = trees_of(Boosting.starting_points(policy)[0])
-    assert trees["max_depth"] == policy.max_depth
+    assert trees["max_depth"] == policy.xgboost.max_depth
     rounds = trees.pop("rounds")
 
     rival = learn(people.head(500), quick_study.feature_names, quick_study.target.name, rounds, trees)

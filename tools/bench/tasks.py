@@ -95,7 +95,7 @@ def export_champion(home: str, folder: str) -> dict[str, Any]:
     # Not asked of the booster: a file of XGBoost's does not say how deep its trees were to be.
     recipe = json.loads(version.tags["recipe"])["ingredients"]
     boosters = [trees_of(one["parameters"]) for one in recipe if one["kind"] == Boosting.kind]
-    policy = study.policies.training
+    policy = study.policies.training.xgboost
     untuned = {"rounds": policy.rounds, "max_depth": policy.max_depth, "eta": policy.learning_rate}
     return {
         "members": [one.kind for one in model.blend.members],

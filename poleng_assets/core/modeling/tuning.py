@@ -43,11 +43,6 @@ if TYPE_CHECKING:
 # A candidate's kind, and its parameters.
 Point: TypeAlias = tuple[str, Parameters]
 
-# Trials that a blend may choose from: the best ones; a blend of more is no better and slower to find.
-BLENDED_FROM = 10
-# A trial is compared with the others only when this many are there.
-PRUNED_AFTER = 4
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -201,7 +196,7 @@ class _Search:
         self.optuna = optuna.create_study(
             study_name=study.name,
             storage=f"sqlite:///{folder / 'trials.db'}" if folder is not None else None,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNED_AFTER),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=self.policy.pruned_after),
             load_if_exists=True,
         )
         points = {kind: KINDS[kind].starting_points(self.policy) for kind in self.policy.candidates}
@@ -332,7 +327,7 @@ class _Search:
         from sklearn.metrics import log_loss, roc_auc_score
 
         ranked = sorted(trials, key=_rank)
-        pool = [trial for trial in ranked if not trial.pruned][:BLENDED_FROM]
+        pool = [trial for trial in ranked if not trial.pruned][: self.policy.blended_from]
         raw = np.column_stack([self._log_odds_of(trial) for trial in pool])
         chosen = choose_blend(
             raw, self.target, self.fold, self.policy.max_blended, self.policy.min_blend_gain

@@ -50,7 +50,7 @@ WITH_FOREST = TrainingConfiguration(
 
 @pytest.fixture(scope="module")
 def small(quick_study: Study) -> Study:
-    return with_policies(quick_study, training={"rounds": 5})
+    return with_policies(quick_study, training={"xgboost": {"rounds": 5}})
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,6 @@ def test_masked_columns_are_learned_from_a_second_time(training_rows: pa.Table, 
 
 def test_every_number_of_the_training_policy_reaches_the_booster(training_rows: pa.Table, small: Study):
     numbers = {
-        "seed": 1,
         "rounds": 3,
         "learning_rate": 0.25,
         "max_depth": 3,
@@ -285,7 +284,9 @@ def test_every_number_of_the_training_policy_reaches_the_booster(training_rows: 
         "colsample": 0.625,
     }
     settings = json.loads(
-        booster_of(train(training_rows, with_policies(small, training=numbers))).save_config()
+        booster_of(
+            train(training_rows, with_policies(small, training={"seed": 1, "xgboost": numbers}))
+        ).save_config()
     )
     told = settings["learner"]["gradient_booster"]["tree_train_param"]
     names = ("learning_rate", "max_depth", "min_child_weight", "subsample", "colsample_bytree")

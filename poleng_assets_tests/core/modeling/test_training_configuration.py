@@ -47,11 +47,11 @@ def test_every_number_of_the_training_policy_is_in_the_untuned_configuration(stu
         "subsample": 0.55,
         "colsample": 0.65,
     }
-    (one,) = TrainingConfiguration.untuned(with_policies(study, training=numbers)).members
+    (one,) = TrainingConfiguration.untuned(with_policies(study, training={"xgboost": numbers})).members
     assert (one.kind, one.weight) == ("xgboost", 1.0)
     assert (
         one.parameters
-        == Boosting.starting_points(with_policies(study, training=numbers).policies.training)[0]
+        == Boosting.starting_points(with_policies(study, training={"xgboost": numbers}).policies.training)[0]
     )
     assert one.parameters == {
         "categories": "ranked",

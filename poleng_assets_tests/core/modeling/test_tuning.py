@@ -23,7 +23,7 @@ from poleng_assets.core.modeling.candidates.logistic import Logistic
 from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.core.modeling.folds import fold_of
 from poleng_assets.core.modeling.model import train
-from poleng_assets.core.modeling.tuning import PRUNED_AFTER, Trial, TuningResult, search_name, tune
+from poleng_assets.core.modeling.tuning import Trial, TuningResult, search_name, tune
 from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study.loading import load_study
@@ -72,8 +72,7 @@ def of_every_kind(study: Study) -> Study:
         study,
         training={
             "candidates": tuple(KINDS),
-            "rounds": 30,
-            "learning_rate": 0.2,
+            "xgboost": {"rounds": 30, "learning_rate": 0.2},
             "varies_by": "settlement",
         },
     )
@@ -101,7 +100,9 @@ def loss(log_odds: np.ndarray, target: np.ndarray) -> float:
 def test_a_quick_search_tries_the_starting_points_of_every_kind(mixed: Search, study: Study):
     tried = sorted(mixed.tuned.trials, key=lambda one: one.number)
     assert [one.member.kind for one in tried] == ["xgboost", "logistic", "forest", "xgboost", "xgboost"]
-    policy = with_policies(study, training={"rounds": 30, "learning_rate": 0.2}).policies.training
+    policy = with_policies(
+        study, training={"xgboost": {"rounds": 30, "learning_rate": 0.2}}
+    ).policies.training
     for name, kind in KINDS.items():
         found = [dict(one.member.parameters) for one in tried if one.member.kind == name]
         assert found == kind.starting_points(policy)
@@ -245,7 +246,7 @@ def test_another_seed_searches_elsewhere(rows: pa.Table, small: Study, whole: Se
 def test_the_studys_own_numbers_are_tried_exactly_whatever_they_are(
     rows: pa.Table, study: Study, numbers: dict[str, float]
 ):
-    own = with_policies(study, training={"candidates": ("xgboost",), "folds": 2, **numbers})
+    own = with_policies(study, training={"candidates": ("xgboost",), "folds": 2, "xgboost": numbers})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna only warns of numbers outside of a range
         tuned = tune(rows, own, Budget(trials=3, minutes=5))
@@ -255,7 +256,9 @@ def test_the_studys_own_numbers_are_tried_exactly_whatever_they_are(
 
 @pytest.mark.parametrize("rounds", [1, 149, 700, 777, 10_000])
 def test_starting_points_lie_within_the_ranges_that_are_searched(study: Study, rounds: int):
-    own = with_policies(study, training={"rounds": rounds, "learning_rate": 0.9, "max_depth": 16})
+    trees = {"rounds": rounds, "learning_rate": 0.9, "max_depth": 16}
+    rare = {"trees": 3, "min_samples_leaf": 90, "max_features": 1.0}
+    own = with_policies(study, training={"xgboost": trees, "forest": rare, "logistic": {"C": 9.0}})
     for kind in KINDS.values():
         for point in kind.starting_points(own.policies.training):
             trial = optuna.create_study().ask()
@@ -423,11 +426,11 @@ def test_one_trial_is_tried_however_little_time_there_is(rows: pa.Table, small: 
     assert tuned.configuration.members[0].parameters == Logistic.starting_points(small.policies.training)[0]
 
 
-def test_hopeless_trials_are_pruned_and_never_blended(whole: Search):
+def test_hopeless_trials_are_pruned_and_never_blended(whole: Search, study: Study):
     pruned = [one for one in whole.tuned.trials if one.pruned]
     assert pruned
     assert all(len(one.fold_losses) < 3 for one in pruned)
-    assert min(one.number for one in pruned) >= PRUNED_AFTER
+    assert min(one.number for one in pruned) >= study.policies.training.pruned_after
     blended = [one.parameters for one in whole.tuned.configuration.members]
     assert not any(one.member.parameters in blended for one in pruned)
     complete = [one for one in whole.tuned.trials if not one.pruned]
@@ -473,7 +476,7 @@ def test_a_search_has_another_name_for_other_data_features_or_training_policy(st
         search_name("abc", with_policies(study, training={"seed": 24})),
         search_name("abc", with_policies(study, training={"folds": 5})),
         search_name("abc", with_policies(study, training={"candidates": ("logistic",)})),
-        search_name("abc", with_policies(study, training={"rounds": 699})),
+        search_name("abc", with_policies(study, training={"xgboost": {"rounds": 699}})),
     ]
     assert len(set(names)) == len(names)
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import optuna
 
 Parameters = Mapping[str, Any]
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Candidate(ABC):
     @abstractmethod
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote."""
+
+
+def stretched(ends: tuple[Number, Number], start: Number) -> tuple[Number, Number]:
+    """Return the ends of a search so that its starting point lies between them."""
+    return min(ends[0], start), max(ends[1], start)
 
 
 def with_masked_copies(

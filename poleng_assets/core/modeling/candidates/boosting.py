@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters
+from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters, stretched
 from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
 from poleng_assets.core.modeling.candidates.target_ordered_layout import Ranks
 from poleng_assets.core.modeling.candidates.tree_shap import TreeShap
@@ -52,40 +52,38 @@ class Boosting(Candidate):
     @classmethod
     def starting_points(cls, policy: TrainingPolicy) -> list[Parameters]:
         """Return the study's own trees, in each layout."""
+        own = policy.xgboost
         trees = {
-            "rounds": policy.rounds,
-            "eta": policy.learning_rate,
-            "max_depth": policy.max_depth,
-            "min_child_weight": policy.min_child_weight,
-            "subsample": policy.subsample,
-            "colsample_bytree": policy.colsample,
-            "lambda": 1.0,
+            "rounds": own.rounds,
+            "eta": own.learning_rate,
+            "max_depth": own.max_depth,
+            "min_child_weight": own.min_child_weight,
+            "subsample": own.subsample,
+            "colsample_bytree": own.colsample,
+            "lambda": own.reg_lambda,
         }
         return [{"categories": layout, **trees} for layout in (RANKED, NATIVE, ONE_HOT)]
 
     @classmethod
     def suggest(cls, trial: optuna.Trial, policy: TrainingPolicy) -> Parameters:
-        """Search around what is known to do well on a few tens of thousands of survey answers.
+        """Search between the ends that the study names, which its starting point stretches."""
+        start, search = cls.starting_points(policy)[0], policy.xgboost.search
 
-        A number of the study that lies outside stretches its range.
-        """
-        own = cls.starting_points(policy)[0]
+        def whole(name: str, ends: tuple[int, int]) -> int:
+            return trial.suggest_int(name, *stretched(ends, start[name]))
 
-        def whole(name: str, low: int, high: int) -> int:
-            return trial.suggest_int(name, min(low, own[name]), max(high, own[name]))
-
-        def real(name: str, low: float, high: float, log: bool = False) -> float:
-            return trial.suggest_float(name, min(low, own[name]), max(high, own[name]), log=log)
+        def real(name: str, ends: tuple[float, float], log: bool = False) -> float:
+            return trial.suggest_float(name, *stretched(ends, start[name]), log=log)
 
         return {
             "categories": trial.suggest_categorical("categories", [RANKED, NATIVE, ONE_HOT]),
-            "rounds": whole("rounds", 150, 1500),
-            "eta": real("eta", 0.01, 0.15, log=True),
-            "max_depth": whole("max_depth", 2, 7),
-            "min_child_weight": real("min_child_weight", 1, 50, log=True),
-            "subsample": real("subsample", 0.5, 1.0),
-            "colsample_bytree": real("colsample_bytree", 0.2, 1.0),
-            "lambda": real("lambda", 0.1, 30, log=True),
+            "rounds": whole("rounds", search.rounds),
+            "eta": real("eta", search.learning_rate, log=True),
+            "max_depth": whole("max_depth", search.max_depth),
+            "min_child_weight": real("min_child_weight", search.min_child_weight, log=True),
+            "subsample": real("subsample", search.subsample),
+            "colsample_bytree": real("colsample_bytree", search.colsample),
+            "lambda": real("lambda", search.reg_lambda, log=True),
         }
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters
+from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters, stretched
 from poleng_assets.study.policies import TrainingPolicy
 
 if TYPE_CHECKING:
@@ -27,16 +27,19 @@ class Forest(Candidate):
 
     @classmethod
     def starting_points(cls, policy: TrainingPolicy) -> list[Parameters]:
-        """Return a middling forest."""
-        return [{"trees": 80, "min_samples_leaf": 10, "max_features": 0.3}]
+        """Return the study's own forest."""
+        return [policy.forest.model_dump(exclude={"search"})]
 
     @classmethod
     def suggest(cls, trial: optuna.Trial, policy: TrainingPolicy) -> Parameters:
         """Search how fine the leaves are and how much the trees differ."""
+        own, search = policy.forest, policy.forest.search
+        leaf = stretched(search.min_samples_leaf, own.min_samples_leaf)
+        features = stretched(search.max_features, own.max_features)
         return {
-            "trees": trial.suggest_int("trees", 50, 400),
-            "min_samples_leaf": trial.suggest_int("min_samples_leaf", 3, 50, log=True),
-            "max_features": trial.suggest_float("max_features", 0.1, 0.8),
+            "trees": trial.suggest_int("trees", *stretched(search.trees, own.trees)),
+            "min_samples_leaf": trial.suggest_int("min_samples_leaf", *leaf, log=True),
+            "max_features": trial.suggest_float("max_features", *features),
         }
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters
+from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters, stretched
 from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
 from poleng_assets.study.policies import TrainingPolicy
 
@@ -46,14 +46,15 @@ class Logistic(Candidate):
     @classmethod
     def starting_points(cls, policy: TrainingPolicy) -> list[Parameters]:
         """Return one that is known to do well where effects differ by country."""
-        return [{"C": 0.1, "strength": 0.6 if policy.varies_by else 0.0}]
+        return [{"C": policy.logistic.C, "strength": policy.logistic.strength if policy.varies_by else 0.0}]
 
     @classmethod
     def suggest(cls, trial: optuna.Trial, policy: TrainingPolicy) -> Parameters:
         """Search the penalty, and how freely effects may differ."""
+        start, search = cls.starting_points(policy)[0], policy.logistic.search
         return {
-            "C": trial.suggest_float("C", 0.01, 1.0, log=True),
-            "strength": trial.suggest_float("strength", 0.0, 1.0),
+            "C": trial.suggest_float("C", *stretched(search.C, start["C"]), log=True),
+            "strength": trial.suggest_float("strength", *stretched(search.strength, start["strength"])),
         }
 
     @classmethod

@@ -296,7 +296,7 @@ def test_a_forest_that_is_sure_still_has_finite_log_odds(data: Data):
 
 
 def test_starting_points_know_the_study(study: Study):
-    trees = with_policies(study, training={"rounds": 41}).policies.training
+    trees = with_policies(study, training={"xgboost": {"rounds": 41}}).policies.training
     assert [one["rounds"] for one in Boosting.starting_points(trees)] == [41, 41, 41]
     assert [one["categories"] for one in Boosting.starting_points(trees)] == ["ranked", "native", "one_hot"]
     fixed = with_policies(study, training={"varies_by": None}).policies.training
