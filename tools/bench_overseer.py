@@ -52,7 +52,7 @@ from poleng_assets.core.ingestion.ingest import ingest
 from poleng_assets.core.modeling.batch_scoring import score_batch
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.monitoring.drift import measure_batch
-from poleng_assets.core.monitoring.measurements import DISTANCES, MISSING, SCORE, UNSEEN, BatchFigures
+from poleng_assets.core.monitoring.measurements import DISTANCES, MISSING, SCORE, UNSEEN, BatchMeasurements
 from poleng_assets.core.monitoring.verdict import Judgement, judge
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
@@ -307,11 +307,11 @@ def replay(folder: str, task: Task) -> Outcome:
     ground = read_ground(folder)
     batch = made(ground, task)
     started = time.perf_counter()
-    figures, judgement, scored = overseen(ground, batch, task.version)
+    measured, judgement, scored = overseen(ground, batch, task.version)
     seconds = time.perf_counter() - started
     target, score = batch[ground.study.target.name].to_numpy(), scored[SCORE].to_numpy()
     auc, error = realised_auc(target, score, batch.index if task.kind == WHOLE else batch[ground.study.id])
-    estimate = figures.estimate("auc")
+    estimate = measured.estimate("auc")
     named = _named(judgement)
     nannyml, seed = _univariate(ground, scored, task.version)
     return Outcome(
@@ -320,9 +320,9 @@ def replay(folder: str, task: Task) -> Outcome:
         judgement.held,
         named,
         judgement.words[0] if judgement.verdict != "clear" else "",
-        _effect(figures),
+        _effect(measured),
         estimate.value if estimate else math.nan,
-        figures.trust.trusted,
+        measured.trust.trusted,
         auc,
         error,
         nannyml,
@@ -336,12 +336,12 @@ def replay(folder: str, task: Task) -> Outcome:
 
 def overseen(
     ground: Ground, batch: pd.DataFrame, version: int, past: Sequence[EarlierReport] = ()
-) -> tuple[BatchFigures, Judgement, pd.DataFrame]:
+) -> tuple[BatchMeasurements, Judgement, pd.DataFrame]:
     """Score, measure and judge a batch as the project does; return its scored rows too."""
     model, study = ground.models[version], ground.study
     score = model.score(batch)
     scored = batch[study.feature_names].assign(score=score, contact=model.rule.decide(score).astype(int))
-    figures = measure_batch(
+    measured = measure_batch(
         ground.references[version],
         scored,
         model.encoder.unseen(scored),
@@ -350,7 +350,7 @@ def overseen(
         contacts=int(scored["contact"].sum()),
         importance=ground.importances[version],
     )
-    return figures, judge(figures, study, past), scored
+    return measured, judge(measured, study, past), scored
 
 
 def realised_auc(target: np.ndarray, score: np.ndarray, people: Iterable[Any]) -> tuple[float, float]:
@@ -383,10 +383,10 @@ def _named(judgement: Judgement) -> str:
     return judgement.reasons[0].cause.partition(":")[2] or judgement.reasons[0].cause
 
 
-def _effect(figures: BatchFigures) -> float:
+def _effect(measured: BatchMeasurements) -> float:
     found = [
         f.value / f.upper_threshold
-        for f in figures.figures
+        for f in measured.metrics
         if f.method in (*DISTANCES, MISSING, UNSEEN) and f.value is not None and f.upper_threshold
     ]
     return max(found, default=math.nan)

@@ -23,9 +23,9 @@ from poleng_assets.core.monitoring.measurements import (
     MISSING,
     RECONSTRUCTION,
     SCORE,
-    BatchFigures,
+    BatchMeasurements,
+    DriftMetric,
     Estimate,
-    Figure,
     Trust,
 )
 from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
@@ -102,17 +102,17 @@ def folder(study: Study, reference: pd.DataFrame, tmp_path_factory: pytest.TempP
 def _report(study: Study, reference: pd.DataFrame) -> str:
     """A report with something of everything: an alarm, folded reasons, faults, drift and outcomes."""
     names = study.feature_names
-    figures = BatchFigures(
+    measured = BatchMeasurements(
         12_345, 1_500, 0.123, 0.34, (0.31, 0.37),
-        figures=(
-            *(Figure.compared(name, JENSEN_SHANNON, 0.4 / n, 0.1) for n, name in enumerate(names, 1)),
-            *(Figure.compared(name, L_INFINITY, 0.2 / n, 0.05) for n, name in enumerate(names, 1)),
-            Figure.compared(SCORE, JENSEN_SHANNON, 0.2, 0.1),
-            Figure.compared(CONTACT, JENSEN_SHANNON, 0.01, 0.1),
-            Figure.compared(names[3], MISSING, 0.25, 0.1),
-            Figure.compared(names[4], MISSING, 0.01, 0.1),
-            Figure.compared(names[0], COMPOSITION, 0.3, 0.1),
-            Figure.compared(ALL_COLUMNS, RECONSTRUCTION, 1.5, 1.2, 1.1),
+        metrics=(
+            *(DriftMetric.compared(name, JENSEN_SHANNON, 0.4 / n, 0.1) for n, name in enumerate(names, 1)),
+            *(DriftMetric.compared(name, L_INFINITY, 0.2 / n, 0.05) for n, name in enumerate(names, 1)),
+            DriftMetric.compared(SCORE, JENSEN_SHANNON, 0.2, 0.1),
+            DriftMetric.compared(CONTACT, JENSEN_SHANNON, 0.01, 0.1),
+            DriftMetric.compared(names[3], MISSING, 0.25, 0.1),
+            DriftMetric.compared(names[4], MISSING, 0.01, 0.1),
+            DriftMetric.compared(names[0], COMPOSITION, 0.3, 0.1),
+            DriftMetric.compared(ALL_COLUMNS, RECONSTRUCTION, 1.5, 1.2, 1.1),
         ),
         estimates=(Estimate("auc", 0.71, 0.68, 0.74, 0.75), Estimate("recall", 0.4, 0.35, 0.45, 0.5)),
         trust=Trust(False, "the answers to some questions shifted"),
@@ -127,7 +127,7 @@ def _report(study: Study, reference: pd.DataFrame) -> str:
         3,
         reference,
         reference.sample(frac=0.7, random_state=1),
-        figures,
+        measured,
         Judgement("drifted", reasons, tuple(names[:4]), alarm=True),
         RealisedPerformance((Estimate("auc", 0.7, 0.69, 0.71, 0.75),), 4_000, 12_345),
     )

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.monitoring.drift import measure_batch
-from poleng_assets.core.monitoring.measurements import BatchFigures
+from poleng_assets.core.monitoring.measurements import BatchMeasurements
 from poleng_assets.core.monitoring.realised_performance import (
     RealisedPerformance,
     measure_realised,
@@ -102,7 +102,7 @@ class BatchReport:
         version: of the model.
         reference: of that version.
         scored: the rows that were measured, with ``score`` and ``contact``.
-        figures: of the batch.
+        measurements: of the batch.
         judgement: of the overseer.
         realised: None as long as no outcome is known.
         contacts: how often people of each group are contacted.
@@ -112,13 +112,13 @@ class BatchReport:
     version: int
     reference: pd.DataFrame
     scored: pd.DataFrame
-    figures: BatchFigures
+    measurements: BatchMeasurements
     judgement: Judgement
     realised: RealisedPerformance | None
     contacts: Sequence[GroupContacts] = ()
 
 
-_FIGURES = TypeAdapter(BatchFigures)
+_MEASUREMENTS = TypeAdapter(BatchMeasurements)
 _JUDGEMENT = TypeAdapter(Judgement)
 
 
@@ -146,7 +146,7 @@ def load_inputs(con: duckdb.DuckDBPyConnection, study: Study, batch: str, versio
 
 def measure_and_judge(study: Study, context: ModelContext, inputs: BatchInputs) -> BatchReport:
     """Measure a batch against its model version and judge it."""
-    figures = measure_batch(
+    measured = measure_batch(
         context.reference,
         inputs.scored,
         context.model.encoder.unseen(inputs.scored),
@@ -162,8 +162,8 @@ def measure_and_judge(study: Study, context: ModelContext, inputs: BatchInputs) 
         inputs.version,
         context.reference,
         inputs.scored,
-        figures,
-        judge(figures, study, inputs.earlier, realised.losses if realised else ()),
+        measured,
+        judge(measured, study, inputs.earlier, realised.losses if realised else ()),
         realised,
         contacts_of_groups(study, inputs.groups),
     )
@@ -198,13 +198,13 @@ def load_report(
     report = read_report(con, batch, version)
     if report is None:
         raise LookupError(f"{batch} has no report under version {version}: materialise its drift_report")
-    figures, judgement = report
+    measurements, judgement = report
     return BatchReport(
         batch,
         version,
         reference,
         _sample(con, study, batch, version),
-        _FIGURES.validate_json(figures),
+        _MEASUREMENTS.validate_json(measurements),
         _JUDGEMENT.validate_json(judgement),
         realised,
         contacts_of_groups(study, _groups(con, study, batch, version)),
@@ -213,31 +213,31 @@ def load_report(
 
 def save_report(con: duckdb.DuckDBPyConnection, report: BatchReport, run_id: str) -> None:
     """Keep a report in the warehouse, in one transaction, and a held batch in the ledger."""
-    figures, judgement = report.figures, report.judgement
+    measured, judgement = report.measurements, report.judgement
     batch, version = report.batch, report.version
-    auc = figures.estimate("auc")
+    auc = measured.estimate("auc")
     row = {
         "verdict": judgement.verdict,
-        "rows": figures.rows,
+        "rows": measured.rows,
         "drifted_columns": len(judgement.drifted_columns),
-        "outside_support": figures.outside_support,
-        "flagged_share": figures.flagged_share,
+        "outside_support": measured.outside_support,
+        "flagged_share": measured.flagged_share,
         "estimated_auc": auc.value if auc else None,
         "reference_auc": auc.reference if auc else None,
-        "rows_measured": figures.rows_measured,
+        "rows_measured": measured.rows_measured,
         "reasons": "\n".join(judgement.words),
         "held": judgement.held,
         "alarm": judgement.alarm,
         "weak": judgement.weak,
-        "trusted": figures.trust.trusted,
+        "trusted": measured.trust.trusted,
         "causes": json.dumps(sorted(judgement.causes)),
-        "estimated_loss": figures.loss.value if figures.loss else None,
-        "figures": _FIGURES.dump_json(figures).decode(),
+        "estimated_loss": measured.loss.value if measured.loss else None,
+        "figures": _MEASUREMENTS.dump_json(measured, by_alias=True).decode(),
         "judgement": _JUDGEMENT.dump_json(judgement).decode(),
     }
     with transaction(con):
-        replace_report(con, batch, version, row, pd.DataFrame([vars(figure) for figure in figures.figures]))
-        replace_performance(con, batch, version, "estimated", [e.row for e in figures.estimates])
+        replace_report(con, batch, version, row, pd.DataFrame([vars(figure) for figure in measured.metrics]))
+        replace_performance(con, batch, version, "estimated", [e.row for e in measured.estimates])
         why = f"{batch} is {judgement.verdict}: {judgement.words[0]}"
         if judgement.held and not already_recorded(con, "hold", batch, version, why):
             record_decision(

@@ -37,8 +37,8 @@ from poleng_assets.core.monitoring.measurements import (
     RECONSTRUCTION,
     SCORE,
     UNSEEN,
-    BatchFigures,
-    Figure,
+    BatchMeasurements,
+    DriftMetric,
 )
 from poleng_assets.core.statistics.intervals import wilson_interval
 from poleng_assets.core.statistics.poststratification import Match, match
@@ -62,7 +62,7 @@ def measure_batch(
     contacts: int,
     quarantined: int = 0,
     importance: Mapping[str, float] | None = None,
-) -> BatchFigures:
+) -> BatchMeasurements:
     """Measure one scored batch against the reference.
 
     Args:
@@ -80,28 +80,28 @@ def measure_batch(
     policy = study.policies.overseer
     outside = outside_support(dict(unseen))
     total = sum((importance or {}).values())
-    figures = BatchFigures(
+    measured = BatchMeasurements(
         rows=rows,
         rows_measured=len(batch),
         outside_support=float(outside.mean()) if outside.size else 0.0,
         flagged_share=contacts / rows if rows else 0.0,
         flagged_interval=wilson_interval(contacts, rows) if rows else (0.0, 1.0),
         importance={name: value / total for name, value in (importance or {}).items()} if total else {},
-        figures=(
+        metrics=(
             *(
-                Figure.compared(name, UNSEEN, float(mask.mean()), policy.max_outside_support)
+                DriftMetric.compared(name, UNSEEN, float(mask.mean()), policy.max_outside_support)
                 for name, mask in unseen.items()
                 if rows
             ),
             *(
-                [Figure.compared(ALL_COLUMNS, QUARANTINED, quarantined / (rows + quarantined), None)]
+                [DriftMetric.compared(ALL_COLUMNS, QUARANTINED, quarantined / (rows + quarantined), None)]
                 if quarantined
                 else []
             ),
         ),
     )
     if rows < policy.min_rows:
-        return figures
+        return measured
     there, here = _categories(reference, study), _categories(batch, study)
     within = policy.compare_within
     matched = match(
@@ -127,17 +127,17 @@ def measure_batch(
         composition = list(_composition(there, here, matched, study))
         # Last of all: the limits are drawn meanwhile.
         distances = [
-            *(Figure.compared(*key, value, limits.result()[key]) for key, value in found.items()),
+            *(DriftMetric.compared(*key, value, limits.result()[key]) for key, value in found.items()),
             *composition,
         ]
-    measured = (*distances, *others, *figures.figures)
+    metrics = (*distances, *others, *measured.metrics)
     shifted = any(figure.alert for figure in distances if figure.method in DISTANCES)
     return dataclasses.replace(
-        figures,
-        figures=measured,
+        measured,
+        metrics=metrics,
         estimates=estimated.estimates,
         loss=estimated.loss,
-        trust=estimated_performance.trust(estimated, figures.outside_support, shifted, study),
+        trust=estimated_performance.trust(estimated, measured.outside_support, shifted, study),
     )
 
 
@@ -150,7 +150,9 @@ def _like_with_like(matched: Match, study: Study) -> list[str]:
     return columns
 
 
-def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+def _composition(
+    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+) -> Iterator[DriftMetric]:
     """How far the mix of people is from the whole reference's, where they are compared with their like."""
     if not matched.within:
         return
@@ -165,7 +167,7 @@ def _composition(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study:
     )
     limits = distance_limits(pd.DataFrame({name: counts.index}), [name], (of_reference, of_batch), policy)
     value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
-    yield Figure.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
+    yield DriftMetric.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
 
 
 def _univariate(
@@ -192,7 +194,7 @@ def _univariate(
     return found
 
 
-def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iterator[Figure]:
+def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iterator[DriftMetric]:
     """Shares of missing answers, and of ordinal answers beyond those of the reference."""
     import nannyml
 
@@ -207,7 +209,7 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
     for name in names:
         usual = float(there[name].isna().mean())
         upper = min(usual + study.policies.overseer.max_missing_rise, 1.0)
-        yield Figure.compared(name, MISSING, shares[name], upper)
+        yield DriftMetric.compared(name, MISSING, shares[name], upper)
     ordinal = [f.name for f in study.features if f.is_ordinal and there[f.name].notna().any()]
     if not ordinal:
         return
@@ -215,7 +217,7 @@ def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iter
     told = _of_the_batch(ranges.fit(there[ordinal]).calculate(here[ordinal]))
     for name in ordinal:
         value = float(told[name, "value"])
-        yield Figure.compared(name, OUT_OF_RANGE, value, study.policies.overseer.max_outside_support)
+        yield DriftMetric.compared(name, OUT_OF_RANGE, value, study.policies.overseer.max_outside_support)
 
 
 def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
@@ -225,7 +227,9 @@ def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
     return dict(zip(found.columns, found.iloc[-1], strict=True))
 
 
-def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study) -> Iterator[Figure]:
+def _structure(
+    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+) -> Iterator[DriftMetric]:
     """How badly the answers are reconstructed by what holds the reference's answers together (PCA)."""
     import nannyml
 
@@ -250,12 +254,12 @@ def _structure(there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: S
     error = math.hypot(float(found[key, "sampling_error"]), spread)
     reach = NormalDist().inv_cdf(1 - policy.false_alarms / 2) * error
     value, middle = float(found[key, "value"]), float(usual[key, "value"])
-    yield Figure.compared(ALL_COLUMNS, RECONSTRUCTION, value, middle + reach, max(middle - reach, 0.0))
+    yield DriftMetric.compared(ALL_COLUMNS, RECONSTRUCTION, value, middle + reach, max(middle - reach, 0.0))
 
 
 def _domain_classifier(
     there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
-) -> Iterator[Figure]:
+) -> Iterator[DriftMetric]:
     """AUC of a classifier that tells the batch from the reference (slow: on request only)."""
     import nannyml
 
@@ -271,7 +275,7 @@ def _domain_classifier(
     batch = here.loc[matched.comparable, names].reset_index(drop=True)
     told = _of_the_batch(calculator.fit(like[names]).calculate(batch))
     value = float(told["domain_classifier_auroc", "value"])
-    yield Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
+    yield DriftMetric.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
 
 
 def _as_quantities(rows: pd.DataFrame, common: Mapping[str, pd.Series], study: Study) -> pd.DataFrame:

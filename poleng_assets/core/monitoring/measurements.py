@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 # Pseudo-columns: what the model said, and what was decided from it.
 SCORE = "score"
@@ -29,7 +31,7 @@ DISTANCES = (JENSEN_SHANNON, L_INFINITY)
 
 
 @dataclass(frozen=True)
-class Figure:
+class DriftMetric:
     """One measured figure of one column; ``value`` is None when it could not be computed.
 
     Attributes:
@@ -51,7 +53,7 @@ class Figure:
     @classmethod
     def compared(
         cls, column: str, method: str, value: float | None, upper: float | None, lower: float | None = None
-    ) -> Figure:
+    ) -> DriftMetric:
         """Compare a value with its limits; one that is not a number alerts: nothing is known."""
         if value is None or not math.isfinite(value):
             return cls(column, method, None, lower, upper, alert=True)
@@ -132,7 +134,7 @@ class Trust:
 
 
 @dataclass(frozen=True)
-class BatchFigures:
+class BatchMeasurements:
     """All figures of one batch under one model version.
 
     Attributes:
@@ -141,7 +143,7 @@ class BatchFigures:
         outside_support: share of rows with a code that the model never saw.
         flagged_share: share of rows that the rule contacts.
         flagged_interval: its 95 % interval.
-        figures: of columns, empty when the batch is too small to measure.
+        metrics: of columns, empty when the batch is too small to measure.
         estimates: of performance without labels (CBPE), likewise.
         loss: of ranking, estimated; None when it could not be.
         trust: in the estimates.
@@ -153,7 +155,7 @@ class BatchFigures:
     outside_support: float
     flagged_share: float
     flagged_interval: tuple[float, float] = (0.0, 1.0)
-    figures: tuple[Figure, ...] = ()
+    metrics: Annotated[tuple[DriftMetric, ...], Field(alias="figures")] = ()
     estimates: tuple[Estimate, ...] = ()
     loss: Loss | None = None
     trust: Trust = Trust(False, "nothing was estimated")
@@ -163,17 +165,17 @@ class BatchFigures:
         """Return the estimate of one metric, or None."""
         return next((e for e in self.estimates if e.metric == metric), None)
 
-    def figure(self, column: str, method: str) -> Figure | None:
+    def metric(self, column: str, method: str) -> DriftMetric | None:
         """Return the figure of one column by one method, or None."""
-        return next((f for f in self.figures if (f.column_name, f.method) == (column, method)), None)
+        return next((f for f in self.metrics if (f.column_name, f.method) == (column, method)), None)
 
-    def alerts(self, *methods: str) -> list[Figure]:
+    def alerts(self, *methods: str) -> list[DriftMetric]:
         """Return the figures that alert, of these methods, the farthest beyond their limit first."""
-        found = [f for f in self.figures if f.alert and f.method in methods]
+        found = [f for f in self.metrics if f.alert and f.method in methods]
         return sorted(found, key=_excess, reverse=True)
 
 
-def _excess(figure: Figure) -> float:
+def _excess(figure: DriftMetric) -> float:
     if figure.value is None:
         return math.inf
     return figure.value / figure.upper_threshold if figure.upper_threshold else figure.value

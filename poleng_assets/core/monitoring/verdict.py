@@ -23,8 +23,8 @@ from poleng_assets.core.monitoring.measurements import (
     RECONSTRUCTION,
     SCORE,
     UNSEEN,
-    BatchFigures,
-    Figure,
+    BatchMeasurements,
+    DriftMetric,
     MetricLoss,
 )
 from poleng_assets.study.policies import OverseerPolicy
@@ -95,7 +95,7 @@ class Judgement:
 
 
 def judge(
-    figures: BatchFigures,
+    measured: BatchMeasurements,
     study: Study,
     earlier: Sequence[EarlierReport] = (),
     realised: Sequence[MetricLoss] = (),
@@ -103,25 +103,25 @@ def judge(
     """Turn the figures of one batch into a verdict under the study's policy.
 
     Args:
-        figures: of the batch.
+        measured: of the batch.
         study: titles and policies.
         earlier: reports on the batches before under the same version, newest first.
         realised: what outcomes say was lost, when they are known.
     """
     policy = study.policies.overseer
-    if figures.rows < policy.min_rows:
-        few = f"{figures.rows} respondents are too few to judge: {policy.min_rows} are needed"
+    if measured.rows < policy.min_rows:
+        few = f"{measured.rows} respondents are too few to judge: {policy.min_rows} are needed"
         return Judgement("insufficient", (Reason(TOO_FEW, few),))
     titles = {f.name: f.title for f in study.features}
-    support = _support(figures, policy, titles)
-    weak = _weak(figures, policy)
+    support = _support(measured, policy, titles)
+    weak = _weak(measured, policy)
     harm = [
         *_realised_loss(realised),
-        *_estimated_loss(figures, policy, weak, earlier),
-        *_missing(figures, titles),
+        *_estimated_loss(measured, policy, weak, earlier),
+        *_missing(measured, titles),
     ]
-    shifts, columns = _shifts(figures, policy, titles)
-    reasons = [*support, *harm, *shifts, *_remarks(figures, titles)]
+    shifts, columns = _shifts(measured, policy, titles)
+    reasons = [*support, *harm, *shifts, *_remarks(measured, titles)]
     verdict: Verdict = "untrusted" if support else "drifted" if harm or shifts else "clear"
     if verdict == "clear":
         reasons.insert(0, Reason(QUIET, "nothing was found that would make the model worse"))
@@ -130,16 +130,16 @@ def judge(
     return Judgement(verdict, tuple(reasons), columns, weak, alarm=bool(held_for - known))
 
 
-def _support(figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[Reason]:
+def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[Reason]:
     """Codes that the model never saw, and answers that have nothing in common with the reference's."""
     reasons = []
-    if figures.outside_support > policy.max_outside_support:
-        columns = figures.alerts(UNSEEN) or [f for f in figures.figures if f.method == UNSEEN and f.value]
+    if measured.outside_support > policy.max_outside_support:
+        columns = measured.alerts(UNSEEN) or [f for f in measured.metrics if f.method == UNSEEN and f.value]
         names = ", ".join(f"{titles[f.column_name]} ({f.value:.0%})" for f in columns)
         reasons.append(
             Reason(
                 f"support:{columns[0].column_name}" if columns else "support",
-                f"{figures.outside_support:.0%} of the respondents gave an answer that the model never saw "
+                f"{measured.outside_support:.0%} of the respondents gave an answer that the model never saw "
                 f"in training: {names}. No estimate about them can be believed",
                 acts=True,
             )
@@ -151,7 +151,7 @@ def _support(figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str,
             "No estimate about them can be believed",
             acts=True,
         )
-        for f in figures.figures
+        for f in measured.metrics
         if f.method in (*DISTANCES[:1], COMPOSITION)
         and f.column_name in titles
         and f.value is not None
@@ -173,19 +173,19 @@ def _realised_loss(realised: Sequence[MetricLoss]) -> list[Reason]:
     ]
 
 
-def _weak(figures: BatchFigures, policy: OverseerPolicy) -> bool:
-    return figures.loss is not None and figures.loss.surely_above(policy.max_auc_drop / 2, LIKELY)
+def _weak(measured: BatchMeasurements, policy: OverseerPolicy) -> bool:
+    return measured.loss is not None and measured.loss.surely_above(policy.max_auc_drop / 2, LIKELY)
 
 
 def _estimated_loss(
-    figures: BatchFigures, policy: OverseerPolicy, weak: bool, earlier: Sequence[EarlierReport]
+    measured: BatchMeasurements, policy: OverseerPolicy, weak: bool, earlier: Sequence[EarlierReport]
 ) -> list[Reason]:
-    if figures.loss is None:
+    if measured.loss is None:
         return []
-    auc = figures.estimate("auc")
+    auc = measured.estimate("auc")
     estimated = f"estimated AUC {auc.value:.3f}" if auc else "AUC"
-    lost = f"{figures.loss.value:.3f} less than on people of their kind in the reference"
-    if figures.loss.surely_above(policy.max_auc_drop, SURE):
+    lost = f"{measured.loss.value:.3f} less than on people of their kind in the reference"
+    if measured.loss.surely_above(policy.max_auc_drop, SURE):
         words = f"the model is expected to rank people worse: {estimated}, {lost}"
         return [Reason(ESTIMATED_LOSS, words, acts=True)]
     some, last = policy.weak_batches
@@ -199,7 +199,7 @@ def _estimated_loss(
     return []
 
 
-def _missing(figures: BatchFigures, titles: Mapping[str, str]) -> list[Reason]:
+def _missing(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
     return [
         Reason(
             f"missing:{f.column_name}",
@@ -208,16 +208,16 @@ def _missing(figures: BatchFigures, titles: Mapping[str, str]) -> list[Reason]:
             else f"{titles[f.column_name]}: no answers at all",
             acts=True,
         )
-        for f in figures.alerts(MISSING)
+        for f in measured.alerts(MISSING)
     ]
 
 
 def _shifts(
-    figures: BatchFigures, policy: OverseerPolicy, titles: Mapping[str, str]
+    measured: BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]
 ) -> tuple[list[Reason], tuple[str, ...]]:
     """Name every shift among people of a kind, what is worth most to the model first."""
-    by_column: dict[str, Figure] = {}
-    for figure in figures.alerts(*DISTANCES):
+    by_column: dict[str, DriftMetric] = {}
+    for figure in measured.alerts(*DISTANCES):
         by_column.setdefault(figure.column_name, figure)
     columns = tuple(name for name in by_column if name in titles)
     predictions = [by_column[name] for name in (SCORE, CONTACT) if name in by_column]
@@ -230,7 +230,7 @@ def _shifts(
     ]
     answers = []
     for name in columns:
-        figure, share = by_column[name], figures.importance.get(name)
+        figure, share = by_column[name], measured.importance.get(name)
         words = _shift_words(figure, f"the answers to {titles[name]}")
         if share is not None:
             words += f"; {share:.0%} of what moves the model's scores"
@@ -243,20 +243,20 @@ def _shifts(
             f"the answers do not go together as they used to: reconstruction error {_number(f.value)} "
             f"(limits {_number(f.lower_threshold)} to {_number(f.upper_threshold)})",
         )
-        for f in figures.alerts(RECONSTRUCTION)
+        for f in measured.alerts(RECONSTRUCTION)
         if f.column_name == ALL_COLUMNS
     ]
     return [*reasons, *answers, *structure], columns
 
 
-def _shift_words(figure: Figure, what: str) -> str:
+def _shift_words(figure: DriftMetric, what: str) -> str:
     if figure.value is None:
         return f"{what} cannot be compared: there are none"
     name = "Jensen-Shannon distance" if figure.method == DISTANCES[0] else "largest difference of a share"
     return f"{what} shifted: {name} {figure.value:.3f} (limit {_number(figure.upper_threshold)})"
 
 
-def _remarks(figures: BatchFigures, titles: Mapping[str, str]) -> list[Reason]:
+def _remarks(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
     """What is worth telling and changes nothing: another mix of people, odd answers, doubt."""
     mix = [
         Reason(
@@ -264,16 +264,16 @@ def _remarks(figures: BatchFigures, titles: Mapping[str, str]) -> list[Reason]:
             f"another mix of people: {titles[f.column_name]} is {_number(f.value)} from the reference "
             f"(limit {_number(f.upper_threshold)}); they are compared with people of their kind",
         )
-        for f in figures.alerts(COMPOSITION)
+        for f in measured.alerts(COMPOSITION)
     ]
     odd = [
         Reason(
             f"range:{f.column_name}",
             f"{titles[f.column_name]}: {_share(f.value)} of the answers lie outside those of the reference",
         )
-        for f in figures.alerts(OUT_OF_RANGE)
+        for f in measured.alerts(OUT_OF_RANGE)
     ]
-    doubt = [] if figures.trust.trusted else [Reason("estimate", f"the estimate: {figures.trust.why_not}")]
+    doubt = [] if measured.trust.trusted else [Reason("estimate", f"the estimate: {measured.trust.why_not}")]
     return [*mix, *odd, *doubt]
 
 

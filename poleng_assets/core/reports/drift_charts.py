@@ -24,7 +24,7 @@ from poleng_assets.core.monitoring.measurements import (
     MISSING,
     SCORE,
     UNSEEN,
-    BatchFigures,
+    BatchMeasurements,
     Estimate,
 )
 from poleng_assets.core.reports import charts
@@ -87,20 +87,20 @@ def answers(feature: Feature, rows: pd.DataFrame) -> pd.Series:
     return given.map(words).fillna(NO_ANSWER).rename(feature.title)
 
 
-def columns_to_plot(figures: BatchFigures, study: Study, most: int = PLOTS_SHOWN) -> list[str]:
+def columns_to_plot(measured: BatchMeasurements, study: Study, most: int = PLOTS_SHOWN) -> list[str]:
     """Return the features that tell most: what alerts, gravest first; else those farthest away.
 
     Answers that the model never saw come first, then missing ones, then shifts by what they are worth
     to the model, then another mix of people.
     """
-    shifts = figures.alerts(*DISTANCES)
-    weight = figures.importance or dict.fromkeys(study.feature_names, 1.0)
+    shifts = measured.alerts(*DISTANCES)
+    weight = measured.importance or dict.fromkeys(study.feature_names, 1.0)
     shifts.sort(key=lambda f: -(1.0 if f.value is None else f.value) * weight.get(f.column_name, 0.0))
-    alerts = [*figures.alerts(UNSEEN), *figures.alerts(MISSING), *shifts, *figures.alerts(COMPOSITION)]
+    alerts = [*measured.alerts(UNSEEN), *measured.alerts(MISSING), *shifts, *measured.alerts(COMPOSITION)]
     names = list(dict.fromkeys(f.column_name for f in alerts if f.column_name in study.feature_names))
     if names:
         return names[:most]
-    distances = [f for f in figures.figures if f.method in DISTANCES and f.value is not None]
+    distances = [f for f in measured.metrics if f.method in DISTANCES and f.value is not None]
     distances.sort(key=lambda f: -(f.value or 0.0))
     farthest = dict.fromkeys(f.column_name for f in distances if f.column_name in study.feature_names)
     return list(farthest)[:PLOTS_WHEN_QUIET]
@@ -138,34 +138,34 @@ class Sides:
         like, comparable = reference.iloc[found.repeated()], batch[found.comparable]
         return cls(reference, batch, like, comparable, study.feature(name).title)
 
-    def compared_in(self, column: str, figures: BatchFigures) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def compared_in(self, column: str, measured: BatchMeasurements) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return reference and batch as a column is compared: among all when it says who these people are."""
-        unseen = figures.figure(column, UNSEEN)
-        of_people = figures.figure(column, COMPOSITION) is not None or (unseen is not None and unseen.alert)
+        unseen = measured.metric(column, UNSEEN)
+        of_people = measured.metric(column, COMPOSITION) is not None or (unseen is not None and unseen.alert)
         return (self.reference, self.batch) if of_people else (self.like, self.comparable)
 
 
-def distributions(study: Study, figures: BatchFigures, sides: Sides) -> list[Distribution]:
+def distributions(study: Study, measured: BatchMeasurements, sides: Sides) -> list[Distribution]:
     """Count the answers to what drifted, the gravest first; nothing when nothing was measured.
 
     Args:
         study: titles and labels.
-        figures: of the batch: they say what drifted.
+        measured: of the batch: they say what drifted.
         sides: the rows, with the features.
     """
     if sides.reference.empty or sides.batch.empty:
         return []
     return [
-        _distribution(study.feature(name), figures, *sides.compared_in(name, figures))
-        for name in columns_to_plot(figures, study)
+        _distribution(study.feature(name), measured, *sides.compared_in(name, measured))
+        for name in columns_to_plot(measured, study)
     ]
 
 
 def _distribution(
-    feature: Feature, figures: BatchFigures, reference: pd.DataFrame, batch: pd.DataFrame
+    feature: Feature, measured: BatchMeasurements, reference: pd.DataFrame, batch: pd.DataFrame
 ) -> Distribution:
     there, here = (answers(feature, rows) for rows in (reference, batch))
-    unseen = figures.figure(feature.name, UNSEEN)
+    unseen = measured.metric(feature.name, UNSEEN)
     if unseen is not None and unseen.alert:
         # One by one they would vanish among the others: it is all of them together that matters.
         here = here.where(here.isin(set(there)), NEW_ANSWERS)
@@ -182,7 +182,7 @@ def _distribution(
     what = NEW_ANSWERS if first == NEW_ANSWERS else f"“{first}”"
     return Distribution(
         feature.title,
-        any(f.alert for f in figures.figures if f.column_name == feature.name),
+        any(f.alert for f in measured.metrics if f.column_name == feature.name),
         f"What changed most: {what}, from {before.get(first, 0.0):.1%} of the reference to "
         f"{now.get(first, 0.0):.1%} of this batch.",
         _bars(shares, reference, batch),
@@ -268,18 +268,18 @@ def performance_chart(
     )
 
 
-def distance_picture(study: Study, figures: BatchFigures) -> str:
+def distance_picture(study: Study, measured: BatchMeasurements) -> str:
     """Return Markdown for the Dagster UI with the columns that moved most in the measure of their limits.
 
     Args:
         study: titles of the columns.
-        figures: of the batch.
+        measured: of the batch.
 
     Returns:
         An image with its bytes in its address, so that nothing is fetched to show it; words when nothing was
         compared.
     """
-    distances = [f for f in figures.figures if f.method == JENSEN_SHANNON and f.value is not None]
+    distances = [f for f in measured.metrics if f.method == JENSEN_SHANNON and f.value is not None]
     distances.sort(key=lambda f: -(f.value or 0.0) / (f.upper_threshold or 1.0))
     if not distances:
         return "No column was compared."

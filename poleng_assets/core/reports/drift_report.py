@@ -23,9 +23,9 @@ from poleng_assets.core.monitoring.measurements import (
     RECONSTRUCTION,
     SCORE,
     UNSEEN,
-    BatchFigures,
+    BatchMeasurements,
+    DriftMetric,
     Estimate,
-    Figure,
 )
 from poleng_assets.core.monitoring.verdict import QUIET, Judgement
 from poleng_assets.core.reports.drift_charts import (
@@ -109,41 +109,44 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
         report: what was measured, and what the overseer made of it.
         made_at: now, when None.
     """
-    figures, judgement, contacts = report.figures, report.judgement, report.contacts
+    measured, judgement, contacts = report.measurements, report.judgement, report.contacts
     realised = report.realised.estimates if report.realised else ()
     titles = column_titles(study)
     sides = Sides.of(study, report.reference, report.scored)
-    measured = any(f.method in DISTANCES for f in figures.figures)
+    large_enough = any(f.method in DISTANCES for f in measured.metrics)
     return template("drift_report.html").render(
         study=study,
         batch=report.batch,
         version=report.version,
-        figures=figures,
+        measured=measured,
         judgement=judgement,
         meaning=meaning(judgement),
         acted_upon=[reason.words for reason in judgement.reasons if reason.acts],
         reasons_shown=REASONS_SHOWN,
         named=[reason.words for reason in judgement.reasons if not reason.acts and reason.cause != QUIET],
-        auc=figures.estimate("auc"),
+        auc=measured.estimate("auc"),
         realised_auc=next((e for e in realised if e.metric == "auc"), None),
         realised_respondents=report.realised.respondents if report.realised else 0,
         groups=_groups(contacts, study),
         passed_over=[one.in_words() for one in passed_over(contacts, study.policies.promotion)],
         sought=study.target.codes[study.target.positive],
-        performance=_performance(figures.estimates, realised),
+        performance=_performance(measured.estimates, realised),
         performance_chart=performance_chart(
-            figures.estimates, realised, figures.trust.trusted, {name: METRICS[name].title for name in _DRAWN}
+            measured.estimates,
+            realised,
+            measured.trust.trusted,
+            {name: METRICS[name].title for name in _DRAWN},
         ),
-        performance_key=_performance_key(figures, realised),
-        measured=measured,
-        qualities=_qualities(figures, titles),
-        moves=_moves(figures, judgement, titles),
-        structure=_structure(figures),
-        composition=_composition(figures, titles),
+        performance_key=_performance_key(measured, realised),
+        large_enough=large_enough,
+        qualities=_qualities(measured, titles),
+        moves=_moves(measured, judgement, titles),
+        structure=_structure(measured),
+        composition=_composition(measured, titles),
         within=sides.within,
         left_out=len(sides.batch) - len(sides.comparable),
-        distributions=distributions(study, figures, sides) if measured else [],
-        drifted=bool(figures.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
+        distributions=distributions(study, measured, sides) if large_enough else [],
+        drifted=bool(measured.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
         scores=score_bars(sides.like, sides.comparable),
         made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
@@ -204,11 +207,11 @@ def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) ->
     return lines
 
 
-def _performance_key(figures: BatchFigures, realised: Sequence[Estimate]) -> list[tuple[str, str, str]]:
+def _performance_key(measured: BatchMeasurements, realised: Sequence[Estimate]) -> list[tuple[str, str, str]]:
     """Return sign, look and words of what the picture of performance shows."""
     key = [("diamond", "there", "on the reference")]
-    if figures.estimates:
-        trusted = figures.trust.trusted
+    if measured.estimates:
+        trusted = measured.trust.trusted
         key.append(
             ("circle", "here", "estimated")
             if trusted
@@ -223,9 +226,9 @@ def _interval(estimate: Estimate | None) -> tuple[str, str]:
     return f"{estimate.value:.3f}", f"{estimate.lower:.3f} to {estimate.upper:.3f}"
 
 
-def _qualities(figures: BatchFigures, titles: dict[str, str]) -> list[Quality]:
+def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Quality]:
     """Return what is wrong with the data, alerts first; nothing for what is as it should be."""
-    found = [f for f in figures.figures if f.method in QUALITY and (f.alert or f.value)]
+    found = [f for f in measured.metrics if f.method in QUALITY and (f.alert or f.value)]
     found.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
     # A column without any answer has no share of missing ones.
     unknown = {MISSING: "all"}
@@ -241,14 +244,14 @@ def _qualities(figures: BatchFigures, titles: dict[str, str]) -> list[Quality]:
     ]
 
 
-def _moves(figures: BatchFigures, judgement: Judgement, titles: dict[str, str]) -> list[Move]:
+def _moves(measured: BatchMeasurements, judgement: Judgement, titles: dict[str, str]) -> list[Move]:
     """Return every column that was compared: what shifted first, by its worth, then by distance."""
     worth = {reason.cause: reason.worth for reason in judgement.reasons}
     keyed = []
-    for name in dict.fromkeys(f.column_name for f in figures.figures if f.method in DISTANCES):
-        found = [figures.figure(name, method) for method in DISTANCES]
+    for name in dict.fromkeys(f.column_name for f in measured.metrics if f.method in DISTANCES):
+        found = [measured.metric(name, method) for method in DISTANCES]
         alert = any(f is not None and f.alert for f in found)
-        share = figures.importance.get(name)
+        share = measured.importance.get(name)
         value = worth.get(f"shift:{name}", 0.0)
         distance = max((2.0 if f.value is None else f.value for f in found if f is not None), default=0.0)
         move = Move(
@@ -262,7 +265,7 @@ def _moves(figures: BatchFigures, judgement: Judgement, titles: dict[str, str]) 
     return [move for _, move in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _distance(figure: Figure | None) -> tuple[str, str, bool]:
+def _distance(figure: DriftMetric | None) -> tuple[str, str, bool]:
     if figure is None:
         return "", "", False
     value = "unknown" if figure.value is None else f"{figure.value:.3f}"
@@ -270,9 +273,9 @@ def _distance(figure: Figure | None) -> tuple[str, str, bool]:
     return value, limit, figure.alert
 
 
-def _structure(figures: BatchFigures) -> list[str]:
+def _structure(measured: BatchMeasurements) -> list[str]:
     sentences = []
-    error = figures.figure(ALL_COLUMNS, RECONSTRUCTION)
+    error = measured.metric(ALL_COLUMNS, RECONSTRUCTION)
     if error is not None:
         found = "do not go together as they used to" if error.alert else "go together as they used to"
         value = "unknown" if error.value is None else f"{error.value:.3f}"
@@ -284,7 +287,7 @@ def _structure(figures: BatchFigures) -> list[str]:
             f"The answers {found}: when each person's answers are boiled down to a summary and guessed back "
             f"from it, the error is {value}; by chance alone it would lie between {low} and {high}."
         )
-    classifier = figures.figure(ALL_COLUMNS, DOMAIN_CLASSIFIER)
+    classifier = measured.metric(ALL_COLUMNS, DOMAIN_CLASSIFIER)
     if classifier is not None and classifier.value is not None:
         sentences.append(
             f"A second model that tries to tell these people from those of the reference ranks them right in "
@@ -293,9 +296,9 @@ def _structure(figures: BatchFigures) -> list[str]:
     return sentences
 
 
-def _composition(figures: BatchFigures, titles: dict[str, str]) -> list[str]:
+def _composition(measured: BatchMeasurements, titles: dict[str, str]) -> list[str]:
     sentences = []
-    for figure in figures.figures:
+    for figure in measured.metrics:
         if figure.method != COMPOSITION:
             continue
         limit = "" if figure.upper_threshold is None else f" (limit {figure.upper_threshold:.3f})"

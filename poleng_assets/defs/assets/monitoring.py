@@ -132,7 +132,7 @@ def write_report(home: Home, study: Study, seen: "BatchReport") -> Path:
 
 def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
     """Return what the checks found: warnings, because the overseer acts by itself on what matters."""
-    figures, judgement = seen.figures, seen.judgement
+    measured, judgement = seen.measurements, seen.judgement
     losses = [reason.words for reason in judgement.reasons if reason.cause.endswith("_loss")]
     shifts = [reason.words for reason in judgement.reasons if reason.cause.startswith("shift:")]
     small = judgement.verdict == "insufficient"
@@ -140,7 +140,7 @@ def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
         NOT_HELD: [reason.words for reason in judgement.reasons if reason.acts],
         NOTHING_SHIFTED: shifts,
         PERFORMANCE_HOLDS: losses,
-        ESTIMATE_TRUSTED: [] if figures.trust.trusted or small else [figures.trust.why_not],
+        ESTIMATE_TRUSTED: [] if measured.trust.trusted or small else [measured.trust.why_not],
     }
     return [
         dg.AssetCheckResult(
@@ -159,15 +159,15 @@ def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
 
 def _plotted(seen: "BatchReport", check: str) -> dict[str, float]:
     """Return the figures that the UI plots of a check from batch to batch; of a small batch few are known."""
-    figures, judgement = seen.figures, seen.judgement
-    auc = figures.estimate("auc")
+    measured, judgement = seen.measurements, seen.judgement
+    auc = measured.estimate("auc")
     known: dict[str, dict[str, float | None]] = {
         NOT_HELD: {
             "reasons_to_act": sum(reason.acts for reason in judgement.reasons),
-            "share_outside_support": figures.outside_support,
+            "share_outside_support": measured.outside_support,
         },
         NOTHING_SHIFTED: {"drifted_columns": len(judgement.drifted_columns)},
-        PERFORMANCE_HOLDS: {"estimated_auc_loss": figures.loss.value if figures.loss else None},
+        PERFORMANCE_HOLDS: {"estimated_auc_loss": measured.loss.value if measured.loss else None},
         ESTIMATE_TRUSTED: {"estimated_auc_within": (auc.upper - auc.lower) / 2 if auc else None},
     }
     return {name: round(value, 4) for name, value in known[check].items() if value is not None}
@@ -177,7 +177,7 @@ def _metadata(study: Study, seen: "BatchReport", path: Path) -> dict[str, Any]:
     from poleng_assets.core.reports.drift_charts import distance_picture
     from poleng_assets.core.statistics.selection_rates import passed_over
 
-    figures, judgement = seen.figures, seen.judgement
+    measured, judgement = seen.measurements, seen.judgement
     lines = [f"- {'**acted upon:** ' if one.acts else ''}{escaped(one.words)}" for one in judgement.reasons]
     metadata: dict[str, Any] = {
         "verdict": judgement.verdict,
@@ -186,30 +186,30 @@ def _metadata(study: Study, seen: "BatchReport", path: Path) -> dict[str, Any]:
         "model_version": seen.version,
         "reasons": dg.MetadataValue.md("\n".join(lines)),
         "report": dg.MetadataValue.path(str(path)),
-        "dagster/row_count": figures.rows,
-        "rows_measured": figures.rows_measured,
-        "share_outside_support": round(figures.outside_support, 4),
-        "share_flagged": round(figures.flagged_share, 4),
+        "dagster/row_count": measured.rows,
+        "rows_measured": measured.rows_measured,
+        "share_outside_support": round(measured.outside_support, 4),
+        "share_flagged": round(measured.flagged_share, 4),
         "drifted_columns": len(judgement.drifted_columns),
-        "estimate_trusted": figures.trust.trusted,
+        "estimate_trusted": measured.trust.trusted,
         "passed_over": "; ".join(
             one.in_words() for one in passed_over(seen.contacts, study.policies.promotion)
         )
         or "nobody",
     }
-    for one in figures.estimates:
+    for one in measured.estimates:
         metadata[f"estimated_{one.metric}"] = round(one.value, 4)
-    auc = figures.estimate("auc")
+    auc = measured.estimate("auc")
     if auc is not None and auc.reference is not None:
         metadata |= {
             "estimated_auc_lower": round(auc.lower, 4),
             "estimated_auc_upper": round(auc.upper, 4),
             "reference_auc": round(auc.reference, 4),
         }
-    if figures.loss:
-        metadata["estimated_auc_loss"] = round(figures.loss.value, 4)
+    if measured.loss:
+        metadata["estimated_auc_loss"] = round(measured.loss.value, 4)
     for one in seen.realised.estimates if seen.realised else ():
         metadata[f"realised_{one.metric}"] = round(one.value, 4)
-    if figures.estimates:
-        metadata["distances"] = dg.MetadataValue.md(distance_picture(study, figures))
+    if measured.estimates:
+        metadata["distances"] = dg.MetadataValue.md(distance_picture(study, measured))
     return metadata

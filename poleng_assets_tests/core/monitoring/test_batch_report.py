@@ -23,7 +23,7 @@ from poleng_assets.core.monitoring.batch_report import (
     measure_and_judge,
     save_report,
 )
-from poleng_assets.core.monitoring.measurements import BatchFigures, Loss, Trust
+from poleng_assets.core.monitoring.measurements import BatchMeasurements, Loss, Trust
 from poleng_assets.core.monitoring.realised_performance import measure_realised
 from poleng_assets.core.monitoring.verdict import ESTIMATED_LOSS, REALISED_LOSS
 from poleng_assets.core.reports.drift_report import render_report
@@ -134,13 +134,13 @@ def test_measuring_writes_nothing(con: Connection, seen: BatchReport):
 
 def test_a_batch_is_measured_as_its_version_scored_it(seen: BatchReport, clean: pd.DataFrame):
     assert (seen.batch, seen.version, seen.realised) == ("spring", VERSION, None)
-    assert (seen.figures.rows, seen.figures.rows_measured) == (400, 400)
-    assert seen.figures.flagged_share == clean["contact"].mean()
+    assert (seen.measurements.rows, seen.measurements.rows_measured) == (400, 400)
+    assert seen.measurements.flagged_share == clean["contact"].mean()
     assert sorted(seen.scored["score"]) == sorted(clean["score"])
-    quarantined = seen.figures.figure("all_features", "quarantined_rows")
+    quarantined = seen.measurements.metric("all_features", "quarantined_rows")
     assert quarantined is not None
     assert quarantined.value == 0.2
-    assert seen.figures.importance == {"country": 0.5, "education": 0.25, "sex": 0.25}
+    assert seen.measurements.importance == {"country": 0.5, "education": 0.25, "sex": 0.25}
     assert seen.judgement.verdict == "clear"
 
 
@@ -156,14 +156,14 @@ def test_a_clear_batch_is_kept_without_a_decision(con: Connection, policed: Stud
 
 def test_the_numbers_of_a_report_are_those_of_the_figures(con: Connection, policed: Study, seen: BatchReport):
     save_report(con, seen, "run-1")
-    auc, loss = seen.figures.estimate("auc"), seen.figures.loss
+    auc, loss = seen.measurements.estimate("auc"), seen.measurements.loss
     assert auc is not None
     assert loss is not None
     assert one(
         con,
         """SELECT outside_support, flagged_share, estimated_auc, reference_auc, trusted, estimated_loss
         FROM drift_reports""",
-    ) == pytest.approx((0.0, seen.figures.flagged_share, auc.value, auc.reference, False, loss.value))
+    ) == pytest.approx((0.0, seen.measurements.flagged_share, auc.value, auc.reference, False, loss.value))
 
 
 def test_every_figure_and_every_estimate_is_kept(con: Connection, policed: Study, seen: BatchReport):
@@ -172,12 +172,12 @@ def test_every_figure_and_every_estimate_is_kept(con: Connection, policed: Study
         """SELECT column_name, method, value, lower_threshold, upper_threshold, alert FROM drift_metrics
         WHERE batch = 'spring' AND model_version = 3 ORDER BY ALL"""
     ).fetchall()
-    assert metrics == sorted(tuple(vars(figure).values()) for figure in seen.figures.figures)
+    assert metrics == sorted(tuple(vars(figure).values()) for figure in seen.measurements.metrics)
     estimates = con.execute(
         "SELECT kind, metric, value, lower, upper FROM performance ORDER BY ALL"
     ).fetchall()
     assert estimates == sorted(
-        ("estimated", e.metric, e.value, e.lower, e.upper) for e in seen.figures.estimates
+        ("estimated", e.metric, e.value, e.lower, e.upper) for e in seen.measurements.estimates
     )
 
 
@@ -188,8 +188,10 @@ def test_kept_again_a_report_replaces_itself_and_touches_no_other(
     other = replace(seen, version=VERSION + 1)
     save_report(con, other, "run-2")
     before = table_counts(con)
-    small = replace(seen.figures, figures=seen.figures.figures[:2], estimates=seen.figures.estimates[:1])
-    save_report(con, replace(seen, figures=small), "run-3")
+    small = replace(
+        seen.measurements, metrics=seen.measurements.metrics[:2], estimates=seen.measurements.estimates[:1]
+    )
+    save_report(con, replace(seen, measurements=small), "run-3")
     after = table_counts(con)
     assert after["drift_reports"] == before["drift_reports"] == 2
     assert after["drift_metrics"] == before["drift_metrics"] // 2 + 2
@@ -201,10 +203,17 @@ def test_a_report_is_found_again_as_it_was(
 ):
     save_report(con, seen, "run-1")
     again = load_report(con, policed, "spring", VERSION, context.reference)
-    assert again.figures == seen.figures
+    assert again.measurements == seen.measurements
     assert again.judgement == seen.judgement
     pd.testing.assert_frame_equal(again.scored, seen.scored)
     assert (again.batch, again.version, again.realised) == ("spring", VERSION, None)
+
+
+def test_a_report_is_kept_by_the_names_that_earlier_releases_gave(con: Connection, seen: BatchReport):
+    save_report(con, seen, "run-1")
+    kept = json.loads(one(con, "SELECT figures FROM drift_reports"))
+    assert {"rows", "outside_support", "flagged_share", "figures", "estimates", "loss", "trust"} <= set(kept)
+    assert len(kept["figures"]) == len(seen.measurements.metrics)
 
 
 def test_a_report_found_again_knows_outcomes_that_arrived_since_and_keeps_its_verdict(
@@ -260,8 +269,8 @@ def test_the_order_in_which_a_batch_was_stored_does_not_matter(
     mixed = clean.sample(frac=1, random_state=1)
     take("mixed", mixed)
     again = report_on(con, policed, "mixed", context)
-    assert [f.value for f in again.figures.figures if f.method != "quarantined_rows"] == [
-        f.value for f in seen.figures.figures if f.method != "quarantined_rows"
+    assert [f.value for f in again.measurements.metrics if f.method != "quarantined_rows"] == [
+        f.value for f in seen.measurements.metrics if f.method != "quarantined_rows"
     ]
 
 
@@ -271,8 +280,8 @@ def test_a_large_batch_is_measured_by_a_sample_that_is_always_the_same(
     take("spring", clean)
     sampled = with_policies(policed, overseer={"report_sample": 150})
     seen, again = (report_on(con, sampled, "spring", context) for _ in range(2))
-    assert (seen.figures.rows, seen.figures.rows_measured) == (400, 150)
-    assert seen.figures.flagged_share == clean["contact"].mean()
+    assert (seen.measurements.rows, seen.measurements.rows_measured) == (400, 150)
+    assert seen.measurements.flagged_share == clean["contact"].mean()
     pd.testing.assert_frame_equal(seen.scored, again.scored)
 
 
@@ -385,7 +394,7 @@ def test_a_held_batch_stays_as_it_was_when_its_new_report_fails(
 
 # Weak signs of the past
 
-WEAK = BatchFigures(
+WEAK = BatchMeasurements(
     rows=400,
     rows_measured=400,
     outside_support=0.0,
@@ -396,7 +405,7 @@ WEAK = BatchFigures(
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BatchFigures]]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BatchMeasurements]]:
     """Measure what stands here instead of the batch."""
     found = [WEAK]
     monkeypatch.setattr(batch_report, "measure_batch", lambda *_, **__: found[0])
@@ -421,7 +430,7 @@ def test_weak_signs_are_remembered_from_batch_to_batch(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     assert [comes(name).judgement.held for name in ("b1", "b2", "b3", "b4")] == [False, False, True, True]
@@ -437,7 +446,7 @@ def test_only_the_last_batches_count_and_the_newest_come_first(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
@@ -458,7 +467,7 @@ def test_signs_under_another_version_do_not_count(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
@@ -472,7 +481,7 @@ def test_batches_too_small_to_judge_do_not_count_as_quiet_ones(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
@@ -489,7 +498,7 @@ def test_a_batch_does_not_count_its_own_earlier_report_nor_those_after_it(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2"), comes("b3")
@@ -504,7 +513,7 @@ def test_a_report_kept_again_keeps_its_place_among_the_others(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2"), comes("b3")
@@ -521,7 +530,7 @@ def test_reports_of_earlier_releases_have_no_signs_and_no_causes(
     context: ModelContext,
     take: Take,
     clean: pd.DataFrame,
-    measured: list[BatchFigures],
+    measured: list[BatchMeasurements],
 ):
     comes = went_by(con, policed, context, take, clean)
     comes("b1"), comes("b2")
@@ -564,7 +573,7 @@ def test_a_tiny_batch_is_kept_as_insufficient(
     assert one(con, "SELECT count(*) FROM performance") == 0
     assert one(con, "SELECT count(*) FROM decisions") == 0
     again = load_report(con, policed, "tiny", VERSION, context.reference)
-    assert (again.figures, again.judgement) == (seen.figures, seen.judgement)
+    assert (again.measurements, again.judgement) == (seen.measurements, seen.judgement)
 
 
 def test_missing_answers_survive_the_warehouse(
@@ -577,7 +586,7 @@ def test_missing_answers_survive_the_warehouse(
     assert {"missing:education", "missing:savings", "missing:sex"} <= seen.judgement.causes
     save_report(con, seen, "run-1")
     again = load_report(con, policed, "gaps", VERSION, context.reference)
-    assert again.figures == seen.figures
+    assert again.measurements == seen.measurements
     assert one(
         con, "SELECT value FROM drift_metrics WHERE column_name = 'sex' AND method = 'missing_values'"
     ) == pytest.approx(41 / 400)

@@ -29,9 +29,9 @@ from poleng_assets.core.monitoring.measurements import (
     RECONSTRUCTION,
     SCORE,
     UNSEEN,
-    BatchFigures,
+    BatchMeasurements,
+    DriftMetric,
     Estimate,
-    Figure,
     Trust,
 )
 from poleng_assets.core.monitoring.verdict import Judgement, judge
@@ -51,7 +51,7 @@ class Measure:
 
     def __call__(
         self, batch: pd.DataFrame, reference: pd.DataFrame | None = None, **more: Any
-    ) -> BatchFigures:
+    ) -> BatchMeasurements:
         rows = more.pop("rows", len(batch))
         return measure_batch(
             self.reference if reference is None else reference,
@@ -79,7 +79,7 @@ def batch(reference: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def usual(measure: Measure, batch: pd.DataFrame) -> BatchFigures:
+def usual(measure: Measure, batch: pd.DataFrame) -> BatchMeasurements:
     return measure(batch)
 
 
@@ -96,44 +96,44 @@ def drifted_batch(model: Model, newcomers: pd.DataFrame, study: Study) -> pd.Dat
 
 
 @pytest.fixture(scope="module")
-def drifted(measure: Measure, drifted_batch: pd.DataFrame) -> BatchFigures:
+def drifted(measure: Measure, drifted_batch: pd.DataFrame) -> BatchMeasurements:
     return measure(drifted_batch)
 
 
-def figure(figures: BatchFigures, column: str, method: str) -> Figure:
-    found = [f for f in figures.figures if (f.column_name, f.method) == (column, method)]
+def figure(measured: BatchMeasurements, column: str, method: str) -> DriftMetric:
+    found = [f for f in measured.metrics if (f.column_name, f.method) == (column, method)]
     assert len(found) == 1, found
-    assert figures.figure(column, method) is found[0]
+    assert measured.metric(column, method) is found[0]
     return found[0]
 
 
-def of(figures: BatchFigures, method: str) -> dict[str, Figure]:
-    return {f.column_name: f for f in figures.figures if f.method == method}
+def of(measured: BatchMeasurements, method: str) -> dict[str, DriftMetric]:
+    return {f.column_name: f for f in measured.metrics if f.method == method}
 
 
-def shifted(figures: BatchFigures) -> set[str]:
-    return {f.column_name for f in figures.alerts(*DISTANCES)}
+def shifted(measured: BatchMeasurements) -> set[str]:
+    return {f.column_name for f in measured.alerts(*DISTANCES)}
 
 
 # Like the reference
 
 
-def test_a_batch_like_the_reference_raises_no_alert(usual: BatchFigures):
+def test_a_batch_like_the_reference_raises_no_alert(usual: BatchMeasurements):
     assert usual.alerts(*ALL) == []
 
 
 def test_the_reference_itself_is_at_no_distance(measure: Measure, reference: pd.DataFrame, study: Study):
     # Rounding makes a distance of nothing slightly negative, and its root no number.
-    figures = measure(reference.drop(columns=study.target.name))
-    distances = [f.value for f in figures.figures if f.method in (*DISTANCES, COMPOSITION)]
+    measured = measure(reference.drop(columns=study.target.name))
+    distances = [f.value for f in measured.metrics if f.method in (*DISTANCES, COMPOSITION)]
     assert len(distances) == 2 * 33 + 1
     assert distances == pytest.approx([0.0] * len(distances), abs=0.01)
-    assert figures.alerts(*ALL) == []
+    assert measured.alerts(*ALL) == []
 
 
 @pytest.mark.parametrize("method", DISTANCES)
 def test_every_feature_the_score_and_the_decision_have_a_distance(
-    usual: BatchFigures, study: Study, method: str
+    usual: BatchMeasurements, study: Study, method: str
 ):
     measured = {name for name, f in of(usual, method).items() if f.value is not None}
     # The two are weighed to be equal in the country; it has its composition.
@@ -141,22 +141,22 @@ def test_every_feature_the_score_and_the_decision_have_a_distance(
     assert set(of(usual, COMPOSITION)) == {"country"}
 
 
-def test_no_figure_stands_twice(usual: BatchFigures):
-    counts = Counter((f.column_name, f.method) for f in usual.figures)
+def test_no_figure_stands_twice(usual: BatchMeasurements):
+    counts = Counter((f.column_name, f.method) for f in usual.metrics)
     assert [key for key, count in counts.items() if count > 1] == []
 
 
-def test_every_feature_has_a_share_of_missing_answers(usual: BatchFigures, study: Study):
+def test_every_feature_has_a_share_of_missing_answers(usual: BatchMeasurements, study: Study):
     missing = {name: f.value for name, f in of(usual, MISSING).items()}
     assert missing == dict.fromkeys(study.feature_names, 0.0)
 
 
-def test_every_feature_with_categories_has_a_share_of_unseen_codes(usual: BatchFigures, study: Study):
+def test_every_feature_with_categories_has_a_share_of_unseen_codes(usual: BatchMeasurements, study: Study):
     unseen = {name: f.value for name, f in of(usual, UNSEEN).items()}
     assert unseen == {f.name: 0.0 for f in study.features if not f.is_ordinal}
 
 
-def test_every_feature_with_an_order_has_a_share_out_of_range(usual: BatchFigures, study: Study):
+def test_every_feature_with_an_order_has_a_share_out_of_range(usual: BatchMeasurements, study: Study):
     beyond = {name: f.value for name, f in of(usual, OUT_OF_RANGE).items()}
     assert beyond == {f.name: 0.0 for f in study.features if f.is_ordinal}
 
@@ -165,14 +165,14 @@ def test_limits_of_distances_lie_above_the_studys_least_one_and_the_others_are_t
     measure: Measure, batch: pd.DataFrame
 ):
     policies = {"min_distance": 0.11, "max_outside_support": 0.23, "max_missing_rise": 0.24}
-    figures = measure.under(**policies)(batch)
-    assert all(f.upper_threshold >= 0.11 for m in DISTANCES for f in of(figures, m).values())  # type: ignore[operator]
-    assert 0.11 in {f.upper_threshold for f in of(figures, JENSEN_SHANNON).values()}
+    measured = measure.under(**policies)(batch)
+    assert all(f.upper_threshold >= 0.11 for m in DISTANCES for f in of(measured, m).values())  # type: ignore[operator]
+    assert 0.11 in {f.upper_threshold for f in of(measured, JENSEN_SHANNON).values()}
     for method, limit in ((UNSEEN, 0.23), (OUT_OF_RANGE, 0.23), (MISSING, 0.24)):
-        assert {f.upper_threshold for f in of(figures, method).values()} == {limit}
+        assert {f.upper_threshold for f in of(measured, method).values()} == {limit}
 
 
-def test_a_smaller_batch_has_wider_limits(measure: Measure, batch: pd.DataFrame, usual: BatchFigures):
+def test_a_smaller_batch_has_wider_limits(measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements):
     small = measure(batch.iloc[:150])
     for method in DISTANCES:
         for name, found in of(usual, method).items():
@@ -180,7 +180,7 @@ def test_a_smaller_batch_has_wider_limits(measure: Measure, batch: pd.DataFrame,
 
 
 def test_a_smaller_reference_has_wider_limits(
-    measure: Measure, batch: pd.DataFrame, usual: BatchFigures, reference: pd.DataFrame
+    measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements, reference: pd.DataFrame
 ):
     small = measure.under(compare_within=None)(batch, reference.iloc[:300])
     large = measure.under(compare_within=None)(batch, reference)
@@ -189,10 +189,10 @@ def test_a_smaller_reference_has_wider_limits(
 
 
 def test_the_order_of_the_rows_and_their_index_do_not_matter(
-    measure: Measure, batch: pd.DataFrame, usual: BatchFigures
+    measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements
 ):
     again = measure(batch.iloc[::-1].set_axis([7] * len(batch)))
-    for one, other in zip(again.figures, usual.figures, strict=True):
+    for one, other in zip(again.metrics, usual.metrics, strict=True):
         assert (one.column_name, one.method, one.alert) == (other.column_name, other.method, other.alert)
         assert one.value == pytest.approx(other.value, abs=1e-9)
         assert one.upper_threshold == pytest.approx(other.upper_threshold, rel=1e-6)
@@ -200,22 +200,22 @@ def test_the_order_of_the_rows_and_their_index_do_not_matter(
 
 
 def test_the_index_of_the_reference_does_not_matter(
-    measure: Measure, batch: pd.DataFrame, usual: BatchFigures, reference: pd.DataFrame
+    measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements, reference: pd.DataFrame
 ):
     assert measure(batch, reference.set_axis([3] * len(reference))) == usual
 
 
 def test_the_same_batch_has_the_same_figures_every_time(
-    measure: Measure, batch: pd.DataFrame, usual: BatchFigures
+    measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements
 ):
     assert measure(batch) == usual
 
 
 def test_a_sample_says_how_many_it_measured(measure: Measure, batch: pd.DataFrame):
-    figures = measure(batch, rows=70_000, contacts=21_000)
-    assert (figures.rows, figures.rows_measured) == (70_000, len(batch))
-    assert figures.flagged_share == 0.3
-    assert figures.flagged_interval == pytest.approx(wilson_interval(21_000, 70_000))
+    measured = measure(batch, rows=70_000, contacts=21_000)
+    assert (measured.rows, measured.rows_measured) == (70_000, len(batch))
+    assert measured.flagged_share == 0.3
+    assert measured.flagged_interval == pytest.approx(wilson_interval(21_000, 70_000))
 
 
 def test_a_sample_of_few_rows_of_a_large_batch_is_measured(measure: Measure, batch: pd.DataFrame):
@@ -243,7 +243,7 @@ TYPINGS = {
 
 @pytest.mark.parametrize("retype", TYPINGS.values(), ids=TYPINGS.keys())
 def test_how_a_batch_is_typed_does_not_change_its_figures(
-    measure: Measure, batch: pd.DataFrame, usual: BatchFigures, study: Study, retype: Any
+    measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements, study: Study, retype: Any
 ):
     assert measure(retype(batch, study.feature_names)) == usual
 
@@ -253,7 +253,7 @@ def test_how_the_reference_is_typed_loses_no_column(
     measure: Measure,
     batch: pd.DataFrame,
     reference: pd.DataFrame,
-    usual: BatchFigures,
+    usual: BatchMeasurements,
     study: Study,
     typing: str,
 ):
@@ -263,7 +263,7 @@ def test_how_the_reference_is_typed_loses_no_column(
 # Unknown people
 
 
-def test_a_batch_of_new_countries_is_as_far_away_as_can_be(drifted: BatchFigures):
+def test_a_batch_of_new_countries_is_as_far_away_as_can_be(drifted: BatchMeasurements):
     country = figure(drifted, "country", JENSEN_SHANNON)
     assert country.value == pytest.approx(1.0)
     assert country.alert
@@ -271,15 +271,15 @@ def test_a_batch_of_new_countries_is_as_far_away_as_can_be(drifted: BatchFigures
     assert of(drifted, COMPOSITION) == {}
 
 
-def test_everybody_of_a_new_country_is_outside_support(drifted: BatchFigures, study: Study):
+def test_everybody_of_a_new_country_is_outside_support(drifted: BatchMeasurements, study: Study):
     assert drifted.outside_support == 1.0
-    assert figure(drifted, "country", UNSEEN) == Figure("country", UNSEEN, 1.0, None, 0.05, alert=True)
+    assert figure(drifted, "country", UNSEEN) == DriftMetric("country", UNSEEN, 1.0, None, 0.05, alert=True)
     assert not drifted.trust.trusted
     assert judge(drifted, study).verdict == "untrusted"
 
 
 @pytest.mark.parametrize("method", DISTANCES)
-def test_alerts_come_farthest_beyond_their_limit_first(drifted: BatchFigures, method: str):
+def test_alerts_come_farthest_beyond_their_limit_first(drifted: BatchMeasurements, method: str):
     excess = [f.value / f.upper_threshold for f in drifted.alerts(method)]  # type: ignore[operator]
     assert len(excess) > 2
     assert excess == sorted(excess, reverse=True)
@@ -296,10 +296,10 @@ def test_a_few_people_of_a_new_country_are_left_out_of_the_comparison(
     measure: Measure, fresh: pd.DataFrame, drifted_batch: pd.DataFrame, study: Study
 ):
     mixed = pd.concat([fresh.iloc[:1_500], drifted_batch.iloc[:60]], ignore_index=True)
-    figures = measure(mixed)
-    assert figures.outside_support == pytest.approx(60 / 1_560)
-    assert shifted(figures) == set()
-    assert judge(figures, study).verdict == "clear"
+    measured = measure(mixed)
+    assert measured.outside_support == pytest.approx(60 / 1_560)
+    assert shifted(measured) == set()
+    assert judge(measured, study).verdict == "clear"
 
 
 # Another mix of known people
@@ -316,20 +316,20 @@ def other_mix(fresh: pd.DataFrame) -> pd.DataFrame:
 def test_another_mix_of_known_countries_is_no_shift_and_is_told(
     measure: Measure, other_mix: pd.DataFrame, study: Study
 ):
-    figures = measure(other_mix)
-    assert shifted(figures) == set()
-    found = figure(figures, "country", COMPOSITION)
+    measured = measure(other_mix)
+    assert shifted(measured) == set()
+    found = figure(measured, "country", COMPOSITION)
     assert found.alert
     assert found.value > found.upper_threshold > 0  # type: ignore[operator]
-    judgement = judge(figures, study)
+    judgement = judge(measured, study)
     assert (judgement.verdict, judgement.held) == ("clear", False)
     assert any(words.startswith("another mix of people") for words in judgement.words)
 
 
 def test_compared_with_everybody_another_mix_would_be_a_shift(measure: Measure, other_mix: pd.DataFrame):
-    figures = measure.under(compare_within=None)(other_mix)
-    assert {"country", "religion"} <= shifted(figures)
-    assert of(figures, COMPOSITION) == {}
+    measured = measure.under(compare_within=None)(other_mix)
+    assert {"country", "religion"} <= shifted(measured)
+    assert of(measured, COMPOSITION) == {}
 
 
 def test_one_country_alone_is_compared_with_its_own_people(
@@ -338,11 +338,11 @@ def test_one_country_alone_is_compared_with_its_own_people(
     largest = reference["country"].value_counts().index[0]
     one = fresh[fresh["country"] == largest].iloc[:200].reset_index(drop=True)
     assert len(one) >= 100
-    figures = measure(one)
-    assert figure(figures, "country", COMPOSITION).alert
-    assert shifted(figures) == set()
-    assert judge(figures, study).verdict == "clear"
-    auc = figures.estimate("auc")
+    measured = measure(one)
+    assert figure(measured, "country", COMPOSITION).alert
+    assert shifted(measured) == set()
+    assert judge(measured, study).verdict == "clear"
+    auc = measured.estimate("auc")
     assert auc is not None
     from sklearn.metrics import roc_auc_score
 
@@ -385,14 +385,14 @@ def test_the_ends_of_the_scale_have_their_bands(measure: Measure, batch: pd.Data
     assert found.value is not None
 
 
-def test_the_share_of_contacts_is_told_with_its_interval(usual: BatchFigures, batch: pd.DataFrame):
+def test_the_share_of_contacts_is_told_with_its_interval(usual: BatchMeasurements, batch: pd.DataFrame):
     assert usual.flagged_share == batch["contact"].mean() > 0
     assert usual.flagged_interval == pytest.approx(wilson_interval(batch["contact"].sum(), 900))
 
 
-def test_importance_is_told_in_shares(measure: Measure, batch: pd.DataFrame, usual: BatchFigures):
-    figures = measure(batch.iloc[:20], importance={"country": 3.0, "sex": 1.0})
-    assert figures.importance == {"country": 0.75, "sex": 0.25}
+def test_importance_is_told_in_shares(measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements):
+    measured = measure(batch.iloc[:20], importance={"country": 3.0, "sex": 1.0})
+    assert measured.importance == {"country": 0.75, "sex": 0.25}
     assert measure(batch.iloc[:20], importance={"country": 0.0}).importance == {}
     assert usual.importance == {}
 
@@ -403,13 +403,13 @@ def test_importance_is_told_in_shares(measure: Measure, batch: pd.DataFrame, usu
 @pytest.mark.parametrize("column", ["education", "country", "sex"])
 @pytest.mark.parametrize("nothing", [None, np.nan], ids=repr)
 def test_a_column_without_any_answer_alerts(measure: Measure, batch: pd.DataFrame, column: str, nothing: Any):
-    figures = measure(batch.assign(**{column: nothing}))
-    assert figure(figures, column, MISSING) == Figure(column, MISSING, 1.0, None, 0.1, alert=True)
+    measured = measure(batch.assign(**{column: nothing}))
+    assert figure(measured, column, MISSING) == DriftMetric(column, MISSING, 1.0, None, 0.1, alert=True)
     for method in DISTANCES:
-        assert figure(figures, column, method).value is None
-        assert figure(figures, column, method).alert
-    assert figures.loss is not None
-    judgement = judge(figures, measure.study)
+        assert figure(measured, column, method).value is None
+        assert figure(measured, column, method).alert
+    assert measured.loss is not None
+    judgement = judge(measured, measure.study)
     assert judgement.held
     assert f"missing:{column}" in judgement.causes
 
@@ -417,18 +417,18 @@ def test_a_column_without_any_answer_alerts(measure: Measure, batch: pd.DataFram
 def test_a_reference_without_any_answer_in_a_column_does_not_crash(
     measure: Measure, batch: pd.DataFrame, reference: pd.DataFrame
 ):
-    figures = measure(batch, reference.assign(education=np.nan, sex=None))
+    measured = measure(batch, reference.assign(education=np.nan, sex=None))
     for column in ("education", "sex"):
-        assert figure(figures, column, JENSEN_SHANNON).value is None
-        assert figure(figures, column, MISSING).value == 0.0
-    assert "education" not in of(figures, OUT_OF_RANGE)
+        assert figure(measured, column, JENSEN_SHANNON).value is None
+        assert figure(measured, column, MISSING).value == 0.0
+    assert "education" not in of(measured, OUT_OF_RANGE)
 
 
 def test_a_column_that_nobody_ever_answers_does_not_crash(
     measure: Measure, batch: pd.DataFrame, reference: pd.DataFrame
 ):
-    figures = measure(batch.assign(income_scale=np.nan), reference.assign(income_scale=np.nan))
-    assert figure(figures, "income_scale", MISSING).alert is False
+    measured = measure(batch.assign(income_scale=np.nan), reference.assign(income_scale=np.nan))
+    assert figure(measured, "income_scale", MISSING).alert is False
 
 
 def test_one_missing_answer_is_no_drift(measure: Measure, batch: pd.DataFrame, study: Study):
@@ -437,9 +437,9 @@ def test_one_missing_answer_is_no_drift(measure: Measure, batch: pd.DataFrame, s
     for row, feature in enumerate(study.features):
         gaps[feature.name] = gaps[feature.name].astype("float64" if feature.is_ordinal else object)
         gaps.loc[row, feature.name] = np.nan
-    figures = measure(gaps)
-    assert figures.alerts(*ALL) == []
-    assert {f.value for f in of(figures, MISSING).values()} == {1 / 900}
+    measured = measure(gaps)
+    assert measured.alerts(*ALL) == []
+    assert {f.value for f in of(measured, MISSING).values()} == {1 / 900}
 
 
 def test_a_reference_with_missing_answers_is_compared_by_the_answers_there_are(
@@ -479,17 +479,17 @@ def test_a_column_that_is_the_same_for_everybody_is_no_obstacle(
     measure: Measure, batch: pd.DataFrame, reference: pd.DataFrame, study: Study
 ):
     still: dict[str, Any] = {"education": 3, "sex": "1"}
-    figures = measure(batch.assign(**still), reference.assign(**still))
+    measured = measure(batch.assign(**still), reference.assign(**still))
     for column in still:
-        found = figure(figures, column, JENSEN_SHANNON)
+        found = figure(measured, column, JENSEN_SHANNON)
         assert (found.value, found.alert) == (0.0, False)
         assert found.upper_threshold == study.policies.overseer.min_distance
 
 
 def test_a_column_that_is_suddenly_the_same_for_everybody_alerts(measure: Measure, batch: pd.DataFrame):
-    figures = measure(batch.assign(education=3))
-    assert figure(figures, "education", JENSEN_SHANNON).alert
-    assert figure(figures, "education", L_INFINITY).alert
+    measured = measure(batch.assign(education=3))
+    assert figure(measured, "education", JENSEN_SHANNON).alert
+    assert figure(measured, "education", L_INFINITY).alert
 
 
 def test_answers_beyond_those_of_the_reference_are_counted(
@@ -499,7 +499,7 @@ def test_answers_beyond_those_of_the_reference_are_counted(
     beyond = float((batch["education"] <= 2).mean())
     assert beyond > 0.05
     found = figure(measure(batch, high), "education", OUT_OF_RANGE)
-    assert found == Figure("education", OUT_OF_RANGE, found.value, None, 0.05, alert=True)
+    assert found == DriftMetric("education", OUT_OF_RANGE, found.value, None, 0.05, alert=True)
     assert found.value == pytest.approx(beyond)
 
 
@@ -507,9 +507,11 @@ def test_answers_beyond_those_of_the_reference_are_counted(
 def test_the_share_of_quarantined_rows_is_told_and_never_alerts(
     measure: Measure, batch: pd.DataFrame, quarantined: int, share: float | None
 ):
-    figures = measure(batch.iloc[:90], rows=900, contacts=0, quarantined=quarantined)
-    found = figures.figure(ALL_COLUMNS, QUARANTINED)
-    expected = None if share is None else Figure(ALL_COLUMNS, QUARANTINED, share, None, None, alert=False)
+    measured = measure(batch.iloc[:90], rows=900, contacts=0, quarantined=quarantined)
+    found = measured.metric(ALL_COLUMNS, QUARANTINED)
+    expected = (
+        None if share is None else DriftMetric(ALL_COLUMNS, QUARANTINED, share, None, None, alert=False)
+    )
     assert found == expected
 
 
@@ -533,9 +535,9 @@ def test_answers_that_no_longer_go_together_alert_though_each_is_as_frequent_as_
         if name != "country":
             order = torn.groupby("country")[name].transform(lambda v: random.permutation(v.to_numpy()))
             torn[name] = order.to_numpy()
-    figures = measure(torn)
-    assert shifted(figures) == set()
-    assert figure(figures, ALL_COLUMNS, RECONSTRUCTION).alert
+    measured = measure(torn)
+    assert shifted(measured) == set()
+    assert figure(measured, ALL_COLUMNS, RECONSTRUCTION).alert
 
 
 # Small batches
@@ -545,40 +547,40 @@ def test_answers_that_no_longer_go_together_alert_though_each_is_as_frequent_as_
 def test_a_tiny_batch_is_insufficient_and_does_not_crash(
     measure: Measure, batch: pd.DataFrame, study: Study, rows: int
 ):
-    figures = measure(batch.iloc[:rows])
-    assert (figures.rows, figures.estimates, figures.loss) == (rows, (), None)
-    assert {f.method for f in figures.figures} <= {UNSEEN}
-    assert 0 <= figures.flagged_interval[0] <= figures.flagged_share <= figures.flagged_interval[1] <= 1
-    assert not any(math.isnan(f.value) for f in figures.figures if f.value is not None)
-    assert figures.trust == Trust(False, "nothing was estimated")
-    assert judge(figures, study).verdict == "insufficient"
+    measured = measure(batch.iloc[:rows])
+    assert (measured.rows, measured.estimates, measured.loss) == (rows, (), None)
+    assert {f.method for f in measured.metrics} <= {UNSEEN}
+    assert 0 <= measured.flagged_interval[0] <= measured.flagged_share <= measured.flagged_interval[1] <= 1
+    assert not any(math.isnan(f.value) for f in measured.metrics if f.value is not None)
+    assert measured.trust == Trust(False, "nothing was estimated")
+    assert judge(measured, study).verdict == "insufficient"
 
 
 def test_a_tiny_batch_still_says_who_is_outside_support_and_how_many_were_quarantined(
     measure: Measure, batch: pd.DataFrame
 ):
-    figures = measure(batch.iloc[:4].assign(country=["999", "36", "36", "999"]), quarantined=4)
-    assert figures.outside_support == 0.5
-    assert figure(figures, ALL_COLUMNS, QUARANTINED).value == 0.5
+    measured = measure(batch.iloc[:4].assign(country=["999", "36", "36", "999"]), quarantined=4)
+    assert measured.outside_support == 0.5
+    assert figure(measured, ALL_COLUMNS, QUARANTINED).value == 0.5
 
 
 def test_the_smallest_batch_that_is_judged_is_measured(measure: Measure, batch: pd.DataFrame, study: Study):
     enough = study.policies.overseer.min_rows
     assert measure(batch.iloc[: enough - 1]).estimates == ()
-    figures = measure(batch.iloc[:enough])
-    assert figures.estimate("auc") is not None
-    assert judge(figures, study).verdict != "insufficient"
+    measured = measure(batch.iloc[:enough])
+    assert measured.estimate("auc") is not None
+    assert judge(measured, study).verdict != "insufficient"
 
 
 # Estimates
 
 
-def test_each_estimate_lies_within_its_interval(usual: BatchFigures):
+def test_each_estimate_lies_within_its_interval(usual: BatchMeasurements):
     assert {"auc", "precision", "recall", "accuracy"} <= {e.metric for e in usual.estimates}
     assert [e for e in usual.estimates if not 0 <= e.lower < e.value < e.upper] == []
 
 
-def test_the_estimate_of_a_batch_like_the_reference_is_near_the_reference(usual: BatchFigures):
+def test_the_estimate_of_a_batch_like_the_reference_is_near_the_reference(usual: BatchMeasurements):
     auc = usual.estimate("auc")
     assert auc is not None
     assert auc.value == pytest.approx(auc.reference, abs=0.03)
@@ -587,22 +589,22 @@ def test_the_estimate_of_a_batch_like_the_reference_is_near_the_reference(usual:
 
 
 def test_scores_that_tell_nobody_apart_are_a_loss(measure: Measure, batch: pd.DataFrame, study: Study):
-    figures = measure(batch.assign(score=0.1, contact=0))
-    auc = figures.estimate("auc")
+    measured = measure(batch.assign(score=0.1, contact=0))
+    auc = measured.estimate("auc")
     assert auc is not None
     assert auc.value == pytest.approx(0.5, abs=0.01)
-    assert "estimated_loss" in judge(figures, study).causes
+    assert "estimated_loss" in judge(measured, study).causes
 
 
-def test_an_estimate_that_was_not_made_is_none(usual: BatchFigures):
+def test_an_estimate_that_was_not_made_is_none(usual: BatchMeasurements):
     assert usual.estimate("luck") is None
-    assert usual.figure("luck", JENSEN_SHANNON) is None
+    assert usual.metric("luck", JENSEN_SHANNON) is None
 
 
 def test_estimates_are_found_by_their_metric():
     auc = Estimate("auc", 0.7, 0.6, 0.8, 0.71)
     recall = Estimate("recall", 0.4, 0.3, 0.5, 0.41)
-    assert BatchFigures(1, 1, 0.0, 0.0, estimates=(auc, recall)).estimate("recall") is recall
+    assert BatchMeasurements(1, 1, 0.0, 0.0, estimates=(auc, recall)).estimate("recall") is recall
 
 
 def test_a_reference_with_one_class_in_the_batchs_countries_estimates_nothing_and_judges_the_rest(
@@ -611,11 +613,11 @@ def test_a_reference_with_one_class_in_the_batchs_countries_estimates_nothing_an
     largest = reference["country"].value_counts().index[0]
     one = fresh[fresh["country"] == largest].iloc[:150].reset_index(drop=True)
     target = reference[study.target.name].where(reference["country"] != largest, 0)
-    figures = measure(one, reference.assign(**{study.target.name: target}))
-    assert (figures.estimates, figures.loss) == ((), None)
-    assert figures.trust == Trust(False, "nothing could be estimated")
-    assert len(of(figures, JENSEN_SHANNON)) == 33
-    assert judge(figures, study).verdict == "clear"
+    measured = measure(one, reference.assign(**{study.target.name: target}))
+    assert (measured.estimates, measured.loss) == ((), None)
+    assert measured.trust == Trust(False, "nothing could be estimated")
+    assert len(of(measured, JENSEN_SHANNON)) == 33
+    assert judge(measured, study).verdict == "clear"
 
 
 def test_the_estimate_is_doubted_where_answers_shifted(measure: Measure, batch: pd.DataFrame):
@@ -630,12 +632,12 @@ def test_the_estimate_is_doubted_where_answers_shifted(measure: Measure, batch: 
 
 
 def test_the_domain_classifier_runs_on_request_only(
-    measure: Measure, batch: pd.DataFrame, usual: BatchFigures, monkeypatch: pytest.MonkeyPatch
+    measure: Measure, batch: pd.DataFrame, usual: BatchMeasurements, monkeypatch: pytest.MonkeyPatch
 ):
     assert of(usual, DOMAIN_CLASSIFIER) == {}
 
-    def classify(*_: Any) -> list[Figure]:
-        return [Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, 0.7, drift.MAX_DOMAIN_AUC)]
+    def classify(*_: Any) -> list[DriftMetric]:
+        return [DriftMetric.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, 0.7, drift.MAX_DOMAIN_AUC)]
 
     monkeypatch.setattr(drift, "_domain_classifier", classify)
     assert of(measure(batch), DOMAIN_CLASSIFIER) == {}
@@ -673,18 +675,18 @@ def test_a_study_of_scales_only_has_nobody_outside_support(
     )
     names = scales.feature_names
     encoder = Encoder(tuple(names), {})
-    figures = Measure(reference[[*names, study.target.name, "score", "contact"]], encoder, scales)(batch)
-    assert figures.outside_support == 0.0
-    assert judge(figures, scales).verdict == "clear"
+    measured = Measure(reference[[*names, study.target.name, "score", "contact"]], encoder, scales)(batch)
+    assert measured.outside_support == 0.0
+    assert judge(measured, scales).verdict == "clear"
 
 
 def test_a_study_of_names_only_has_nothing_out_of_range(
     measure: Measure, reference: pd.DataFrame, batch: pd.DataFrame, model: Model, study: Study
 ):
     named = study.model_copy(update={"features": tuple(f for f in study.features if not f.is_ordinal)})
-    figures = Measure(reference, model.encoder, named)(batch)
-    assert of(figures, OUT_OF_RANGE) == {}
-    assert judge(figures, named).verdict == "clear"
+    measured = Measure(reference, model.encoder, named)(batch)
+    assert of(measured, OUT_OF_RANGE) == {}
+    assert judge(measured, named).verdict == "clear"
 
 
 def test_a_fresh_sample_of_the_same_population_is_clear(measure: Measure, fresh: pd.DataFrame, study: Study):

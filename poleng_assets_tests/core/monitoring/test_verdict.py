@@ -21,9 +21,9 @@ from poleng_assets.core.monitoring.measurements import (
     RECONSTRUCTION,
     SCORE,
     UNSEEN,
-    BatchFigures,
+    BatchMeasurements,
+    DriftMetric,
     Estimate,
-    Figure,
     Loss,
     MetricLoss,
     Trust,
@@ -50,15 +50,15 @@ def names(study: Study) -> list[str]:
     return study.feature_names
 
 
-def figure(column: str, method: str, value: float | None, *, alert: bool) -> Figure:
-    return Figure(column, method, value, None, 0.1, alert)
+def figure(column: str, method: str, value: float | None, *, alert: bool) -> DriftMetric:
+    return DriftMetric(column, method, value, None, 0.1, alert)
 
 
-def shift(column: str, value: float | None = 0.3, method: str = JENSEN_SHANNON) -> Figure:
+def shift(column: str, value: float | None = 0.3, method: str = JENSEN_SHANNON) -> DriftMetric:
     return figure(column, method, value, alert=True)
 
 
-QUIET_FIGURES = BatchFigures(
+QUIET_FIGURES = BatchMeasurements(
     rows=500,
     rows_measured=500,
     outside_support=0.0,
@@ -75,7 +75,7 @@ WEAK_PAST = (EarlierReport("p2", weak=True), EarlierReport("p1", weak=True))
 
 def figures_of(
     names: list[str], *, few: bool, outside: bool, loss: str, missing: bool, score: bool, columns: int
-) -> BatchFigures:
+) -> BatchMeasurements:
     """Return figures with just these things wrong."""
     found = [
         figure(names[0], UNSEEN, 0.4 if outside else 0.0, alert=outside),
@@ -88,7 +88,7 @@ def figures_of(
         QUIET_FIGURES,
         rows=50 if few else 500,
         outside_support=0.4 if outside else 0.0,
-        figures=tuple(found),
+        metrics=tuple(found),
         loss=LOSSES[loss],
     )
 
@@ -208,14 +208,14 @@ def test_a_share_outside_support_is_tolerated_up_to_its_limit(
     study: Study, names: list[str], share: float, verdict: Verdict
 ):
     found = (figure(names[0], UNSEEN, share, alert=share > 0.05),)
-    assert judge(replace(QUIET_FIGURES, outside_support=share, figures=found), study).verdict == verdict
+    assert judge(replace(QUIET_FIGURES, outside_support=share, metrics=found), study).verdict == verdict
 
 
 def test_an_untrusted_batch_says_which_answers_the_model_never_saw(study: Study):
     outside = replace(
         QUIET_FIGURES,
         outside_support=0.4,
-        figures=(figure("country", UNSEEN, 0.4, alert=True), shift("sex")),
+        metrics=(figure("country", UNSEEN, 0.4, alert=True), shift("sex")),
     )
     first, second = judge(outside, study).reasons
     assert first.words == (
@@ -229,7 +229,7 @@ def test_an_untrusted_batch_says_which_answers_the_model_never_saw(study: Study)
 def test_an_untrusted_batch_names_many_small_causes_when_none_alerts_alone(study: Study):
     small = tuple(figure(name, UNSEEN, 0.04, alert=False) for name in ("country", "religion"))
     nothing = figure("savings", UNSEEN, 0.0, alert=False)
-    judgement = judge(replace(QUIET_FIGURES, outside_support=0.08, figures=(*small, nothing)), study)
+    judgement = judge(replace(QUIET_FIGURES, outside_support=0.08, metrics=(*small, nothing)), study)
     assert "Country of the interview (4%), Religious denomination (4%)." in judgement.words[0]
 
 
@@ -238,7 +238,7 @@ def test_an_untrusted_batch_names_many_small_causes_when_none_alerts_alone(study
 def test_answers_that_have_nothing_in_common_with_the_references_are_not_trusted(
     study: Study, method: str, value: float, verdict: bool
 ):
-    judgement = judge(replace(QUIET_FIGURES, figures=(figure("religion", method, value, alert=True),)), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=(figure("religion", method, value, alert=True),)), study)
     assert (judgement.verdict == "untrusted") is verdict
     assert ("support:religion" in judgement.causes) is verdict
     said = any("Religious denomination: the answers have nothing in common" in w for w in judgement.words)
@@ -249,13 +249,13 @@ def test_what_the_model_never_saw_is_one_cause_and_not_two(study: Study):
     outside = replace(
         QUIET_FIGURES,
         outside_support=1.0,
-        figures=(figure("country", UNSEEN, 1.0, alert=True), shift("country", 1.0)),
+        metrics=(figure("country", UNSEEN, 1.0, alert=True), shift("country", 1.0)),
     )
     assert [r.cause for r in judge(outside, study).reasons if r.acts] == ["support:country"]
 
 
 def test_scores_without_anything_in_common_are_a_shift_and_no_lack_of_support(study: Study):
-    judgement = judge(replace(QUIET_FIGURES, figures=(shift(SCORE, 1.0),)), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=(shift(SCORE, 1.0),)), study)
     assert (judgement.verdict, judgement.held) == ("drifted", False)
 
 
@@ -302,7 +302,7 @@ def test_without_an_estimate_the_other_findings_decide_and_the_doubt_is_told(stu
     judgement = judge(blind, study)
     assert (judgement.verdict, judgement.weak) == ("clear", False)
     assert judgement.words[1:] == ("the estimate: nothing could be estimated",)
-    gone = replace(blind, figures=(figure(names[3], MISSING, 0.9, alert=True),))
+    gone = replace(blind, metrics=(figure(names[3], MISSING, 0.9, alert=True),))
     assert judge(gone, study).verdict == "drifted"
 
 
@@ -325,7 +325,7 @@ def past_of(signs: str) -> tuple[EarlierReport, ...]:
     return tuple(EarlierReport(f"p{number}", weak=sign == "w") for number, sign in enumerate(signs))
 
 
-def weak_figures() -> BatchFigures:
+def weak_figures() -> BatchMeasurements:
     return replace(QUIET_FIGURES, loss=LOSSES["weak"])
 
 
@@ -412,7 +412,7 @@ def test_each_realised_loss_is_told_in_words_and_all_are_one_cause(study: Study)
     [(0.4, "Sex: 40% of the answers are missing"), (None, "Sex: no answers at all")],
 )
 def test_missing_answers_are_reported_in_words(study: Study, value: float | None, said: str):
-    gone = replace(QUIET_FIGURES, figures=(figure("sex", MISSING, value, alert=True),))
+    gone = replace(QUIET_FIGURES, metrics=(figure("sex", MISSING, value, alert=True),))
     assert judge(gone, study).reasons == (Reason("missing:sex", said, acts=True),)
 
 
@@ -420,7 +420,7 @@ def test_missing_answers_are_reported_in_words(study: Study, value: float | None
 
 
 def test_under_harm_a_shift_is_named_and_not_acted_upon(study: Study):
-    judgement = judge(replace(QUIET_FIGURES, figures=(shift("religion"),)), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=(shift("religion"),)), study)
     assert (judgement.verdict, judgement.held, judgement.alarm) == ("drifted", False, False)
     assert judgement.drifted_columns == ("religion",)
     assert judgement.words == (
@@ -446,28 +446,28 @@ def test_under_harm_a_shift_is_named_and_not_acted_upon(study: Study):
     ],
 )
 def test_any_drift_acts_on_moved_predictions_and_on_many_moved_columns(
-    study: Study, found: list[Figure], verdict: Verdict, held: bool
+    study: Study, found: list[DriftMetric], verdict: Verdict, held: bool
 ):
-    figures = replace(QUIET_FIGURES, figures=tuple(found))
+    measured = replace(QUIET_FIGURES, metrics=tuple(found))
     under = with_policies(study, overseer={"policy": "any_drift"})
-    assert (judge(figures, under).verdict, judge(figures, under).held) == (verdict, held)
+    assert (judge(measured, under).verdict, judge(measured, under).held) == (verdict, held)
     # The same is found under harm, and never acted upon.
-    assert (judge(figures, study).verdict, judge(figures, study).held) == (verdict, False)
+    assert (judge(measured, study).verdict, judge(measured, study).held) == (verdict, False)
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.0, True), (0.0624, True), (0.0625, False), (0.2, False)])
 def test_how_many_moved_columns_are_many_is_the_studys(study: Study, share: float, held: bool):
     # Two of 32 features are 0.0625.
     under = with_policies(study, overseer={"policy": "any_drift", "max_drifted_columns": share})
-    assert judge(replace(QUIET_FIGURES, figures=(shift("sex"), shift("mode"))), under).held is held
+    assert judge(replace(QUIET_FIGURES, metrics=(shift("sex"), shift("mode"))), under).held is held
 
 
 def test_a_column_that_alerts_by_both_distances_is_told_once_by_the_one_farther_beyond(study: Study):
     both = (
-        Figure("sex", JENSEN_SHANNON, 0.2, None, 0.1, True),
-        Figure("sex", L_INFINITY, 0.15, None, 0.05, True),
+        DriftMetric("sex", JENSEN_SHANNON, 0.2, None, 0.1, True),
+        DriftMetric("sex", L_INFINITY, 0.15, None, 0.05, True),
     )
-    judgement = judge(replace(QUIET_FIGURES, figures=both), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=both), study)
     assert judgement.drifted_columns == ("sex",)
     assert judgement.words == (
         "the answers to Sex shifted: largest difference of a share 0.150 (limit 0.050)",
@@ -476,7 +476,7 @@ def test_a_column_that_alerts_by_both_distances_is_told_once_by_the_one_farther_
 
 def test_drifted_columns_are_named_farthest_first_and_unknown_ones_before_all(study: Study):
     far = (shift("sex", 0.2), shift("mode", None), shift(SCORE), shift("savings", 0.5))
-    judgement = judge(replace(QUIET_FIGURES, figures=far), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=far), study)
     assert judgement.drifted_columns == ("mode", "savings", "sex")
     said = "the answers to How the interview was held cannot be compared: there are none"
     assert said in judgement.words
@@ -485,7 +485,7 @@ def test_drifted_columns_are_named_farthest_first_and_unknown_ones_before_all(st
 def test_shifts_are_ranked_by_what_they_are_worth_to_the_model(study: Study):
     far = (shift("sex", 0.9), shift("savings", 0.3), shift("mode", 0.2), shift("religion", None))
     importance = {"sex": 0.01, "savings": 0.5, "mode": 0.4, "religion": 0.085}
-    judgement = judge(replace(QUIET_FIGURES, figures=far, importance=importance), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=far, importance=importance), study)
     assert [r.cause for r in judgement.reasons] == [
         "shift:savings",
         "shift:religion",
@@ -498,21 +498,21 @@ def test_shifts_are_ranked_by_what_they_are_worth_to_the_model(study: Study):
 
 def test_without_importance_the_farthest_shift_comes_first(study: Study):
     far = (shift("sex", 0.2), shift("savings", 0.5), shift("mode", 0.3))
-    judgement = judge(replace(QUIET_FIGURES, figures=far), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=far), study)
     assert [r.cause for r in judgement.reasons] == ["shift:savings", "shift:mode", "shift:sex"]
 
 
 def test_moved_predictions_come_before_moved_answers(study: Study):
     far = (shift("sex", 0.9), shift(CONTACT, 0.15), shift(SCORE, 0.12))
-    judgement = judge(replace(QUIET_FIGURES, figures=far, importance={"sex": 1.0}), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=far, importance={"sex": 1.0}), study)
     assert [r.cause for r in judgement.reasons] == ["shift:score", "shift:contact", "shift:sex"]
     assert judgement.words[0].startswith("the scores shifted: ")
     assert judgement.words[1].startswith("the share to contact shifted: ")
 
 
 def test_answers_that_no_longer_go_together_are_told(study: Study):
-    found = (Figure(ALL_COLUMNS, RECONSTRUCTION, 3.9, 3.2, 3.5, True),)
-    judgement = judge(replace(QUIET_FIGURES, figures=found), study)
+    found = (DriftMetric(ALL_COLUMNS, RECONSTRUCTION, 3.9, 3.2, 3.5, True),)
+    judgement = judge(replace(QUIET_FIGURES, metrics=found), study)
     assert judgement.reasons == (
         Reason(
             "structure",
@@ -526,8 +526,8 @@ def test_answers_that_no_longer_go_together_are_told(study: Study):
 
 
 def test_another_mix_of_people_is_told_and_is_no_drift(study: Study):
-    found = (Figure("country", COMPOSITION, 0.45, None, 0.1, True),)
-    judgement = judge(replace(QUIET_FIGURES, figures=found), study)
+    found = (DriftMetric("country", COMPOSITION, 0.45, None, 0.1, True),)
+    judgement = judge(replace(QUIET_FIGURES, metrics=found), study)
     assert (judgement.verdict, judgement.drifted_columns) == ("clear", ())
     assert judgement.words == (
         "nothing was found that would make the model worse",
@@ -540,7 +540,7 @@ def test_another_mix_of_people_is_told_and_is_no_drift(study: Study):
 @pytest.mark.parametrize(("value", "said"), [(0.123, "12.3%"), (None, "an unknown share")])
 def test_answers_beyond_those_of_the_reference_are_told(study: Study, value: float | None, said: str):
     found = (figure("generation", OUT_OF_RANGE, value, alert=True),)
-    judgement = judge(replace(QUIET_FIGURES, figures=found), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=found), study)
     assert judgement.verdict == "clear"
     title = study.feature("generation").title
     assert judgement.words[1] == f"{title}: {said} of the answers lie outside those of the reference"
@@ -551,12 +551,12 @@ def test_figures_that_only_describe_change_no_verdict(study: Study):
         figure(ALL_COLUMNS, QUARANTINED, 0.9, alert=False),
         figure(ALL_COLUMNS, DOMAIN_CLASSIFIER, 0.99, alert=True),
     )
-    assert judge(replace(QUIET_FIGURES, figures=found), study).verdict == "clear"
+    assert judge(replace(QUIET_FIGURES, metrics=found), study).verdict == "clear"
 
 
 def test_a_doubt_about_the_estimate_is_told_last(study: Study):
     doubtful = replace(
-        QUIET_FIGURES, figures=(shift("sex"),), trust=Trust(False, "too few people to trust it")
+        QUIET_FIGURES, metrics=(shift("sex"),), trust=Trust(False, "too few people to trust it")
     )
     judgement = judge(doubtful, study)
     assert judgement.words[-1] == "the estimate: too few people to trust it"
@@ -573,7 +573,7 @@ def test_what_is_acted_upon_comes_first(study: Study, names: list[str]):
         figure(ALL_COLUMNS, RECONSTRUCTION, 9.0, alert=True),
     )
     everything = replace(
-        everything, figures=(*remarks, *everything.figures), trust=Trust(False, "no telling")
+        everything, metrics=(*remarks, *everything.metrics), trust=Trust(False, "no telling")
     )
     judgement = judge(everything, study, realised=REALISED)
     assert [r.cause for r in judgement.reasons] == [
@@ -594,7 +594,7 @@ def test_what_is_acted_upon_comes_first(study: Study, names: list[str]):
 # Alarms
 
 
-GONE = replace(QUIET_FIGURES, figures=(figure("sex", MISSING, 0.4, alert=True),))
+GONE = replace(QUIET_FIGURES, metrics=(figure("sex", MISSING, 0.4, alert=True),))
 
 
 @pytest.mark.parametrize(
@@ -630,14 +630,14 @@ def test_only_what_no_earlier_batch_was_held_for_is_an_alarm(
 
 
 def test_one_new_cause_among_known_ones_is_an_alarm(study: Study):
-    more = replace(GONE, figures=(*GONE.figures, figure("mode", MISSING, 0.4, alert=True)))
+    more = replace(GONE, metrics=(*GONE.metrics, figure("mode", MISSING, 0.4, alert=True)))
     past = (EarlierReport("p1", frozenset({"missing:sex"})),)
     assert judge(more, study, past).alarm
     assert not judge(GONE, study, (EarlierReport("p1", judge(more, study).causes),)).alarm
 
 
 def test_what_is_not_acted_upon_is_no_alarm(study: Study):
-    judgement = judge(replace(QUIET_FIGURES, figures=(shift(SCORE),)), study)
+    judgement = judge(replace(QUIET_FIGURES, metrics=(shift(SCORE),)), study)
     assert (judgement.verdict, judgement.causes, judgement.alarm) == ("drifted", frozenset(), False)
 
 

@@ -13,8 +13,8 @@ from poleng_assets.core.monitoring.measurements import (
     JENSEN_SHANNON,
     L_INFINITY,
     SCORE,
-    BatchFigures,
-    Figure,
+    BatchMeasurements,
+    DriftMetric,
 )
 from poleng_assets.core.reports.drift_charts import DISTANCES_SHOWN, distance_picture
 from poleng_assets.study.schema import Study
@@ -22,17 +22,17 @@ from poleng_assets.study.schema import Study
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def figures(*found: Figure) -> BatchFigures:
-    return BatchFigures(500, 500, 0.0, 0.3, figures=found)
+def measured(*found: DriftMetric) -> BatchMeasurements:
+    return BatchMeasurements(500, 500, 0.0, 0.3, metrics=found)
 
 
-def moved(column: str, value: float | None, limit: float = 0.1) -> Figure:
-    return Figure.compared(column, JENSEN_SHANNON, value, limit)
+def moved(column: str, value: float | None, limit: float = 0.1) -> DriftMetric:
+    return DriftMetric.compared(column, JENSEN_SHANNON, value, limit)
 
 
-def picture(study: Study, *found: Figure) -> ElementTree.Element:
+def picture(study: Study, *found: DriftMetric) -> ElementTree.Element:
     held = re.search(
-        r"!\[[^]]+\]\(data:image/svg\+xml;base64,([^)]+)\)", distance_picture(study, figures(*found))
+        r"!\[[^]]+\]\(data:image/svg\+xml;base64,([^)]+)\)", distance_picture(study, measured(*found))
     )
     assert held
     return ElementTree.fromstring(base64.b64decode(held[1]))
@@ -86,7 +86,7 @@ def test_of_many_columns_the_first_are_shown(study: Study):
     svg = picture(study, *found)
     assert len(bars(svg)) == DISTANCES_SHOWN
     assert study.features[-1].title[:20] in words(svg)[0]
-    assert len(distance_picture(study, figures(*found))) < 8_000
+    assert len(distance_picture(study, measured(*found))) < 8_000
 
 
 def test_other_methods_and_unknown_distances_are_not_drawn(study: Study):
@@ -94,4 +94,4 @@ def test_other_methods_and_unknown_distances_are_not_drawn(study: Study):
     known = moved(name, 0.3)
     svg = picture(study, replace(known, method=L_INFINITY), moved(study.features[1].name, None), known)
     assert len(bars(svg)) == 1
-    assert distance_picture(study, figures()) == "No column was compared."
+    assert distance_picture(study, measured()) == "No column was compared."

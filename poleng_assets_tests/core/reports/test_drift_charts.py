@@ -17,9 +17,9 @@ from poleng_assets.core.monitoring.measurements import (
     MISSING,
     SCORE,
     UNSEEN,
-    BatchFigures,
+    BatchMeasurements,
+    DriftMetric,
     Estimate,
-    Figure,
 )
 from poleng_assets.core.reports.charts import Chart
 from poleng_assets.core.reports.drift_charts import (
@@ -43,19 +43,19 @@ from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import with_policies
 
 
-def figures(*found: Figure, importance: dict[str, float] | None = None) -> BatchFigures:
-    return BatchFigures(500, 500, 0.0, 0.3, figures=found, importance=importance or {})
+def measured(*found: DriftMetric, importance: dict[str, float] | None = None) -> BatchMeasurements:
+    return BatchMeasurements(500, 500, 0.0, 0.3, metrics=found, importance=importance or {})
 
 
-def shifted(column: str, value: float | None = 0.3, method: str = JENSEN_SHANNON) -> Figure:
-    return Figure.compared(column, method, value, 0.1)
+def shifted(column: str, value: float | None = 0.3, method: str = JENSEN_SHANNON) -> DriftMetric:
+    return DriftMetric.compared(column, method, value, 0.1)
 
 
 def drawn(
-    study: Study, column: str, reference: pd.DataFrame, batch: pd.DataFrame, *found: Figure
+    study: Study, column: str, reference: pd.DataFrame, batch: pd.DataFrame, *found: DriftMetric
 ) -> Distribution:
     sides = Sides(reference, batch, reference, batch)
-    (one,) = distributions(study, figures(*(found or [shifted(column)])), sides)
+    (one,) = distributions(study, measured(*(found or [shifted(column)])), sides)
     assert one.title == study.feature(column).title
     return one
 
@@ -69,7 +69,7 @@ def shares(drawn: Distribution) -> dict[str, tuple[float, float]]:
 
 
 def test_unseen_answers_come_before_missing_ones_before_shifts_before_another_mix(study: Study):
-    found = figures(
+    found = measured(
         shifted("country", 0.4, COMPOSITION), shifted("sex"), shifted("mode", 0.2, MISSING),
         shifted("religion", 0.2, UNSEEN), shifted("education", 0.05),
     )  # fmt: skip
@@ -78,29 +78,29 @@ def test_unseen_answers_come_before_missing_ones_before_shifts_before_another_mi
 
 def test_shifts_come_in_the_order_of_what_they_are_worth_to_the_model(study: Study):
     weight = {"sex": 0.1, "education": 0.9}
-    found = figures(shifted("sex", 0.6), shifted("education", 0.2), importance=weight)
+    found = measured(shifted("sex", 0.6), shifted("education", 0.2), importance=weight)
     assert columns_to_plot(found, study) == ["education", "sex"]
     assert columns_to_plot(replace(found, importance={}), study) == ["sex", "education"]
 
 
 def test_a_column_that_cannot_be_compared_is_worth_most(study: Study):
-    assert columns_to_plot(figures(shifted("sex", 0.9), shifted("mode", None)), study) == ["mode", "sex"]
+    assert columns_to_plot(measured(shifted("sex", 0.9), shifted("mode", None)), study) == ["mode", "sex"]
 
 
 def test_of_many_drifted_columns_only_some_are_drawn_and_each_once(study: Study):
     methods = (JENSEN_SHANNON, L_INFINITY)
-    found = figures(*(shifted(name, 0.5, method) for name in study.feature_names for method in methods))
+    found = measured(*(shifted(name, 0.5, method) for name in study.feature_names for method in methods))
     assert len(columns_to_plot(found, study)) == len(set(columns_to_plot(found, study))) == PLOTS_SHOWN
 
 
 def test_when_nothing_drifted_the_farthest_are_drawn(study: Study):
-    quiet = figures(*(shifted(n, v) for n, v in (("sex", 0.01), ("mode", 0.09), ("religion", 0.05))))
+    quiet = measured(*(shifted(n, v) for n, v in (("sex", 0.01), ("mode", 0.09), ("religion", 0.05))))
     assert columns_to_plot(quiet, study) == ["mode", "religion"]
     assert PLOTS_WHEN_QUIET == 2
 
 
 def test_the_score_and_the_decision_are_no_questions(study: Study):
-    assert columns_to_plot(figures(shifted(SCORE), shifted(CONTACT)), study) == []
+    assert columns_to_plot(measured(shifted(SCORE), shifted(CONTACT)), study) == []
 
 
 # Answers
@@ -195,7 +195,7 @@ def test_few_rows_are_drawn(study: Study, reference: pd.DataFrame, there: int, h
 @pytest.mark.parametrize("side", ["reference", "batch"])
 def test_without_people_there_is_nothing_to_draw(study: Study, reference: pd.DataFrame, side: str):
     there, here = (reference.iloc[:0] if side == one else reference for one in ("reference", "batch"))
-    assert distributions(study, figures(shifted("sex")), Sides.of(study, there, here)) == []
+    assert distributions(study, measured(shifted("sex")), Sides.of(study, there, here)) == []
     assert score_bars(there, here) == ()
 
 
@@ -238,7 +238,7 @@ def test_a_person_who_stands_for_several_is_not_several_people(study: Study, ref
 
 def test_nobody_is_in_a_picture(study: Study, people: pd.DataFrame, reference: pd.DataFrame):
     batch = people.iloc[:700].assign(score=0.123456, contact=1)
-    found = figures(*(shifted(name) for name in ("country", "sex", "education", "religion")))
+    found = measured(*(shifted(name) for name in ("country", "sex", "education", "religion")))
     told = str(distributions(study, found, Sides(reference, batch, reference, batch)))
     assert [subject for subject in batch[study.id].astype(str) if f"'{subject}'" in told] == []
     assert "0.123456" not in told
@@ -246,7 +246,7 @@ def test_nobody_is_in_a_picture(study: Study, people: pd.DataFrame, reference: p
 
 def test_the_same_people_make_the_same_pictures(study: Study, reference: pd.DataFrame):
     sides = Sides(reference, reference, reference, reference)
-    found = figures(shifted("sex"), shifted("mode"))
+    found = measured(shifted("sex"), shifted("mode"))
     assert distributions(study, found, sides) == distributions(study, found, sides)
 
 
@@ -279,7 +279,7 @@ def test_a_study_may_compare_with_everybody(study: Study, reference: pd.DataFram
 
 def test_the_mix_of_people_is_compared_among_all(study: Study, reference: pd.DataFrame):
     sides = Sides(reference, reference, reference.iloc[:10], reference.iloc[:20])
-    found = figures(shifted("country", 0.01, COMPOSITION), shifted("sex"), shifted("mode", 0.0, UNSEEN))
+    found = measured(shifted("country", 0.01, COMPOSITION), shifted("sex"), shifted("mode", 0.0, UNSEEN))
     assert len(sides.compared_in("country", found)[0]) == len(reference)
     assert [len(rows) for rows in sides.compared_in("sex", found)] == [10, 20]
     assert [len(rows) for rows in sides.compared_in("mode", found)] == [10, 20]

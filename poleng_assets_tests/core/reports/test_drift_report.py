@@ -25,9 +25,9 @@ from poleng_assets.core.monitoring.measurements import (
     RECONSTRUCTION,
     SCORE,
     UNSEEN,
-    BatchFigures,
+    BatchMeasurements,
+    DriftMetric,
     Estimate,
-    Figure,
     Trust,
 )
 from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
@@ -47,17 +47,17 @@ from poleng_assets_tests.core.reports.pages import Page, row_of, section
 Render = Callable[..., str]
 
 
-def distance(column: str, value: float | None, method: str = JENSEN_SHANNON) -> Figure:
-    return Figure.compared(column, method, value, 0.1 if method == JENSEN_SHANNON else 0.05)
+def distance(column: str, value: float | None, method: str = JENSEN_SHANNON) -> DriftMetric:
+    return DriftMetric.compared(column, method, value, 0.1 if method == JENSEN_SHANNON else 0.05)
 
 
-FIGURES = BatchFigures(
+FIGURES = BatchMeasurements(
     rows=12_345,
     rows_measured=1_500,
     outside_support=0.123,
     flagged_share=0.34,
     flagged_interval=(0.31, 0.37),
-    figures=(
+    metrics=(
         distance("country", 0.5),
         distance("country", 0.04, L_INFINITY),
         distance("education", 0.0),
@@ -66,13 +66,13 @@ FIGURES = BatchFigures(
         distance("sex", None, L_INFINITY),
         distance(SCORE, 0.2),
         distance(CONTACT, 0.01),
-        Figure.compared("religion", MISSING, 0.25, 0.1),
-        Figure.compared("savings", MISSING, None, 0.1),
-        Figure.compared("mode", MISSING, 0.0, 0.1),
-        Figure.compared("citizenship", UNSEEN, 0.0001, 0.05),
-        Figure.compared("household_size", OUT_OF_RANGE, 0.02, 0.05),
-        Figure.compared(ALL_COLUMNS, QUARANTINED, 0.004, None),
-        Figure.compared(ALL_COLUMNS, RECONSTRUCTION, 1.5, 1.2, 1.1),
+        DriftMetric.compared("religion", MISSING, 0.25, 0.1),
+        DriftMetric.compared("savings", MISSING, None, 0.1),
+        DriftMetric.compared("mode", MISSING, 0.0, 0.1),
+        DriftMetric.compared("citizenship", UNSEEN, 0.0001, 0.05),
+        DriftMetric.compared("household_size", OUT_OF_RANGE, 0.02, 0.05),
+        DriftMetric.compared(ALL_COLUMNS, QUARANTINED, 0.004, None),
+        DriftMetric.compared(ALL_COLUMNS, RECONSTRUCTION, 1.5, 1.2, 1.1),
     ),
     estimates=(Estimate("auc", 0.7123, 0.68, 0.74, 0.7512), Estimate("recall", 0.4, 0.35, 0.45, None)),
     trust=Trust(True),
@@ -87,14 +87,14 @@ CLEAR = Judgement("clear", (Reason(QUIET, "nothing was found"),))
 @pytest.fixture(scope="module")
 def render(study: Study, reference: pd.DataFrame) -> Render:
     def page(
-        figures: BatchFigures = FIGURES,
+        measured: BatchMeasurements = FIGURES,
         judgement: Judgement = DRIFTED,
         batch: str = "spring_2024",
         scored: pd.DataFrame = reference,
         realised: RealisedPerformance | None = None,
         made_at: datetime | None = None,
     ) -> str:
-        report = BatchReport(batch, 3, reference, scored, figures, judgement, realised)
+        report = BatchReport(batch, 3, reference, scored, measured, judgement, realised)
         return render_report(study, report, made_at)
 
     return page
@@ -291,7 +291,7 @@ def test_faults_of_the_data_are_listed_where_there_are_any(page: str):
 
 
 def test_data_without_a_fault_are_called_so(render: Render):
-    page = render(replace(FIGURES, figures=(distance("sex", 0.01),)))
+    page = render(replace(FIGURES, metrics=(distance("sex", 0.01),)))
     assert "Every question was answered by everybody" in section(page, "Data quality")
 
 
@@ -320,20 +320,21 @@ def test_how_the_answers_go_together_is_a_sentence(render: Render, page: str):
     assert "do not go together as they used to" in Page(page).text
     assert "the error is 1.500; by chance alone it would lie between 1.100 and 1.200" in Page(page).text
     usual = replace(
-        FIGURES, figures=(distance("sex", 0.0), Figure.compared(ALL_COLUMNS, RECONSTRUCTION, 1.15, 1.2, 1.1))
+        FIGURES,
+        metrics=(distance("sex", 0.0), DriftMetric.compared(ALL_COLUMNS, RECONSTRUCTION, 1.15, 1.2, 1.1)),
     )
     assert "The answers go together as they used to" in Page(render(usual)).text
 
 
 def test_a_domain_classifier_is_a_sentence(render: Render):
-    found = (distance("sex", 0.0), Figure.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, 0.83, 0.65))
-    assert "ranks them right in 83% of all pairs" in Page(render(replace(FIGURES, figures=found))).text
+    found = (distance("sex", 0.0), DriftMetric.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, 0.83, 0.65))
+    assert "ranks them right in 83% of all pairs" in Page(render(replace(FIGURES, metrics=found))).text
 
 
 @pytest.mark.parametrize(("value", "words"), [(0.4, "another mix"), (0.01, "about the same mix")])
 def test_another_mix_of_people_is_told_and_called_no_shift(render: Render, value: float, words: str):
-    found = (distance("sex", 0.0), Figure.compared("country", COMPOSITION, value, 0.1))
-    text = Page(render(replace(FIGURES, figures=found))).text
+    found = (distance("sex", 0.0), DriftMetric.compared("country", COMPOSITION, value, 0.1))
+    text = Page(render(replace(FIGURES, metrics=found))).text
     assert f"By Country of the interview, this batch is {words} of people" in text
     assert f"distance {value:.3f} (limit 0.100). That is no shift" in text
 
@@ -354,7 +355,7 @@ def test_what_drifted_is_drawn_with_what_changed_most_in_words(render: Render, r
 
 
 def test_of_a_batch_without_drift_the_farthest_is_drawn(render: Render):
-    page = render(replace(FIGURES, figures=(distance("sex", 0.01), distance("mode", 0.02))), CLEAR)
+    page = render(replace(FIGURES, metrics=(distance("sex", 0.01), distance("mode", 0.02))), CLEAR)
     farthest = section(page, "What is farthest away")
     assert "Nothing drifted" in farthest
     assert re.findall(r"<h3>([^<]+)</h3>", farthest) == ["How the interview was held", "Sex"]
@@ -398,9 +399,9 @@ def test_no_answer_is_a_bar_of_its_own(render: Render, reference: pd.DataFrame):
 def test_a_batch_too_small_to_measure_has_a_page_without_pictures(
     render: Render, reference: pd.DataFrame, rows: int
 ):
-    small = BatchFigures(rows=rows, rows_measured=rows, outside_support=0.0, flagged_share=0.0)
+    small = BatchMeasurements(rows=rows, rows_measured=rows, outside_support=0.0, flagged_share=0.0)
     few = Judgement("insufficient", (Reason("too_few", "too few"),))
-    page = render(figures=small, judgement=few, scored=reference.iloc[:rows])
+    page = render(measured=small, judgement=few, scored=reference.iloc[:rows])
     assert "Insufficient" in Page(page).words
     assert "How far each answer moved" not in page
     assert "the batch is too small to measure" in page

@@ -12,7 +12,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from poleng_assets.core.monitoring.measurements import JENSEN_SHANNON, L_INFINITY, SCORE, Figure
+from poleng_assets.core.monitoring.measurements import JENSEN_SHANNON, L_INFINITY, SCORE, DriftMetric
 from poleng_assets.core.reports.charts import Chart
 from poleng_assets.core.reports.overview import (
     ALARMS_NAMED,
@@ -364,7 +364,7 @@ def test_the_warehouse_tells_all_that_the_page_needs(con: duckdb.DuckDBPyConnect
     insert(con, "drift_reports", kept)
     insert(con, "performance", pd.DataFrame([performance("b", 2, "estimated")]))
     measured = [("sex", 0.2), ("sex", 0.05), ("asked_no_longer", 0.9)]
-    metrics = pd.DataFrame([vars(Figure.compared(name, JENSEN_SHANNON, v, 0.1)) for name, v in measured])
+    metrics = pd.DataFrame([vars(DriftMetric.compared(name, JENSEN_SHANNON, v, 0.1)) for name, v in measured])
     insert(con, "drift_metrics", metrics.assign(batch="b", model_version=1))
     for kind, version in (("hold", 1), ("skip", 1), ("hold", 2)):
         record_decision(con, kind, "why", evidence={}, champion_version=version, batch="b")
