@@ -107,12 +107,16 @@ def _given_away(table: np.ndarray) -> tuple[float, int] | None:
     return (share, int(people[enough][answer])) if share >= GIVES_AWAY else None
 
 
-def _codes(rows: pa.Table, name: str) -> np.ndarray:
-    return pc.fill_null(rows[name].cast(pa.string()), "").to_numpy()
+def _codes(rows: pa.Table, name: str) -> tuple[np.ndarray, int]:
+    """Return the position of each answer among the different ones, sorted, and how many those are."""
+    answers = pc.fill_null(rows[name].cast(pa.string()), "")
+    values = pc.unique(answers)
+    values = values.take(pc.sort_indices(values))
+    return pc.index_in(answers, value_set=values).to_numpy(), len(values)
 
 
-def _counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    first, one_at = np.unique(one, return_inverse=True)
-    second, other_at = np.unique(other, return_inverse=True)
-    flat = np.bincount(one_at * len(second) + other_at, minlength=len(first) * len(second))
-    return flat.reshape(len(first), len(second)).astype(np.float64)
+def _counts(first: tuple[np.ndarray, int], second: tuple[np.ndarray, int]) -> np.ndarray:
+    """Return the contingency table of two columns of :func:`_codes`."""
+    (rows, row_values), (columns, column_values) = first, second
+    flat = np.bincount(rows * column_values + columns, minlength=row_values * column_values)
+    return flat.reshape(row_values, column_values).astype(np.float64)
