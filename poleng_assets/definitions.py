@@ -18,13 +18,13 @@ from poleng_assets.defs.freshness import with_freshness
 from poleng_assets.defs.jobs import ASSET_JOBS
 from poleng_assets.defs.quarantine_release import release_rows
 from poleng_assets.defs.resources.landing import SETTLE_SECONDS, landing_resource
+from poleng_assets.defs.resources.mlflow import mlflow_run
 from poleng_assets.defs.resources.registry import registry_resource
 from poleng_assets.defs.resources.warehouse import warehouse_resource
 from poleng_assets.defs.rollback import rollback
 from poleng_assets.defs.schedules import SCHEDULES
 from poleng_assets.defs.sensors import SENSORS
 from poleng_assets.defs.withdrawal import withdraw_field_study
-from poleng_assets.models.registry import mlflow_run
 from poleng_assets.notifications.sensor import NOTIFICATIONS
 from poleng_assets.operations.retention import apply_retention
 from poleng_assets.simulation.scenario_jobs import scenario_jobs

@@ -22,7 +22,8 @@ from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import dagster_home, open_instance
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.headless.runner import Conductor
-from poleng_assets.models.registry import Registry, create_store
+from poleng_assets.models.registry import Registry
+from poleng_assets.models.store import create_store
 from poleng_assets.operations.backup.make import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.storage.dropped_files import content_hash

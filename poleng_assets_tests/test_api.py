@@ -431,7 +431,7 @@ def test_in_a_home_without_a_champion_nothing_is_made(made: Served, tmp_path: Pa
 
 
 def test_a_broken_model_is_refused_and_says_what_to_do(copied: Served):
-    file = copied.registry._model_folder(copied.registry.version(1)) / "encoder.json"
+    file = copied.registry.model_folder(copied.registry.version(1)) / "encoder.json"
     file.write_text("{}")
     with pytest.raises(poleng_assets.ModelUnusable, match="poleng rollback"):
         load_champion(copied.home, version=1)

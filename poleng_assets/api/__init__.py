@@ -8,7 +8,8 @@ from poleng_assets.api.explanation import Explanation
 from poleng_assets.api.model import LoadedModel, NoChampion, load_champion
 from poleng_assets.api.warehouse import in_words, load_study, read_table, tables
 from poleng_assets.core.features.encoder import EncodingError
-from poleng_assets.models.registry import ModelUnusable, RegistryUnusable
+from poleng_assets.models.artifacts import ModelUnusable
+from poleng_assets.models.store import RegistryUnusable
 from poleng_assets.study.schema import StudyError
 from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
 

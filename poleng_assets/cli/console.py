@@ -200,7 +200,8 @@ def fault_in_words(error: Exception) -> str:
     Disks, permissions and locks fail inside of DuckDB, SQLite and the file system alike: each says it in
     its own words, and Dagster's history has no other boundary than the command line.
     """
-    from poleng_assets.models.registry import ModelUnusable, RegistryUnusable
+    from poleng_assets.models.artifacts import ModelUnusable
+    from poleng_assets.models.store import RegistryUnusable
     from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
 
     if isinstance(error, WarehouseBusy | WarehouseUnusable | RegistryUnusable | ModelUnusable):

@@ -29,7 +29,7 @@ def mlflow(port: int, allow_hosts: tuple[str, ...], home_folder: Path | None) ->
     nothing by itself. The links to it in Dagster's UI lead to POLENG_MLFLOW_URL, by default
     http://127.0.0.1:5001.
     """
-    from poleng_assets.models.registry import create_store
+    from poleng_assets.models.store import create_store
 
     home = open_home(home_folder)
     create_store(home.root / "mlflow.db")

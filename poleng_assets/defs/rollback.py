@@ -101,7 +101,7 @@ def _see_that_it_can_serve(registry: Registry, target: int, pointed: int | None)
         RollbackRefused: they cannot, or the version is not registered any more.
     """
     try:
-        fault = registry.fault(registry.version(target))
+        fault = registry.validation_error(registry.version(target))
     except LookupError as error:
         fault = str(error)
     if fault:

@@ -21,8 +21,8 @@ class RegistryLost(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Mending:
-    """Mends one registered model of the store of a home.
+class RegistryRepair:
+    """Repairs one registered model of the store of a home.
 
     Attributes:
         client: of the store.

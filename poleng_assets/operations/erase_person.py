@@ -47,7 +47,8 @@ from poleng_assets.core.privacy.warehouse_erasure import (
     raw_lines_in_quarantine,
     reference_without,
 )
-from poleng_assets.models.registry import REFERENCE, ModelVersion, Registry
+from poleng_assets.models.artifacts import REFERENCE
+from poleng_assets.models.registry import ModelVersion, Registry
 from poleng_assets.operations.backup.make import backups_made
 from poleng_assets.storage.dropped_files import SUFFIXES, content_hash, file_id
 from poleng_assets.storage.files import in_place_of, move, write_whole
@@ -577,7 +578,7 @@ def _clean_references(
     result.learned = sorted(one.version for one in versions.values() if learned_from & set(one.field_studies))
     if learned_from and any(home.tuning.iterdir()):
         # A search keeps a score for each row that it learns from, and these rows are others from now on.
-        registry.forget_searches()
+        registry.delete_searches()
         result.searches = True
     for path in sorted(home.artifacts.rglob(REFERENCE)):
         version = _version_of(path, versions)

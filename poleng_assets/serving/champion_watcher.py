@@ -18,7 +18,8 @@ import dagster as dg
 
 from poleng_assets.defs.events import History, newest, serving_version
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.models.registry import CHAMPION, ModelUnusable, Registry
+from poleng_assets.models.artifacts import ModelUnusable
+from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.serving.loaded_champion import Champion, load
 from poleng_assets.serving.version_choice import NOBODY, LedgerClosed, choose
 from poleng_assets.storage.home import Home

@@ -14,7 +14,8 @@ from rich.table import Table
 from poleng_assets.cli.console import PlainConsole, fault_in_words, styled
 from poleng_assets.cli.run_lines import show_run
 from poleng_assets.headless.runner import RunReport
-from poleng_assets.models.registry import ModelUnusable, RegistryUnusable
+from poleng_assets.models.artifacts import ModelUnusable
+from poleng_assets.models.store import RegistryUnusable
 from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
 
 

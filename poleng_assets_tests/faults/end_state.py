@@ -253,7 +253,7 @@ def _models(home: Home) -> State:
     for one in registry.versions():
         run = client.get_run(one.run_id)
         # The folder that MLflow serves, with our own files in it.
-        served = registry._model_folder(one).parent.parent
+        served = registry.model_folder(one).parent.parent
         versions += [
             f"version {one.version}: {_tags(of_mlflow.tags, served)}"
             for of_mlflow in registered

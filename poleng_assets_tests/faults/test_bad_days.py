@@ -32,7 +32,8 @@ from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.rollback import ROLLBACK_JOB
 from poleng_assets.defs.run_history import forgive
 from poleng_assets.headless.runner import RunReport
-from poleng_assets.models.registry import CHAMPION, ModelUnusable, Registry
+from poleng_assets.models.artifacts import ModelUnusable
+from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import StudyError
@@ -244,7 +245,7 @@ def test_a_registry_that_is_locked(shop: Workshop):
 
 
 def model_files(shop: Workshop, version: int) -> list[Path]:
-    folder = shop.registry._model_folder(shop.registry.version(version))
+    folder = shop.registry.model_folder(shop.registry.version(version))
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -278,7 +279,7 @@ def test_every_damaged_file_of_a_model_is_named(shop: Workshop, spoil: Callable[
         assert words in str(caught.value)
         assert "poleng rollback" in str(caught.value)
         assert "poleng retrain" in str(caught.value)
-    assert shop.registry.fault(serving) == ""
+    assert shop.registry.validation_error(serving) == ""
 
 
 def test_a_damaged_champion_is_replaced_by_a_retraining(shop: Workshop):
@@ -454,7 +455,7 @@ def test_a_clock_that_goes_back_changes_no_order(shop: Workshop, monkeypatch: py
     other = next(
         version
         for (version,) in promoted
-        if version != serving and not shop.registry.fault(shop.registry.version(version))
+        if version != serving and not shop.registry.validation_error(shop.registry.version(version))
     )
     decided = shop.decisions()
     with monkeypatch.context() as patch:

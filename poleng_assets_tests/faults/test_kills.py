@@ -258,7 +258,7 @@ def test_what_the_project_keeps_of_a_version_is_compared_with_the_other_home_and
 ):
     home, _, _ = registered
     with Warehouse(home.warehouse, study).connect() as con:
-        Registry(home, study).see_that_it_is_whole(con)
+        Registry(home, study).require_serving_version(con)
     before = end_state(home)
     kept = read_version_file(home.artifacts, 2)
     assert kept is not None

@@ -186,7 +186,8 @@ def test_a_version_whose_files_cannot_be_used_is_not_put_back(
 ):
     registry, decided = twice_promoted.registry, twice_promoted.decisions()
     version = registry.version(1)
-    folders = (registry._model_folder(version), registry._reference_folder(version))
+    assert version.kept is not None
+    folders = (registry.model_folder(version), registry.home.artifacts / version.kept.reference)
     (file,) = (found for folder in folders for found in folder.rglob(name))
     content = file.read_bytes()
     file.unlink()

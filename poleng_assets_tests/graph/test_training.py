@@ -345,7 +345,7 @@ def test_a_training_that_fails_half_way_loses_nothing_and_the_next_takes_its_tri
     ]
     # What failed before the registration, which is the last step, has left no version behind.
     assert version == 2
-    assert registry.made_by(registry.version(2).tags["search"], "quick") == registry.version(2)
+    assert registry.version_of_search(registry.version(2).tags["search"], "quick") == registry.version(2)
     assert [one.version for one in registry.versions()] == [1, 2]
 
 

@@ -9,7 +9,6 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,12 @@ import pandas as pd
 import pytest
 
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.models.registry import (
-    CHAMPION,
-    EXPLAINED_ROWS,
-    HASHES_TAG,
-    REFERENCE_HASHES_TAG,
-    LoggedModel,
-    ModelUnusable,
-    Registry,
-    RegistryUnusable,
-    create_store,
-    mlflow_run,
-)
+from poleng_assets.defs.resources.mlflow import mlflow_run
+from poleng_assets.defs.resources.registry import RunRegistry, mlflow_pages
+from poleng_assets.models.artifacts import ModelUnusable
+from poleng_assets.models.registry import CHAMPION, HASHES_TAG, LoggedModel, Registry
 from poleng_assets.models.repair import restore_experiment
+from poleng_assets.models.store import RegistryRefused, RegistryUnusable, create_store
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import record_decision
@@ -112,7 +104,7 @@ def test_a_locked_store_is_waited_for(registry: Registry, locked: sqlite3.Connec
 def test_a_store_that_stays_locked_is_named_with_what_to_do(
     home: Home, registry: Registry, locked: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("poleng_assets.models.registry.OPENING_SECONDS", 1.0)
+    monkeypatch.setattr("poleng_assets.models.store.OPENING_SECONDS", 1.0)
     with pytest.raises(RegistryUnusable, match="is locked by another process") as caught:
         registry.alias("champion")
     assert str(home.root / "mlflow.db") in str(caught.value)
@@ -126,8 +118,8 @@ def test_a_version_exists_with_all_its_tags_or_not_at_all(registry: Registry, tm
     assert registry.next_version() == 1
     version = registry.register(made, search="1234", mode="quick")
     assert version.version == 1
-    assert registry.made_by("1234", "quick") == registry.version(1)
-    assert registry.made_by("1234", "full") is None
+    assert registry.version_of_search("1234", "quick") == registry.version(1)
+    assert registry.version_of_search("1234", "full") is None
     assert registry.version(1).tags == {"field_studies": "a", "search": "1234", "mode": "quick"}
     assert registry.next_version() == 2
 
@@ -166,27 +158,17 @@ def made(home: Home, registry: Registry, model: Model, reference: pd.DataFrame) 
         )
 
 
-def as_of_an_earlier_release(made: LoggedModel) -> LoggedModel:
-    """What was logged, without the hashes of the reference and what lies beside it."""
-    tags = {name: tag for name, tag in made.tags.items() if name != REFERENCE_HASHES_TAG}
-    return replace(made, tags=tags)
-
-
-def test_what_moves_the_scores_is_kept_with_a_version_and_measured_where_an_earlier_release_did_not(
-    home: Home, registry: Registry, made: LoggedModel, model: Model, reference: pd.DataFrame
+def test_what_moves_the_scores_is_kept_with_a_version(
+    home: Home, registry: Registry, made: LoggedModel, model: Model
 ):
     version = registry.register(made, "1", "quick")
-    earlier = registry.register(as_of_an_earlier_release(made), "2", "quick")
-    told = {name: 1.0 / place for place, name in enumerate(model.encoder.features, 1)}
-    assert registry.importance(version) == registry.importance(earlier) == told
+    expected = {name: 1.0 / place for place, name in enumerate(model.encoder.features, 1)}
+    assert registry.importance(version) == expected
     (kept,) = home.artifacts.rglob("importance.json")
     kept.write_text("{")
-    for one in (version, earlier):
-        with pytest.raises(ModelUnusable, match=f"the files of version {one.version} cannot be used"):
-            registry.importance(one)
+    with pytest.raises(ModelUnusable, match="the files of version 1 cannot be used"):
+        registry.importance(version)
     kept.unlink()
-    measured = registry.importance(earlier)
-    assert measured == model.importance(reference.sample(EXPLAINED_ROWS, random_state=1))
     with pytest.raises(ModelUnusable, match=r"importance\.json is missing"):
         registry.importance(version)
 
@@ -196,18 +178,17 @@ def test_a_change_that_can_still_be_read_is_noticed_and_named(
     home: Home, registry: Registry, made: LoggedModel, reference: pd.DataFrame, name: str
 ):
     version = registry.register(made, "1", "quick")
-    earlier = registry.register(as_of_an_earlier_release(made), "2", "quick")
-    assert (registry.fault(version), registry.fault(earlier)) == ("", "")
+    assert registry.validation_error(version) == ""
     (kept,) = home.artifacts.rglob(name)
     content = kept.read_bytes()
     if name == "importance.json":
         kept.write_bytes(content.replace(b"1.0", b"9.0", 1))
     else:
         reference.iloc[1:].to_parquet(kept, index=False)
-    assert f"version 1 cannot be used: {kept} is not what was registered" in registry.fault(version)
-    assert registry.fault(earlier) == ""
+    changed = f"version 1 cannot be used: {kept} is not what was registered"
+    assert changed in registry.validation_error(version)
     kept.write_bytes(content)
-    assert registry.fault(version) == ""
+    assert registry.validation_error(version) == ""
 
 
 def test_a_reference_that_is_rewritten_is_whole_at_every_moment(
@@ -219,18 +200,18 @@ def test_a_reference_that_is_rewritten_is_whole_at_every_moment(
     reference.iloc[1:].to_parquet(fresh, index=False)
     after = fresh.read_bytes()
     with registry.rewriting_reference(version.run_id, kept, fresh):
-        assert registry.fault(version) == ""
+        assert registry.validation_error(version) == ""
         fresh.replace(kept)
-        assert registry.fault(version) == ""
-    assert registry.fault(version) == ""
+        assert registry.validation_error(version) == ""
+    assert registry.validation_error(version) == ""
     assert len(registry.reference(version)) == len(reference) - 1
     kept.write_bytes(before)
-    assert "is not what was registered" in registry.fault(version)
+    assert "is not what was registered" in registry.validation_error(version)
     # What is damaged is not made good by being rewritten.
     fresh.write_bytes(after[:-1] + b"?")
     with registry.rewriting_reference(version.run_id, kept, fresh):
         fresh.replace(kept)
-    assert "is not what was registered" in registry.fault(version)
+    assert "is not what was registered" in registry.validation_error(version)
 
 
 def test_a_killed_rewriting_leaves_a_reference_that_is_whole(
@@ -248,7 +229,7 @@ def test_a_killed_rewriting_leaves_a_reference_that_is_whole(
             if replaced:
                 fresh.replace(kept)
             raise KeyboardInterrupt
-        assert registry.fault(version) == ""
+        assert registry.validation_error(version) == ""
     assert len(registry.reference(version)) == len(reference) - 1
 
 
@@ -333,9 +314,9 @@ def test_what_is_done_in_mlflow_by_hand_keeps_no_version_from_serving_and_is_men
     serving = ready.serving(con, said.append)
     assert serving == before
     assert ready.reference(before)["score"].tolist() == [0.2]
-    assert ready.pages(before)
+    assert mlflow_pages(ready, before)
     ready.finish_run(before)
-    ready.see_that_it_is_whole(con)
+    ready.require_serving_version(con)
     assert [version.version for version in ready.versions()] == [1, 2, 3]
     assert client.get_model_version_by_alias(name, CHAMPION).run_id == before.run_id
     # No number is given again; the next training restores the experiment.
@@ -351,8 +332,12 @@ def test_a_version_that_is_gone_with_what_is_kept_of_it_is_told_with_what_to_do(
     appoint(con, ready, 1)
     client.delete_model_version(ready.model_name, "1")
     (ready.home.artifacts / "versions" / "1.json").unlink()
-    with pytest.raises(dg.Failure, match="version 1 serves, but the registry has no such version"):
+    with pytest.raises(RegistryRefused, match="version 1 serves, but the registry has no such version"):
         ready.serving(con, print)
+    in_a_run = RunRegistry(ready.home, ready.study)
+    with pytest.raises(dg.Failure, match="version 1 serves, but the registry has no such version") as ended:
+        in_a_run.serving(con, print)
+    assert ended.value.allow_retries is False
 
 
 def test_numbers_of_versions_of_which_nothing_is_kept_are_not_given_again(ready: Registry, tmp_path: Path):
@@ -364,7 +349,7 @@ def test_numbers_of_versions_of_which_nothing_is_kept_are_not_given_again(ready:
     assert ready.next_version() == 4
 
 
-def test_an_earlier_release_s_version_is_kept_when_it_serves(
+def test_a_version_that_a_killed_training_did_not_write_down_is_kept_when_it_serves(
     ready: Registry, con: duckdb.DuckDBPyConnection, tmp_path: Path
 ):
     client = registered(ready, tmp_path, 1)
@@ -397,13 +382,13 @@ def test_a_script_that_mlflow_would_run_is_compared_with_what_was_registered(
         (kept,) = home.artifacts.rglob(name)
         content = kept.read_text()
         kept.write_text(f"{content}\n# print('stranger')\n")
-        assert f"{kept} is not what was registered" in registry.fault(version)
+        assert f"{kept} is not what was registered" in registry.validation_error(version)
         kept.unlink()
-        assert f"{kept} is missing" in registry.fault(version)
+        assert f"{kept} is missing" in registry.validation_error(version)
         kept.write_text(content)
-        assert registry.fault(version) == ""
+        assert registry.validation_error(version) == ""
     registry._client().delete_model_version(registry.model_name, "1")
-    assert registry.fault(version) == ""
+    assert registry.validation_error(version) == ""
 
 
 def test_mlflow_s_variables_of_a_shell_do_not_reach_a_training_and_are_put_back(
@@ -455,7 +440,7 @@ def test_a_run_that_is_deleted_while_it_is_trained_is_told_in_words(ready: Regis
     run = mlflow.start_run(experiment_id=experiment)
     with (
         pytest.raises(dg.Failure, match="cannot be written down in MLflow") as told,
-        ready.training_run(mlflow),
+        RunRegistry(ready.home, ready.study).training_run(mlflow),
     ):
         client.delete_run(run.info.run_id)
         mlflow.log_metric("auc", 0.7)

@@ -162,7 +162,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before_and_is_tried_agai
     assert following.seen.champion is not None
     second = copied.register(following.seen.champion.model)
     registry = copied.registry
-    rule = registry._model_folder(registry.version(second)) / "model.json"
+    rule = registry.model_folder(registry.version(second)) / "model.json"
     sound = rule.read_text()
     rule.write_text(sound.replace("0.5", "0.1"))
     copied.promote(second)

@@ -9,6 +9,7 @@ import duckdb
 from poleng_assets.core.data.versions import newest
 from poleng_assets.core.ingestion.withdrawal import in_doubt, withdrawn
 from poleng_assets.defs.assets.training import challenger
+from poleng_assets.defs.resources.registry import mlflow_pages
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.registry import CHALLENGER, ModelVersion, Registry
 from poleng_assets.study.schema import Study
@@ -64,7 +65,7 @@ def champion(
         # Who cannot score cannot be compared with: the challenger is judged like a first champion, and
         # anew if it was taken back before.
         # Who learned from what was withdrawn is not to be beaten either, but to be followed.
-        fault = registry.fault(serving) if serving else ""
+        fault = registry.validation_error(serving) if serving else ""
         if serving and not fault:
             fault = in_doubt(con, serving.version, serving.field_studies)
         if doubt := in_doubt(con, contender.version, contender.field_studies):
@@ -119,12 +120,12 @@ def champion(
     told = _metadata(contender, serves, verdict, won, why, shadow_words)
     told["passed_over"] = "; ".join(one.in_words() for one in neglected) or "nobody"
     # What is wrong with the one that served before is known by now.
-    broken = registry.fault(contender) if won else fault
+    broken = registry.validation_error(contender) if won else fault
     if serves is None:
         broken = "no version serves: the first challenger was rejected"
     return dg.MaterializeResult(
         data_version=dg.DataVersion(WHOEVER_SERVES),
-        metadata=told | (registry.pages(serves) if serves else {}),
+        metadata=told | (mlflow_pages(registry, serves) if serves else {}),
         check_results=[
             dg.AssetCheckResult(
                 passed=not broken,

@@ -17,6 +17,7 @@ from poleng_assets.core.modeling.training_set import (
     training_data_hash,
 )
 from poleng_assets.defs.assets.field_studies import field_studies
+from poleng_assets.defs.resources.registry import mlflow_pages
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import earlier_attempts, live_run_ids
 from poleng_assets.defs.withdrawal import untold_withdrawals
@@ -72,7 +73,7 @@ def training_data(
     from poleng_assets.core.ingestion.holdout import on_both_sides
 
     with warehouse.connect() as con:
-        registry.see_that_it_is_whole(con)
+        registry.require_serving_version(con)
         champion = registry.alias(CHAMPION)
         taken_in = all_studies(con)
         for untold in untold_withdrawals(taken_in, context.instance):
@@ -183,16 +184,16 @@ def challenger(
             training = _rows(con, study, chosen, "train")
             holdout = _rows(con, study, chosen, "holdout")
         search = search_name(chosen.hash, study)
-        made = None if config.again else registry.made_by(search, mode)
-        fault = registry.fault(made) if made else ""
+        made = None if config.again else registry.version_of_search(search, mode)
+        fault = registry.validation_error(made) if made else ""
         if fault:
             context.log.warning(f"A model of these very data is trained again: {fault}")
         if made is not None and not fault:
             registry.finish_run(made)
             registry.set_alias(CHALLENGER, made.version)
-            registry.forget_searches(but=search)
+            registry.delete_searches(but=search)
             context.log.info(f"Version {made.version} was trained on the same data, by the same study")
-            return dg.MaterializeResult(metadata=_taken_over(made) | registry.pages(made))
+            return dg.MaterializeResult(metadata=_taken_over(made) | mlflow_pages(registry, made))
         context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
         tuned = tune(
             training,
@@ -238,7 +239,7 @@ def challenger(
             path = write_whole(registry.home.model_card(version.version), render_model_card(card))
         registry.set_alias(CHALLENGER, version.version)
     # A full search may go on where a quick one, or an interrupted one, has stopped.
-    registry.forget_searches(but="" if mode == "full" else search)
+    registry.delete_searches(but="" if mode == "full" else search)
     return dg.MaterializeResult(
         metadata={
             "version": version.version,
@@ -253,7 +254,7 @@ def challenger(
             ),
             "importance": dg.MetadataValue.md(as_markdown("Importance", importance_chart(card.importance))),
             "model_card": dg.MetadataValue.path(str(path)),
-            **registry.pages(version),
+            **mlflow_pages(registry, version),
             "shown_reasons": ", ".join(shown_questions(study, model.proxies)) or "none",
             "given_away": "; ".join(shown_proxies(study, model.proxies)) or "nothing",
             "training_rows": training.num_rows,
