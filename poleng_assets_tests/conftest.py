@@ -35,7 +35,7 @@ from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.predictions import count_scored, last_row, people_between, replace_predictions
-from poleng_assets.warehouse.schema import transaction
+from poleng_assets.warehouse.writes import transaction
 from poleng_assets_tests import homes
 
 

@@ -20,7 +20,7 @@ def check_archive(home_folder: Path | None) -> None:
     The exit code is 1 when one holds something else or is gone. A daemon does it every night.
     """
     from poleng_assets.core.ingestion.archive_check import compare_archive
-    from poleng_assets.warehouse.schema import now
+    from poleng_assets.warehouse.writes import now
 
     home = open_home(home_folder)
     keep_days = study_of(home).policies.retention.archive

@@ -22,7 +22,8 @@ def recover(yes: bool, home_folder: Path | None) -> None:
     from poleng_assets.defs import jobs
     from poleng_assets.defs.continuity import LOOKED_AT_AT_START, told_by_history
     from poleng_assets.warehouse.continuity import missing
-    from poleng_assets.warehouse.schema import record_decision, transaction
+    from poleng_assets.warehouse.decisions import record_decision
+    from poleng_assets.warehouse.writes import transaction
 
     home = open_home(home_folder)
     warehouse = open_warehouse(home)

@@ -50,7 +50,7 @@ def _archive_check(kind: Kind) -> dg.AssetChecksDefinition:
         warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
     ) -> dg.AssetCheckResult:
         from poleng_assets.core.ingestion.archive_check import compare_archive
-        from poleng_assets.warehouse.schema import now
+        from poleng_assets.warehouse.writes import now
 
         keep_days = warehouse.study.policies.retention.archive
         with warehouse.connect() as con:

@@ -21,7 +21,8 @@ from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import study_of
 from poleng_assets.warehouse.clock import date_to_now, doubt_about_clock, signs_of_life, trusted_until
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import now, record_decision, transaction
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import now, transaction
 
 # How often it is written down that the clock still goes right.
 EVERY = timedelta(minutes=10)

@@ -17,9 +17,8 @@ from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.mlflow_links import version_page
 from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import promoted_versions, serving_decision
+from poleng_assets.warehouse.decisions import promoted_versions, record_decision, serving_decision
 from poleng_assets.warehouse.predictions import batches_scored_by
-from poleng_assets.warehouse.schema import record_decision
 
 ROLLBACK_JOB = "rollback"
 

@@ -56,10 +56,11 @@ from poleng_assets.storage.home import KINDS, OWN, Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.compaction import compact
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.erasures import changed_studies
-from poleng_assets.warehouse.schema import record_decision, transaction
 from poleng_assets.warehouse.sqlite_files import count_texts, is_sqlite, rewrite_texts, vacuum
 from poleng_assets.warehouse.subject_rows import Answers, others_answered, studies_learned_from
+from poleng_assets.warehouse.writes import transaction
 
 # Folders of files that people dropped or open: there a file that cannot be read is removed.
 OF_PEOPLE = ("landing", "archive", "rejected", "simulation", "contact_lists", "requests")

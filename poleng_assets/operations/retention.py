@@ -22,8 +22,9 @@ from poleng_assets.storage.home import Home
 from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.warehouse.compaction import compact, free_share
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.retention import erase_expired
-from poleng_assets.warehouse.schema import now, record_decision, transaction
+from poleng_assets.warehouse.writes import now, transaction
 
 RETENTION_JOB = "apply_retention"
 # Of the file that stands empty: from then on it is worth writing anew even when nothing was erased now.

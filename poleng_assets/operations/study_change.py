@@ -12,7 +12,8 @@ from poleng_assets.study.differences import Difference, differences
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study, StudyError
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import record_decision, transaction
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import transaction
 
 _BOUND = {
     "name": "its models are registered under that name",

@@ -19,7 +19,8 @@ from typing import TypeVar
 import duckdb
 
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import create_tables, lacks_nothing, transaction
+from poleng_assets.warehouse.schema import create_tables, lacks_nothing
+from poleng_assets.warehouse.writes import transaction
 
 Inputs = TypeVar("Inputs")
 Result = TypeVar("Result")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import insert, stamp
+from poleng_assets.warehouse.writes import insert, monotonic_timestamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,4 +240,7 @@ def flagged_or_listed(con: duckdb.DuckDBPyConnection, study: Study, issued: Issu
 
 def moment_of_issue(con: duckdb.DuckDBPyConnection) -> datetime:
     """Return the moment of a list that is issued now: after every decision and list before it."""
-    return max(stamp(con, "issued_lists", "issued_at"), stamp(con, "decisions", "decided_at"))
+    return max(
+        monotonic_timestamp(con, "issued_lists", "issued_at"),
+        monotonic_timestamp(con, "decisions", "decided_at"),
+    )

@@ -7,11 +7,13 @@ already: a run that goes on with the work of one that died adds nothing twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
+
+from poleng_assets.warehouse.writes import monotonic_timestamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,3 +138,36 @@ def all_decisions(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     columns = ["decided_at", "kind", "champion_version", "challenger_version", "batch", "reason", "evidence"]
     rows = con.execute(f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at").fetchall()  # noqa: S608
     return [dict(zip(columns, row, strict=True)) | {"evidence": json.loads(row[-1])} for row in rows]
+
+
+def record_decision(
+    con: duckdb.DuckDBPyConnection,
+    kind: str,
+    reason: str,
+    *,
+    evidence: Mapping[str, Any],
+    champion_version: int | None = None,
+    challenger_version: int | None = None,
+    training_data_hash: str | None = None,
+    batch: str | None = None,
+    dagster_run_id: str | None = None,
+    mlflow_run_id: str | None = None,
+) -> None:
+    """Add a row to the ledger. The ledger is only ever added to."""
+    con.execute(
+        """INSERT INTO decisions (decided_at, kind, champion_version, challenger_version, reason,
+            evidence, training_data_hash, batch, dagster_run_id, mlflow_run_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [
+            monotonic_timestamp(con, "decisions", "decided_at"),
+            kind,
+            champion_version,
+            challenger_version,
+            reason,
+            json.dumps(evidence),
+            training_data_hash,
+            batch,
+            dagster_run_id,
+            mlflow_run_id,
+        ],
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
-from poleng_assets.warehouse.schema import replace, stamp
+from poleng_assets.warehouse.writes import monotonic_timestamp, replace_partition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,12 +46,12 @@ def replace_report(
         "SELECT first_reported_at FROM drift_reports WHERE batch = ? AND model_version = ?", [batch, version]
     ).fetchall()
     moments = {
-        "reported_at": stamp(con, "drift_reports", "reported_at"),
+        "reported_at": monotonic_timestamp(con, "drift_reports", "reported_at"),
         "first_reported_at": (first[0][0] if first else None)
-        or stamp(con, "drift_reports", "first_reported_at"),
+        or monotonic_timestamp(con, "drift_reports", "first_reported_at"),
     }
-    replace(con, "drift_reports", key, pd.DataFrame([{**report, **moments}]))
-    replace(con, "drift_metrics", key, metrics)
+    replace_partition(con, "drift_reports", key, pd.DataFrame([{**report, **moments}]))
+    replace_partition(con, "drift_metrics", key, metrics)
 
 
 def read_report(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[str, str] | None:

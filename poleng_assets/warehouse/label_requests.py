@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import insert, stamp
+from poleng_assets.warehouse.writes import insert, monotonic_timestamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ def insert_request(con: duckdb.DuckDBPyConnection, people: pd.DataFrame) -> None
     Who was drawn at random tells of more people than oneself
     (``core/monitoring/realised_performance.py``).
     """
-    requested_at = stamp(con, "field_study_requests", "requested_at")
+    requested_at = monotonic_timestamp(con, "field_study_requests", "requested_at")
     insert(con, "field_study_requests", people.assign(requested_at=requested_at))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import duckdb
 
-from poleng_assets.warehouse.schema import replace
+from poleng_assets.warehouse.writes import replace_partition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def replace_performance(
     import pandas as pd
 
     rows = pd.DataFrame(figures, columns=["metric", "value", "lower", "upper"])
-    replace(con, "performance", {"batch": batch, "model_version": version, "kind": kind}, rows)
+    replace_partition(con, "performance", {"batch": batch, "model_version": version, "kind": kind}, rows)
 
 
 def all_performance(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:

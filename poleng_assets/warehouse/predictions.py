@@ -12,7 +12,7 @@ import duckdb
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.audit_sample import in_audit
-from poleng_assets.warehouse.schema import in_little_memory, stamp
+from poleng_assets.warehouse.writes import limited_memory, monotonic_timestamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,10 +89,10 @@ def replace_predictions(
         scores: ``id``, ``score`` and ``contact`` of everybody, in one table or several.
         capacity: contact only so many people, those with the highest scores; None keeps ``contact``.
     """
-    scored_at = stamp(con, "predictions", "scored_at")
+    scored_at = monotonic_timestamp(con, "predictions", "scored_at")
     con.execute("DELETE FROM predictions WHERE batch = ? AND model_version = ?", [batch, version])
-    with in_little_memory(con, len(study.features)):
-        for incoming in scores:  # noqa: B007 - DuckDB finds it by its name, see warehouse/schema.py
+    with limited_memory(con, len(study.features)):
+        for incoming in scores:  # noqa: B007 - DuckDB finds it by its name, see warehouse/writes.py
             con.execute(
                 f"""INSERT INTO predictions BY NAME SELECT ? AS batch, id AS "{study.id}",
                 ?::INTEGER AS model_version, score, contact, ?::TIMESTAMPTZ AS scored_at,

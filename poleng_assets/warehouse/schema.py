@@ -1,32 +1,15 @@
-"""The warehouse's tables, and the few ways in which they are written and read.
-
-Every write is one transaction, and every insert goes by column name: DuckDB inserts by position
-otherwise, and a frame with its columns in another order would swap answers silently.
-"""
+"""The warehouse's tables and columns, and how they follow the study."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 import duckdb
 
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study, StudyError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
-# What DuckDB needs on two threads while rows stream through grows with their columns: 150 of them fail with
-# 100 MB, 300 with 150 MB, and 33 pass with less. This is twice as much.
-MEGABYTES_OF_A_STREAM = 40
-MEGABYTES_OF_A_COLUMN = 2
+from poleng_assets.warehouse.writes import transaction
 
 # For each kind of file: its table, and the column that holds the file's name.
 ROW_TABLES: dict[Kind, tuple[str, str]] = {
@@ -92,14 +75,11 @@ CREATE TABLE IF NOT EXISTS decisions (
     training_data_hash VARCHAR, batch VARCHAR, dagster_run_id VARCHAR, mlflow_run_id VARCHAR);
 """
 
-# The tables that hold answers, with what stands before these, and the kind of file that they come from.
-_ROW_TABLES: dict[str, tuple[str, Kind]] = {
-    "batch_rows": ("batch VARCHAR NOT NULL, row_number BIGINT NOT NULL", "batches"),
-    "field_study_rows": (
-        "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
-        "field_studies",
-    ),
-    "outcomes": ("batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL", "outcomes"),
+# The columns of these tables that stand before the answers.
+_FIRST_COLUMNS: dict[Kind, str] = {
+    "batches": "batch VARCHAR NOT NULL, row_number BIGINT NOT NULL",
+    "field_studies": "field_study VARCHAR NOT NULL, row_number BIGINT NOT NULL, part VARCHAR NOT NULL",
+    "outcomes": "batch VARCHAR NOT NULL, source VARCHAR NOT NULL, row_number BIGINT NOT NULL",
 }
 
 # Columns that warehouses of earlier releases lack. DuckDB adds a column with a default, not with NOT NULL.
@@ -152,6 +132,13 @@ USING (batch, scored_at);
 _LAYOUT = "warehouse_layout"
 
 
+def storage_types(study: Study, kind: Kind) -> dict[str, str]:
+    """Return the DuckDB type of each column of a file: ids are text, codes of every kind are numbers."""
+    features = {} if kind == "outcomes" else dict.fromkeys(study.feature_names, "INTEGER")
+    target = {} if kind == "batches" else {study.target.name: "INTEGER NOT NULL"}
+    return {study.id: "VARCHAR NOT NULL"} | features | target
+
+
 def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Make the tables and columns that are missing; the row tables get the study's columns.
 
@@ -169,7 +156,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
             for statement in made:
                 con.execute(statement)
             for table, types in columns.items():
-                _follow_the_study(con, study, table, types)
+                sync_columns(con, study, table, types)
             for statement in fixed:
                 con.execute(statement)
             con.execute(f"CREATE OR REPLACE MACRO {_LAYOUT}() AS '{layout}'")
@@ -188,13 +175,10 @@ def lacks_nothing(con: duckdb.DuckDBPyConnection, study: Study) -> bool:
 
 def _wanted(study: Study) -> tuple[list[str], dict[str, dict[str, str]], list[str], str]:
     """Return what makes the row tables, their columns, what makes the others, and the hash of all that."""
-    # Sensors and jobs load this module, and none of them makes a table.
-    from poleng_assets.core.ingestion.contract import storage_types
-
-    columns = {table: storage_types(study, kind) for table, (_, kind) in _ROW_TABLES.items()}
+    columns = {table: storage_types(study, kind) for kind, (table, _) in ROW_TABLES.items()}
     made = [
-        f"CREATE TABLE IF NOT EXISTS {table} ({first}, {_listed(columns[table])})"
-        for table, (first, _) in _ROW_TABLES.items()
+        f"CREATE TABLE IF NOT EXISTS {table} ({_FIRST_COLUMNS[kind]}, {_listed(columns[table])})"
+        for kind, (table, _) in ROW_TABLES.items()
     ]
     fixed = [_FIXED_TABLES.format(id=study.id), _NEW_COLUMNS, _EARLIER_LISTS]
     layout = hashlib.sha256("".join(made + fixed).encode()).hexdigest()
@@ -205,125 +189,23 @@ def _listed(columns: Mapping[str, str]) -> str:
     return ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
 
 
-def _follow_the_study(
+def sync_columns(
     con: duckdb.DuckDBPyConnection, study: Study, table: str, columns: Mapping[str, str]
 ) -> None:
     """Add the columns that the study has and the table lacks, and give the others their type."""
-    there = dict(
+    present = dict(
         con.execute(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table]
         ).fetchall()
     )
     for name in study.feature_names:
-        if there.get(name, "INTEGER") != "INTEGER":
+        if present.get(name, "INTEGER") != "INTEGER":
             con.execute(f'ALTER TABLE {table} ALTER COLUMN "{name}" TYPE INTEGER')
-    for name in [one for one in columns if one not in there]:
+    for name in [name for name in columns if name not in present]:
         if name in (study.id, study.target.name):
             raise StudyError(
                 f"the study calls its {'id' if name == study.id else 'target'} {name}, and the warehouse was "
-                f"made by a study that called it otherwise (table {table}: {', '.join(sorted(there))}). Name "
-                "it as before, or begin another home (POLENG_HOME)"
+                f"made by a study that called it otherwise (table {table}: {', '.join(sorted(present))}). "
+                "Name it as before, or begin another home (POLENG_HOME)"
             )
         con.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {columns[name]}')
-
-
-@contextmanager
-def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what happens inside, or nothing of it."""
-    con.begin()
-    try:
-        yield
-    except BaseException:
-        con.rollback()
-        raise
-    con.commit()
-
-
-@contextmanager
-def in_little_memory(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
-    """Let DuckDB keep little while rows stream through, and as much as before afterwards.
-
-    What it would keep of them are copies of what it has written by then. Sorting, and commits, are better
-    left outside: they need more. After an error the little remains: DuckDB may take no words any more, and
-    the file is about to be closed.
-
-    Args:
-        con: of the warehouse.
-        columns: that a row has.
-    """
-    before, threads = con.execute(
-        "SELECT current_setting('memory_limit'), current_setting('threads')"
-    ).fetchall()[0]
-    little = (MEGABYTES_OF_A_STREAM + MEGABYTES_OF_A_COLUMN * columns) * max(1.0, threads / 2)
-    con.execute(f"SET memory_limit = '{min(before, f'{little}MB', key=_bytes)}'")
-    yield
-    con.execute(f"SET memory_limit = '{before}'")
-
-
-def _bytes(size: str) -> float:
-    """Return how many bytes DuckDB means by a size such as ``476.8 MiB`` or ``126MB``."""
-    number, unit = re.fullmatch(r"([\d.]+) *(\w+)", size).groups()  # type: ignore[union-attr]
-    return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 1e6}[unit]
-
-
-def insert(con: duckdb.DuckDBPyConnection, table: str, incoming: pd.DataFrame | pa.Table) -> None:
-    """Insert rows by column name; raises ``duckdb.Error`` when a column does not exist."""
-    # DuckDB finds the variable by its name. Rows that are registered with it would stay in memory until the
-    # transaction ends, all the chunks of a large file together.
-    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
-
-
-def replace(con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, Any], rows: pd.DataFrame) -> None:
-    """Replace the rows that ``where`` selects; to be called inside a transaction."""
-    condition = " AND ".join(f'"{column}" = ?' for column in where)
-    con.execute(f"DELETE FROM {table} WHERE {condition}", list(where.values()))  # noqa: S608
-    if len(rows):
-        insert(con, table, rows.assign(**where))
-
-
-def record_decision(
-    con: duckdb.DuckDBPyConnection,
-    kind: str,
-    reason: str,
-    *,
-    evidence: Mapping[str, Any],
-    champion_version: int | None = None,
-    challenger_version: int | None = None,
-    training_data_hash: str | None = None,
-    batch: str | None = None,
-    dagster_run_id: str | None = None,
-    mlflow_run_id: str | None = None,
-) -> None:
-    """Add a row to the ledger. The ledger is only ever added to."""
-    con.execute(
-        """INSERT INTO decisions (decided_at, kind, champion_version, challenger_version, reason,
-            evidence, training_data_hash, batch, dagster_run_id, mlflow_run_id)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        [
-            stamp(con, "decisions", "decided_at"),
-            kind,
-            champion_version,
-            challenger_version,
-            reason,
-            json.dumps(evidence),
-            training_data_hash,
-            batch,
-            dagster_run_id,
-            mlflow_run_id,
-        ],
-    )
-
-
-def stamp(con: duckdb.DuckDBPyConnection, table: str, column: str) -> datetime:
-    """Return the time of day, or a moment after the newest row of a table when the clock went back.
-
-    What is written later counts as later, whatever the clock says: the newest scores of a batch are the
-    current ones, and the newest decision counts.
-    """
-    ((newest,),) = con.execute(f'SELECT max("{column}") FROM {table}').fetchall()  # noqa: S608
-    return now() if newest is None else max(now(), newest + timedelta(microseconds=1))
-
-
-def now() -> datetime:
-    """Return the time of day, with its zone: the warehouse stores instants."""
-    return datetime.now(UTC)

@@ -460,7 +460,7 @@ def test_a_clock_that_goes_back_changes_no_order(shop: Workshop, monkeypatch: py
     decided = shop.decisions()
     with monkeypatch.context() as patch:
         earlier = datetime.now(UTC) - timedelta(days=400)
-        patch.setattr("poleng_assets.warehouse.schema.now", lambda: earlier)
+        patch.setattr("poleng_assets.warehouse.writes.now", lambda: earlier)
         put(shop, "after")
         assert_dealt_with(shop, "after")
         report = run(shop, ROLLBACK_JOB, put_back={"to": other, "score_again": True})

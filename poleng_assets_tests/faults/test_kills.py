@@ -17,9 +17,9 @@ from poleng_assets.models.registry import HASHES_TAG, Registry
 from poleng_assets.models.version_files import read_version_file, write_version_file
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse import schema
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import record_decision
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import replace_partition
 from poleng_assets_tests.faults.end_state import State, differences, end_state
 from poleng_assets_tests.faults.killing import FAMILIES, run_kills
 from poleng_assets_tests.homes import new_home
@@ -75,7 +75,7 @@ def home(tmp_path: Path, study: Study, people: pd.DataFrame) -> Home:
 
 def score(con: duckdb.DuckDBPyConnection, people: pd.DataFrame, version: int = 1) -> None:
     scored = people.assign(scored_at=pd.Timestamp.now("UTC"))
-    schema.replace(con, "predictions", {"batch": "march", "model_version": version}, scored)
+    replace_partition(con, "predictions", {"batch": "march", "model_version": version}, scored)
 
 
 def changed(home: Home, study: Study, change: Callable[[duckdb.DuckDBPyConnection], object]) -> list[str]:

@@ -28,7 +28,7 @@ from poleng_assets.storage.home import Home
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import now, transaction
+from poleng_assets.warehouse.writes import now, transaction
 from poleng_assets_tests.faults.disks import read_only
 
 

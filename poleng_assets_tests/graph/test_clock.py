@@ -17,7 +17,7 @@ from poleng_assets.defs.clock import Mark, read_mark
 from poleng_assets.operations.retention import apply
 from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import record_decision
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets_tests.graph.conftest import Workshop
 from poleng_assets_tests.graph.test_sensors import requests, tick
 

@@ -28,7 +28,7 @@ from poleng_assets.operations import retention
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.dropped_files import file_id
 from poleng_assets.study.loading import load_study
-from poleng_assets.warehouse.schema import now
+from poleng_assets.warehouse.writes import now
 from poleng_assets_tests.faults.quick_study import write_quick_study
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 

@@ -23,7 +23,7 @@ from poleng_assets.models.registry import CHALLENGER, CHAMPION, Registry
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.policies import Budget
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import replace, transaction
+from poleng_assets.warehouse.writes import replace_partition, transaction
 from poleng_assets_tests.conftest import with_policies
 from poleng_assets_tests.faults.quick_study import SHIPPED, half_of_the_features
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
@@ -263,7 +263,7 @@ def test_the_model_does_not_change_when_every_holdout_answer_is_poisoned(founded
         for number, name in enumerate(SMALL.feature_names, start=1):
             poisoned[name] = np.roll(held[name], number)
         with transaction(con):
-            replace(con, "field_study_rows", {"part": "holdout"}, poisoned)
+            replace_partition(con, "field_study_rows", {"part": "holdout"}, poisoned)
     report = retrain(founded, again=True)
     assert report.success, report.message
     assert report.metadata["challenger"]["version"] == 2

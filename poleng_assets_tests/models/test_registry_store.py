@@ -27,7 +27,7 @@ from poleng_assets.models.repair import restore_experiment
 from poleng_assets.models.store import RegistryRefused, RegistryUnusable, create_store
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import record_decision
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets_tests.homes import new_home
 
 

@@ -28,7 +28,7 @@ from poleng_assets.storage.files import in_place_of, write_whole
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import insert
+from poleng_assets.warehouse.writes import insert
 from poleng_assets_tests.storage.test_files import mode_of
 
 LONG, SHORT, HOSTILE, MARKED = "person-12", "7", "=1+cmd-12345", 'a&b"<c>_x0041_'

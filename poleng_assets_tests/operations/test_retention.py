@@ -28,9 +28,10 @@ from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.batch_overview import batch_overview
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.erasures import erasures_of
 from poleng_assets.warehouse.retention import erase_expired
-from poleng_assets.warehouse.schema import insert, record_decision, transaction
+from poleng_assets.warehouse.writes import insert, transaction
 from poleng_assets_tests.conftest import table_counts
 
 Connection = duckdb.DuckDBPyConnection

@@ -29,7 +29,7 @@ from poleng_assets.storage.home import Home
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import record_decision
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets_tests.faults.quick_study import write_quick_study, write_study
 from poleng_assets_tests.graph.conftest import open_workshop
 from poleng_assets_tests.homes import kept_archive

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse import schema
+from poleng_assets.warehouse import writes
 from poleng_assets.warehouse.clock import (
     SLACK,
     date_to_now,
@@ -18,7 +18,8 @@ from poleng_assets.warehouse.clock import (
     signs_of_life,
     trusted_until,
 )
-from poleng_assets.warehouse.schema import insert, record_decision, stamp, transaction
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import insert, monotonic_timestamp, transaction
 
 Connection = duckdb.DuckDBPyConnection
 DAY = timedelta(days=1)
@@ -82,7 +83,7 @@ def test_what_lies_before_the_moment_at_which_it_was_found_right_is_settled():
 
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
-    monkeypatch.setattr(schema, "now", lambda: moment)
+    monkeypatch.setattr(writes, "now", lambda: moment)
 
 
 def decide(con: Connection, kind: str) -> None:
@@ -107,7 +108,7 @@ def test_what_is_written_after_a_wrong_clock_is_dated_to_now_in_its_order(
     at(monkeypatch, FAR)
     decide(con, "wrong clock")
     scored = pd.DataFrame([{"batch": "b", study.id: "a", "model_version": 2, "score": 0.5, "contact": True}])
-    insert(con, "predictions", scored.assign(scored_at=stamp(con, "predictions", "scored_at")))
+    insert(con, "predictions", scored.assign(scored_at=monotonic_timestamp(con, "predictions", "scored_at")))
     at(monkeypatch, TODAY)
     decide(con, "clock right again")
     # Until a person has said so, what is later counts as later, and nothing lies further ahead.

@@ -14,10 +14,11 @@ from poleng_assets.storage.home import Home
 from poleng_assets.warehouse.decisions import (
     ServingDecision,
     already_recorded,
+    record_decision,
     recorded_by_runs,
     serving_decision,
 )
-from poleng_assets.warehouse.schema import record_decision, stamp
+from poleng_assets.warehouse.writes import monotonic_timestamp
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_decision_is_the_newest_though_the_clock_went_back(
     con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ):
     promote(con, 1, None)
-    monkeypatch.setattr("poleng_assets.warehouse.schema.now", lambda: datetime.now(UTC) - timedelta(days=400))
+    monkeypatch.setattr("poleng_assets.warehouse.writes.now", lambda: datetime.now(UTC) - timedelta(days=400))
     promote(con, 2, 1)
     promote(con, 3, 2)
     assert serving_decision(con) == ServingDecision(3, 2, "better", frozenset({1, 2, 3}))
@@ -105,6 +106,6 @@ def test_a_decision_is_the_newest_though_the_clock_went_back(
 
 def test_a_stamp_is_the_time_of_day_when_the_clock_goes_right(con: duckdb.DuckDBPyConnection):
     before = datetime.now(UTC)
-    assert before <= stamp(con, "decisions", "decided_at") <= datetime.now(UTC)
+    assert before <= monotonic_timestamp(con, "decisions", "decided_at") <= datetime.now(UTC)
     promote(con, 1, None)
-    assert before <= stamp(con, "decisions", "decided_at") <= datetime.now(UTC)
+    assert before <= monotonic_timestamp(con, "decisions", "decided_at") <= datetime.now(UTC)

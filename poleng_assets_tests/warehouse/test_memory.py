@@ -19,7 +19,7 @@ from poleng_assets.core.modeling.batch_scoring import score_blocks, stored_block
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import _bytes, in_little_memory, insert, transaction
+from poleng_assets.warehouse.writes import _bytes, insert, limited_memory, transaction
 from poleng_assets_tests.conftest import as_table
 
 CHUNKS = 6
@@ -90,7 +90,7 @@ def test_duckdb_has_little_memory_while_rows_stream_and_what_it_had_afterwards(
         return _bytes(con.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]) / 1e6
 
     con.execute("SET memory_limit = '500MB'; SET threads = 2")
-    with in_little_memory(con, columns):
+    with limited_memory(con, columns):
         assert limit() == pytest.approx(megabytes, rel=0.01)
     assert limit() == pytest.approx(500, rel=0.01)
 
@@ -103,7 +103,7 @@ def test_rows_of_many_columns_have_the_memory_that_they_need(tmp_path: Path):
     settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "500MB", "threads": 2}
     with duckdb.connect(tmp_path / "wide.duckdb", config=settings) as con:
         con.execute(f"CREATE TABLE wide ({', '.join(f'{name} VARCHAR' for name in names)})")
-        with transaction(con), in_little_memory(con, columns):
+        with transaction(con), limited_memory(con, columns):
             for _ in range(4):
                 insert(con, "wide", incoming)
         assert con.table("wide").count("*").fetchall()[0][0] == 400_000

@@ -19,14 +19,9 @@ from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse import schema
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import (
-    create_tables,
-    insert,
-    now,
-    record_decision,
-    replace,
-    transaction,
-)
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.schema import create_tables, storage_types
+from poleng_assets.warehouse.writes import insert, now, replace_partition, transaction
 from poleng_assets_tests.conftest import table_counts
 
 Connection = duckdb.DuckDBPyConnection
@@ -194,14 +189,14 @@ from poleng_assets.warehouse import schema as tables
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.study.loading import load_study
 
-follow = tables._follow_the_study
+follow = tables.sync_columns
 
 def follow_and_die(con, study, table, columns):
     follow(con, study, table, columns)
     if table == "field_study_rows":  # the codes are numbers, and nothing is committed
         os.kill(os.getpid(), 9)
 
-tables._follow_the_study = follow_and_die
+tables.sync_columns = follow_and_die
 with Warehouse(Path(sys.argv[1]), load_study()).connect():
     pass
 """
@@ -235,13 +230,13 @@ def test_a_warehouse_is_asked_for_its_columns_only_when_the_study_asks_for_other
     con: Connection, study: Study, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[str] = []
-    follow = schema._follow_the_study
+    follow = schema.sync_columns
 
     def counted(con: Connection, study: Study, table: str, columns: Mapping[str, str]) -> None:
         asked.append(table)
         follow(con, study, table, columns)
 
-    monkeypatch.setattr(schema, "_follow_the_study", counted)
+    monkeypatch.setattr(schema, "sync_columns", counted)
     create_tables(con, study)
     assert asked == []
     anew = study.features[0].model_copy(update={"name": "asked_anew"})
@@ -334,7 +329,7 @@ def test_rows_that_do_not_fit_raise_say_why_and_the_old_rows_survive(
     filled: Connection, rows: Any, named: str
 ):
     with pytest.raises(duckdb.Error, match=named), transaction(filled):
-        replace(filled, "performance", {"batch": "b1"}, rows().drop(columns="batch"))
+        replace_partition(filled, "performance", {"batch": "b1"}, rows().drop(columns="batch"))
     assert stored(filled) == OLD
 
 
@@ -351,7 +346,7 @@ def test_after_rows_that_do_not_fit_the_right_ones_can_be_written(filled: Connec
 
 
 def test_replacing_puts_new_rows_in_the_place_of_the_old(filled: Connection):
-    replace(filled, "performance", {"batch": "b1", "model_version": 1}, figures(value=0.9).iloc[:1])
+    replace_partition(filled, "performance", {"batch": "b1", "model_version": 1}, figures(value=0.9).iloc[:1])
     assert stored(filled) == [("b1", 1, "auc", 0.9, 0.6, 0.8)]
 
 
@@ -359,30 +354,30 @@ def test_replacing_touches_its_own_partition_only(filled: Connection):
     insert(filled, "performance", figures(batch="b2"))
     insert(filled, "performance", figures(model_version=2))
     others = [row for row in stored(filled) if row[:2] != ("b1", 1)]
-    replace(filled, "performance", {"batch": "b1", "model_version": 1}, figures(value=0.9))
+    replace_partition(filled, "performance", {"batch": "b1", "model_version": 1}, figures(value=0.9))
     assert [row for row in stored(filled) if row[:2] != ("b1", 1)] == others
     assert [row[3] for row in stored(filled) if row[:2] == ("b1", 1)] == [0.9, 0.9]
 
 
 def test_replaced_rows_belong_to_the_partition_whatever_they_say(filled: Connection):
-    replace(filled, "performance", {"batch": "b1"}, figures(batch="elsewhere"))
+    replace_partition(filled, "performance", {"batch": "b1"}, figures(batch="elsewhere"))
     assert stored(filled) == OLD
 
 
 def test_replacing_twice_is_the_same_as_once(filled: Connection):
     for _ in range(2):
-        replace(filled, "performance", {"batch": "b1"}, figures())
+        replace_partition(filled, "performance", {"batch": "b1"}, figures())
     assert stored(filled) == OLD
 
 
 def test_replacing_by_nothing_empties_the_partition(filled: Connection):
-    replace(filled, "performance", {"batch": "b1"}, pd.DataFrame())
+    replace_partition(filled, "performance", {"batch": "b1"}, pd.DataFrame())
     assert stored(filled) == []
 
 
 def test_a_hostile_partition_name_is_a_name(filled: Connection):
     name = "x'; DELETE FROM performance; --"
-    replace(filled, "performance", {"batch": name}, figures())
+    replace_partition(filled, "performance", {"batch": name}, figures())
     assert {row[0] for row in stored(filled)} == {"b1", name}
 
 
@@ -423,3 +418,14 @@ def test_decisions_are_added_and_nothing_is_replaced(con: Connection):
 
 def test_now_has_a_zone():
     assert now().utcoffset() is not None
+
+
+def test_storage_keeps_ids_as_text_and_codes_as_integers(study: Study):
+    types = storage_types(study, "field_studies")
+    assert list(types) == required_columns(study, "field_studies")
+    assert (types[study.id], types[study.target.name]) == ("VARCHAR NOT NULL", "INTEGER NOT NULL")
+    assert {types[name] for name in study.feature_names} == {"INTEGER"}
+
+
+def test_outcomes_are_stored_as_id_and_target(study: Study):
+    assert list(storage_types(study, "outcomes")) == [study.id, study.target.name]

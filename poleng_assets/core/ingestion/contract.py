@@ -290,12 +290,5 @@ def as_payload(row: dict[str, Any]) -> str:
     return json.dumps(row, default=str, ensure_ascii=False)
 
 
-def storage_types(study: Study, kind: Kind) -> dict[str, str]:
-    """Return the DuckDB type of each column: ids are text, codes of every kind are numbers."""
-    types = {study.id: "VARCHAR NOT NULL", study.target.name: "INTEGER NOT NULL"}
-    types |= dict.fromkeys(study.feature_names, "INTEGER")
-    return {name: types[name] for name in required_columns(study, kind)}
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"

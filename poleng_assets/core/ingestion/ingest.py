@@ -40,12 +40,12 @@ from poleng_assets.core.ingestion.outcome_matches import (
 from poleng_assets.storage.dropped_files import content_hash, file_id
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import (
-    ROW_TABLES,
-    in_little_memory,
+from poleng_assets.warehouse.schema import ROW_TABLES
+from poleng_assets.warehouse.writes import (
     insert,
-    replace,
-    stamp,
+    limited_memory,
+    monotonic_timestamp,
+    replace_partition,
     transaction,
 )
 
@@ -115,7 +115,7 @@ def ingest(
         def check(chunk: Chunk) -> tuple[Chunk, CheckedRows]:
             return chunk, check_rows(chunk.rows, study, kind, chunk.row_numbers, ascii_only=file.ascii_only)
 
-        with in_little_memory(con, len(study.features)):
+        with limited_memory(con, len(study.features)):
             # The next rows are read and checked while the warehouse takes in these.
             for chunk, checked in prefetch(map(check, file.chunks())):
                 insert(con, table, _with_constants(checked.rows, constants))
@@ -145,7 +145,7 @@ def ingest(
             keep_duplicates_together(con, study, name)
             balance_holdout(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
-        taken_in = _file_row(kind, result, stamp(con, "ingested_files", "ingested_at"))
+        taken_in = _file_row(kind, result, monotonic_timestamp(con, "ingested_files", "ingested_at"))
         insert(con, "ingested_files", taken_in.assign(rows_fingerprint=fingerprint))
         if confirm is not None:
             confirm()
@@ -166,10 +166,10 @@ def record_refusal(
     """
     digest = content_hash(path)
     file = {"kind": kind, "file": path.name, "content_hash": digest}
-    refused_at = stamp(con, "refused_files", "refused_at")
+    refused_at = monotonic_timestamp(con, "refused_files", "refused_at")
     refusal = pd.DataFrame([{"rows": rows, "reason": reason, "refused_at": refused_at}])
     with transaction(con):
-        replace(con, "refused_files", file, refusal)
+        replace_partition(con, "refused_files", file, refusal)
 
 
 def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | None = None) -> str:

@@ -31,7 +31,8 @@ from poleng_assets.core.ingestion.ingest import ROW_TABLES, find_batches
 from poleng_assets.storage.dropped_files import has_known_suffix
 from poleng_assets.storage.home import KINDS, Kind
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import insert, record_decision, transaction
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import insert, transaction
 
 ROW_NUMBER = "row_number"
 WHAT_IS_WRONG = "what_is_wrong"

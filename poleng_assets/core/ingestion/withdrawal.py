@@ -15,7 +15,8 @@ import duckdb
 
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.storage.dropped_files import content_hash
-from poleng_assets.warehouse.schema import now, record_decision, transaction
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import now, transaction
 
 
 class WithdrawalRefused(ValueError):

@@ -30,7 +30,7 @@ from poleng_assets.core.statistics.selection_rates import (
     group_questions,
 )
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.decisions import already_recorded
+from poleng_assets.warehouse.decisions import already_recorded, record_decision
 from poleng_assets.warehouse.drift_reports import (
     EarlierReport,
     earlier_reports,
@@ -46,7 +46,7 @@ from poleng_assets.warehouse.predictions import (
     outcomes_of_scored,
     scored_sample,
 )
-from poleng_assets.warehouse.schema import record_decision, transaction
+from poleng_assets.warehouse.writes import transaction
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.poststratification import effective_rows
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.performance import replace_performance
-from poleng_assets.warehouse.schema import transaction
+from poleng_assets.warehouse.writes import transaction
 
 # Our name of each metric, and NannyML's when it has it.
 REALISED_METRICS = {

@@ -15,8 +15,8 @@ from poleng_assets.storage.files import write_whole
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import recorded_by_runs
-from poleng_assets.warehouse.schema import insert, record_decision, stamp, transaction
+from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs
+from poleng_assets.warehouse.writes import insert, monotonic_timestamp, transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def field_study_request(
             with transaction(con):
                 # Who was drawn by lot tells of more people than oneself
                 # (core/monitoring/realised_performance.py).
-                asked_at = stamp(con, "field_study_requests", "requested_at")
+                asked_at = monotonic_timestamp(con, "field_study_requests", "requested_at")
                 insert(con, "field_study_requests", request.people.assign(requested_at=asked_at))
                 record_decision(
                     con,

@@ -15,7 +15,7 @@ from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import escaped
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import now
+from poleng_assets.warehouse.writes import now
 
 if TYPE_CHECKING:
     from poleng_assets.core.monitoring.batch_report import BatchReport, ModelContext

@@ -15,7 +15,7 @@ from poleng_assets.models.registry import CHALLENGER, ModelVersion, Registry
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import escaped, table
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import record_decision
+from poleng_assets.warehouse.decisions import record_decision
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -32,7 +32,7 @@ from poleng_assets.warehouse.contact_lists import (
     people_of_list,
     why_another,
 )
-from poleng_assets.warehouse.decisions import already_recorded, serving_decision
+from poleng_assets.warehouse.decisions import already_recorded, record_decision, serving_decision
 from poleng_assets.warehouse.drift_reports import NewestReport, newest_report
 from poleng_assets.warehouse.predictions import (
     count_scored,
@@ -45,7 +45,6 @@ from poleng_assets.warehouse.predictions import (
     scores_state,
     scoring_version,
 )
-from poleng_assets.warehouse.schema import record_decision
 
 if TYPE_CHECKING:
     import pandas as pd

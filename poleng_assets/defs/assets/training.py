@@ -26,8 +26,8 @@ from poleng_assets.storage.files import write_whole
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import recorded_by_runs
-from poleng_assets.warehouse.schema import now, record_decision, replace, stamp, transaction
+from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs
+from poleng_assets.warehouse.writes import monotonic_timestamp, now, replace_partition, transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,10 +91,12 @@ def training_data(
         digest = training_data_hash(studies)
         pending = sorted(set(studies) - set(champion.field_studies if champion else []))
         with transaction(con):
-            named_at = stamp(con, "training_sets", "created_at")
+            named_at = monotonic_timestamp(con, "training_sets", "created_at")
             named = pd.DataFrame(sorted(studies.items()), columns=["field_study", "content_hash"])
             # In its place: the same studies are the same set, and the one named last is learned from.
-            replace(con, "training_sets", {"training_data_hash": digest}, named.assign(created_at=named_at))
+            replace_partition(
+                con, "training_sets", {"training_data_hash": digest}, named.assign(created_at=named_at)
+            )
             # A run that died after this runs again: that is the same retraining.
             if not recorded_by_runs(con, "retrain", earlier_attempts(context.instance, context.run)):
                 record_decision(

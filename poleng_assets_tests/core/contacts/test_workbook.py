@@ -27,7 +27,7 @@ from poleng_assets.core.contacts.workbook import (
     write_workbook,
 )
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import insert
+from poleng_assets.warehouse.writes import insert
 from poleng_assets_tests.conftest import with_policies
 
 ABOUT = AboutList("march", datetime(2026, 10, 4, 14, 5, tzinfo=UTC), model_version=3, asked=12)

@@ -8,7 +8,7 @@ from poleng_assets.core.ingestion.composition import FEWEST, LONGEST, Group, com
 from poleng_assets.core.ingestion.ingest import ROW_TABLES
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.schema import insert
+from poleng_assets.warehouse.writes import insert
 
 
 def test_large_groups_are_told_as_they_are():

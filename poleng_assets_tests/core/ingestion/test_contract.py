@@ -19,7 +19,6 @@ from poleng_assets.core.ingestion.contract import (
     check_columns,
     check_rows,
     required_columns,
-    storage_types,
 )
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
@@ -371,20 +370,6 @@ def test_a_reason_shows_the_beginning_of_a_long_value(few: pd.DataFrame, study: 
     checked = check_rows(with_answers(few, {(1, "sex"): "x" * 5_000}), study, "batches")
     assert len(faults(checked)[0][2]) < 150
     assert json.loads(checked.broken["payload"].iloc[0])["sex"] == "x" * 5_000
-
-
-# Storage
-
-
-def test_storage_keeps_ids_as_text_and_codes_as_integers(study: Study):
-    types = storage_types(study, "field_studies")
-    assert list(types) == required_columns(study, "field_studies")
-    assert (types[study.id], types[study.target.name]) == ("VARCHAR NOT NULL", "INTEGER NOT NULL")
-    assert {types[name] for name in study.feature_names} == {"INTEGER"}
-
-
-def test_outcomes_are_stored_as_id_and_target(study: Study):
-    assert list(storage_types(study, "outcomes")) == [study.id, study.target.name]
 
 
 def test_truth_values_are_the_same_in_every_form_of_file(few: pd.DataFrame, study: Study):

@@ -15,7 +15,7 @@ from poleng_assets.core.ingestion.duplicates import Share, shared_with_earlier
 from poleng_assets.core.ingestion.ingest import Ingested, ingest
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import insert, now
+from poleng_assets.warehouse.writes import insert, now
 
 Connection = duckdb.DuckDBPyConnection
 Drop = Callable[..., Ingested]

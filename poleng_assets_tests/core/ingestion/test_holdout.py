@@ -18,7 +18,8 @@ from poleng_assets.core.ingestion.holdout import (
     keep_duplicates_together,
 )
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import create_tables, insert, transaction
+from poleng_assets.warehouse.schema import create_tables
+from poleng_assets.warehouse.writes import insert, transaction
 from poleng_assets_tests.conftest import with_policies
 
 Connection = duckdb.DuckDBPyConnection

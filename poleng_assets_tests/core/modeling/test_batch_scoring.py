@@ -19,7 +19,7 @@ from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.predictions import last_row
-from poleng_assets.warehouse.schema import insert
+from poleng_assets.warehouse.writes import insert
 from poleng_assets_tests.conftest import as_table, score_batch, with_policies
 
 Connection = duckdb.DuckDBPyConnection

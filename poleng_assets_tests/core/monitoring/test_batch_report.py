@@ -29,7 +29,7 @@ from poleng_assets.core.monitoring.verdict import ESTIMATED_LOSS, REALISED_LOSS
 from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
-from poleng_assets.warehouse.schema import insert
+from poleng_assets.warehouse.writes import insert
 from poleng_assets_tests.conftest import scored_by, table_counts, with_policies
 
 Connection = duckdb.DuckDBPyConnection

@@ -25,7 +25,7 @@ from poleng_assets.warehouse.outcomes import (
     count_unknown_respondents,
 )
 from poleng_assets.warehouse.predictions import outcomes_of_scored
-from poleng_assets.warehouse.schema import insert
+from poleng_assets.warehouse.writes import insert
 from poleng_assets_tests.conftest import with_policies
 
 Connection = duckdb.DuckDBPyConnection

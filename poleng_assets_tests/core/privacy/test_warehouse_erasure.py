@@ -28,9 +28,10 @@ from poleng_assets.core.privacy.warehouse_erasure import (
 )
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.compaction import CopyDiffers, compact
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.erasures import changed_studies
-from poleng_assets.warehouse.schema import insert, now, record_decision, transaction
 from poleng_assets.warehouse.subject_rows import studies_learned_from
+from poleng_assets.warehouse.writes import insert, now, transaction
 from poleng_assets_tests.conftest import table_counts
 
 Connection = duckdb.DuckDBPyConnection

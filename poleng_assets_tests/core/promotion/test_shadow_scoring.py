@@ -22,7 +22,7 @@ from poleng_assets.core.promotion.shadow_scoring import (
 )
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.predictions import _contact_the_first
-from poleng_assets.warehouse.schema import insert, now
+from poleng_assets.warehouse.writes import insert, now
 
 IDS = np.array([f"p{n}" for n in range(10)], dtype=object)
 CHAMPION = np.array([0.9, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.2, 0.1, 0.05])

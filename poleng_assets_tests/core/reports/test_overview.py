@@ -26,7 +26,8 @@ from poleng_assets.core.reports.overview import (
 )
 from poleng_assets.core.reports.pages import template
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import insert, record_decision
+from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.writes import insert
 from poleng_assets_tests.core.reports.pages import Page, section
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)

@@ -19,7 +19,7 @@ from poleng_assets.core.statistics.selection_rates import (
 )
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.predictions import count_groups
-from poleng_assets.warehouse.schema import insert, now
+from poleng_assets.warehouse.writes import insert, now
 from poleng_assets_tests.conftest import with_policies
 
 

@@ -21,7 +21,7 @@ from poleng_assets.defs.resources.warehouse import RUN_PATIENCE_SECONDS, WAREHOU
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse, WarehouseBusy, WarehouseUnusable
-from poleng_assets.warehouse.schema import transaction
+from poleng_assets.warehouse.writes import transaction
 from poleng_assets_tests.faults.disks import mounted
 
 HOLD = """
