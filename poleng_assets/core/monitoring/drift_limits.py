@@ -49,6 +49,7 @@ def distance_limits(
     Returns:
         By (column, method), at least ``policy.min_distance``.
     """
+    from scipy.spatial.distance import jensenshannon
     from scipy.stats import gamma
 
     answers, bounds = _one_hot(reference[list(columns)])
@@ -59,7 +60,9 @@ def distance_limits(
     for column, start, end in zip(columns, bounds, bounds[1:], strict=False):
         first, second = _shares(there[:, start:end]), _shares(here[:, start:end])
         keys += [(column, JENSEN_SHANNON), (column, L_INFINITY)]
-        squared += [jensen_shannon(first, second) ** 2, np.abs(first - second).max(axis=1) ** 2]
+        with np.errstate(invalid="ignore"):  # nobody answers in a resample: no distance
+            distance = np.nan_to_num(jensenshannon(first, second, base=2, axis=1))
+        squared += [distance**2, np.abs(first - second).max(axis=1) ** 2]
     drawn = np.stack(squared, axis=1)
     mean, variance = drawn.mean(axis=0), drawn.var(axis=0)
     # An answer that everybody gives never moves.
@@ -82,22 +85,6 @@ def _one_hot(rows: pd.DataFrame) -> tuple[np.ndarray, list[int]]:
         given = np.flatnonzero(codes >= 0)
         answers[given, start + codes[given]] = 1
     return answers, bounds
-
-
-def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the Jensen-Shannon distance (base 2) of each pair of rows, shape (n,).
-
-    Args:
-        first: shares that sum to 1, shape (n, categories).
-        second: likewise.
-    """
-    middle = (first + second) / 2
-
-    def divergence(shares: np.ndarray) -> np.ndarray:
-        ratio = np.divide(shares, middle, out=np.ones_like(shares), where=shares > 0)
-        return (shares * np.log2(ratio)).sum(axis=1)
-
-    return np.sqrt(np.maximum((divergence(first) + divergence(second)) / 2, 0))
 
 
 def _share_for_each(smallest: np.ndarray, together: float) -> float:
