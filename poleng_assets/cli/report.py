@@ -28,8 +28,9 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     """
     from poleng_assets.core.monitoring.batch_report import load_report
     from poleng_assets.core.monitoring.realised_performance import measure_realised
-    from poleng_assets.defs.assets.monitoring import write_report
+    from poleng_assets.core.reports.drift_report import render_report
     from poleng_assets.models.registry import Registry
+    from poleng_assets.storage.files import write_whole
     from poleng_assets.warehouse.erasures import Erasures
     from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
 
@@ -52,5 +53,5 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         except LookupError as error:
             raise click.ClickException(str(error)) from error
     seen = replace(seen, realised=measure_realised(outcomes, study, reference))
-    path = write_report(home, study, seen)
+    path = write_whole(home.report(batch, number), render_report(study, seen))
     console.print(f"{batch}, version {number}: {seen.judgement.verdict}. See {path}")

@@ -156,8 +156,8 @@ def test_everything_written_is_its_owners_alone(shop: Workshop):
 FULL = {
     "core.ingestion.ingest.ingest": "the disk is full. Free some space",
     "defs.assets.scoring.replace_predictions": "the disk is full. Free some space",
-    "core.monitoring.batch_report.keep": "the disk is full. Free some space",
-    "defs.assets.monitoring.write_report": "No space left on device",
+    "core.monitoring.batch_report.save_report": "the disk is full. Free some space",
+    "defs.assets.monitoring.write_whole": "No space left on device",
     "defs.assets.scoring.write_whole": "No space left on device",
 }
 

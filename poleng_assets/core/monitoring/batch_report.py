@@ -46,7 +46,6 @@ from poleng_assets.warehouse.predictions import (
     outcomes_of_scored,
     scored_sample,
 )
-from poleng_assets.warehouse.writes import transaction
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def load_report(
 
 
 def save_report(con: duckdb.DuckDBPyConnection, report: BatchReport, run_id: str) -> None:
-    """Keep a report in the warehouse, in one transaction, and a held batch in the ledger."""
+    """Keep a report in the warehouse, and a held batch in the ledger; called in a transaction."""
     measured, judgement = report.measurements, report.judgement
     batch, version = report.batch, report.version
     auc = measured.estimate("auc")
@@ -235,25 +234,24 @@ def save_report(con: duckdb.DuckDBPyConnection, report: BatchReport, run_id: str
         "figures": _MEASUREMENTS.dump_json(measured, by_alias=True).decode(),
         "judgement": _JUDGEMENT.dump_json(judgement).decode(),
     }
-    with transaction(con):
-        replace_report(con, batch, version, row, pd.DataFrame([vars(figure) for figure in measured.metrics]))
-        replace_performance(con, batch, version, "estimated", [e.row for e in measured.estimates])
-        why = f"{batch} is {judgement.verdict}: {judgement.words[0]}"
-        if judgement.held and not already_recorded(con, "hold", batch, version, why):
-            record_decision(
-                con,
-                "hold",
-                why,
-                evidence={
-                    "reasons": judgement.words,
-                    "causes": sorted(judgement.causes),
-                    "alarm": judgement.alarm,
-                    "drifted_columns": judgement.drifted_columns,
-                },
-                champion_version=version,
-                batch=batch,
-                dagster_run_id=run_id,
-            )
+    replace_report(con, batch, version, row, pd.DataFrame([vars(figure) for figure in measured.metrics]))
+    replace_performance(con, batch, version, "estimated", [e.row for e in measured.estimates])
+    why = f"{batch} is {judgement.verdict}: {judgement.words[0]}"
+    if judgement.held and not already_recorded(con, "hold", batch, version, why):
+        record_decision(
+            con,
+            "hold",
+            why,
+            evidence={
+                "reasons": judgement.words,
+                "causes": sorted(judgement.causes),
+                "alarm": judgement.alarm,
+                "drifted_columns": judgement.drifted_columns,
+            },
+            champion_version=version,
+            batch=batch,
+            dagster_run_id=run_id,
+        )
     if report.realised is not None:
         save_realised(con, batch, version, report.realised)
 

@@ -28,7 +28,6 @@ from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.poststratification import effective_rows
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.performance import replace_performance
-from poleng_assets.warehouse.writes import transaction
 
 # Our name of each metric, and NannyML's when it has it.
 REALISED_METRICS = {
@@ -117,9 +116,8 @@ def measure_realised(
 def save_realised(
     con: duckdb.DuckDBPyConnection, batch: str, version: int, realised: RealisedPerformance
 ) -> None:
-    """Keep the figures of one batch and version in the place of earlier ones, in one transaction."""
-    with transaction(con):
-        replace_performance(con, batch, version, "realised", [e.row for e in realised.estimates])
+    """Keep the figures of one batch and version in the place of earlier ones; called in a transaction."""
+    replace_performance(con, batch, version, "realised", [e.row for e in realised.estimates])
 
 
 def _measure(

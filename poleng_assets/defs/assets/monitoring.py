@@ -1,9 +1,9 @@
 """Monitoring: what a scored batch looks like beside the reference, and all batches on one page."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
+import duckdb
 
 from poleng_assets.defs.assets.scoring import predictions
 from poleng_assets.defs.partitions import batch_partitions
@@ -15,10 +15,14 @@ from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import escaped
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.contact_lists import list_stands
+from poleng_assets.warehouse.drift_reports import earlier_reports
+from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.predictions import outcomes_state, scoring_version
 from poleng_assets.warehouse.writes import now
 
 if TYPE_CHECKING:
-    from poleng_assets.core.monitoring.batch_report import BatchReport, ModelContext
+    from poleng_assets.core.monitoring.batch_report import BatchInputs, BatchReport, ModelContext
 
 NOT_HELD = "batch_is_not_held"
 NOTHING_SHIFTED = "answers_have_not_shifted"
@@ -38,7 +42,6 @@ CHECKS = {
     group_name="scoring",
     kinds={"python", "duckdb"},
     owners=["team:ml"],
-    pool=WAREHOUSE_POOL,
     check_specs=[
         dg.AssetCheckSpec(name, asset="drift_report", description=words) for name, words in CHECKS.items()
     ],
@@ -50,29 +53,27 @@ def drift_report(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
-    from poleng_assets.core.monitoring.batch_report import load_inputs, measure_and_judge, save_report
-    from poleng_assets.warehouse.contact_lists import list_stands
-    from poleng_assets.warehouse.erasures import Erasures
-    from poleng_assets.warehouse.predictions import scoring_version
+    study, batch = warehouse.study, context.partition_key
 
-    batch, study = context.partition_key, warehouse.study
-    with warehouse.connect() as con:
-        # The champion may have changed since: a report belongs to the version of the scores.
+    def state(con: duckdb.DuckDBPyConnection) -> object:
         version = scoring_version(con, batch)
-        if version is None:
-            erased = Erasures(con, "predictions").of(batch)
-            why = f"the scores were {erased.in_words()}" if erased else "materialise its predictions first"
-            raise dg.Failure(f"{batch} is not scored: {why}.", allow_retries=False)
-        inputs = load_inputs(con, study, batch, version)
-    seen = measure_and_judge(study, model_context(registry, version), inputs)
-    path = write_report(landing.home, study, seen)
-    with warehouse.connect() as con:
-        save_report(con, seen, context.run.run_id)
-        stands = list_stands(con, batch)
+        earlier = version and earlier_reports(con, batch, version)
+        return outcomes_state(con, study, batch), earlier, list_stands(con, batch)
+
+    def read(con: duckdb.DuckDBPyConnection) -> tuple["BatchInputs", bool]:
+        return _inputs(con, study, batch), list_stands(con, batch)
+
+    def compute(inputs: tuple["BatchInputs", bool]) -> _Measured:
+        return _measured(registry, study, *inputs)
+
+    def write(con: duckdb.DuckDBPyConnection, measured: _Measured) -> None:
+        _save(con, landing.home, measured, context.run.run_id)
+
+    seen, _, stands = warehouse.read_compute_write(state, read, compute, write)
     for reason in seen.judgement.words:
         context.log.info(f"{batch}: {reason}")
     return dg.MaterializeResult(
-        metadata=_metadata(study, seen, path) | {"list_stands": stands}, check_results=_checks(seen)
+        metadata=_metadata(landing.home, study, seen) | {"list_stands": stands}, check_results=_checks(seen)
     )
 
 
@@ -94,7 +95,7 @@ def overview(
     """All batches on one page: verdicts, performance, champions and alarms over time."""
     from poleng_assets.core.reports.overview import load_overview, render_overview
 
-    with warehouse.connect() as con:
+    with warehouse.read() as con:
         story = load_overview(con, warehouse.study)
     page = render_overview(warehouse.study, *story, made_at=now())
     path = write_whole(landing.home.overview, page)
@@ -123,11 +124,47 @@ def model_context(registry: Registry, number: int) -> "ModelContext":
     )
 
 
-def write_report(home: Home, study: Study, seen: "BatchReport") -> Path:
-    """Write the page of a report to its place; return it."""
+def _inputs(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> "BatchInputs":
+    """Read a batch by the version of its scores: the champion may have changed since.
+
+    Raises:
+        dagster.Failure: it has no scores.
+    """
+    from poleng_assets.core.monitoring.batch_report import load_inputs
+
+    version = scoring_version(con, batch)
+    if version is None:
+        erased = Erasures(con, "predictions").of(batch)
+        why = f"the scores were {erased.in_words()}" if erased else "materialise its predictions first"
+        raise dg.Failure(f"{batch} is not scored: {why}.", allow_retries=False)
+    return load_inputs(con, study, batch, version)
+
+
+class _Measured(NamedTuple):
+    """The report of a batch, its page, and whether a list of the batch stands."""
+
+    report: "BatchReport"
+    page: str
+    list_stands: bool
+
+
+def _measured(registry: Registry, study: Study, inputs: "BatchInputs", list_stands: bool) -> _Measured:
+    """Measure and judge a batch, and draw its page."""
+    from poleng_assets.core.monitoring.batch_report import measure_and_judge
     from poleng_assets.core.reports.drift_report import render_report
 
-    return write_whole(home.report(seen.batch, seen.version), render_report(study, seen))
+    report = measure_and_judge(study, model_context(registry, inputs.version), inputs)
+    return _Measured(report, render_report(study, report), list_stands)
+
+
+def _save(con: duckdb.DuckDBPyConnection, home: Home, measured: _Measured, run_id: str) -> None:
+    """Keep a report and its page; called in a transaction."""
+    from poleng_assets.core.monitoring.batch_report import save_report
+
+    report = measured.report
+    # While the warehouse is held: another run may be about to write this very page.
+    write_whole(home.report(report.batch, report.version), measured.page)
+    save_report(con, report, run_id)
 
 
 def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
@@ -173,7 +210,7 @@ def _plotted(seen: "BatchReport", check: str) -> dict[str, float]:
     return {name: round(value, 4) for name, value in known[check].items() if value is not None}
 
 
-def _metadata(study: Study, seen: "BatchReport", path: Path) -> dict[str, Any]:
+def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
     from poleng_assets.core.reports.drift_charts import distance_picture
     from poleng_assets.core.statistics.selection_rates import passed_over
 
@@ -185,7 +222,7 @@ def _metadata(study: Study, seen: "BatchReport", path: Path) -> dict[str, Any]:
         "alarm": judgement.alarm,
         "model_version": seen.version,
         "reasons": dg.MetadataValue.md("\n".join(lines)),
-        "report": dg.MetadataValue.path(str(path)),
+        "report": dg.MetadataValue.path(str(home.report(seen.batch, seen.version))),
         "dagster/row_count": measured.rows,
         "rows_measured": measured.rows_measured,
         "share_outside_support": round(measured.outside_support, 4),

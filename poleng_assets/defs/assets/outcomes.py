@@ -1,20 +1,34 @@
 """Outcomes: labels that arrive later, and what they say about the scores that were given."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import duckdb
 
 from poleng_assets.defs.assets.arrivals import ArrivalConfig, people_known_check, rows_check, take_in
-from poleng_assets.defs.assets.monitoring import write_report
 from poleng_assets.defs.partitions import outcomes_partitions
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.registry import Registry
+from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.home import Home
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.drift_reports import read_report
+from poleng_assets.warehouse.outcomes import (
+    affected_batches,
+    count_contradictory_respondents,
+    count_unknown_respondents,
+)
+from poleng_assets.warehouse.performance import estimated_auc
+from poleng_assets.warehouse.predictions import current_versions, outcomes_of_scored, outcomes_state
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from poleng_assets.core.monitoring.batch_report import BatchReport
     from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 
 PERFORMANCE_HOLDS = "performance_holds"
@@ -47,7 +61,6 @@ def outcomes(
     group_name="performance",
     kinds={"duckdb", "scikitlearn"},
     owners=["team:ml"],
-    pool=WAREHOUSE_POOL,
     check_specs=[
         dg.AssetCheckSpec(
             PERFORMANCE_HOLDS,
@@ -63,50 +76,93 @@ def realised_performance(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """How good the scores were, now that the labels are known; the reports say so from now on."""
-    from poleng_assets.core.monitoring.batch_report import has_report, load_report
-    from poleng_assets.core.monitoring.realised_performance import measure_realised, save_realised
-    from poleng_assets.warehouse.outcomes import (
-        affected_batches,
-        count_contradictory_respondents,
-        count_unknown_respondents,
-    )
-    from poleng_assets.warehouse.performance import estimated_auc
-    from poleng_assets.warehouse.predictions import current_versions, outcomes_of_scored
-
     study, source = warehouse.study, context.partition_key
     versions = {one.version: one for one in registry.versions()}
-    measured: dict[tuple[str, int], RealisedPerformance] = {}
-    with warehouse.connect() as con:
-        for batch, version in affected_batches(con, study, source):
-            known = versions.get(version)
-            if known is None:
-                context.log.warning(f"version {version} is not registered: {batch} has no reference")
-            reference = registry.reference(known) if known else None
-            found = measure_realised(outcomes_of_scored(con, study, batch, version), study, reference)
-            if found is None:
-                continue
-            save_realised(con, batch, version, found)
-            measured[(batch, version)] = found
-            if reference is not None and has_report(con, batch, version):
-                write_report(landing.home, study, load_report(con, study, batch, version, reference, found))
-        strangers = count_unknown_respondents(con, study, source)
-        contradicted = count_contradictory_respondents(con, study, source)
-        estimated = estimated_auc(con)
-        current = current_versions(con)
-    for (batch, version), found in measured.items():
+    performance: dict[tuple[str, int], RealisedPerformance] = {}
+    with warehouse.read() as con:
+        affected = affected_batches(con, study, source)
+    for batch, version in affected:
+        known = versions.get(version)
+        if known is None:
+            context.log.warning(f"version {version} is not registered: {batch} has no reference")
+        reference = registry.reference(known) if known else None
+        if measured := _measure(warehouse, landing.home, batch, version, reference):
+            performance[(batch, version)] = measured
+    with warehouse.read() as con:
+        people = {
+            "unknown_respondents": count_unknown_respondents(con, study, source),
+            "contradictory": count_contradictory_respondents(con, study, source),
+        }
+        estimated, current = estimated_auc(con), current_versions(con)
+    for (batch, version), found in performance.items():
         if found.missing_because:
             context.log.info(f"{batch}, version {version}: {found.missing_because}")
+    return _result(performance, people, estimated, current)
+
+
+def _measure(
+    warehouse: Warehouse, home: Home, batch: str, version: int, reference: "pd.DataFrame | None"
+) -> "RealisedPerformance | None":
+    """Measure the scores of a batch by a version, and keep it and the batch's page; None without outcomes."""
+    from poleng_assets.core.monitoring.batch_report import has_report, load_report
+    from poleng_assets.core.monitoring.realised_performance import measure_realised, save_realised
+    from poleng_assets.core.reports.drift_report import render_report
+
+    study = warehouse.study
+
+    def state(con: duckdb.DuckDBPyConnection) -> object:
+        return outcomes_state(con, study, batch), read_report(con, batch, version)
+
+    def read(con: duckdb.DuckDBPyConnection) -> tuple["pd.DataFrame", "BatchReport | None"]:
+        report = None
+        if reference is not None and has_report(con, batch, version):
+            report = load_report(con, study, batch, version, reference)
+        return outcomes_of_scored(con, study, batch, version), report
+
+    def compute(
+        inputs: tuple["pd.DataFrame", "BatchReport | None"],
+    ) -> tuple["RealisedPerformance | None", str | None]:
+        people, report = inputs
+        measured = measure_realised(people, study, reference)
+        page = render_report(study, replace(report, realised=measured)) if measured and report else None
+        return measured, page
+
+    def write(
+        con: duckdb.DuckDBPyConnection, computed: tuple["RealisedPerformance | None", str | None]
+    ) -> None:
+        measured, page = computed
+        if page is not None:
+            # While the warehouse is held: another run may be about to write this very page.
+            write_whole(home.report(batch, version), page)
+        if measured is not None:
+            save_realised(con, batch, version, measured)
+
+    return warehouse.read_compute_write(state, read, compute, write)[0]
+
+
+def _result(
+    measured: "dict[tuple[str, int], RealisedPerformance]",
+    people: dict[str, int],
+    estimated: dict[tuple[str, int], float],
+    current: dict[str, int],
+) -> dg.MaterializeResult:
+    """Report what was measured to the graph.
+
+    Args:
+        measured: by batch and version.
+        people: how many respondents are unknown, and about how many files disagree.
+        estimated: AUC without outcomes, by batch and version.
+        current: the version of the current scores of each batch.
+    """
     lost = {key: _in_words(found) for key, found in measured.items() if found.significant_losses}
+    plotted = {batch: found for (batch, version), found in measured.items() if current[batch] == version}
     return dg.MaterializeResult(
         metadata={
             "batches": len({batch for batch, _ in measured}),
             "performance": dg.MetadataValue.md(_table(measured, estimated)),
-            "unknown_respondents": strangers,
-            "contradictory": contradicted,
+            **people,
             "losses": dg.MetadataValue.json(_by_version(list(lost))),
-            **_plotted(
-                {batch: one for (batch, version), one in measured.items() if current[batch] == version}
-            ),
+            **_plotted(plotted),
         },
         check_results=[
             dg.AssetCheckResult(

@@ -29,7 +29,7 @@ from poleng_assets.core.monitoring.verdict import ESTIMATED_LOSS, REALISED_LOSS
 from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
-from poleng_assets.warehouse.writes import insert
+from poleng_assets.warehouse.writes import insert, transaction
 from poleng_assets_tests.conftest import scored_by, table_counts, with_policies
 
 Connection = duckdb.DuckDBPyConnection
@@ -372,7 +372,7 @@ def test_what_fails_half_way_leaves_nothing_behind(
 
     before = table_counts(con)
     monkeypatch.setattr(batch_report, "record_decision", fail)
-    with pytest.raises(RuntimeError, match="no space left"):
+    with pytest.raises(RuntimeError, match="no space left"), transaction(con):
         save_report(con, held, "run-7")
     assert table_counts(con) == before
 
@@ -387,7 +387,7 @@ def test_a_held_batch_stays_as_it_was_when_its_new_report_fails(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(batch_report, "already_recorded", fail)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), transaction(con):
         save_report(con, held, "run-8")
     assert one(con, "SELECT reported_at FROM drift_reports") == before
 
