@@ -41,7 +41,7 @@ from poleng_assets.core.monitoring.measurements import (
     DriftMetric,
 )
 from poleng_assets.core.statistics.intervals import wilson_interval
-from poleng_assets.core.statistics.poststratification import Match, match
+from poleng_assets.core.statistics.poststratification import WeightedReference, poststratify
 from poleng_assets.study.schema import Study
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def measure_batch(
         return measured
     there, here = _categories(reference, study), _categories(batch, study)
     within = policy.compare_within
-    matched = match(
+    matched = poststratify(
         there[within] if within else None, here[within] if within else None, (len(there), len(here)),
         policy.min_stratum,
     )  # fmt: skip
@@ -112,14 +112,14 @@ def measure_batch(
     # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
     # linear algebra would take both from them, waiting, and round sums in another order on another machine.
     with quiet(), threadpool_limits(1), ThreadPoolExecutor(1) as beside:
-        drawing = beside.submit(matched.resampled, policy.resamples, policy.seed)
+        drawing = beside.submit(matched.bootstrap_weights, policy.resamples, policy.seed)
         limits = beside.submit(lambda: distance_limits(there, columns, drawing.result(), policy))
         others = [
             *_data_quality(there, here, study),
             *_structure(there, here, matched, study),
             *(_domain_classifier(there, here, matched, study) if policy.domain_classifier else ()),
         ]
-        like = there.iloc[matched.repeated()].reset_index(drop=True)
+        like = there.iloc[matched.expand_rows()].reset_index(drop=True)
         found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
         estimated = estimated_performance.estimate(
             reference, batch[matched.comparable], matched, drawing, study, beside
@@ -141,7 +141,7 @@ def measure_batch(
     )
 
 
-def _like_with_like(matched: Match, study: Study) -> list[str]:
+def _like_with_like(matched: WeightedReference, study: Study) -> list[str]:
     """Return what is compared among comparable people: every feature, the score and the decision."""
     columns = [*study.feature_names, SCORE, CONTACT]
     if matched.within:
@@ -151,7 +151,7 @@ def _like_with_like(matched: Match, study: Study) -> list[str]:
 
 
 def _composition(
-    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+    there: pd.DataFrame, here: pd.DataFrame, matched: WeightedReference, study: Study
 ) -> Iterator[DriftMetric]:
     """How far the mix of people is from the whole reference's, where they are compared with their like."""
     if not matched.within:
@@ -228,13 +228,13 @@ def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
 
 
 def _structure(
-    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+    there: pd.DataFrame, here: pd.DataFrame, matched: WeightedReference, study: Study
 ) -> Iterator[DriftMetric]:
     """How badly the answers are reconstructed by what holds the reference's answers together (PCA)."""
     import nannyml
 
     policy, names = study.policies.overseer, study.feature_names
-    positions = matched.repeated()
+    positions = matched.expand_rows()
     # Learned from one half of the people, measured on the other: what is learned fits its own people best.
     learned, kept = (there.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1))
     batch = here[matched.comparable].reset_index(drop=True)
@@ -258,7 +258,7 @@ def _structure(
 
 
 def _domain_classifier(
-    there: pd.DataFrame, here: pd.DataFrame, matched: Match, study: Study
+    there: pd.DataFrame, here: pd.DataFrame, matched: WeightedReference, study: Study
 ) -> Iterator[DriftMetric]:
     """AUC of a classifier that tells the batch from the reference (slow: on request only)."""
     import nannyml

@@ -43,7 +43,7 @@ def distance_limits(
         columns: to limit together.
         resampled: weights of these rows in resamples of the reference and of an unchanged batch, each of
             shape (resamples, rows); see
-            :meth:`poleng_assets.core.statistics.poststratification.Match.resampled`.
+            :meth:`poleng_assets.core.statistics.poststratification.WeightedReference.bootstrap_weights`.
         policy: of the overseer.
 
     Returns:

@@ -20,7 +20,7 @@ from poleng_assets.core.monitoring.measurements import CONTACT, SCORE, Estimate,
 from poleng_assets.core.statistics.calibration import fit
 from poleng_assets.core.statistics.intervals import Z_95, hanley_mcneil_error
 from poleng_assets.core.statistics.metrics import banded_auc
-from poleng_assets.core.statistics.poststratification import Match
+from poleng_assets.core.statistics.poststratification import WeightedReference
 from poleng_assets.study.schema import Study
 
 # NannyML's names of the metrics, and ours.
@@ -51,7 +51,7 @@ class Estimation:
 def estimate(
     reference: pd.DataFrame,
     batch: pd.DataFrame,
-    match: Match,
+    match: WeightedReference,
     resampled: Future[tuple[np.ndarray, np.ndarray]],
     study: Study,
     beside: Executor,
@@ -63,7 +63,7 @@ def estimate(
         batch: ``score`` and ``contact`` of the rows to measure, at least one.
         match: of the two.
         resampled: what it draws, once it has, see
-            :meth:`poleng_assets.core.statistics.poststratification.Match.resampled`.
+            :meth:`poleng_assets.core.statistics.poststratification.WeightedReference.bootstrap_weights`.
         study: names the target.
         beside: does the linear algebra meanwhile, once it has ended what was given to it before.
 
@@ -98,7 +98,7 @@ def estimate(
         chunk_number=1,
         calibrator=NoopCalibrator(),
     )
-    told = estimator.fit(there.iloc[match.repeated()].reset_index(drop=True)).estimate(here).to_df()
+    told = estimator.fit(there.iloc[match.expand_rows()].reset_index(drop=True)).estimate(here).to_df()
     of_reference, of_batch = told.iloc[0], told.iloc[-1]
     # NannyML knows the sampling error of the batch only; the reference is a sample too.
     widening = math.sqrt(1 + len(batch) / match.effective_rows)
@@ -159,7 +159,7 @@ def _of_each_person(
     score: pd.Series,
     there: pd.DataFrame,
     reference_score: pd.Series,
-    match: Match,
+    match: WeightedReference,
     widening: float,
     study: Study,
 ) -> list[Estimate]:

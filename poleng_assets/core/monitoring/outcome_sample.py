@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from poleng_assets.core.statistics.metrics import row_log_loss, weighted_auc, weighted_average_precision
-from poleng_assets.core.statistics.poststratification import match, systematic
+from poleng_assets.core.statistics.poststratification import poststratify, systematic_sample
 from poleng_assets.study.schema import Study
 
 # From this share of a stratum on, those who are not known cannot make it look another way.
@@ -64,7 +64,7 @@ class OutcomeSample:
             return np.arange(len(self.target))
         # In this order those who are alike are repeated evenly.
         order = np.lexsort((self.score, self.target, self.contact))
-        return order[systematic(self.weights[order], max(REPEATED_ROWS, 4 * len(order)))]
+        return order[systematic_sample(self.weights[order], max(REPEATED_ROWS, 4 * len(order)))]
 
     @cached_property
     def _row_losses(self) -> dict[str, np.ndarray]:
@@ -189,7 +189,7 @@ def weigh_reference(reference: pd.DataFrame, sample: OutcomeSample, study: Study
     if sample.within is not None:
         here = sample.within.iloc[sample.positions].reset_index(drop=True)
         there = reference[str(policy.compare_within)]
-    weights = match(there, here, (rows, len(sample.positions)), policy.min_stratum).weights
+    weights = poststratify(there, here, (rows, len(sample.positions)), policy.min_stratum).weights
     # Those whom nobody in the batch is like have no say.
     kept = np.flatnonzero(weights > 0)
     strata = ((np.arange(len(kept)), float(len(kept))),)

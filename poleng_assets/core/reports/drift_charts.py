@@ -31,7 +31,7 @@ from poleng_assets.core.reports import charts
 from poleng_assets.core.reports.charts import Chart, Mark, Scale, Segment, Tick, as_markdown, bar_chart
 from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.core.statistics.intervals import Z_95
-from poleng_assets.core.statistics.poststratification import match
+from poleng_assets.core.statistics.poststratification import poststratify
 from poleng_assets.study.schema import Feature, Study
 
 PLOTS_SHOWN = 6
@@ -132,10 +132,10 @@ class Sides:
         if policy.compare_within is None or reference.empty or batch.empty:
             return cls(reference, batch, reference, batch)
         name = policy.compare_within
-        found = match(reference[name], batch[name], (len(reference), len(batch)), policy.min_stratum)
+        found = poststratify(reference[name], batch[name], (len(reference), len(batch)), policy.min_stratum)
         if not found.within:
             return cls(reference, batch, reference, batch)
-        like, comparable = reference.iloc[found.repeated()], batch[found.comparable]
+        like, comparable = reference.iloc[found.expand_rows()], batch[found.comparable]
         return cls(reference, batch, like, comparable, study.feature(name).title)
 
     def compared_in(self, column: str, measured: BatchMeasurements) -> tuple[pd.DataFrame, pd.DataFrame]:

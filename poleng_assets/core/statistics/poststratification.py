@@ -16,16 +16,16 @@ from poleng_assets.core.features.codes import to_codes, to_table
 
 # People of the whole that each stratum borrows when it is resampled: in a stratum of thirty, an answer
 # that one person in a hundred gives may be absent, and would else be impossible for ever.
-BORROWED = 3.0
+SMOOTHING_ROWS = 3.0
 # Below this share of comparable people the batch is compared with the whole reference.
 MIN_COMPARABLE = 0.5
-MAX_REPEATED_ROWS = 10_000
+MAX_EXPANDED_ROWS = 10_000
 _NO_ANSWER = -(10**9)
 _DRAWN_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
-class Match:
+class WeightedReference:
     """The reference weighed to a batch.
 
     Attributes:
@@ -45,26 +45,26 @@ class Match:
         """Rows of an unweighted reference that would tell as much."""
         return effective_rows(self.weights)
 
-    def repeated(self) -> np.ndarray:
+    def expand_rows(self) -> np.ndarray:
         """Return positions in the reference, repeated so that plain shares are the weighted ones.
 
         NannyML knows no weights. Every row is taken as often as its weight asks, to the nearest place
-        of a systematic draw; the length is at most :data:`MAX_REPEATED_ROWS`.
+        of a systematic draw; the length is at most :data:`MAX_EXPANDED_ROWS`.
         """
         if not self.within:
             return np.arange(len(self.weights))
-        return self._drawn(min(MAX_REPEATED_ROWS, 4 * len(self.weights)))
+        return self._sampled(min(MAX_EXPANDED_ROWS, 4 * len(self.weights)))
 
     def distinct(self) -> np.ndarray:
         """Return positions in the reference, nobody twice, that have the batch's mix: as many as it has."""
-        return self._drawn(int(1 / self.weights.max()))
+        return self._sampled(int(1 / self.weights.max()))
 
-    def _drawn(self, rows: int) -> np.ndarray:
+    def _sampled(self, rows: int) -> np.ndarray:
         """Draw stratum by stratum: along the rows as they stand, a stratum may be left out by bad luck."""
-        order = np.concatenate([there for there, _ in self.strata])
-        return order[systematic(self.weights[order], rows)]
+        order = np.concatenate([of_reference for of_reference, _ in self.strata])
+        return order[systematic_sample(self.weights[order], rows)]
 
-    def resampled(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def bootstrap_weights(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return weights of the reference's rows in resamples of the reference, and of an unchanged batch.
 
         Both are drawn from the same people, stratum by stratum: the batch as many as it has, the
@@ -78,24 +78,24 @@ class Match:
         rows = len(self.weights)
         reference = np.zeros((resamples, rows), np.float32)
         batch = np.zeros((resamples, rows), np.float32)
-        compared = sum(len(here) for _, here in self.strata)
-        lent_to: list[tuple[np.ndarray, np.ndarray, float]] = []
-        for there, here in self.strata:
+        compared = sum(len(of_batch) for _, of_batch in self.strata)
+        lent: list[tuple[np.ndarray, np.ndarray, float]] = []
+        for stratum, of_batch in self.strata:
             # Everybody has nobody to borrow from.
-            lent = BORROWED / (len(there) + BORROWED) if self.within else 0.0
-            for resamples_of, count, weight in (
-                (reference, len(there), len(here) / compared / len(there)),
-                (batch, len(here), 1.0),
+            share = SMOOTHING_ROWS / (len(stratum) + SMOOTHING_ROWS) if self.within else 0.0
+            for resampled, count, weight in (
+                (reference, len(stratum), len(of_batch) / compared / len(stratum)),
+                (batch, len(of_batch), 1.0),
             ):
-                borrowed = random.binomial(count, lent, size=resamples)
-                drawn = _tally(random, count - borrowed, len(there)).astype(np.float32)
-                resamples_of[:, there] = np.multiply(drawn, weight, out=drawn)
+                borrowed = random.binomial(count, share, size=resamples)
+                drawn = _tally(random, count - borrowed, len(stratum)).astype(np.float32)
+                resampled[:, stratum] = np.multiply(drawn, weight, out=drawn)
                 who = random.integers(0, rows, size=int(borrowed.sum()))
                 who += np.repeat(np.arange(resamples) * rows, borrowed)
-                lent_to.append((resamples_of, who, weight))
-        # People of any stratum are borrowed: all of them are there only now.
-        for resamples_of, who, weight in lent_to:
-            np.add.at(resamples_of.reshape(-1), who, np.float32(weight))
+                lent.append((resampled, who, weight))
+        # People of any stratum are borrowed: the matrices are complete only now.
+        for resampled, who, weight in lent:
+            np.add.at(resampled.reshape(-1), who, np.float32(weight))
         return reference, batch
 
 
@@ -119,9 +119,9 @@ def _tally(random: np.random.Generator, counts: np.ndarray, people: int) -> np.n
     return np.concatenate(tallies)
 
 
-def match(
+def poststratify(
     reference: pd.Series | None, batch: pd.Series | None, rows: tuple[int, int], min_rows: int
-) -> Match:
+) -> WeightedReference:
     """Weigh a reference to the mix of a batch.
 
     Args:
@@ -130,7 +130,7 @@ def match(
         rows: of the reference, and of the batch.
         min_rows: of the reference that a value needs; people with rarer values are not comparable.
     """
-    everybody = Match(
+    everybody = WeightedReference(
         ((np.arange(rows[0]), np.arange(rows[1])),),
         np.ones(rows[1], dtype=bool),
         np.full(rows[0], 1 / max(rows[0], 1)),
@@ -138,11 +138,11 @@ def match(
     )
     if reference is None or batch is None or not rows[1]:
         return everybody
-    there, here = (_positions(values) for values in (reference, batch))
+    known = _positions(reference)
     strata = tuple(
-        (there[value], positions)
-        for value, positions in here.items()
-        if value in there and len(there[value]) >= min_rows
+        (known[value], positions)
+        for value, positions in _positions(batch).items()
+        if value in known and len(known[value]) >= min_rows
     )
     comparable = np.zeros(rows[1], dtype=bool)
     weights = np.zeros(rows[0])
@@ -151,7 +151,7 @@ def match(
         weights[of_reference] += len(of_batch) / len(of_reference)
     if comparable.mean() < MIN_COMPARABLE:
         return everybody
-    return Match(strata, comparable, weights / weights.sum(), within=True)
+    return WeightedReference(strata, comparable, weights / weights.sum(), within=True)
 
 
 def effective_rows(weights: np.ndarray) -> float:
@@ -163,7 +163,7 @@ def effective_rows(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
-def systematic(weights: np.ndarray, rows: int) -> np.ndarray:
+def systematic_sample(weights: np.ndarray, rows: int) -> np.ndarray:
     """Return ``rows`` positions, each as often as its weight asks for: never off by one or more.
 
     Systematic sampling with a fixed start (W. G. Madow, Ann. Math. Stat. 20, 1949).
@@ -173,16 +173,16 @@ def systematic(weights: np.ndarray, rows: int) -> np.ndarray:
         rows: to return.
     """
     ends = np.cumsum(weights / weights.sum())
-    places = (np.arange(rows) + 0.5) / rows
-    return np.minimum(np.searchsorted(ends, places), len(weights) - 1)
+    middles = (np.arange(rows) + 0.5) / rows
+    return np.minimum(np.searchsorted(ends, middles), len(weights) - 1)
 
 
 def _positions(values: pd.Series) -> dict[int | None, np.ndarray]:
-    """Return where each code stands; a missing answer is a value as well."""
+    """Return the positions of each code; a missing answer is a value as well."""
     codes = to_codes(to_table(values.to_frame("value"))["value"])[0].to_pandas()
     # pandas knows no missing key: codes are never this low.
-    found = codes.fillna(_NO_ANSWER).astype("int64")
+    filled = codes.fillna(_NO_ANSWER).astype("int64")
     return {
-        None if value == _NO_ANSWER else int(value): np.asarray(places)
-        for value, places in found.groupby(found).indices.items()
+        None if value == _NO_ANSWER else int(value): np.asarray(positions)
+        for value, positions in filled.groupby(filled).indices.items()
     }

@@ -13,7 +13,7 @@ from scipy.stats import binom
 from poleng_assets.core.monitoring.drift import _univariate, quiet
 from poleng_assets.core.monitoring.drift_limits import distance_limits
 from poleng_assets.core.monitoring.measurements import DISTANCES, JENSEN_SHANNON, L_INFINITY
-from poleng_assets.core.statistics.poststratification import Match, match
+from poleng_assets.core.statistics.poststratification import WeightedReference, poststratify
 from poleng_assets.study.policies import OverseerPolicy
 from poleng_assets.study.schema import Study
 
@@ -45,15 +45,15 @@ def people(random: np.random.Generator, rows: int, kinds: np.ndarray | None = No
     return pd.DataFrame({"kind": kind.astype(str), **columns})
 
 
-def everybody(reference: int, batch: int) -> Match:
-    return match(None, None, (reference, batch), MIN_ROWS)
+def everybody(reference: int, batch: int) -> WeightedReference:
+    return poststratify(None, None, (reference, batch), MIN_ROWS)
 
 
 def limits(
     reference: pd.DataFrame, batch: int, policy: OverseerPolicy, **changes: Any
 ) -> dict[tuple[str, str], float]:
     changed = policy.model_copy(update=changes)
-    drawn = everybody(len(reference), batch).resampled(changed.resamples, changed.seed)
+    drawn = everybody(len(reference), batch).bootstrap_weights(changed.resamples, changed.seed)
     return distance_limits(reference, list(reference.columns), drawn, changed)
 
 
@@ -199,12 +199,14 @@ def alarms(
     for draw in range(draws):
         random = np.random.default_rng(1_000 + draw)
         there, here = people(random, 500, usual), people(random, 400, other if within else usual)
-        found = match(there["kind"], here["kind"], (500, 400), MIN_ROWS) if within else everybody(500, 400)
-        of_reference, of_batch = found.resampled(policy.resamples, draw)
+        found = (
+            poststratify(there["kind"], here["kind"], (500, 400), MIN_ROWS) if within else everybody(500, 400)
+        )
+        of_reference, of_batch = found.bootstrap_weights(policy.resamples, draw)
         if not reference_is_a_sample:
             of_reference = np.repeat(found.weights[None].astype(np.float32), len(of_reference), axis=0)
         limit = distance_limits(there, COLUMNS, (of_reference, of_batch), policy)
-        count += raises_an_alarm(there.iloc[found.repeated()], here[found.comparable], limit)
+        count += raises_an_alarm(there.iloc[found.expand_rows()], here[found.comparable], limit)
     return count
 
 

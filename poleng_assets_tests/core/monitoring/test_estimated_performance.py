@@ -17,7 +17,7 @@ from poleng_assets.core.monitoring.drift import quiet
 from poleng_assets.core.monitoring.estimated_performance import METRICS, Estimation, estimate, trust
 from poleng_assets.core.monitoring.measurements import Estimate, Loss, Trust
 from poleng_assets.core.statistics.calibration import fit
-from poleng_assets.core.statistics.poststratification import Match, match
+from poleng_assets.core.statistics.poststratification import WeightedReference, poststratify
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import with_policies
 
@@ -46,15 +46,19 @@ def estimated(
     reference: pd.DataFrame, batch: pd.DataFrame, study: Study, *, within: bool = False
 ) -> Estimation:
     there, here = (reference["kind"], batch["kind"]) if within else (None, None)
-    found = match(there, here, (len(reference), len(batch)), MIN_ROWS)
+    found = poststratify(there, here, (len(reference), len(batch)), MIN_ROWS)
     return estimated_of(found, reference, batch, study)
 
 
 def estimated_of(
-    found: Match, reference: pd.DataFrame, batch: pd.DataFrame, study: Study, resamples: int = RESAMPLES
+    found: WeightedReference,
+    reference: pd.DataFrame,
+    batch: pd.DataFrame,
+    study: Study,
+    resamples: int = RESAMPLES,
 ) -> Estimation:
     with quiet(), ThreadPoolExecutor(1) as beside:
-        drawing = beside.submit(found.resampled, resamples, 23)
+        drawing = beside.submit(found.bootstrap_weights, resamples, 23)
         return estimate(reference, batch.drop(columns=TARGET), found, drawing, study, beside)
 
 
@@ -393,7 +397,7 @@ def test_the_target_may_be_called_otherwise(
     reference: pd.DataFrame, batch: pd.DataFrame, usual: Estimation, study: Study
 ):
     other = study.model_copy(update={"target": study.target.model_copy(update={"name": "turned_away"})})
-    found = match(None, None, (1_500, 800), MIN_ROWS)
+    found = poststratify(None, None, (1_500, 800), MIN_ROWS)
     renamed = reference.rename(columns={TARGET: "turned_away"})
     again = estimated_of(found, renamed, batch, other)
     assert [one.value for one in again.estimates] == [one.value for one in usual.estimates]
@@ -450,7 +454,7 @@ def test_how_near_an_estimate_has_to_be_is_the_studys(study: Study):
 
 def test_a_match_of_many_strata_is_no_obstacle(reference: pd.DataFrame, study: Study):
     few = reference.iloc[:120].reset_index(drop=True)
-    strata: Match = match(few["kind"], few["kind"], (120, 120), MIN_ROWS)
+    strata: WeightedReference = poststratify(few["kind"], few["kind"], (120, 120), MIN_ROWS)
     assert strata.within
     found = estimated_of(strata, few, few, study, resamples=100)
     assert get(found).lower < get(found).reference < get(found).upper  # type: ignore[operator]

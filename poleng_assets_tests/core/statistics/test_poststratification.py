@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from poleng_assets.core.statistics.poststratification import (
-    MAX_REPEATED_ROWS,
-    Match,
-    match,
-    systematic,
+    MAX_EXPANDED_ROWS,
+    WeightedReference,
+    poststratify,
+    systematic_sample,
 )
 
 MIN_ROWS = 20
@@ -24,15 +24,15 @@ BATCH = pd.Series(["3"] * 500 + ["1"] * 300 + ["4"] * 100 + ["2"] * 10).sample(
 )
 
 
-def matched(reference: pd.Series, batch: pd.Series, min_rows: int = MIN_ROWS) -> Match:
-    return match(reference, batch, (len(reference), len(batch)), min_rows)
+def matched(reference: pd.Series, batch: pd.Series, min_rows: int = MIN_ROWS) -> WeightedReference:
+    return poststratify(reference, batch, (len(reference), len(batch)), min_rows)
 
 
-def weighted_mix(found: Match, reference: pd.Series) -> dict[Any, float]:
+def weighted_mix(found: WeightedReference, reference: pd.Series) -> dict[Any, float]:
     return pd.Series(found.weights).groupby(reference.to_numpy()).sum().to_dict()
 
 
-def is_everybody(found: Match, reference: pd.Series, batch: pd.Series) -> bool:
+def is_everybody(found: WeightedReference, reference: pd.Series, batch: pd.Series) -> bool:
     (stratum,) = found.strata
     return (
         not found.within
@@ -100,11 +100,11 @@ def test_when_fewer_than_half_are_comparable_everybody_is_compared_with_everybod
 
 
 def test_without_a_feature_to_compare_within_everybody_is_compared_with_everybody():
-    assert is_everybody(match(None, None, (1000, 910), MIN_ROWS), REFERENCE, BATCH)
+    assert is_everybody(poststratify(None, None, (1000, 910), MIN_ROWS), REFERENCE, BATCH)
 
 
 def test_an_empty_batch_is_compared_with_everybody():
-    found = match(REFERENCE, BATCH.iloc[:0], (1000, 0), MIN_ROWS)
+    found = poststratify(REFERENCE, BATCH.iloc[:0], (1000, 0), MIN_ROWS)
     assert is_everybody(found, REFERENCE, BATCH.iloc[:0])
 
 
@@ -159,7 +159,7 @@ def test_the_index_of_the_rows_does_not_matter():
 
 
 def test_equal_weights_are_as_many_as_they_are():
-    assert match(None, None, (1000, 10), MIN_ROWS).effective_rows == pytest.approx(1000)
+    assert poststratify(None, None, (1000, 10), MIN_ROWS).effective_rows == pytest.approx(1000)
 
 
 def test_unequal_weights_are_worth_fewer_people():
@@ -180,25 +180,27 @@ def test_a_systematic_draw_is_never_off_by_one(seed: int):
     random = np.random.default_rng(seed)
     weights = random.gamma(random.choice([0.05, 0.5, 5]), size=random.integers(1, 400))
     rows = int(random.integers(1, 3_000))
-    positions = systematic(weights, rows)
+    positions = systematic_sample(weights, rows)
     assert len(positions) == rows
     counts = np.bincount(positions, minlength=len(weights))
     assert np.abs(counts - rows * weights / weights.sum()).max() < 1
 
 
 def test_a_systematic_draw_keeps_the_order_of_the_rows():
-    positions = systematic(np.random.default_rng(1).random(300), 1_000)
+    positions = systematic_sample(np.random.default_rng(1).random(300), 1_000)
     assert (np.diff(positions) >= 0).all()
-    np.testing.assert_array_equal(positions, systematic(np.random.default_rng(1).random(300) * 17, 1_000))
+    np.testing.assert_array_equal(
+        positions, systematic_sample(np.random.default_rng(1).random(300) * 17, 1_000)
+    )
 
 
 def test_a_systematic_draw_of_equal_weights_takes_each_equally_often():
-    np.testing.assert_array_equal(systematic(np.ones(50), 150), np.repeat(np.arange(50), 3))
+    np.testing.assert_array_equal(systematic_sample(np.ones(50), 150), np.repeat(np.arange(50), 3))
 
 
 def test_a_systematic_draw_takes_nobody_without_weight():
     weights = np.array([0.0, 0.3, 0.0, 0.0, 0.7, 0.0])
-    assert set(systematic(weights, 999)) == {1, 4}
+    assert set(systematic_sample(weights, 999)) == {1, 4}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -207,7 +209,7 @@ def test_repeated_rows_have_the_weighted_shares(seed: int):
     reference = pd.Series(random.choice(list("1234567"), 800, p=random.dirichlet(np.ones(7) * 3)))
     batch = pd.Series(random.choice(list("1234567"), 500, p=random.dirichlet(np.ones(7) * 3)))
     found = matched(reference, batch, min_rows=2)
-    positions = found.repeated()
+    positions = found.expand_rows()
     counts = np.bincount(positions, minlength=len(reference))
     assert np.abs(counts / len(positions) - found.weights).max() < 1 / len(positions)
     shares = reference.iloc[positions].value_counts(normalize=True)
@@ -215,7 +217,7 @@ def test_repeated_rows_have_the_weighted_shares(seed: int):
     assert (shares - mix).abs().max() <= 1.001 / len(positions)
 
 
-@pytest.mark.parametrize("rows", [1_000, 6_000, MAX_REPEATED_ROWS])
+@pytest.mark.parametrize("rows", [1_000, 6_000, MAX_EXPANDED_ROWS])
 @pytest.mark.parametrize("share", [0.7, 0.75, 0.9])
 def test_repeated_rows_have_the_mix_of_the_batch_when_kinds_take_turns_in_the_reference(
     rows: int, share: float
@@ -223,19 +225,19 @@ def test_repeated_rows_have_the_mix_of_the_batch_when_kinds_take_turns_in_the_re
     # A systematic draw along such rows meets the same places of each pair again and again.
     reference = pd.Series(np.arange(rows) % 2)
     found = matched(reference, pd.Series([0] * round(share * 100) + [1] * round((1 - share) * 100)))
-    positions = found.repeated()
+    positions = found.expand_rows()
     assert reference.iloc[positions].mean() == pytest.approx(1 - share, abs=1.001 / len(positions))
 
 
 def test_rows_are_repeated_at_most_so_often():
-    reference = pd.Series(np.repeat([0, 1], MAX_REPEATED_ROWS // 2))
+    reference = pd.Series(np.repeat([0, 1], MAX_EXPANDED_ROWS // 2))
     found = matched(reference, pd.Series([0] * 30 + [1] * 10))
-    assert len(found.repeated()) == MAX_REPEATED_ROWS
-    assert reference.iloc[found.repeated()].mean() == pytest.approx(0.25, abs=0.001)
+    assert len(found.expand_rows()) == MAX_EXPANDED_ROWS
+    assert reference.iloc[found.expand_rows()].mean() == pytest.approx(0.25, abs=0.001)
 
 
 def test_without_strata_every_row_is_taken_once():
-    np.testing.assert_array_equal(match(None, None, (30, 7), MIN_ROWS).repeated(), np.arange(30))
+    np.testing.assert_array_equal(poststratify(None, None, (30, 7), MIN_ROWS).expand_rows(), np.arange(30))
 
 
 # Rows of different people
@@ -256,7 +258,7 @@ def test_distinct_rows_take_nobody_twice_and_have_the_mix_of_the_batch(seed: int
 
 @pytest.mark.parametrize("rows", [1, 30, 49, 1_500, 4_321])
 def test_without_strata_every_row_is_a_different_one(rows: int):
-    np.testing.assert_array_equal(match(None, None, (rows, 7), MIN_ROWS).distinct(), np.arange(rows))
+    np.testing.assert_array_equal(poststratify(None, None, (rows, 7), MIN_ROWS).distinct(), np.arange(rows))
 
 
 # Resamples
@@ -265,19 +267,19 @@ RESAMPLES = 800
 
 
 @pytest.fixture(scope="module")
-def found() -> Match:
+def found() -> WeightedReference:
     return matched(REFERENCE, pd.concat([BATCH, pd.Series(["9"] * 90)], ignore_index=True))
 
 
 @pytest.fixture(scope="module")
-def drawn(found: Match) -> tuple[np.ndarray, np.ndarray]:
-    return found.resampled(RESAMPLES, 23)
+def drawn(found: WeightedReference) -> tuple[np.ndarray, np.ndarray]:
+    return found.bootstrap_weights(RESAMPLES, 23)
 
 
 @pytest.mark.parametrize("within", [True, False])
-def test_each_resample_weighs_every_row_of_the_reference(found: Match, within: bool):
-    chosen = found if within else match(None, None, (len(REFERENCE), 640), MIN_ROWS)
-    reference, batch = chosen.resampled(50, 23)
+def test_each_resample_weighs_every_row_of_the_reference(found: WeightedReference, within: bool):
+    chosen = found if within else poststratify(None, None, (len(REFERENCE), 640), MIN_ROWS)
+    reference, batch = chosen.bootstrap_weights(50, 23)
     assert reference.shape == batch.shape == (50, len(REFERENCE))
     assert reference.min() >= 0
     assert batch.min() >= 0
@@ -287,7 +289,7 @@ def test_each_resample_weighs_every_row_of_the_reference(found: Match, within: b
 
 
 def test_resamples_are_on_average_what_they_are_drawn_from(
-    found: Match, drawn: tuple[np.ndarray, np.ndarray]
+    found: WeightedReference, drawn: tuple[np.ndarray, np.ndarray]
 ):
     reference, batch = drawn
     for mean in (reference.mean(axis=0), batch.mean(axis=0) / found.comparable.sum()):
@@ -299,7 +301,7 @@ def test_resamples_are_on_average_what_they_are_drawn_from(
 
 
 def test_resamples_of_everybody_are_plain_bootstraps():
-    reference, batch = match(None, None, (200, 60), MIN_ROWS).resampled(2_000, 1)
+    reference, batch = poststratify(None, None, (200, 60), MIN_ROWS).bootstrap_weights(2_000, 1)
     counts = reference * 200
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
     assert counts.var() == pytest.approx(1, abs=0.05)
@@ -315,14 +317,14 @@ def test_the_reference_and_the_batch_are_drawn_independently(drawn: tuple[np.nda
 def test_a_small_stratum_can_be_drawn_with_answers_that_it_lacks():
     # Twenty people of one kind, all alike; the answers of others are rare among them, not impossible.
     reference = pd.Series(["1"] * 480 + ["2"] * 20)
-    (of_reference, of_batch) = matched(reference, pd.Series(["2"] * 100)).resampled(300, 5)
+    (of_reference, of_batch) = matched(reference, pd.Series(["2"] * 100)).bootstrap_weights(300, 5)
     for weights in (of_reference, of_batch):
         lent = weights[:, :480].sum() / weights.sum()
         assert lent == pytest.approx(3 / 23 * 480 / 500, abs=0.02)
 
 
-def test_the_same_seed_draws_the_same_people(found: Match, drawn: tuple[np.ndarray, np.ndarray]):
-    for again, first in zip(found.resampled(RESAMPLES, 23), drawn, strict=True):
+def test_the_same_seed_draws_the_same_people(found: WeightedReference, drawn: tuple[np.ndarray, np.ndarray]):
+    for again, first in zip(found.bootstrap_weights(RESAMPLES, 23), drawn, strict=True):
         np.testing.assert_array_equal(again, first)
-    other, _ = found.resampled(RESAMPLES, 24)
+    other, _ = found.bootstrap_weights(RESAMPLES, 24)
     assert not np.array_equal(other, drawn[0])
