@@ -18,7 +18,6 @@ from typing import Any
 import dagster as dg
 
 from poleng_assets.core.data.versions import name_and_number, newest, place
-from poleng_assets.core.modeling.training_set import training_data_hash
 from poleng_assets.core.monitoring.overseer import OpenBatch, Plan, Situation, plan
 from poleng_assets.defs import jobs
 from poleng_assets.defs.clock import clock_in_doubt
@@ -45,6 +44,7 @@ from poleng_assets.storage.dropped_files import content_hash, file_id
 from poleng_assets.storage.file_names import clash_problem
 from poleng_assets.storage.home import Kind
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.warehouse.training_sets import training_data_hash
 
 TICK_SECONDS = 5
 EVENTS_AT_ONCE = 200

@@ -18,7 +18,6 @@ import pandas as pd
 
 from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.modeling.explanations import shown_questions
-from poleng_assets.core.modeling.training_set import TrainingSet
 from poleng_assets.core.modeling.tuning import TuningResult
 from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
 from poleng_assets.core.reports.charts import Chart
@@ -30,6 +29,7 @@ from poleng_assets.core.statistics.metrics import METRICS, Metric
 from poleng_assets.core.statistics.proxies import shown_proxies
 from poleng_assets.core.statistics.selection_rates import contacts_in_table, passed_over
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.training_sets import TrainingSet
 
 CANDIDATES_SHOWN = 15
 LIBRARIES = ("nannyml", "optuna", "poleng_assets", "scikit-learn", "xgboost")

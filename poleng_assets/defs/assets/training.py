@@ -6,16 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-import duckdb
 from pydantic import Field
 
 from poleng_assets.core.data.versions import newest
 from poleng_assets.core.ingestion.withdrawal import studies as all_studies
-from poleng_assets.core.modeling.training_set import (
-    TrainingSet,
-    latest_training_set,
-    training_data_hash,
-)
 from poleng_assets.defs.assets.field_studies import field_studies
 from poleng_assets.defs.resources.registry import mlflow_pages
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
@@ -27,7 +21,15 @@ from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs
-from poleng_assets.warehouse.writes import monotonic_timestamp, now, replace_partition, transaction
+from poleng_assets.warehouse.training_sets import (
+    TrainingSet,
+    labelled_rows,
+    latest_training_set,
+    record_training_set,
+    rows_of_each_study,
+    training_data_hash,
+)
+from poleng_assets.warehouse.writes import now, transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,8 +70,6 @@ def training_data(
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
     """All field studies, assimilated and pending, as one named set to learn from."""
-    import pandas as pd
-
     from poleng_assets.core.ingestion.holdout import on_both_sides
 
     with warehouse.connect() as con:
@@ -91,12 +91,7 @@ def training_data(
         digest = training_data_hash(studies)
         pending = sorted(set(studies) - set(champion.field_studies if champion else []))
         with transaction(con):
-            named_at = monotonic_timestamp(con, "training_sets", "created_at")
-            named = pd.DataFrame(sorted(studies.items()), columns=["field_study", "content_hash"])
-            # In its place: the same studies are the same set, and the one named last is learned from.
-            replace_partition(
-                con, "training_sets", {"training_data_hash": digest}, named.assign(created_at=named_at)
-            )
+            record_training_set(con, TrainingSet(digest, studies))
             # A run that died after this runs again: that is the same retraining.
             if not recorded_by_runs(con, "retrain", earlier_attempts(context.instance, context.run)):
                 record_decision(
@@ -108,15 +103,7 @@ def training_data(
                     training_data_hash=digest,
                     dagster_run_id=context.run.run_id,
                 )
-        counts = con.execute(
-            f"""SELECT field_study, count(*) FILTER (part = 'train') AS training_rows,
-            count(*) FILTER (part = 'holdout') AS holdout_rows,
-            count(*) FILTER (part = 'set_aside') AS set_aside_rows,
-            avg("{warehouse.study.target.name}") AS target_rate
-            FROM field_study_rows WHERE list_contains(?::VARCHAR[], field_study)
-            GROUP BY ALL ORDER BY ALL""",  # noqa: S608
-            [list(studies)],
-        ).df()
+        counts = rows_of_each_study(con, warehouse.study, studies)
         ids, answers = on_both_sides(con, warehouse.study)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest),
@@ -183,8 +170,8 @@ def challenger(
         # The warehouse is let go before the long part: batches are scored meanwhile.
         with warehouse.connect() as con:
             chosen = latest_training_set(con)
-            training = _rows(con, study, chosen, "train")
-            holdout = _rows(con, study, chosen, "holdout")
+            training = labelled_rows(con, study, chosen, "train")
+            holdout = labelled_rows(con, study, chosen, "holdout")
         search = search_name(chosen.hash, study)
         made = None if config.again else registry.version_of_search(search, mode)
         fault = registry.validation_error(made) if made else ""
@@ -269,16 +256,6 @@ def challenger(
 
 
 SHOWN = ("auc", "log_loss", "brier", "calibration_error", "recall", "flagged_share")
-
-
-def _rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> "pa.Table":
-    """Return id, field study, features and target of one part of the training set, in the same order."""
-    columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
-    return con.sql(
-        f"""SELECT field_study, {columns} FROM field_study_rows
-        WHERE part = ? AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608
-        params=[part, list(chosen.studies)],
-    ).to_arrow_table()
 
 
 def _trial_logger(

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from poleng_assets.core.modeling.model import Model, train
-from poleng_assets.core.modeling.training_set import TrainingSet
 from poleng_assets.core.modeling.tuning import TuningResult, tune
 from poleng_assets.core.promotion import holdout_evaluation as module
 from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation, evaluate_model
@@ -21,6 +20,7 @@ from poleng_assets.core.statistics.groups import OTHERS
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.study.policies import Budget
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.training_sets import TrainingSet
 from poleng_assets_tests.conftest import as_table, with_policies
 
 COUNTRY, SEX = "Country of the interview", "Sex"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 import pytest
 
-from poleng_assets.core.modeling.training_set import latest_training_set, training_data_hash
+from poleng_assets.warehouse.training_sets import latest_training_set, training_data_hash
 
 STUDIES = {"founding": "aa", "later": "bb"}
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
