@@ -23,6 +23,7 @@ import pyarrow as pa
 from poleng_assets.core.features.codes import to_codes, to_table
 from poleng_assets.core.features.encoder import outside_support
 from poleng_assets.core.monitoring import estimated_performance
+from poleng_assets.core.monitoring.comparison import Comparison
 from poleng_assets.core.monitoring.drift_limits import distance_limits
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
@@ -41,7 +42,7 @@ from poleng_assets.core.monitoring.measurements import (
     DriftMetric,
 )
 from poleng_assets.core.statistics.intervals import wilson_interval
-from poleng_assets.core.statistics.poststratification import WeightedReference, poststratify
+from poleng_assets.study.policies import OverseerPolicy
 from poleng_assets.study.schema import Study
 
 if TYPE_CHECKING:
@@ -78,95 +79,92 @@ def measure_batch(
     from threadpoolctl import threadpool_limits
 
     policy = study.policies.overseer
-    outside = outside_support(dict(unseen))
-    total = sum((importance or {}).values())
-    measured = BatchMeasurements(
+    counted = _count(batch, unseen, policy, rows, contacts, quarantined, importance or {})
+    if rows < policy.min_rows:
+        return counted
+    codes = Comparison.of(study, _categories(reference, study), _categories(batch, study))
+    columns, weighted = _compared_columns(codes), codes.weighted
+    # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
+    # linear algebra would take both from them, waiting, and round sums in another order on another machine.
+    with quiet(), threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+        drawing = beside.submit(weighted.bootstrap_weights, policy.resamples, policy.seed)
+        limits = beside.submit(lambda: distance_limits(codes.reference, columns, drawing.result(), policy))
+        others = [
+            *_data_quality(codes),
+            *_structure(codes),
+            *(_domain_classifier(codes) if policy.domain_classifier else ()),
+        ]
+        like, comparable = (rows.reset_index(drop=True) for rows in (codes.like, codes.comparable))
+        values = _univariate(like, comparable, columns)
+        estimated = estimated_performance.estimate(
+            reference, batch[weighted.comparable], weighted, drawing, study, beside
+        )
+        composition = list(_composition(codes))
+        # Last of all: the limits are drawn meanwhile.
+        distances = [
+            *(DriftMetric.compared(*key, value, limits.result()[key]) for key, value in values.items()),
+            *composition,
+        ]
+    shifted = any(metric.alert for metric in distances if metric.method in DISTANCES)
+    return dataclasses.replace(
+        counted,
+        metrics=(*distances, *others, *counted.metrics),
+        estimates=estimated.estimates,
+        loss=estimated.loss,
+        trust=estimated_performance.trust(estimated, counted.outside_support, shifted, study),
+    )
+
+
+def _count(
+    batch: pd.DataFrame,
+    unseen: Mapping[str, np.ndarray],
+    policy: OverseerPolicy,
+    rows: int,
+    contacts: int,
+    quarantined: int,
+    importance: Mapping[str, float],
+) -> BatchMeasurements:
+    """Return what can be said of however few people."""
+    outside, total = outside_support(dict(unseen)), sum(importance.values())
+    metrics = [
+        DriftMetric.compared(name, UNSEEN, float(mask.mean()), policy.max_outside_support)
+        for name, mask in unseen.items()
+        if rows
+    ]
+    if quarantined:
+        share = quarantined / (rows + quarantined)
+        metrics.append(DriftMetric.compared(ALL_COLUMNS, QUARANTINED, share, None))
+    return BatchMeasurements(
         rows=rows,
         rows_measured=len(batch),
         outside_support=float(outside.mean()) if outside.size else 0.0,
         flagged_share=contacts / rows if rows else 0.0,
         flagged_interval=wilson_interval(contacts, rows) if rows else (0.0, 1.0),
-        importance={name: value / total for name, value in (importance or {}).items()} if total else {},
-        metrics=(
-            *(
-                DriftMetric.compared(name, UNSEEN, float(mask.mean()), policy.max_outside_support)
-                for name, mask in unseen.items()
-                if rows
-            ),
-            *(
-                [DriftMetric.compared(ALL_COLUMNS, QUARANTINED, quarantined / (rows + quarantined), None)]
-                if quarantined
-                else []
-            ),
-        ),
-    )
-    if rows < policy.min_rows:
-        return measured
-    there, here = _categories(reference, study), _categories(batch, study)
-    within = policy.compare_within
-    matched = poststratify(
-        there[within] if within else None, here[within] if within else None, (len(there), len(here)),
-        policy.min_stratum,
-    )  # fmt: skip
-    columns = _like_with_like(matched, study)
-    # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
-    # linear algebra would take both from them, waiting, and round sums in another order on another machine.
-    with quiet(), threadpool_limits(1), ThreadPoolExecutor(1) as beside:
-        drawing = beside.submit(matched.bootstrap_weights, policy.resamples, policy.seed)
-        limits = beside.submit(lambda: distance_limits(there, columns, drawing.result(), policy))
-        others = [
-            *_data_quality(there, here, study),
-            *_structure(there, here, matched, study),
-            *(_domain_classifier(there, here, matched, study) if policy.domain_classifier else ()),
-        ]
-        like = there.iloc[matched.expand_rows()].reset_index(drop=True)
-        found = _univariate(like, here[matched.comparable].reset_index(drop=True), columns)
-        estimated = estimated_performance.estimate(
-            reference, batch[matched.comparable], matched, drawing, study, beside
-        )
-        composition = list(_composition(there, here, matched, study))
-        # Last of all: the limits are drawn meanwhile.
-        distances = [
-            *(DriftMetric.compared(*key, value, limits.result()[key]) for key, value in found.items()),
-            *composition,
-        ]
-    metrics = (*distances, *others, *measured.metrics)
-    shifted = any(figure.alert for figure in distances if figure.method in DISTANCES)
-    return dataclasses.replace(
-        measured,
-        metrics=metrics,
-        estimates=estimated.estimates,
-        loss=estimated.loss,
-        trust=estimated_performance.trust(estimated, measured.outside_support, shifted, study),
+        importance={name: value / total for name, value in importance.items()} if total else {},
+        metrics=tuple(metrics),
     )
 
 
-def _like_with_like(matched: WeightedReference, study: Study) -> list[str]:
+def _compared_columns(codes: Comparison) -> list[str]:
     """Return what is compared among comparable people: every feature, the score and the decision."""
-    columns = [*study.feature_names, SCORE, CONTACT]
-    if matched.within:
-        # The two are weighed to be equal in this one: it is compared in _composition.
-        columns.remove(str(study.policies.overseer.compare_within))
-    return columns
+    # Both sides are weighed to be equal in the question within which they are compared: see _composition.
+    return [name for name in (*codes.study.feature_names, SCORE, CONTACT) if name != codes.within]
 
 
-def _composition(
-    there: pd.DataFrame, here: pd.DataFrame, matched: WeightedReference, study: Study
-) -> Iterator[DriftMetric]:
-    """How far the mix of people is from the whole reference's, where they are compared with their like."""
-    if not matched.within:
+def _composition(codes: Comparison) -> Iterator[DriftMetric]:
+    """How far the mix of people is from that of the reference, where it is weighed to the batch's."""
+    policy, name = codes.study.policies.overseer, codes.within
+    if name is None:
         return
-    policy = study.policies.overseer
-    name = str(policy.compare_within)
     # Of one column the counts are all that matters: people need not be drawn one by one.
-    counts = there[name].value_counts(dropna=False)
+    counts = codes.reference[name].value_counts(dropna=False)
     random = np.random.default_rng(policy.seed)
     of_reference, of_batch = (
-        random.multinomial(rows, counts / len(there), size=policy.resamples).astype(np.float32)
-        for rows in (len(there), len(here))
+        random.multinomial(rows, counts / len(codes.reference), size=policy.resamples).astype(np.float32)
+        for rows in (len(codes.reference), len(codes.batch))
     )
     limits = distance_limits(pd.DataFrame({name: counts.index}), [name], (of_reference, of_batch), policy)
-    value = _univariate(there, here, [name])[name, JENSEN_SHANNON]
+    value = _univariate(codes.reference, codes.batch, [name])[name, JENSEN_SHANNON]
     yield DriftMetric.compared(name, COMPOSITION, value, limits[name, JENSEN_SHANNON])
 
 
@@ -183,98 +181,96 @@ def _univariate(
         categorical_methods=list(DISTANCES),
         chunk_number=1,
     )
-    told = _of_the_batch(calculator.fit(reference[names]).calculate(batch[names]))
-    found = {}
+    result = _batch_row(calculator.fit(reference[names]).calculate(batch[names]))
+    distances = {}
     for name in names:
         comparable = reference[name].notna().any() and batch[name].notna().any()
         for method in DISTANCES:
-            value = float(told[name, method, "value"])
+            value = float(result[name, method, "value"])
             # SciPy takes the root of -1e-17 when the two are equal: no distance, rather than unknown.
-            found[name, method] = 0.0 if math.isnan(value) and comparable else value
-    return found
+            distances[name, method] = 0.0 if math.isnan(value) and comparable else value
+    return distances
 
 
-def _data_quality(there: pd.DataFrame, here: pd.DataFrame, study: Study) -> Iterator[DriftMetric]:
+def _data_quality(codes: Comparison) -> Iterator[DriftMetric]:
     """Shares of missing answers, and of ordinal answers beyond those of the reference."""
     import nannyml
 
-    names = study.feature_names
+    reference, batch, features = codes.reference, codes.batch, codes.study.features
+    policy, names = codes.study.policies.overseer, codes.study.feature_names
     # Most surveys have an answer of everybody to most questions: only of the others has NannyML to count.
-    missed = [name for name in names if there[name].hasnans or here[name].hasnans]
+    missed = [name for name in names if reference[name].hasnans or batch[name].hasnans]
     shares = dict.fromkeys(names, 0.0)
     if missed:
         calculator = nannyml.MissingValuesCalculator(column_names=missed, normalize=True, chunk_number=1)
-        told = _of_the_batch(calculator.fit(there[missed]).calculate(here[missed]))
-        shares |= {name: float(told[name, "value"]) for name in missed}
+        result = _batch_row(calculator.fit(reference[missed]).calculate(batch[missed]))
+        shares |= {name: float(result[name, "value"]) for name in missed}
     for name in names:
-        usual = float(there[name].isna().mean())
-        upper = min(usual + study.policies.overseer.max_missing_rise, 1.0)
-        yield DriftMetric.compared(name, MISSING, shares[name], upper)
-    ordinal = [f.name for f in study.features if f.is_ordinal and there[f.name].notna().any()]
+        usual = float(reference[name].isna().mean())
+        yield DriftMetric.compared(name, MISSING, shares[name], min(usual + policy.max_missing_rise, 1.0))
+    ordinal = [f.name for f in features if f.is_ordinal and reference[f.name].notna().any()]
     if not ordinal:
         return
     ranges = nannyml.NumericalRangeCalculator(column_names=ordinal, normalize=True, chunk_number=1)
-    told = _of_the_batch(ranges.fit(there[ordinal]).calculate(here[ordinal]))
+    result = _batch_row(ranges.fit(reference[ordinal]).calculate(batch[ordinal]))
     for name in ordinal:
-        value = float(told[name, "value"])
-        yield DriftMetric.compared(name, OUT_OF_RANGE, value, study.policies.overseer.max_outside_support)
+        share = float(result[name, "value"])
+        yield DriftMetric.compared(name, OUT_OF_RANGE, share, policy.max_outside_support)
 
 
-def _of_the_batch(result: AbstractResult) -> dict[tuple[str, ...], Any]:
-    """Return what NannyML found of the rows to compare, which are one chunk, by the names of its columns."""
-    found = result.to_df()
+def _batch_row(result: AbstractResult) -> dict[tuple[str, ...], Any]:
+    """Return NannyML's result for the rows to compare, which are one chunk, by the names of its columns."""
+    rows = result.to_df()
     # The reference's chunk stands first. NannyML's own filter would copy all rows of both to tell them apart.
-    return dict(zip(found.columns, found.iloc[-1], strict=True))
+    return dict(zip(rows.columns, rows.iloc[-1], strict=True))
 
 
-def _structure(
-    there: pd.DataFrame, here: pd.DataFrame, matched: WeightedReference, study: Study
-) -> Iterator[DriftMetric]:
+def _structure(codes: Comparison) -> Iterator[DriftMetric]:
     """How badly the answers are reconstructed by what holds the reference's answers together (PCA)."""
     import nannyml
 
-    policy, names = study.policies.overseer, study.feature_names
-    positions = matched.expand_rows()
+    study, policy = codes.study, codes.study.policies.overseer
+    positions = codes.weighted.expand_rows()
     # Learned from one half of the people, measured on the other: what is learned fits its own people best.
-    learned, kept = (there.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1))
-    batch = here[matched.comparable].reset_index(drop=True)
-    calculator = nannyml.DataReconstructionDriftCalculator(column_names=names, chunk_number=1)
+    learned, kept = (
+        codes.reference.iloc[positions[positions % 2 == half]].reset_index(drop=True) for half in (0, 1)
+    )
     common = {
         f.name: learned[f.name].value_counts(normalize=True, dropna=False)
         for f in study.features
         if not f.is_ordinal
     }
+    calculator = nannyml.DataReconstructionDriftCalculator(column_names=study.feature_names, chunk_number=1)
     calculator.fit(_as_quantities(learned, common, study))
-    usual, found = (
-        _of_the_batch(calculator.calculate(_as_quantities(rows, common, study))) for rows in (kept, batch)
+    usual, result = (
+        _batch_row(calculator.calculate(_as_quantities(rows, common, study)))
+        for rows in (kept, codes.comparable.reset_index(drop=True))
     )
     key = "reconstruction_error"
     # The repeated rows are no more people than there are; so many would tell as much.
-    spread = float(usual[key, "sampling_error"]) * math.sqrt(2 * len(kept) / matched.effective_rows)
-    error = math.hypot(float(found[key, "sampling_error"]), spread)
+    spread = float(usual[key, "sampling_error"]) * math.sqrt(2 * len(kept) / codes.weighted.effective_rows)
+    error = math.hypot(float(result[key, "sampling_error"]), spread)
     reach = NormalDist().inv_cdf(1 - policy.false_alarms / 2) * error
-    value, middle = float(found[key, "value"]), float(usual[key, "value"])
+    value, middle = float(result[key, "value"]), float(usual[key, "value"])
     yield DriftMetric.compared(ALL_COLUMNS, RECONSTRUCTION, value, middle + reach, max(middle - reach, 0.0))
 
 
-def _domain_classifier(
-    there: pd.DataFrame, here: pd.DataFrame, matched: WeightedReference, study: Study
-) -> Iterator[DriftMetric]:
+def _domain_classifier(codes: Comparison) -> Iterator[DriftMetric]:
     """AUC of a classifier that tells the batch from the reference (slow: on request only)."""
     import nannyml
 
-    names = study.feature_names
+    names = codes.study.feature_names
     # Nobody twice: the classifier would know again whom it has learned from.
-    like = there.iloc[matched.distinct()].reset_index(drop=True)
+    like = codes.reference.iloc[codes.weighted.distinct()].reset_index(drop=True)
     calculator = nannyml.DomainClassifierCalculator(
         feature_column_names=names,
         treat_as_categorical=names,
         chunk_number=1,
-        hyperparameters={"verbosity": -1, "n_jobs": 1, "random_state": study.policies.overseer.seed},
+        hyperparameters={"verbosity": -1, "n_jobs": 1, "random_state": codes.study.policies.overseer.seed},
     )
-    batch = here.loc[matched.comparable, names].reset_index(drop=True)
-    told = _of_the_batch(calculator.fit(like[names]).calculate(batch))
-    value = float(told["domain_classifier_auroc", "value"])
+    batch = codes.comparable[names].reset_index(drop=True)
+    result = _batch_row(calculator.fit(like[names]).calculate(batch))
+    value = float(result["domain_classifier_auroc", "value"])
     yield DriftMetric.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
 
 
@@ -288,7 +284,7 @@ def _as_quantities(rows: pd.DataFrame, common: Mapping[str, pd.Series], study: S
     columns = {
         f.name: rows[f.name].fillna(float(np.median(list(f.codes))))
         if f.is_ordinal
-        else rows[f.name].map(common[f.name]).fillna(0.0)  # nobody there has said so
+        else rows[f.name].map(common[f.name]).fillna(0.0)  # nobody in the reference has said so
         for f in study.features
     }
     return pd.DataFrame(columns, index=rows.index)

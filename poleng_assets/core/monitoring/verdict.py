@@ -18,6 +18,7 @@ from poleng_assets.core.monitoring.measurements import (
     COMPOSITION,
     CONTACT,
     DISTANCES,
+    JENSEN_SHANNON,
     MISSING,
     OUT_OF_RANGE,
     RECONSTRUCTION,
@@ -152,7 +153,7 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
             acts=True,
         )
         for f in measured.metrics
-        if f.method in (*DISTANCES[:1], COMPOSITION)
+        if f.method in (JENSEN_SHANNON, COMPOSITION)
         and f.column_name in titles
         and f.value is not None
         and f.value > 0.99
@@ -217,25 +218,20 @@ def _shifts(
 ) -> tuple[list[Reason], tuple[str, ...]]:
     """Name every shift among people of a kind, what is worth most to the model first."""
     by_column: dict[str, DriftMetric] = {}
-    for figure in measured.alerts(*DISTANCES):
-        by_column.setdefault(figure.column_name, figure)
+    for metric in measured.alerts(*DISTANCES):
+        by_column.setdefault(metric.column_name, metric)
     columns = tuple(name for name in by_column if name in titles)
-    predictions = [by_column[name] for name in (SCORE, CONTACT) if name in by_column]
+    predictions = {SCORE: "the scores", CONTACT: "the share to contact"}
     many = len(columns) > policy.max_drifted_columns * len(titles)
-    acts = policy.policy == "any_drift" and (bool(predictions) or many)
+    acts = policy.policy == "any_drift" and (many or not by_column.keys().isdisjoint(predictions))
     reasons = [
-        Reason(f"shift:{f.column_name}", _shift_words(f, what), acts, worth=f.value or 1.0)
-        for f in predictions
-        for what in [{SCORE: "the scores", CONTACT: "the share to contact"}[f.column_name]]
+        Reason(f"shift:{name}", _shift_words(by_column[name], what), acts, by_column[name].value or 1.0)
+        for name, what in predictions.items()
+        if name in by_column
     ]
-    answers = []
-    for name in columns:
-        figure, share = by_column[name], measured.importance.get(name)
-        words = _shift_words(figure, f"the answers to {titles[name]}")
-        if share is not None:
-            words += f"; {share:.0%} of what moves the model's scores"
-        worth = (1.0 if figure.value is None else figure.value) * (share or 0.0)
-        answers.append(Reason(f"shift:{name}", words, acts, worth))
+    answers = [
+        _answer_shift(by_column[name], titles[name], measured.importance.get(name), acts) for name in columns
+    ]
     answers.sort(key=lambda reason: -reason.worth)
     structure = [
         Reason(
@@ -249,11 +245,19 @@ def _shifts(
     return [*reasons, *answers, *structure], columns
 
 
-def _shift_words(figure: DriftMetric, what: str) -> str:
-    if figure.value is None:
+def _answer_shift(metric: DriftMetric, title: str, share: float | None, acts: bool) -> Reason:
+    words = _shift_words(metric, f"the answers to {title}")
+    if share is not None:
+        words += f"; {share:.0%} of what moves the model's scores"
+    worth = (1.0 if metric.value is None else metric.value) * (share or 0.0)
+    return Reason(f"shift:{metric.column_name}", words, acts, worth)
+
+
+def _shift_words(metric: DriftMetric, what: str) -> str:
+    if metric.value is None:
         return f"{what} cannot be compared: there are none"
-    name = "Jensen-Shannon distance" if figure.method == DISTANCES[0] else "largest difference of a share"
-    return f"{what} shifted: {name} {figure.value:.3f} (limit {_number(figure.upper_threshold)})"
+    name = "Jensen-Shannon distance" if metric.method == JENSEN_SHANNON else "largest difference of a share"
+    return f"{what} shifted: {name} {metric.value:.3f} (limit {_number(metric.upper_threshold)})"
 
 
 def _remarks(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:

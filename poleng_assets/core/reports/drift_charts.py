@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
 from poleng_assets.core.features.codes import to_codes, to_table
+from poleng_assets.core.monitoring.comparison import Comparison
 from poleng_assets.core.monitoring.measurements import (
     COMPOSITION,
     DISTANCES,
@@ -31,7 +33,6 @@ from poleng_assets.core.reports import charts
 from poleng_assets.core.reports.charts import Chart, Mark, Scale, Segment, Tick, as_markdown, bar_chart
 from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.core.statistics.intervals import Z_95
-from poleng_assets.core.statistics.poststratification import poststratify
 from poleng_assets.study.schema import Feature, Study
 
 PLOTS_SHOWN = 6
@@ -106,70 +107,41 @@ def columns_to_plot(measured: BatchMeasurements, study: Study, most: int = PLOTS
     return list(farthest)[:PLOTS_WHEN_QUIET]
 
 
-@dataclass(frozen=True)
-class Sides:
-    """Whom the figures compare: everybody, and people of a kind.
-
-    Attributes:
-        reference: all held-out rows.
-        batch: all measured rows.
-        like: rows of the reference, repeated to the batch's mix of people; the same as ``reference`` where
-            the batch is compared with everybody.
-        comparable: rows of the batch that have their like in the reference.
-        within: title of the question whose answers make people a kind; empty when there is none.
-    """
-
-    reference: pd.DataFrame
-    batch: pd.DataFrame
-    like: pd.DataFrame
-    comparable: pd.DataFrame
-    within: str = ""
-
-    @classmethod
-    def of(cls, study: Study, reference: pd.DataFrame, batch: pd.DataFrame) -> Sides:
-        """Weigh the reference to a batch under the study's policy, as the figures are measured."""
-        policy = study.policies.overseer
-        if policy.compare_within is None or reference.empty or batch.empty:
-            return cls(reference, batch, reference, batch)
-        name = policy.compare_within
-        found = poststratify(reference[name], batch[name], (len(reference), len(batch)), policy.min_stratum)
-        if not found.within:
-            return cls(reference, batch, reference, batch)
-        like, comparable = reference.iloc[found.expand_rows()], batch[found.comparable]
-        return cls(reference, batch, like, comparable, study.feature(name).title)
-
-    def compared_in(self, column: str, measured: BatchMeasurements) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return reference and batch as a column is compared: among all when it says who these people are."""
-        unseen = measured.metric(column, UNSEEN)
-        of_people = measured.metric(column, COMPOSITION) is not None or (unseen is not None and unseen.alert)
-        return (self.reference, self.batch) if of_people else (self.like, self.comparable)
-
-
-def distributions(study: Study, measured: BatchMeasurements, sides: Sides) -> list[Distribution]:
+def distributions(measured: BatchMeasurements, comparison: Comparison) -> list[Distribution]:
     """Count the answers to what drifted, the gravest first; nothing when nothing was measured.
 
     Args:
-        study: titles and labels.
-        measured: of the batch: they say what drifted.
-        sides: the rows, with the features.
+        measured: of the batch: what drifted.
+        comparison: of the rows, with the features.
     """
-    if sides.reference.empty or sides.batch.empty:
+    if comparison.reference.empty or comparison.batch.empty:
         return []
+    study = comparison.study
     return [
-        _distribution(study.feature(name), measured, *sides.compared_in(name, measured))
+        _distribution(study.feature(name), measured, *_compared_in(name, measured, comparison))
         for name in columns_to_plot(measured, study)
     ]
+
+
+def _compared_in(
+    column: str, measured: BatchMeasurements, comparison: Comparison
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return reference and batch as a column is compared: among all when it says who these people are."""
+    unseen = measured.metric(column, UNSEEN)
+    if measured.metric(column, COMPOSITION) is not None or (unseen is not None and unseen.alert):
+        return comparison.reference, comparison.batch
+    return comparison.like, comparison.comparable
 
 
 def _distribution(
     feature: Feature, measured: BatchMeasurements, reference: pd.DataFrame, batch: pd.DataFrame
 ) -> Distribution:
-    there, here = (answers(feature, rows) for rows in (reference, batch))
+    usual, given = (answers(feature, rows) for rows in (reference, batch))
     unseen = measured.metric(feature.name, UNSEEN)
     if unseen is not None and unseen.alert:
         # One by one they would vanish among the others: it is all of them together that matters.
-        here = here.where(here.isin(set(there)), NEW_ANSWERS)
-    before, now = (words.value_counts(normalize=True) for words in (there, here))
+        given = given.where(given.isin(set(usual)), NEW_ANSWERS)
+    before, now = (words.value_counts(normalize=True) for words in (usual, given))
     moved = now.sub(before, fill_value=0.0).abs().sort_values(ascending=False, kind="stable")
     shown = list(moved.index[:ANSWERS_SHOWN])
     first = shown[0]
@@ -177,7 +149,7 @@ def _distribution(
         shown = list(dict.fromkeys(label for label in [*feature.codes.values(), *shown] if label in shown))
     shares = [(label, before.get(label, 0.0), now.get(label, 0.0)) for label in shown]
     if len(moved) > len(shown):
-        rest = (1.0 - sum(there for _, there, _ in shares), 1.0 - sum(here for *_, here in shares))
+        rest = (1.0 - sum(usual for _, usual, _ in shares), 1.0 - sum(given for *_, given in shares))
         shares.append((OTHER_ANSWERS, *rest))
     what = NEW_ANSWERS if first == NEW_ANSWERS else f"“{first}”"
     return Distribution(
@@ -194,12 +166,12 @@ def score_bars(reference: pd.DataFrame, batch: pd.DataFrame) -> tuple[Bar, ...]:
     if reference.empty or batch.empty:
         return ()
     edges = [i / 10 for i in range(11)]
-    there, here = (
+    of_reference, of_batch = (
         pd.cut(rows[SCORE], edges, include_lowest=True).value_counts(normalize=True, sort=False)
         for rows in (reference, batch)
     )
     labels = [f"{low:.1f} to {low + 0.1:.1f}" for low in edges[:-1]]
-    return _bars(list(zip(labels, there, here, strict=True)), reference, batch)
+    return _bars(list(zip(labels, of_reference, of_batch, strict=True)), reference, batch)
 
 
 def _bars(
@@ -209,14 +181,35 @@ def _bars(
     weights = reference.index.value_counts().to_numpy(dtype=float)
     people, others = weights.sum() ** 2 / (weights**2).sum(), len(batch)
     bars = []
-    for label, there, here in shares:
+    for label, of_reference, of_batch in shares:
         # Rounding may leave a rest a little below zero.
-        share, found = max(0.0, float(there)), max(0.0, float(here))
+        usual, given = max(0.0, float(of_reference)), max(0.0, float(of_batch))
         # As if nothing had changed: the share that both have then is that of all of them together.
-        common = (share * people + found * others) / (people + others)
+        common = (usual * people + given * others) / (people + others)
         width = Z_95 * math.sqrt(common * (1 - common) * (1 / people + 1 / others))
-        bars.append(Bar(label, share, found, max(0.0, share - width), min(1.0, share + width)))
+        bars.append(Bar(label, usual, given, max(0.0, usual - width), min(1.0, usual + width)))
     return tuple(bars)
+
+
+class _Series(NamedTuple):
+    """Values of one kind, with their sign, its look, and how far below the middle of a row they are drawn."""
+
+    name: str
+    estimates: Sequence[Estimate]
+    sign: str
+    look: str
+    offset: float
+
+
+def _series(estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted: bool) -> list[_Series]:
+    references = {e.metric: e.reference for e in (*realised, *estimates) if e.reference is not None}
+    on_reference = [Estimate(metric, value, value, value) for metric, value in references.items()]
+    name, look = ("estimated", "here") if trusted else ("estimated, not to be trusted", "here hollow")
+    return [
+        _Series("reference", on_reference, "diamond", "there", -0.24),
+        _Series(name, estimates, "circle", look, 0.0),
+        _Series("realised", realised, "square", "truth", 0.24),
+    ]
 
 
 def performance_chart(
@@ -232,34 +225,34 @@ def performance_chart(
         trusted: whether the estimates can be believed; their signs are hollow otherwise.
         titles: of the metrics, in the order in which they are drawn; others are left out.
     """
-    shown = [metric for metric in titles if any(e.metric == metric for e in (*estimates, *realised))]
+    known = {estimate.metric for estimate in (*estimates, *realised)}
+    shown = [metric for metric in titles if metric in known]
     if not shown:
         return None
-    references = {e.metric: e.reference for e in (*realised, *estimates) if e.reference is not None}
-    series = (
-        ("reference", [Estimate(m, v, v, v) for m, v in references.items()], "diamond", "there", -0.24),
-        ("estimated" if trusted else "estimated, not to be trusted", estimates,
-         "circle", "here" if trusted else "here hollow", 0.0),
-        ("realised", realised, "square", "truth", 0.24),
-    )  # fmt: skip
-    drawn = [(one, *how) for how in series for one in how[1] if one.metric in shown]
-    scale = Scale.of([value for one, *_ in drawn for value in (one.lower, one.value, one.upper)])
+    drawn = [
+        (estimate, series)
+        for series in _series(estimates, realised, trusted)
+        for estimate in series.estimates
+        if estimate.metric in shown
+    ]
+    scale = Scale.of([value for estimate, _ in drawn for value in estimate.row[1:]])
     step = 100 / len(shown)
     marks, segments = [], []
-    for one, name, _, sign, look, offset in drawn:
-        y = step * (shown.index(one.metric) + 0.5 + offset)
-        between = "" if one.lower == one.upper else f" ({one.lower:.3f} to {one.upper:.3f})"
+    for estimate, series in drawn:
+        metric, value, lower, upper = estimate.row
+        y = step * (shown.index(metric) + 0.5 + series.offset)
+        between = "" if lower == upper else f" ({lower:.3f} to {upper:.3f})"
         if between:
-            segments.append(Segment(scale.place(one.lower), y, scale.place(one.upper), y, look))
-        words = f"{titles[one.metric]}, {name}: {one.value:.3f}{between}"
-        marks.append(Mark(sign, scale.place(one.value), y, look, words))
+            segments.append(Segment(scale.place(lower), y, scale.place(upper), y, series.look))
+        words = f"{titles[metric]}, {series.name}: {value:.3f}{between}"
+        marks.append(Mark(series.sign, scale.place(value), y, series.look, words))
     return Chart(
         says="Performance with 95 % intervals; the same figures stand in the table below.",
         height=1.0 + 2.6 * len(shown),
-        rows=tuple(Tick(step * (place + 0.5), titles[metric]) for place, metric in enumerate(shown)),
+        rows=tuple(Tick(step * (row + 0.5), titles[metric]) for row, metric in enumerate(shown)),
         columns=tuple(
-            Tick(scale.place(value), f"{value:.2f}", minor=bool(place % 2))
-            for place, value in enumerate(scale.steps)
+            Tick(scale.place(value), f"{value:.2f}", minor=bool(number % 2))
+            for number, value in enumerate(scale.steps)
         ),
         segments=tuple(segments),
         marks=tuple(marks),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from poleng_assets.core.monitoring.batch_report import BatchReport
+from poleng_assets.core.monitoring.comparison import Comparison
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
     COMPOSITION,
@@ -29,7 +30,6 @@ from poleng_assets.core.monitoring.measurements import (
 )
 from poleng_assets.core.monitoring.verdict import QUIET, Judgement
 from poleng_assets.core.reports.drift_charts import (
-    Sides,
     distributions,
     performance_chart,
     score_bars,
@@ -112,7 +112,7 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
     measured, judgement, contacts = report.measurements, report.judgement, report.contacts
     realised = report.realised.estimates if report.realised else ()
     titles = column_titles(study)
-    sides = Sides.of(study, report.reference, report.scored)
+    comparison = Comparison.of(study, report.reference, report.scored)
     large_enough = any(f.method in DISTANCES for f in measured.metrics)
     return template("drift_report.html").render(
         study=study,
@@ -143,11 +143,11 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
         moves=_moves(measured, judgement, titles),
         structure=_structure(measured),
         composition=_composition(measured, titles),
-        within=sides.within,
-        left_out=len(sides.batch) - len(sides.comparable),
-        distributions=distributions(study, measured, sides) if large_enough else [],
+        within=study.feature(comparison.within).title if comparison.within else "",
+        left_out=len(comparison.batch) - len(comparison.comparable),
+        distributions=distributions(measured, comparison) if large_enough else [],
         drifted=bool(measured.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
-        scores=score_bars(sides.like, sides.comparable),
+        scores=score_bars(comparison.like, comparison.comparable),
         made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
 
@@ -249,28 +249,28 @@ def _moves(measured: BatchMeasurements, judgement: Judgement, titles: dict[str, 
     worth = {reason.cause: reason.worth for reason in judgement.reasons}
     keyed = []
     for name in dict.fromkeys(f.column_name for f in measured.metrics if f.method in DISTANCES):
-        found = [measured.metric(name, method) for method in DISTANCES]
-        alert = any(f is not None and f.alert for f in found)
-        share = measured.importance.get(name)
+        distances = [measured.metric(name, method) for method in DISTANCES]
+        known = [f for f in distances if f is not None]
+        alert, share = any(f.alert for f in known), measured.importance.get(name)
         value = worth.get(f"shift:{name}", 0.0)
-        distance = max((2.0 if f.value is None else f.value for f in found if f is not None), default=0.0)
+        farthest = max((2.0 if f.value is None else f.value for f in known), default=0.0)
         move = Move(
             titles[name],
-            tuple(_distance(f) for f in found),
+            tuple(_distance(f) for f in distances),
             "" if share is None else f"{share:.1%}",
             f"{value:.3f}" if alert and share is not None else "",
             alert,
         )
-        keyed.append(((not alert, -value, -distance), move))
+        keyed.append(((not alert, -value, -farthest), move))
     return [move for _, move in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _distance(figure: DriftMetric | None) -> tuple[str, str, bool]:
-    if figure is None:
+def _distance(metric: DriftMetric | None) -> tuple[str, str, bool]:
+    if metric is None:
         return "", "", False
-    value = "unknown" if figure.value is None else f"{figure.value:.3f}"
-    limit = "" if figure.upper_threshold is None else f"{figure.upper_threshold:.3f}"
-    return value, limit, figure.alert
+    value = "unknown" if metric.value is None else f"{metric.value:.3f}"
+    limit = "" if metric.upper_threshold is None else f"{metric.upper_threshold:.3f}"
+    return value, limit, metric.alert
 
 
 def _structure(measured: BatchMeasurements) -> list[str]:
@@ -298,14 +298,14 @@ def _structure(measured: BatchMeasurements) -> list[str]:
 
 def _composition(measured: BatchMeasurements, titles: dict[str, str]) -> list[str]:
     sentences = []
-    for figure in measured.metrics:
-        if figure.method != COMPOSITION:
+    for metric in measured.metrics:
+        if metric.method != COMPOSITION:
             continue
-        limit = "" if figure.upper_threshold is None else f" (limit {figure.upper_threshold:.3f})"
-        value = "unknown" if figure.value is None else f"{figure.value:.3f}"
-        what = "is another mix of people than" if figure.alert else "is about the same mix of people as"
+        limit = "" if metric.upper_threshold is None else f" (limit {metric.upper_threshold:.3f})"
+        value = "unknown" if metric.value is None else f"{metric.value:.3f}"
+        what = "is another mix of people than" if metric.alert else "is about the same mix of people as"
         sentences.append(
-            f"By {titles[figure.column_name]}, this batch {what} the reference: distance {value}{limit}. "
+            f"By {titles[metric.column_name]}, this batch {what} the reference: distance {value}{limit}. "
             "That is no shift: everybody is compared with people of the same answer."
         )
     return sentences

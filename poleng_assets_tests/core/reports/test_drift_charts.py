@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from poleng_assets.core.monitoring.comparison import Comparison
 from poleng_assets.core.monitoring.measurements import (
     COMPOSITION,
     CONTACT,
@@ -30,7 +31,7 @@ from poleng_assets.core.reports.drift_charts import (
     PLOTS_WHEN_QUIET,
     Bar,
     Distribution,
-    Sides,
+    _compared_in,
     answers,
     columns_to_plot,
     distributions,
@@ -51,11 +52,14 @@ def shifted(column: str, value: float | None = 0.3, method: str = JENSEN_SHANNON
     return DriftMetric.compared(column, method, value, 0.1)
 
 
+def with_everybody(study: Study, reference: pd.DataFrame, batch: pd.DataFrame) -> Comparison:
+    return Comparison.of(with_policies(study, overseer={"compare_within": None}), reference, batch)
+
+
 def drawn(
     study: Study, column: str, reference: pd.DataFrame, batch: pd.DataFrame, *found: DriftMetric
 ) -> Distribution:
-    sides = Sides(reference, batch, reference, batch)
-    (one,) = distributions(study, measured(*(found or [shifted(column)])), sides)
+    (one,) = distributions(measured(*(found or [shifted(column)])), with_everybody(study, reference, batch))
     assert one.title == study.feature(column).title
     return one
 
@@ -195,7 +199,7 @@ def test_few_rows_are_drawn(study: Study, reference: pd.DataFrame, there: int, h
 @pytest.mark.parametrize("side", ["reference", "batch"])
 def test_without_people_there_is_nothing_to_draw(study: Study, reference: pd.DataFrame, side: str):
     there, here = (reference.iloc[:0] if side == one else reference for one in ("reference", "batch"))
-    assert distributions(study, measured(shifted("sex")), Sides.of(study, there, here)) == []
+    assert distributions(measured(shifted("sex")), Comparison.of(study, there, here)) == []
     assert score_bars(there, here) == ()
 
 
@@ -239,15 +243,15 @@ def test_a_person_who_stands_for_several_is_not_several_people(study: Study, ref
 def test_nobody_is_in_a_picture(study: Study, people: pd.DataFrame, reference: pd.DataFrame):
     batch = people.iloc[:700].assign(score=0.123456, contact=1)
     found = measured(*(shifted(name) for name in ("country", "sex", "education", "religion")))
-    told = str(distributions(study, found, Sides(reference, batch, reference, batch)))
+    told = str(distributions(found, with_everybody(study, reference, batch)))
     assert [subject for subject in batch[study.id].astype(str) if f"'{subject}'" in told] == []
     assert "0.123456" not in told
 
 
 def test_the_same_people_make_the_same_pictures(study: Study, reference: pd.DataFrame):
-    sides = Sides(reference, reference, reference, reference)
+    comparison = with_everybody(study, reference, reference)
     found = measured(shifted("sex"), shifted("mode"))
-    assert distributions(study, found, sides) == distributions(study, found, sides)
+    assert distributions(found, comparison) == distributions(found, comparison)
 
 
 # Whom they compare
@@ -256,33 +260,34 @@ def test_the_same_people_make_the_same_pictures(study: Study, reference: pd.Data
 def test_people_are_compared_with_people_of_their_kind(study: Study, reference: pd.DataFrame):
     common = reference["country"].value_counts()
     batch = reference[reference["country"] == common.index[0]]
-    sides = Sides.of(with_policies(study, overseer={"min_stratum": 2}), reference, batch)
-    assert sides.within == study.feature("country").title
-    assert set(sides.like["country"]) == {common.index[0]}
-    assert len(sides.comparable) == len(batch)
+    comparison = Comparison.of(with_policies(study, overseer={"min_stratum": 2}), reference, batch)
+    assert comparison.within == "country"
+    assert set(comparison.like["country"]) == {common.index[0]}
+    assert len(comparison.comparable) == len(batch)
 
 
 def test_people_without_their_like_are_compared_with_everybody(
     study: Study, reference: pd.DataFrame, newcomers: pd.DataFrame
 ):
-    sides = Sides.of(study, reference, newcomers)
-    assert sides.within == ""
-    assert sides.like is reference
-    assert sides.comparable is newcomers
+    comparison = Comparison.of(study, reference, newcomers)
+    assert comparison.within is None
+    assert comparison.like is reference
+    assert comparison.comparable is newcomers
 
 
 def test_a_study_may_compare_with_everybody(study: Study, reference: pd.DataFrame):
-    assert (
-        Sides.of(with_policies(study, overseer={"compare_within": None}), reference, reference).within == ""
-    )
+    assert with_everybody(study, reference, reference).within is None
 
 
 def test_the_mix_of_people_is_compared_among_all(study: Study, reference: pd.DataFrame):
-    sides = Sides(reference, reference, reference.iloc[:10], reference.iloc[:20])
+    stranger = reference.iloc[:1].assign(country=999)
+    comparison = Comparison.of(study, reference, pd.concat([reference.iloc[:500], stranger]))
+    assert len(comparison.comparable) < 501
     found = measured(shifted("country", 0.01, COMPOSITION), shifted("sex"), shifted("mode", 0.0, UNSEEN))
-    assert len(sides.compared_in("country", found)[0]) == len(reference)
-    assert [len(rows) for rows in sides.compared_in("sex", found)] == [10, 20]
-    assert [len(rows) for rows in sides.compared_in("mode", found)] == [10, 20]
+    everybody, alike = (comparison.reference, comparison.batch), (comparison.like, comparison.comparable)
+    for column, expected in (("country", everybody), ("sex", alike), ("mode", alike)):
+        compared = _compared_in(column, found, comparison)
+        assert all(rows is other for rows, other in zip(compared, expected, strict=True))
 
 
 # Performance
