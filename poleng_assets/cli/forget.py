@@ -19,7 +19,7 @@ from poleng_assets.cli.console import (
 from poleng_assets.storage.home_study import study_of
 
 if TYPE_CHECKING:
-    from poleng_assets.operations.erase_person import Forgotten
+    from poleng_assets.operations.erase_person import ErasureReport
     from poleng_assets.storage.home import Home
 
 
@@ -36,14 +36,14 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
     """
     from duckdb import IOException
 
+    from poleng_assets.defs.changed_studies import report_changed_studies
     from poleng_assets.models.registry import Registry
     from poleng_assets.operations.erase_person import (
         NotNow,
+        erase_person,
+        locate_person,
         near_spellings_of,
-        tell_of_changed_studies,
-        whereabouts,
     )
-    from poleng_assets.operations.erase_person import forget as erase
     from poleng_assets.warehouse.connection import WarehouseBusy
 
     if not subject.strip():
@@ -54,10 +54,10 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
         warehouse = open_warehouse(home)
         try:
             if not yes:
-                _ask(whereabouts(home, study, warehouse, subject), near_spellings_of(warehouse, subject))
-            done = erase(home, study, warehouse, Registry(home, study), subject)
+                _ask(locate_person(home, study, warehouse, subject), near_spellings_of(warehouse, subject))
+            done = erase_person(home, study, warehouse, Registry(home, study), subject)
             if home.warehouse.exists():
-                tell_of_changed_studies(instance, warehouse)
+                report_changed_studies(instance, warehouse)
         except (NotNow, WarehouseBusy) as error:
             raise click.ClickException(str(error)) from error
         except IOException as error:
@@ -80,7 +80,7 @@ def _ask(found: dict[str, int], near: str) -> None:
     click.confirm("Erase this person for good, and look through everything for traces?", abort=True)
 
 
-def _tell(done: Forgotten, home: Home) -> None:
+def _tell(done: ErasureReport, home: Home) -> None:
     from poleng_assets.operations.erase_person import described
 
     if not done.any:
@@ -99,7 +99,7 @@ def _tell(done: Forgotten, home: Home) -> None:
     _tell_proof(done)
 
 
-def _tell_what_is_not_reached(done: Forgotten) -> None:
+def _tell_what_is_not_reached(done: ErasureReport) -> None:
     if done.learned:
         versions = ", ".join(f"version {version}" for version in done.learned)
         console.print(
@@ -121,7 +121,7 @@ def _tell_what_is_not_reached(done: Forgotten) -> None:
         console.print(styled("yellow", "Not told:"), note)
 
 
-def _tell_proof(done: Forgotten) -> None:
+def _tell_proof(done: ErasureReport) -> None:
     proof = done.proof
     console.print(
         f"Looked through {proof.tables} tables ({proof.columns} columns) and {proof.files} files "

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.defs.changed_studies import report_changed_studies
 from poleng_assets.defs.clock import WHAT_TO_DO, look_at_clock, newest_run, read_mark
 from poleng_assets.defs.clock import trust_clock as trust
 from poleng_assets.defs.resources.landing import Landing
@@ -193,8 +194,6 @@ def erase_what_expired(
     landing: dg.ResourceParam[Landing],
 ) -> None:
     """Apply the study's ``policies.retention``."""
-    from poleng_assets.operations.erase_person import tell_of_changed_studies
-
     try:
         expired = apply(
             landing.home,
@@ -210,7 +209,7 @@ def erase_what_expired(
     except ClockInDoubt as doubt:
         raise dg.Failure(f"Retention: {doubt}.", allow_retries=False) from doubt
     if not config.dry_run and landing.home.warehouse.exists():
-        tell_of_changed_studies(context.instance, warehouse)
+        report_changed_studies(context.instance, warehouse)
     would = "would be erased" if config.dry_run else "erased"
     context.log.info(f"Kept long enough and {would}: {expired.in_words()}")
     context.add_output_metadata({would: expired.in_words(), **expired.counted()})

@@ -29,7 +29,7 @@ import pandas as pd
 import pyarrow as pa
 
 from poleng_assets.notifications.outbox import open_outbox
-from poleng_assets.operations.erase_person import forget
+from poleng_assets.operations.erase_person import erase_person
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
@@ -84,7 +84,7 @@ def erase_everybody(workshop: Workshop) -> Erasure:
     told: list[str] = []
     began = time.process_time()
     for who in people[study.id]:
-        proof = forget(workshop.home, study, workshop.warehouse, workshop.registry, who).proof
+        proof = erase_person(workshop.home, study, workshop.warehouse, workshop.registry, who).proof
         told += [*proof.traces, *proof.closed]
     seconds = time.process_time() - began
     others = set(listed[study.id]) - set(people[study.id])

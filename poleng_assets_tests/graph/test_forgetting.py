@@ -19,6 +19,7 @@ from poleng_assets.cli.forget import forget
 from poleng_assets.cli.main import main
 from poleng_assets.core.contacts.workbook import first_cells
 from poleng_assets.core.ingestion.row_accounting import account, rows_in
+from poleng_assets.core.privacy import byte_search
 from poleng_assets.core.privacy.subject import Person
 from poleng_assets.defs.checks import list_differences
 from poleng_assets.headless.home_lock import driving
@@ -197,9 +198,9 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(lived_in: Workshop,
         "first file": (Path, "replace"),
         "references": (forgetting, "reference_without"),
         "ledger": (forgetting, "record_decision"),
-        "commit": (forgetting, "erase"),
+        "commit": (forgetting, "erase_rows"),
         "compaction": (forgetting, "compact"),
-        "proof": (forgetting, "prove"),
+        "proof": (forgetting, "verify_erasure"),
     }
     with monkeypatch.context() as patched:
         patched.setattr(*places[moment], killed)
@@ -234,13 +235,13 @@ def test_an_id_that_is_written_otherwise_erases_nobody_and_shows_both_spellings(
 @pytest.mark.parametrize("size", [1, 20, 50, 64, 1000])
 @pytest.mark.parametrize("before", [0, 1, 30, 62, 63, 100])
 def test_a_word_in_bytes_is_found_wherever_a_window_ends(tmp_path: Path, monkeypatch, size: int, before: int):
-    monkeypatch.setattr(forgetting, "CHUNK", size)
+    monkeypatch.setattr(byte_search, "CHUNK", size)
     person = Person("person-12", ID)
     path = tmp_path / "notes.bin"
     for text, there in ((b"person-12", True), (b"person-123", False), (b"a-person-12", False)):
         for behind in (b"", b" ", b" " * 90):
             path.write_bytes(b" " * before + text + behind)
-            assert forgetting._bytes_hold(path, person) is there, (text, behind)
+            assert byte_search.file_mentions(path, person) is there, (text, behind)
 
 
 def test_a_trace_that_cannot_be_erased_is_named_and_the_exit_code_says_so(lived_in: Workshop):

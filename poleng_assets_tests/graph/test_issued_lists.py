@@ -16,7 +16,7 @@ from poleng_assets.core.contacts.contact_list import read_list
 from poleng_assets.core.contacts.workbook import first_cells
 from poleng_assets.defs.checks import list_differences
 from poleng_assets.defs.rollback import ROLLBACK_JOB
-from poleng_assets.operations.erase_person import forget
+from poleng_assets.operations.erase_person import erase_person
 from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.contact_lists import batch_of_file, file_stem
 from poleng_assets_tests.faults.quick_study import quick_survey
@@ -158,7 +158,7 @@ def test_a_person_who_is_forgotten_goes_from_every_list(promoted: Workshop):
     study = load_study()
     both = [read_list(path) for path in sorted(promoted.home.contact_lists.glob(f"{BATCH}*.csv"))]
     who = min(set.intersection(*(set(listed[study.id]) for listed in both)))
-    result = forget(promoted.home, study, promoted.warehouse, promoted.registry, who)
+    result = erase_person(promoted.home, study, promoted.warehouse, promoted.registry, who)
     assert result.proof.traces == ()
     books = sorted(promoted.home.contact_lists.glob(f"{BATCH}*.xlsx"))
     assert len(books) == 2

@@ -22,8 +22,7 @@ from poleng_assets.core.contacts.workbook import (
     write_workbook,
 )
 from poleng_assets.models.registry import Registry
-from poleng_assets.operations import erase_person as forgetting
-from poleng_assets.operations.erase_person import Forgotten, forget, whereabouts
+from poleng_assets.operations.erase_person import ErasureReport, erase_person, locate_person
 from poleng_assets.storage.files import in_place_of, write_whole
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
@@ -53,8 +52,8 @@ def book(home: Home, study: Study, warehouse: Warehouse) -> Path:
     return path
 
 
-def done(home: Home, study: Study, warehouse: Warehouse, who: str) -> Forgotten:
-    return forget(home, study, warehouse, Registry(home, study), who)
+def done(home: Home, study: Study, warehouse: Warehouse, who: str) -> ErasureReport:
+    return erase_person(home, study, warehouse, Registry(home, study), who)
 
 
 def people_in(path: Path) -> set[str]:
@@ -71,7 +70,7 @@ def test_the_workbook_is_made_anew_without_the_person(
     book: Path, home: Home, study: Study, warehouse: Warehouse, who: str
 ):
     before = people_in(book)
-    assert whereabouts(home, study, warehouse, who)["contact_lists/march.xlsx"] == 1
+    assert locate_person(home, study, warehouse, who)["contact_lists/march.xlsx"] == 1
 
     result = done(home, study, warehouse, who)
 
@@ -150,7 +149,15 @@ def test_one_that_is_torn_is_removed_if_it_may_hold_the_person(
     assert not book.exists()
 
 
-@pytest.mark.parametrize("place", ["read_list", "in_place_of", "compact", "prove"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "core.privacy.home_files.read_list",
+        "core.privacy.home_files.in_place_of",
+        "operations.erase_person.compact",
+        "operations.erase_person.verify_erasure",
+    ],
+)
 def test_killed_and_run_again_it_ends_the_same(
     book: Path, home: Home, study: Study, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, place: str
 ):
@@ -158,7 +165,7 @@ def test_killed_and_run_again_it_ends_the_same(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(forgetting, place, killed)
+        patched.setattr(f"poleng_assets.{place}", killed)
         with pytest.raises(KeyboardInterrupt):
             done(home, study, warehouse, SHORT)
     assert done(home, study, warehouse, SHORT).proof.traces == ()

@@ -1,0 +1,41 @@
+"""Reporting to the graph that the data of a field study are others since rows of people were erased."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.erasures import changed_studies
+
+
+def report_changed_studies(instance: dg.DagsterInstance, warehouse: Warehouse) -> list[str]:
+    """Report the field studies whose data are others since rows were erased; return their names.
+
+    The overseer learns from it that there is something to train on again, and a retraining is not mistaken
+    for one of the same data. Reported once for each change, whatever was killed in between.
+    """
+    with warehouse.connect() as con:
+        changed = changed_studies(con)
+    reported = []
+    for study in changed:
+        page = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("field_studies"), asset_partitions=[study.name]), 1
+        )
+        newest = page.records[0].asset_materialization if page.records else None
+        known = newest.metadata.get("data_hash") if newest else None
+        if known is not None and known.value == study.data_hash:
+            continue
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                "field_studies",
+                partition=study.name,
+                metadata={
+                    "dagster/row_count": study.rows,
+                    "content_hash": study.content_hash,
+                    "data_hash": study.data_hash,
+                },
+                tags={"dagster/data_version": study.data_hash},
+            )
+        )
+        reported.append(study.name)
+    return reported
