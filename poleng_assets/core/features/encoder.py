@@ -45,11 +45,6 @@ class Encoder:
         }
         return cls(tuple(study.feature_names), vocabularies)
 
-    @property
-    def feature_types(self) -> list[str]:
-        """XGBoost's type of each column: ``c`` (category) or ``q`` (quantity)."""
-        return ["c" if name in self.vocabularies else "q" for name in self.features]
-
     def encode(self, rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> np.ndarray:
         """Return a float32 matrix of shape (rows, features); missing and unseen are NaN.
 

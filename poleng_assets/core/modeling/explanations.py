@@ -22,7 +22,7 @@ def shown_questions(study: Study, proxies: Mapping[str, str] | None) -> list[str
     """Return the features that may be told as a reason, in the order of the study.
 
     The study's list is final, a protected question on it too; the model card says what that gives away.
-    Without one, as in studies of earlier releases: what is neither protected, nor withheld, nor stands for
+    Without one: what is neither protected, nor withheld, nor stands for
     a protected one by the measure of the model's training. A model that was never measured tells nothing.
 
     Args:

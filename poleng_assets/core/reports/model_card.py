@@ -42,7 +42,7 @@ class ModelCard:
 
     Attributes:
         study: titles, labels and policies.
-        version: of the model; None while it is not registered.
+        version: of the model.
         trained_at: with a time zone.
         training_data: for each field study, the number of training rows and of holdout rows.
         training_data_hash: of all of them.
@@ -62,13 +62,13 @@ class ModelCard:
         seeds: by what they are of.
         package_versions: by name of the package.
         dagster_run_id: of the run that trained it.
-        mlflow_run_id: of the run that keeps it; None where there is none.
+        mlflow_run_id: of the run that keeps it.
         proxies: questions that stand for a protected one, as
             :func:`~poleng_assets.core.statistics.proxies.proxies` returns them; None when nobody measured it.
     """
 
     study: Study
-    version: int | None
+    version: int
     trained_at: datetime
     training_data: Mapping[str, tuple[int, int]]
     training_data_hash: str
@@ -85,7 +85,7 @@ class ModelCard:
     seeds: Mapping[str, int]
     package_versions: Mapping[str, str]
     dagster_run_id: str
-    mlflow_run_id: str | None
+    mlflow_run_id: str
     proxies: Mapping[str, str] | None = None
 
     @classmethod
@@ -160,7 +160,7 @@ def render_model_card(card: ModelCard) -> str:
     return template("model_card.html").render(
         card=card,
         study=study,
-        heading="Model not registered yet" if card.version is None else f"Model version {card.version}",
+        heading=f"Model version {card.version}",
         trained_at=card.trained_at.astimezone(UTC),
         sought=study.target.codes[study.target.positive],
         others=study.target.codes[1 - study.target.positive],
@@ -350,13 +350,10 @@ def _group_cells(row: pd.Series, figures: Mapping[str, float]) -> tuple[str, ...
     )
 
 
-def _confusion(figures: Mapping[str, float]) -> list[tuple[int, int]] | None:
-    """Return (contacted, not contacted) of those sought and of the others; None where it is not known."""
-    names = ("true_positives", "false_negatives", "false_positives", "true_negatives")
-    if not set(names) <= figures.keys():
-        return None
-    hit, missed, false_alarm, kept = (int(figures[name]) for name in names)
-    return [(hit, missed), (false_alarm, kept)]
+def _confusion(figures: Mapping[str, float]) -> list[tuple[int, int]]:
+    """Return (contacted, not contacted) of those sought and of the others."""
+    names = (("true_positives", "false_negatives"), ("false_positives", "true_negatives"))
+    return [(int(figures[contacted]), int(figures[others])) for contacted, others in names]
 
 
 def _questions(importance: Sequence[tuple[str, float]]) -> list[tuple[str, float, str]]:

@@ -133,11 +133,6 @@ def test_ordinal_features_have_no_vocabulary(encoder: Encoder, study: Study):
     assert set(encoder.vocabularies) == {f.name for f in study.features if not f.is_ordinal}
 
 
-def test_feature_types_say_which_columns_are_categories(encoder: Encoder, study: Study):
-    expected = ["q" if f.kind == "ordinal" else "c" for f in study.features]
-    assert encoder.feature_types == expected
-
-
 def test_the_order_of_the_training_rows_does_not_matter(
     encoder: Encoder, training_rows: pa.Table, study: Study
 ):

@@ -136,8 +136,8 @@ class Boosting(Candidate):
         # A column without any level would take its neighbour's sum: reduceat cannot add nothing.
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(int)
         summed = np.zeros(matrix.shape)
-        some = np.asarray(widths) > 0
-        summed[:, some] = np.add.reduceat(each, starts[some], axis=1)
+        filled = np.asarray(widths) > 0
+        summed[:, filled] = np.add.reduceat(each, starts[filled], axis=1)
         return summed
 
     @cached_property
@@ -160,9 +160,8 @@ class Boosting(Candidate):
         import xgboost
 
         layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
-        levels = Levels(tuple(tuple(one) for one in layout["levels"])) if layout["levels"] else None
-        # Models of before there were ranks do not name them.
-        ranks = Ranks.from_lists(layout["ranks"]) if layout.get("ranks") else None
+        levels = Levels(tuple(tuple(values) for values in layout["levels"])) if layout["levels"] else None
+        ranks = Ranks.from_lists(layout["ranks"]) if layout["ranks"] else None
         booster = xgboost.Booster({"nthread": 1}, model_file=folder / "booster.ubj")
         return cls(booster, tuple(layout["categorical"]), levels, ranks)
 
@@ -179,7 +178,8 @@ class Boosting(Candidate):
             return xgboost.DMatrix(self.laid_out(matrix), target)
         ranked = self.ranks.ranks if self.ranks else [None] * len(self.categorical)
         types = [
-            "c" if one and rank is None else "q" for one, rank in zip(self.categorical, ranked, strict=True)
+            "c" if categories and rank is None else "q"
+            for categories, rank in zip(self.categorical, ranked, strict=True)
         ]
         laid_out = self.laid_out(matrix)
         return xgboost.DMatrix(laid_out, target, feature_types=types, enable_categorical=True)

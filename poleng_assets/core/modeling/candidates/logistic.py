@@ -79,10 +79,10 @@ class Logistic(Candidate):
         It is the sum of the effects that :meth:`contributions` gives, read from one table: thirty times
         faster than the product with a sparse matrix.
         """
-        found = np.full(len(matrix), self.intercept)
+        log_odds = np.full(len(matrix), self.intercept)
         for effects in self._effects_of(matrix):
-            found += effects
-        return found
+            log_odds += effects
+        return log_odds
 
     def contributions(self, matrix: np.ndarray) -> np.ndarray:
         """Return the effect of each answer, deviation included, less the mean effect of its column."""
@@ -134,27 +134,11 @@ class Logistic(Candidate):
     def load(cls, folder: Path) -> Logistic:
         """Read what :meth:`save` wrote; numbers alone are read, never objects."""
         layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
-        weights, intercept = (
-            (np.load(folder / "weights.npy", allow_pickle=False), layout["intercept"])
-            if "intercept" in layout
-            else _of_earlier_releases(folder / "regression.skops")
-        )
         return cls(
-            weights,
-            intercept,
-            Levels(tuple(tuple(one) for one in layout["levels"])),
+            np.load(folder / "weights.npy", allow_pickle=False),
+            layout["intercept"],
+            Levels(tuple(tuple(values) for values in layout["levels"])),
             layout["varies_by"],
             layout["strength"],
             np.asarray(layout["means"]),
         )
-
-
-def _of_earlier_releases(file: Path) -> tuple[np.ndarray, float]:
-    """Return weights and intercept of a model that was kept as scikit-learn's object.
-
-    skops refuses every type that it does not trust.
-    """
-    import skops.io
-
-    regression = skops.io.load(file)
-    return regression.coef_[0], float(regression.intercept_[0])

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from sklearn.linear_model import LogisticRegression
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from poleng_assets.core.features.encoder import Encoder
 from poleng_assets.core.modeling.candidates.base import Candidate, Columns, with_masked_copies
 from poleng_assets.core.modeling.candidates.blend import KINDS, Blend
 from poleng_assets.core.modeling.candidates.boosting import Boosting
+from poleng_assets.core.modeling.candidates.forest import Forest
 from poleng_assets.core.modeling.candidates.logistic import MIN_ROWS_OF_A_LEVEL, Logistic
 from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
 from poleng_assets.core.modeling.candidates.target_ordered_layout import Ranks
@@ -313,26 +313,6 @@ class Planted:
         self.command = "rm -rf /"
 
 
-def kept_by_an_earlier_release(found: Logistic, folder: Path) -> None:
-    """Keep a regression as scikit-learn's object, as releases before ``weights.npy`` did."""
-    found.save(folder)
-    (folder / "weights.npy").unlink()
-    layout = json.loads((folder / "layout.json").read_text())
-    regression = LogisticRegression()
-    regression.classes_ = np.array([0.0, 1.0])
-    regression.coef_, regression.intercept_ = found.weights[None, :], np.array([layout.pop("intercept")])
-    skops.io.dump(regression, folder / "regression.skops")
-    (folder / "layout.json").write_text(json.dumps(layout))
-
-
-def test_a_regression_kept_by_an_earlier_release_gives_the_same(data: Data, tmp_path: Path):
-    found = data.fit("logistic")
-    assert isinstance(found, Logistic)
-    kept_by_an_earlier_release(found, tmp_path)
-    again = Logistic.load(tmp_path)
-    np.testing.assert_array_equal(again.log_odds(data.strangers), found.log_odds(data.strangers))
-
-
 def test_objects_among_the_weights_are_not_loaded(data: Data, tmp_path: Path):
     data.fit("logistic").save(tmp_path)
     np.save(tmp_path / "weights.npy", np.array([Planted()], dtype=object), allow_pickle=True)
@@ -340,31 +320,21 @@ def test_objects_among_the_weights_are_not_loaded(data: Data, tmp_path: Path):
         Logistic.load(tmp_path)
 
 
-def with_skops(data: Data, which: str, folder: Path) -> Path:
-    """Keep a candidate; return its file of objects."""
-    found = data.fit(which)
-    if isinstance(found, Logistic):
-        kept_by_an_earlier_release(found, folder)
-    else:
-        found.save(folder)
-    return next(folder.glob("*.skops"))
-
-
-@pytest.mark.parametrize("which", ["logistic", "forest"])
-def test_an_object_of_a_foreign_type_is_not_loaded(data: Data, tmp_path: Path, which: str):
-    skops.io.dump(Planted(), with_skops(data, which, tmp_path))
+def test_an_object_of_a_foreign_type_is_not_loaded(data: Data, tmp_path: Path):
+    data.fit("forest").save(tmp_path)
+    skops.io.dump(Planted(), tmp_path / "forest.skops")
     with pytest.raises(UntrustedTypesFoundException, match="Planted"):
-        KINDS[which].load(tmp_path)
+        Forest.load(tmp_path)
 
 
-@pytest.mark.parametrize("which", ["logistic", "forest"])
-def test_a_foreign_object_hidden_within_a_model_is_not_loaded(data: Data, tmp_path: Path, which: str):
-    file = with_skops(data, which, tmp_path)
+def test_a_foreign_object_hidden_within_a_model_is_not_loaded(data: Data, tmp_path: Path):
+    data.fit("forest").save(tmp_path)
+    file = tmp_path / "forest.skops"
     inner = skops.io.load(file, trusted=["sklearn.tree._tree.Tree"])
     inner.planted = Planted()
     skops.io.dump(inner, file)
     with pytest.raises(UntrustedTypesFoundException, match="Planted"):
-        KINDS[which].load(tmp_path)
+        Forest.load(tmp_path)
 
 
 def test_a_blend_of_a_kind_that_is_none_is_not_loaded(data: Data, tmp_path: Path):
