@@ -10,6 +10,7 @@ https://nannyml.readthedocs.io/en/v0.13.1/how_it_works/performance_estimation.ht
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Estimation:
 def estimate(
     reference: pd.DataFrame,
     batch: pd.DataFrame,
-    match: WeightedReference,
+    weighted: WeightedReference,
     resampled: Future[tuple[np.ndarray, np.ndarray]],
     study: Study,
     beside: Executor,
@@ -61,8 +62,8 @@ def estimate(
     Args:
         reference: held-out rows with the target, ``score`` and ``contact`` (0/1), in their own order.
         batch: ``score`` and ``contact`` of the rows to measure, at least one.
-        match: of the two.
-        resampled: what it draws, once it has, see
+        weighted: the reference, weighed to the batch.
+        resampled: its weights in resamples, once they are drawn, see
             :meth:`poleng_assets.core.statistics.poststratification.WeightedReference.bootstrap_weights`.
         study: names the target.
         beside: does the linear algebra meanwhile, once it has ended what was given to it before.
@@ -70,27 +71,41 @@ def estimate(
     Returns:
         No estimates and no loss where the reference has only one class.
     """
+    target = reference[study.target.name].to_numpy()
+    if len(np.unique(target[weighted.weights > 0])) < 2:
+        return Estimation((), None, math.inf)
+    calibration = fit(_log_odds(reference[SCORE]), target, weighted.weights * len(target))
+    known, new = (
+        pd.DataFrame(
+            {SCORE: calibration.probability(_log_odds(rows[SCORE])), CONTACT: rows[CONTACT].to_numpy()}
+        )
+        for rows in (reference, batch)
+    )
+    known[study.target.name] = target
+    probability = known[SCORE].to_numpy()
+    loss_error = beside.submit(lambda: _loss_error(probability, resampled.result()))
+    expanded = known.iloc[weighted.expand_rows()].reset_index(drop=True)
+    of_reference, of_batch = _cbpe(expanded, new, study.target.name)
+    # NannyML knows the sampling error of the batch only; the reference is a sample too.
+    widening = math.sqrt(1 + len(batch) / weighted.effective_rows)
+    estimates = (
+        *_with_intervals(of_reference, of_batch, new[SCORE], widening),
+        *expected_row_losses(new[SCORE], batch[SCORE], target, reference[SCORE], weighted, widening),
+    )
+    auc = next((estimate for estimate in estimates if estimate.metric == "auc"), None)
+    if auc is None:
+        return Estimation(estimates, None, math.inf)
+    lost = float(of_reference[("roc_auc", "value")]) - auc.value
+    return Estimation(estimates, Loss(lost, loss_error.result()), (auc.upper - auc.lower) / 2)
+
+
+def _cbpe(reference: pd.DataFrame, batch: pd.DataFrame, target: str) -> tuple[pd.Series, pd.Series]:
+    """Return what NannyML estimates of the reference and of the batch, by metric and kind of value."""
     import nannyml
     from nannyml.calibration import NoopCalibrator
 
-    target = reference[study.target.name].to_numpy()
-    if len(np.unique(target[match.weights > 0])) < 2:
-        return Estimation((), None, math.inf)
-    calibration = fit(_log_odds(reference[SCORE]), target, match.weights * len(target))
-    there = pd.DataFrame(
-        {
-            SCORE: calibration.probability(_log_odds(reference[SCORE])),
-            CONTACT: reference[CONTACT].to_numpy(),
-            study.target.name: target,
-        }
-    )
-    probability = there[SCORE].to_numpy()
-    loss_error = beside.submit(lambda: _loss_error(probability, resampled.result()))
-    here = pd.DataFrame(
-        {SCORE: calibration.probability(_log_odds(batch[SCORE])), CONTACT: batch[CONTACT].to_numpy()}
-    )
     estimator = nannyml.CBPE(
-        y_true=study.target.name,
+        y_true=target,
         y_pred=CONTACT,
         y_pred_proba=SCORE,
         problem_type="classification_binary",
@@ -98,18 +113,21 @@ def estimate(
         chunk_number=1,
         calibrator=NoopCalibrator(),
     )
-    told = estimator.fit(there.iloc[match.expand_rows()].reset_index(drop=True)).estimate(here).to_df()
-    of_reference, of_batch = told.iloc[0], told.iloc[-1]
-    # NannyML knows the sampling error of the batch only; the reference is a sample too.
-    widening = math.sqrt(1 + len(batch) / match.effective_rows)
-    estimates = []
+    rows = estimator.fit(reference).estimate(batch).to_df()
+    return rows.iloc[0], rows.iloc[-1]
+
+
+def _with_intervals(
+    of_reference: pd.Series, of_batch: pd.Series, probability: pd.Series, widening: float
+) -> Iterator[Estimate]:
+    """Give each metric that could be estimated its interval, and its value on the reference."""
     for theirs, ours in METRICS.items():
         value = float(of_batch[(theirs, "value")])
         if ours == "auc":
             # NannyML's error of the AUC is too small by a seventh: .0124 on 1,000 people of the real
             # survey, where resampling their outcomes gives .0145.
-            yes = float(here[SCORE].sum())
-            error = hanley_mcneil_error(value, yes, len(here) - yes)
+            yes = float(probability.sum())
+            error = hanley_mcneil_error(value, yes, len(probability) - yes)
         else:
             error = float(of_batch[(theirs, "sampling_error")])
         half = Z_95 * widening * error
@@ -117,14 +135,7 @@ def estimate(
         # Where nobody is contacted, there is no precision, and an error of nothing.
         if math.isfinite(value) and math.isfinite(half) and half > 0:
             known = realised if math.isfinite(realised) else None
-            estimates.append(Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), known))
-    estimates += _of_each_person(here[SCORE], batch[SCORE], there, reference[SCORE], match, widening, study)
-    auc = next((one for one in estimates if one.metric == "auc"), None)
-    if auc is None:
-        return Estimation(tuple(estimates), None, math.inf)
-    lost = float(of_reference[("roc_auc", "value")]) - auc.value
-    half_width = (auc.upper - auc.lower) / 2
-    return Estimation(tuple(estimates), Loss(lost, loss_error.result()), half_width)
+            yield Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), known)
 
 
 def trust(estimation: Estimation, outside_support: float, shifted: bool, study: Study) -> Trust:
@@ -154,34 +165,38 @@ def trust(estimation: Estimation, outside_support: float, shifted: bool, study: 
     return Trust(True)
 
 
-def _of_each_person(
+def expected_row_losses(
     probability: pd.Series,
     score: pd.Series,
-    there: pd.DataFrame,
+    target: np.ndarray,
     reference_score: pd.Series,
-    match: WeightedReference,
+    weighted: WeightedReference,
     widening: float,
-    study: Study,
-) -> list[Estimate]:
+) -> Iterator[Estimate]:
     """Estimate the figures that are a mean over people, which NannyML does not: log-loss and Brier score.
 
     Each is expected over both outcomes of a person, in the proportion that the calibrated probability
     says; its error holds the chance of the outcome and of who was drawn.
+
+    Args:
+        probability: calibrated, of the batch's rows.
+        score: of the same rows.
+        target: of the reference's rows, 0 or 1.
+        reference_score: of the same rows.
+        weighted: the reference, weighed to the batch.
+        widening: factor by which the reference's own chance widens an interval.
     """
-    found = []
+    p, s, r = probability.to_numpy(), _inside(score), _inside(reference_score)
     for metric, cost in (("log_loss", lambda s: -np.log(s)), ("brier", lambda s: (1 - s) ** 2)):
-        p, s = probability.to_numpy(), np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
         if_yes, if_no = cost(s), cost(1 - s)
         expected = p * if_yes + (1 - p) * if_no
         variance = (p * if_yes**2 + (1 - p) * if_no**2).mean() - expected.mean() ** 2
         half = Z_95 * widening * math.sqrt(max(variance, 0.0) / len(p))
-        r = np.clip(reference_score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
-        realised = np.where(there[study.target.name].to_numpy() == 1, cost(r), cost(1 - r))
+        realised = np.where(target == 1, cost(r), cost(1 - r))
         value = float(expected.mean())
-        found.append(
-            Estimate(metric, value, max(value - half, 0.0), value + half, float(realised @ match.weights))
+        yield Estimate(
+            metric, value, max(value - half, 0.0), value + half, float(realised @ weighted.weights)
         )
-    return found
 
 
 def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray]) -> float:
@@ -199,6 +214,10 @@ def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray
 
 
 def _log_odds(score: pd.Series) -> np.ndarray:
-    # Scores of exactly 0 or 1 have no log-odds.
-    kept = np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
+    kept = _inside(score)
     return np.log(kept / (1 - kept))
+
+
+def _inside(score: pd.Series) -> np.ndarray:
+    """Return scores between 0 and 1: those of exactly 0 or 1 have no log-odds."""
+    return np.clip(score.to_numpy(dtype=np.float64), 1e-9, 1 - 1e-9)
