@@ -208,7 +208,6 @@ class PromotionPolicy(Strict):
     shadow_batches: int = Field(ge=0)
     shadow_rows: int = Field(default=50_000, ge=1)
     interval_resamples: int = Field(default=100, ge=10)
-    interval_seed: int = Field(default=23, ge=0)
     min_known_share: Share = 0.8
 
 

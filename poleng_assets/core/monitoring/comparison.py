@@ -40,7 +40,8 @@ class Comparison:
         pair: tuple[pd.Series | None, pd.Series | None] = (None, None)
         if policy.compare_within is not None and all(rows):
             pair = (reference[policy.compare_within], batch[policy.compare_within])
-        return cls(study, reference, batch, poststratify(*pair, rows, policy.min_stratum))
+        weighted = poststratify(*pair, rows, policy.min_stratum, policy.min_comparable)
+        return cls(study, reference, batch, weighted)
 
     @property
     def within(self) -> str | None:

@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from nannyml.base import AbstractResult
 
 SCORE_BANDS = 20
-# Above it, a classifier can tell batch and reference apart well enough to be named.
-MAX_DOMAIN_AUC = 0.65
 
 
 def measure_batch(
@@ -87,7 +85,9 @@ def measure_batch(
     # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
     # linear algebra would take both from them, waiting, and round sums in another order on another machine.
     with quiet(), threadpool_limits(1), ThreadPoolExecutor(1) as beside:
-        drawing = beside.submit(weighted.bootstrap_weights, policy.resamples, policy.seed)
+        drawing = beside.submit(
+            weighted.bootstrap_weights, policy.resamples, policy.seed, policy.smoothing_rows
+        )
         limits = beside.submit(lambda: distance_limits(codes.reference, columns, drawing.result(), policy))
         others = [
             *_data_quality(codes),
@@ -271,7 +271,8 @@ def _domain_classifier(codes: Comparison) -> Iterator[DriftMetric]:
     batch = codes.comparable[names].reset_index(drop=True)
     result = _batch_row(calculator.fit(like[names]).calculate(batch))
     value = float(result["domain_classifier_auroc", "value"])
-    yield DriftMetric.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, MAX_DOMAIN_AUC)
+    limit = codes.study.policies.overseer.max_domain_auc
+    yield DriftMetric.compared(ALL_COLUMNS, DOMAIN_CLASSIFIER, value, limit)
 
 
 def _as_quantities(rows: pd.DataFrame, common: Mapping[str, pd.Series], study: Study) -> pd.DataFrame:

@@ -22,10 +22,6 @@ import pandas as pd
 from poleng_assets.core.monitoring.measurements import JENSEN_SHANNON, L_INFINITY
 from poleng_assets.study.policies import OverseerPolicy
 
-# The share of resamples at which the smallest p-value is read off; the asked-for share is often smaller
-# than so many resamples can show.
-READ_AT = 0.05
-
 
 def distance_limits(
     reference: pd.DataFrame,
@@ -71,7 +67,7 @@ def distance_limits(
     if moves.any():
         shape, scale = mean[moves] ** 2 / variance[moves], variance[moves] / mean[moves]
         smallest = np.exp(gamma.logsf(drawn[:, moves], shape, scale=scale).min(axis=1))
-        rare = _share_for_each(smallest, policy.false_alarms)
+        rare = _share_for_each(smallest, policy.false_alarms, policy.limits_read_at)
         limits[moves] = np.sqrt(gamma.isf(rare, shape, scale=scale))
     return {key: max(float(limit), policy.min_distance) for key, limit in zip(keys, limits, strict=True)}
 
@@ -87,14 +83,20 @@ def _one_hot(rows: pd.DataFrame) -> tuple[np.ndarray, list[int]]:
     return answers, bounds
 
 
-def _share_for_each(smallest: np.ndarray, together: float) -> float:
+def _share_for_each(smallest: np.ndarray, together: float, read_at: float) -> float:
     """Return the p-value that each figure may have, so that any has it in a share of ``together``.
 
     So many independent figures as would make the smallest p-values as small as they are (their number is
     read off where the resamples still show it) share the alarms that are allowed.
+
+    Args:
+        smallest: p-value of each resample, shape (resamples,).
+        together: share of unchanged batches in which any figure may alert; often smaller than so many
+            resamples can show.
+        read_at: share of resamples at which the smallest p-value is read.
     """
-    typical = float(np.quantile(smallest, READ_AT))
-    independent = np.log1p(-READ_AT) / np.log1p(-typical)
+    typical = float(np.quantile(smallest, read_at))
+    independent = np.log1p(-read_at) / np.log1p(-typical)
     return float(-np.expm1(np.log1p(-together) / independent))
 
 

@@ -26,18 +26,7 @@ from poleng_assets.core.statistics.intervals import Z_95, hanley_mcneil_error
 from poleng_assets.core.statistics.metrics import expected_auc
 from poleng_assets.study.schema import Study
 
-# A score between these says little more than the toss of a coin.
-UNCERTAIN = (0.35, 0.65)
-# How the three bands of scores may stand together, the finest first.
-BANDS = (
-    ("score below 0.35", "uncertain score, 0.35 to 0.65", "score above 0.65"),
-    ("score below 0.65", "score below 0.65", "score above 0.65"),
-    ("score below 0.35", "score above 0.35", "score above 0.35"),
-    ("any score", "any score", "any score"),
-)
 OTHER_ANSWERS = "other answers"
-# Features whose answers are told apart; more of them would leave a handful of people to each kind.
-MAX_FEATURES = 2
 AUDIT, DRAWN = "audit sample", "drawn by lot"
 STRATA_COLUMNS = ("stratum", "people", "known", "interviews", "mean_score")
 
@@ -151,7 +140,7 @@ def plan_request(
             study, "The scores expect everybody to be alike: no number of interviews would tell more"
         )
     needed = interviews_needed(auc, rate, policy.request_within)
-    features = [name for name in dict.fromkeys(drifted) if name in people][:MAX_FEATURES]
+    features = [name for name in dict.fromkeys(drifted) if name in people][: policy.max_strata_features]
     people["stratum"], people["shown"] = _strata(people, features, study, needed)
     strata, drawn, effective = _allocated(people, study, needed)
     within = half_width(auc, rate, effective)
@@ -173,14 +162,15 @@ def _strata(
     A stratum is a combination of answers and a band of scores. Answers of too few people stand together,
     and so do bands that have too few of them.
     """
-    least = study.policies.outcomes.min_interviews
+    policy = study.policies.outcomes
+    least, bands = policy.min_interviews, _bands(*policy.uncertain_scores)
     answers, shown = _answers(people, features, study), _answers(people, features, study, study.contact_list)
     sizes = answers.value_counts()
     # By size, and by name where sizes are equal, so that the strata are the same every time.
     largest = sorted(sizes.index, key=lambda value: (-sizes[value], value))
     # Answers whose part of the interviews is enough for their strata cost nothing. Of the rest, as many
     # stand alone as take half of the interviews, because each stratum gets some.
-    places = max(1, needed // (2 * least * len(BANDS[0])))
+    places = max(1, needed // (2 * least * len(bands[0])))
     kept = {
         value
         for place, value in enumerate(largest)
@@ -189,22 +179,33 @@ def _strata(
     others = ~answers.isin(kept)
     if features and others.any():
         answers, shown = (words.mask(others, OTHER_ANSWERS) for words in (answers, shown))
-    band = pd.Series(np.digitize(people["score"], UNCERTAIN), index=people.index)
-    counts = pd.crosstab(answers, band).reindex(columns=range(len(UNCERTAIN) + 1), fill_value=0)
-    names = {value: _bands(row.to_numpy(), least) for value, row in counts.iterrows()}
+    band = pd.Series(np.digitize(people["score"], policy.uncertain_scores), index=people.index)
+    counts = pd.crosstab(answers, band).reindex(columns=range(len(bands[0])), fill_value=0)
+    names = {value: _names_of(bands, row.to_numpy(), least) for value, row in counts.iterrows()}
     scores = pd.Series(
         [names[value][place] for value, place in zip(answers, band, strict=True)], index=people.index
     )
     return _joined([answers, scores]), _joined([shown, scores])
 
 
-def _bands(counts: np.ndarray, least: int) -> tuple[str, ...]:
+def _bands(low: float, high: float) -> tuple[tuple[str, str, str], ...]:
+    """Return how three bands of scores, the uncertain one between, may stand together, the finest first."""
+    below, above = f"score below {low:g}", f"score above {high:g}"
+    return (
+        (below, f"uncertain score, {low:g} to {high:g}", above),
+        (f"score below {high:g}", f"score below {high:g}", above),
+        (below, f"score above {low:g}", f"score above {low:g}"),
+        ("any score", "any score", "any score"),
+    )
+
+
+def _names_of(bands: tuple[tuple[str, ...], ...], counts: np.ndarray, least: int) -> tuple[str, ...]:
     """Return the finest names of the bands under which none stands for fewer people than asked for."""
-    for names in BANDS[:-1]:
+    for names in bands[:-1]:
         together = pd.Series(counts).groupby(list(names)).sum()
         if together[together > 0].min() >= least:
             return names
-    return BANDS[-1]
+    return bands[-1]
 
 
 def _answers(

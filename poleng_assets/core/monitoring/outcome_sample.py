@@ -19,15 +19,9 @@ import pandas as pd
 
 from poleng_assets.core.statistics.metrics import row_log_loss, weighted_auc, weighted_average_precision
 from poleng_assets.core.statistics.poststratification import poststratify, systematic_sample
+from poleng_assets.study.policies import OutcomesPolicy
 from poleng_assets.study.schema import Study
 
-# From this share of a stratum on, those who are not known cannot make it look another way.
-NEARLY_ALL = 0.9
-# Parts by score into which contacts and others are split when many of them are not known.
-SCORE_PARTS = 5
-MIN_IN_PART = 10
-REPEATS = 200
-SEED = 23
 # Rows that a weighted frame is repeated to, at least: NannyML knows no weights.
 REPEATED_ROWS = 20_000
 
@@ -98,16 +92,16 @@ class OutcomeSample:
             result["average_precision"] = weighted_average_precision(positive, negative, positives)
         return result
 
-    def resampled(self) -> dict[str, np.ndarray]:
+    def resampled(self, resamples: int, seed: int) -> dict[str, np.ndarray]:
         """Return each figure over resamples of the people, stratum by stratum.
 
         How many of everybody stand in which stratum is drawn first: who is scored is chance as well.
         """
-        random = np.random.default_rng(SEED)
+        random = np.random.default_rng(seed)
         stands_for = np.array([people for _, people in self.strata])
         everybody = round(stands_for.sum())
         drawn: dict[str, list[float]] = {}
-        for _ in range(REPEATS):
+        for _ in range(resamples):
             weights = np.zeros(len(self.target))
             shares = random.multinomial(everybody, stands_for / stands_for.sum()) / stands_for
             for (rows, _), share in zip(self.strata, shares, strict=True):
@@ -129,7 +123,8 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
         The sample, None when there are not enough contacts to say anything; and why something is missing.
         With a sample and a reason, the sample has the contacts only.
     """
-    least = study.policies.outcomes.min_interviews
+    policy = study.policies.outcomes
+    least = policy.min_interviews
     chosen: list[tuple[pd.DataFrame, float]] = []
     missing = ""
     for contact, who in ((True, "contacts"), (False, "people who were not contacted")):
@@ -137,7 +132,7 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
         if group.empty:
             continue
         known = group[group["target"].notna()]
-        if len(known) >= NEARLY_ALL * len(group):
+        if len(known) >= policy.nearly_all * len(group):
             chosen.append((known, float(len(group))))
             continue
         drawn = known[known["at_random"]]
@@ -150,7 +145,7 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
             if chosen:
                 missing += ": only the precision can be said"
             continue
-        chosen += _by_score(group, known)
+        chosen += _by_score(group, known, policy)
     if not chosen:
         return None, missing
     ends = np.cumsum([len(known) for known, _ in chosen])
@@ -163,7 +158,9 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
     return _as_sample(rows, "target", weights, strata, within), missing
 
 
-def _by_score(group: pd.DataFrame, known: pd.DataFrame) -> list[tuple[pd.DataFrame, float]]:
+def _by_score(
+    group: pd.DataFrame, known: pd.DataFrame, policy: OutcomesPolicy
+) -> list[tuple[pd.DataFrame, float]]:
     """Split the known of a group into parts of equal numbers of the group, by score.
 
     Lists are worked off from the top, and interviews asked for where scores are uncertain: who is known
@@ -172,11 +169,11 @@ def _by_score(group: pd.DataFrame, known: pd.DataFrame) -> list[tuple[pd.DataFra
     Returns:
         For each part its known people, and how many of the group they stand for.
     """
-    for parts in range(SCORE_PARTS, 1, -1):
+    for parts in range(policy.score_parts, 1, -1):
         ends = np.quantile(group["score"], np.arange(1, parts) / parts)
         places = np.digitize(known["score"], ends)
         found = np.bincount(places, minlength=parts)
-        if found.min() >= MIN_IN_PART:
+        if found.min() >= policy.min_in_part:
             sizes = np.bincount(np.digitize(group["score"], ends), minlength=parts)
             return [(known[places == part], float(sizes[part])) for part in range(parts)]
     return [(known, float(len(group)))]
@@ -189,7 +186,9 @@ def weigh_reference(reference: pd.DataFrame, sample: OutcomeSample, study: Study
     if sample.within is not None:
         here = sample.within.iloc[sample.positions].reset_index(drop=True)
         there = reference[str(policy.compare_within)]
-    weights = poststratify(there, here, (rows, len(sample.positions)), policy.min_stratum).weights
+    weights = poststratify(
+        there, here, (rows, len(sample.positions)), policy.min_stratum, policy.min_comparable
+    ).weights
     # Those whom nobody in the batch is like have no say.
     kept = np.flatnonzero(weights > 0)
     strata = ((np.arange(len(kept)), float(len(kept))),)

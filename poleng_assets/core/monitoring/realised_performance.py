@@ -22,7 +22,6 @@ import pandas as pd
 
 from poleng_assets.core.monitoring.measurements import Estimate, Loss, MetricLoss
 from poleng_assets.core.monitoring.outcome_sample import OutcomeSample, choose_sample, weigh_reference
-from poleng_assets.core.monitoring.verdict import SURE
 from poleng_assets.core.statistics.intervals import central, hanley_mcneil_error, wilson_interval
 from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.poststratification import effective_rows
@@ -66,10 +65,9 @@ class RealisedPerformance:
         """Share of the people scored whose outcome is known."""
         return self.respondents / self.scored
 
-    @property
-    def significant_losses(self) -> tuple[MetricLoss, ...]:
-        """The losses that are beyond what is tolerated, and no accident of who was asked."""
-        return tuple(lost for lost in self.losses if lost.loss.surely_above(lost.tolerated, SURE))
+    def significant_losses(self, confidence: float) -> tuple[MetricLoss, ...]:
+        """Return the losses that are beyond what is tolerated, and no accident of who was asked."""
+        return tuple(lost for lost in self.losses if lost.loss.surely_above(lost.tolerated, confidence))
 
     def estimate(self, metric: str) -> Estimate | None:
         """Return the figure of one metric, or None."""
@@ -126,7 +124,8 @@ def _measure(
     weighed = None if reference is None or reference.empty else weigh_reference(reference, sample, study)
     values = _values(sample)
     usual = {} if weighed is None else weighed.figures(weighed.weights)
-    drawn = sample.resampled()
+    policy = study.policies.outcomes
+    drawn = sample.resampled(policy.resamples, policy.seed)
     estimates = tuple(
         Estimate(metric, values[metric], *central(drawn[metric]), usual.get(metric))
         for metric in REALISED_METRICS
@@ -146,8 +145,8 @@ def _losses(
     drawn: dict[str, np.ndarray],
     study: Study,
 ) -> list[MetricLoss]:
-    of_reference, losses = reference.resampled(), []
-    policies = study.policies
+    policies, losses = study.policies, []
+    of_reference = reference.resampled(policies.outcomes.resamples, policies.outcomes.seed)
     for metric, what, tolerated in (
         ("auc", "the AUC is lower", policies.overseer.max_auc_drop),
         ("log_loss", "the log-loss is higher", policies.outcomes.max_log_loss_rise),

@@ -38,10 +38,6 @@ QUIET = "quiet"
 TOO_FEW = "too_few"
 ESTIMATED_LOSS = "estimated_loss"
 REALISED_LOSS = "realised_loss"
-# A single sign is believed when it would be an accident once in 500 batches ...
-SURE = 0.998
-# ... and one that has to be repeated when it would be one once in 20.
-LIKELY = 0.95
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def judge(
     support = _support(measured, policy, titles)
     weak = _weak(measured, policy)
     harm = [
-        *_realised_loss(realised),
+        *_realised_loss(realised, policy),
         *_estimated_loss(measured, policy, weak, earlier),
         *_missing(measured, titles),
     ]
@@ -156,13 +152,13 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
         if f.method in (JENSEN_SHANNON, COMPOSITION)
         and f.column_name in titles
         and f.value is not None
-        and f.value > 0.99
+        and f.value > policy.nothing_in_common
         and not any(reason.cause == f"support:{f.column_name}" for reason in reasons)
     ]
     return reasons
 
 
-def _realised_loss(realised: Sequence[MetricLoss]) -> list[Reason]:
+def _realised_loss(realised: Sequence[MetricLoss], policy: OverseerPolicy) -> list[Reason]:
     return [
         Reason(
             REALISED_LOSS,
@@ -170,12 +166,12 @@ def _realised_loss(realised: Sequence[MetricLoss]) -> list[Reason]:
             acts=True,
         )
         for lost in realised
-        if lost.loss.surely_above(lost.tolerated, SURE)
+        if lost.loss.surely_above(lost.tolerated, policy.sure)
     ]
 
 
 def _weak(measured: BatchMeasurements, policy: OverseerPolicy) -> bool:
-    return measured.loss is not None and measured.loss.surely_above(policy.max_auc_drop / 2, LIKELY)
+    return measured.loss is not None and measured.loss.surely_above(policy.max_auc_drop / 2, policy.likely)
 
 
 def _estimated_loss(
@@ -186,7 +182,7 @@ def _estimated_loss(
     auc = measured.estimate("auc")
     estimated = f"estimated AUC {auc.value:.3f}" if auc else "AUC"
     lost = f"{measured.loss.value:.3f} less than on people of their kind in the reference"
-    if measured.loss.surely_above(policy.max_auc_drop, SURE):
+    if measured.loss.surely_above(policy.max_auc_drop, policy.sure):
         words = f"the model is expected to rank people worse: {estimated}, {lost}"
         return [Reason(ESTIMATED_LOSS, words, acts=True)]
     some, last = policy.weak_batches

@@ -99,10 +99,11 @@ def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.T
     explained = holdout.take(np.linspace(0, len(score) - 1, min(len(score), EXPLAINED_ROWS)).astype(int))
     on_training = score_metrics(training[study.target.name].to_numpy(), model.score(training))
     reference = holdout.select([*study.feature_names, study.target.name]).to_pandas()
+    promotion = study.policies.promotion
     return HoldoutEvaluation(
         reference=reference.assign(score=score, contact=contact.astype(int)),
         figures=evaluate(target, score, contact),
-        intervals=bootstrap_intervals(target, score, contact, seed=study.policies.promotion.seed),
+        intervals=bootstrap_intervals(target, score, contact, promotion.interval_resamples, promotion.seed),
         on_training={name: on_training[name] for name in ("auc", "log_loss", "rmse") if name in on_training},
         groups=evaluate_groups(
             target, score, contact, groups_in_words(study, holdout, study.protected), least

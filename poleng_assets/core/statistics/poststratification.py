@@ -14,11 +14,6 @@ import pandas as pd
 
 from poleng_assets.core.features.codes import to_codes, to_table
 
-# People of the whole that each stratum borrows when it is resampled: in a stratum of thirty, an answer
-# that one person in a hundred gives may be absent, and would else be impossible for ever.
-SMOOTHING_ROWS = 3.0
-# Below this share of comparable people the batch is compared with the whole reference.
-MIN_COMPARABLE = 0.5
 MAX_EXPANDED_ROWS = 10_000
 _NO_ANSWER = -(10**9)
 _DRAWN_AT_ONCE = 2_000_000
@@ -64,12 +59,20 @@ class WeightedReference:
         order = np.concatenate([of_reference for of_reference, _ in self.strata])
         return order[systematic_sample(self.weights[order], rows)]
 
-    def bootstrap_weights(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def bootstrap_weights(
+        self, resamples: int, seed: int, smoothing_rows: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return weights of the reference's rows in resamples of the reference, and of an unchanged batch.
 
         Both are drawn from the same people, stratum by stratum: the batch as many as it has, the
         reference as many as it has, weighed as it is. What differs between the two is chance, that of
         the batch and that of the reference.
+
+        Args:
+            resamples: of both.
+            seed: of the draws.
+            smoothing_rows: of the whole reference, which each stratum borrows: in a stratum of thirty, an
+                answer that one person in a hundred gives may be absent, and would be impossible for ever.
 
         Returns:
             Two float32 matrices of shape (resamples, reference rows).
@@ -82,7 +85,7 @@ class WeightedReference:
         lent: list[tuple[np.ndarray, np.ndarray, float]] = []
         for stratum, of_batch in self.strata:
             # Everybody has nobody to borrow from.
-            share = SMOOTHING_ROWS / (len(stratum) + SMOOTHING_ROWS) if self.within else 0.0
+            share = smoothing_rows / (len(stratum) + smoothing_rows) if self.within else 0.0
             for resampled, count, weight in (
                 (reference, len(stratum), len(of_batch) / compared / len(stratum)),
                 (batch, len(of_batch), 1.0),
@@ -120,7 +123,11 @@ def _tally(random: np.random.Generator, counts: np.ndarray, people: int) -> np.n
 
 
 def poststratify(
-    reference: pd.Series | None, batch: pd.Series | None, rows: tuple[int, int], min_rows: int
+    reference: pd.Series | None,
+    batch: pd.Series | None,
+    rows: tuple[int, int],
+    min_rows: int,
+    min_comparable: float,
 ) -> WeightedReference:
     """Weigh a reference to the mix of a batch.
 
@@ -129,6 +136,7 @@ def poststratify(
         batch: the same of the batch's rows.
         rows: of the reference, and of the batch.
         min_rows: of the reference that a value needs; people with rarer values are not comparable.
+        min_comparable: share of the batch; with fewer comparable people, it is compared with everybody.
     """
     everybody = WeightedReference(
         ((np.arange(rows[0]), np.arange(rows[1])),),
@@ -149,7 +157,7 @@ def poststratify(
     for of_reference, of_batch in strata:
         comparable[of_batch] = True
         weights[of_reference] += len(of_batch) / len(of_reference)
-    if comparable.mean() < MIN_COMPARABLE:
+    if comparable.mean() < min_comparable:
         return everybody
     return WeightedReference(strata, comparable, weights / weights.sum(), within=True)
 

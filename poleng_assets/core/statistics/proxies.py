@@ -14,13 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from poleng_assets.study.policies import ContactPolicy
 from poleng_assets.study.schema import Study
-
-# An answer gives a protected one away when this share of those who gave it share the other, and in all it is
-# not the rule: that nearly everybody is a citizen is told by no answer.
-GIVES_AWAY = 0.8
-IS_THE_RULE = 0.75
-FEWEST = 20
 
 
 def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
@@ -40,7 +35,7 @@ def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
             if feature.name in study.protected:
                 continue
             table = _counts(columns[feature.name], columns[protected])
-            strength, given_away = cramers_v(table), _given_away(table)
+            strength, given_away = cramers_v(table), _given_away(table, study.policies.contact)
             title = study.feature(protected).title
             if given_away:
                 share, answers = given_away
@@ -94,17 +89,20 @@ def cramers_v(table: np.ndarray) -> float:
     return min(1.0, sqrt(squared / smaller)) if smaller > 0 else 0.0
 
 
-def _given_away(table: np.ndarray) -> tuple[float, int] | None:
-    """Return share and number of people of the answer that tells most; None when none tells enough."""
+def _given_away(table: np.ndarray, policy: ContactPolicy) -> tuple[float, int] | None:
+    """Return share and number of people of the answer that tells most; None when none tells enough.
+
+    A protected answer that is the rule does not count: that nearly everybody is a citizen is told by none.
+    """
     people = table.sum(axis=1)
-    rare = table.sum(axis=0) < IS_THE_RULE * table.sum()
-    enough = people >= FEWEST
+    rare = table.sum(axis=0) < policy.common_share * table.sum()
+    enough = people >= policy.giveaway_people
     if not rare.any() or not enough.any():
         return None
     shares = table[enough][:, rare] / people[enough, None]
     answer, value = np.unravel_index(int(shares.argmax()), shares.shape)
     share = float(shares[answer, value])
-    return (share, int(people[enough][answer])) if share >= GIVES_AWAY else None
+    return (share, int(people[enough][answer])) if share >= policy.giveaway_share else None
 
 
 def _codes(rows: pa.Table, name: str) -> tuple[np.ndarray, int]:

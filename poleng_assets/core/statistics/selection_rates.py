@@ -22,8 +22,6 @@ from poleng_assets.study.policies import PromotionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.predictions import GroupCount
 
-# Outcomes that are known of fewer are mostly those of contacts: no recall can be made of them.
-NEARLY_ALL = 0.8
 # So many groups are named in a sentence; the evidence has all.
 NAMED = 5
 
@@ -136,7 +134,8 @@ def contacts_of_groups(study: Study, counts: Mapping[str, Sequence[GroupCount]])
     for name, answers in counts.items():
         feature = study.feature(name)
         for group in answers:
-            nearly_all = group.known >= NEARLY_ALL * group.rows
+            # Of fewer, the outcomes are mostly those of contacts: no recall can be made of them.
+            nearly_all = group.known >= study.policies.promotion.min_known_share * group.rows
             groups.append(
                 GroupContacts(
                     feature.title,

@@ -97,7 +97,7 @@ def realised_performance(
     for (batch, version), found in performance.items():
         if found.missing_because:
             context.log.info(f"{batch}, version {version}: {found.missing_because}")
-    return _result(performance, people, estimated, current)
+    return _result(performance, people, estimated, current, warehouse.study.policies.overseer.sure)
 
 
 def _measure(
@@ -145,6 +145,7 @@ def _result(
     people: dict[str, int],
     estimated: dict[tuple[str, int], float],
     current: dict[str, int],
+    sure: float,
 ) -> dg.MaterializeResult:
     """Report what was measured to the graph.
 
@@ -153,13 +154,18 @@ def _result(
         people: how many respondents are unknown, and about how many files disagree.
         estimated: AUC without outcomes, by batch and version.
         current: the version of the current scores of each batch.
+        sure: confidence in a loss that is reported.
     """
-    lost = {key: _in_words(found) for key, found in measured.items() if found.significant_losses}
+    lost = {
+        key: "; ".join(loss.in_words() for loss in losses)
+        for key, found in measured.items()
+        if (losses := found.significant_losses(sure))
+    }
     plotted = {batch: found for (batch, version), found in measured.items() if current[batch] == version}
     return dg.MaterializeResult(
         metadata={
             "batches": len({batch for batch, _ in measured}),
-            "performance": dg.MetadataValue.md(_table(measured, estimated)),
+            "performance": dg.MetadataValue.md(_table(measured, estimated, lost)),
             **people,
             "losses": dg.MetadataValue.json(_by_version(list(lost))),
             **_plotted(plotted),
@@ -187,10 +193,6 @@ def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
     }
 
 
-def _in_words(found: "RealisedPerformance") -> str:
-    return "; ".join(lost.in_words() for lost in found.significant_losses)
-
-
 def _plotted(current: "dict[str, RealisedPerformance]") -> dict[str, Any]:
     """Return numbers that the UI plots over files: of each batch, under the version that counts."""
     return {
@@ -202,7 +204,9 @@ def _plotted(current: "dict[str, RealisedPerformance]") -> dict[str, Any]:
 
 
 def _table(
-    measured: "dict[tuple[str, int], RealisedPerformance]", estimated: dict[tuple[str, int], float]
+    measured: "dict[tuple[str, int], RealisedPerformance]",
+    estimated: dict[tuple[str, int], float],
+    lost: dict[tuple[str, int], str],
 ) -> str:
     """Put what was estimated beside what was realised, as markdown."""
     import pandas as pd
@@ -217,7 +221,7 @@ def _table(
             "log-loss": _cell(found, "log_loss"),
             "recall": _cell(found, "recall"),
             "precision": _cell(found, "precision"),
-            "lost": _in_words(found) or found.missing_because or "no",
+            "lost": lost.get((batch, version)) or found.missing_because or "no",
         }
         for (batch, version), found in measured.items()
     ]

@@ -17,7 +17,7 @@ from poleng_assets.core.statistics.poststratification import WeightedReference, 
 from poleng_assets.study.policies import OverseerPolicy
 from poleng_assets.study.schema import Study
 
-MIN_ROWS = 20
+MIN_ROWS, MIN_COMPARABLE, SMOOTHING_ROWS = 20, 0.5, 3.0
 # So many unchanged batches, of which this share may raise an alarm.
 DRAWS, FALSE_ALARMS = 300, 0.05
 KINDS = 6
@@ -46,14 +46,16 @@ def people(random: np.random.Generator, rows: int, kinds: np.ndarray | None = No
 
 
 def everybody(reference: int, batch: int) -> WeightedReference:
-    return poststratify(None, None, (reference, batch), MIN_ROWS)
+    return poststratify(None, None, (reference, batch), MIN_ROWS, MIN_COMPARABLE)
 
 
 def limits(
     reference: pd.DataFrame, batch: int, policy: OverseerPolicy, **changes: Any
 ) -> dict[tuple[str, str], float]:
     changed = policy.model_copy(update=changes)
-    drawn = everybody(len(reference), batch).bootstrap_weights(changed.resamples, changed.seed)
+    drawn = everybody(len(reference), batch).bootstrap_weights(
+        changed.resamples, changed.seed, SMOOTHING_ROWS
+    )
     return distance_limits(reference, list(reference.columns), drawn, changed)
 
 
@@ -200,9 +202,11 @@ def alarms(
         random = np.random.default_rng(1_000 + draw)
         there, here = people(random, 500, usual), people(random, 400, other if within else usual)
         found = (
-            poststratify(there["kind"], here["kind"], (500, 400), MIN_ROWS) if within else everybody(500, 400)
+            poststratify(there["kind"], here["kind"], (500, 400), MIN_ROWS, MIN_COMPARABLE)
+            if within
+            else everybody(500, 400)
         )
-        of_reference, of_batch = found.bootstrap_weights(policy.resamples, draw)
+        of_reference, of_batch = found.bootstrap_weights(policy.resamples, draw, SMOOTHING_ROWS)
         if not reference_is_a_sample:
             of_reference = np.repeat(found.weights[None].astype(np.float32), len(of_reference), axis=0)
         limit = distance_limits(there, COLUMNS, (of_reference, of_batch), policy)

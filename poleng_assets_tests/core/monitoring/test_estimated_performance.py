@@ -23,7 +23,7 @@ from poleng_assets_tests.conftest import with_policies
 
 TARGET = "political_engagement"
 PER_PERSON = ("log_loss", "brier")
-MIN_ROWS, RESAMPLES = 20, 300
+MIN_ROWS, MIN_COMPARABLE, SMOOTHING_ROWS, RESAMPLES = 20, 0.5, 3.0, 300
 KINDS = np.array(["1", "2", "3"])
 
 
@@ -46,7 +46,7 @@ def estimated(
     reference: pd.DataFrame, batch: pd.DataFrame, study: Study, *, within: bool = False
 ) -> Estimation:
     there, here = (reference["kind"], batch["kind"]) if within else (None, None)
-    found = poststratify(there, here, (len(reference), len(batch)), MIN_ROWS)
+    found = poststratify(there, here, (len(reference), len(batch)), MIN_ROWS, MIN_COMPARABLE)
     return estimated_of(found, reference, batch, study)
 
 
@@ -58,7 +58,7 @@ def estimated_of(
     resamples: int = RESAMPLES,
 ) -> Estimation:
     with quiet(), ThreadPoolExecutor(1) as beside:
-        drawing = beside.submit(found.bootstrap_weights, resamples, 23)
+        drawing = beside.submit(found.bootstrap_weights, resamples, 23, SMOOTHING_ROWS)
         return estimate(reference, batch.drop(columns=TARGET), found, drawing, study, beside)
 
 
@@ -397,7 +397,7 @@ def test_the_target_may_be_called_otherwise(
     reference: pd.DataFrame, batch: pd.DataFrame, usual: Estimation, study: Study
 ):
     other = study.model_copy(update={"target": study.target.model_copy(update={"name": "turned_away"})})
-    found = poststratify(None, None, (1_500, 800), MIN_ROWS)
+    found = poststratify(None, None, (1_500, 800), MIN_ROWS, MIN_COMPARABLE)
     renamed = reference.rename(columns={TARGET: "turned_away"})
     again = estimated_of(found, renamed, batch, other)
     assert [one.value for one in again.estimates] == [one.value for one in usual.estimates]
@@ -454,7 +454,7 @@ def test_how_near_an_estimate_has_to_be_is_the_studys(study: Study):
 
 def test_a_match_of_many_strata_is_no_obstacle(reference: pd.DataFrame, study: Study):
     few = reference.iloc[:120].reset_index(drop=True)
-    strata: WeightedReference = poststratify(few["kind"], few["kind"], (120, 120), MIN_ROWS)
+    strata: WeightedReference = poststratify(few["kind"], few["kind"], (120, 120), MIN_ROWS, MIN_COMPARABLE)
     assert strata.within
     found = estimated_of(strata, few, few, study, resamples=100)
     assert get(found).lower < get(found).reference < get(found).upper  # type: ignore[operator]

@@ -30,10 +30,8 @@ from poleng_assets.core.monitoring.measurements import (
 )
 from poleng_assets.core.monitoring.verdict import (
     ESTIMATED_LOSS,
-    LIKELY,
     QUIET,
     REALISED_LOSS,
-    SURE,
     TOO_FEW,
     Judgement,
     Reason,
@@ -283,7 +281,7 @@ def test_a_loss_counts_when_it_is_above_what_is_tolerated_and_surely_so(
     assert judgement.causes == ({ESTIMATED_LOSS} if acts else set())
 
 
-@pytest.mark.parametrize("confidence", [LIKELY, SURE])
+@pytest.mark.parametrize("confidence", [0.95, 0.998])
 def test_a_loss_is_sure_when_chance_alone_would_seldom_make_it(confidence: float):
     from scipy.stats import norm
 

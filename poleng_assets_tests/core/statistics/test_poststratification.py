@@ -15,7 +15,7 @@ from poleng_assets.core.statistics.poststratification import (
     systematic_sample,
 )
 
-MIN_ROWS = 20
+MIN_ROWS, MIN_COMPARABLE, SMOOTHING_ROWS = 20, 0.5, 3.0
 REFERENCE = pd.Series(["1"] * 400 + ["2"] * 300 + ["3"] * 200 + ["4"] * 100).sample(
     frac=1, random_state=1, ignore_index=True
 )
@@ -25,7 +25,7 @@ BATCH = pd.Series(["3"] * 500 + ["1"] * 300 + ["4"] * 100 + ["2"] * 10).sample(
 
 
 def matched(reference: pd.Series, batch: pd.Series, min_rows: int = MIN_ROWS) -> WeightedReference:
-    return poststratify(reference, batch, (len(reference), len(batch)), min_rows)
+    return poststratify(reference, batch, (len(reference), len(batch)), min_rows, MIN_COMPARABLE)
 
 
 def weighted_mix(found: WeightedReference, reference: pd.Series) -> dict[Any, float]:
@@ -100,11 +100,11 @@ def test_when_fewer_than_half_are_comparable_everybody_is_compared_with_everybod
 
 
 def test_without_a_feature_to_compare_within_everybody_is_compared_with_everybody():
-    assert is_everybody(poststratify(None, None, (1000, 910), MIN_ROWS), REFERENCE, BATCH)
+    assert is_everybody(poststratify(None, None, (1000, 910), MIN_ROWS, MIN_COMPARABLE), REFERENCE, BATCH)
 
 
 def test_an_empty_batch_is_compared_with_everybody():
-    found = poststratify(REFERENCE, BATCH.iloc[:0], (1000, 0), MIN_ROWS)
+    found = poststratify(REFERENCE, BATCH.iloc[:0], (1000, 0), MIN_ROWS, MIN_COMPARABLE)
     assert is_everybody(found, REFERENCE, BATCH.iloc[:0])
 
 
@@ -159,7 +159,9 @@ def test_the_index_of_the_rows_does_not_matter():
 
 
 def test_equal_weights_are_as_many_as_they_are():
-    assert poststratify(None, None, (1000, 10), MIN_ROWS).effective_rows == pytest.approx(1000)
+    assert poststratify(None, None, (1000, 10), MIN_ROWS, MIN_COMPARABLE).effective_rows == pytest.approx(
+        1000
+    )
 
 
 def test_unequal_weights_are_worth_fewer_people():
@@ -237,7 +239,9 @@ def test_rows_are_repeated_at_most_so_often():
 
 
 def test_without_strata_every_row_is_taken_once():
-    np.testing.assert_array_equal(poststratify(None, None, (30, 7), MIN_ROWS).expand_rows(), np.arange(30))
+    np.testing.assert_array_equal(
+        poststratify(None, None, (30, 7), MIN_ROWS, MIN_COMPARABLE).expand_rows(), np.arange(30)
+    )
 
 
 # Rows of different people
@@ -258,7 +262,9 @@ def test_distinct_rows_take_nobody_twice_and_have_the_mix_of_the_batch(seed: int
 
 @pytest.mark.parametrize("rows", [1, 30, 49, 1_500, 4_321])
 def test_without_strata_every_row_is_a_different_one(rows: int):
-    np.testing.assert_array_equal(poststratify(None, None, (rows, 7), MIN_ROWS).distinct(), np.arange(rows))
+    np.testing.assert_array_equal(
+        poststratify(None, None, (rows, 7), MIN_ROWS, MIN_COMPARABLE).distinct(), np.arange(rows)
+    )
 
 
 # Resamples
@@ -273,13 +279,13 @@ def found() -> WeightedReference:
 
 @pytest.fixture(scope="module")
 def drawn(found: WeightedReference) -> tuple[np.ndarray, np.ndarray]:
-    return found.bootstrap_weights(RESAMPLES, 23)
+    return found.bootstrap_weights(RESAMPLES, 23, SMOOTHING_ROWS)
 
 
 @pytest.mark.parametrize("within", [True, False])
 def test_each_resample_weighs_every_row_of_the_reference(found: WeightedReference, within: bool):
-    chosen = found if within else poststratify(None, None, (len(REFERENCE), 640), MIN_ROWS)
-    reference, batch = chosen.bootstrap_weights(50, 23)
+    chosen = found if within else poststratify(None, None, (len(REFERENCE), 640), MIN_ROWS, MIN_COMPARABLE)
+    reference, batch = chosen.bootstrap_weights(50, 23, SMOOTHING_ROWS)
     assert reference.shape == batch.shape == (50, len(REFERENCE))
     assert reference.min() >= 0
     assert batch.min() >= 0
@@ -301,7 +307,9 @@ def test_resamples_are_on_average_what_they_are_drawn_from(
 
 
 def test_resamples_of_everybody_are_plain_bootstraps():
-    reference, batch = poststratify(None, None, (200, 60), MIN_ROWS).bootstrap_weights(2_000, 1)
+    reference, batch = poststratify(None, None, (200, 60), MIN_ROWS, MIN_COMPARABLE).bootstrap_weights(
+        2_000, 1, SMOOTHING_ROWS
+    )
     counts = reference * 200
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
     assert counts.var() == pytest.approx(1, abs=0.05)
@@ -317,14 +325,16 @@ def test_the_reference_and_the_batch_are_drawn_independently(drawn: tuple[np.nda
 def test_a_small_stratum_can_be_drawn_with_answers_that_it_lacks():
     # Twenty people of one kind, all alike; the answers of others are rare among them, not impossible.
     reference = pd.Series(["1"] * 480 + ["2"] * 20)
-    (of_reference, of_batch) = matched(reference, pd.Series(["2"] * 100)).bootstrap_weights(300, 5)
+    (of_reference, of_batch) = matched(reference, pd.Series(["2"] * 100)).bootstrap_weights(
+        300, 5, SMOOTHING_ROWS
+    )
     for weights in (of_reference, of_batch):
         lent = weights[:, :480].sum() / weights.sum()
         assert lent == pytest.approx(3 / 23 * 480 / 500, abs=0.02)
 
 
 def test_the_same_seed_draws_the_same_people(found: WeightedReference, drawn: tuple[np.ndarray, np.ndarray]):
-    for again, first in zip(found.bootstrap_weights(RESAMPLES, 23), drawn, strict=True):
+    for again, first in zip(found.bootstrap_weights(RESAMPLES, 23, SMOOTHING_ROWS), drawn, strict=True):
         np.testing.assert_array_equal(again, first)
-    other, _ = found.bootstrap_weights(RESAMPLES, 24)
+    other, _ = found.bootstrap_weights(RESAMPLES, 24, SMOOTHING_ROWS)
     assert not np.array_equal(other, drawn[0])
