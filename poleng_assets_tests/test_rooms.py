@@ -81,7 +81,7 @@ def _functions() -> Iterator[tuple[str, Function]]:
 
 def _floor_of(floors: tuple[set[str], ...], room: str) -> int:
     places = [number for number, rooms in enumerate(floors) if room in rooms]
-    assert places, f"the room {room} stands on no floor: give it one here and in docs/operations/develop.md"
+    assert places, f"the room {room} stands on no floor: give it one here and in docs/rooms.svg"
     return places[0]
 
 
@@ -188,3 +188,9 @@ def test_nobody_asks_for_metadata_of_an_event_by_a_string():
             if ast.unparse(value).rpartition(".")[2] == "metadata" and name != "defs.events":
                 asked.append(f"{name}:{node.lineno}")
     assert asked == []
+
+
+def test_the_picture_of_the_rooms_shows_each_of_them():
+    picture = (PACKAGE.parent / "docs" / "rooms.svg").read_text(encoding="utf-8")
+    rooms = {"core"}.union(*FLOORS, *CORE_FLOORS)
+    assert {room for room in rooms if f">{room}<" not in picture} == set()
