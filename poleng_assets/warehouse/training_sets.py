@@ -6,7 +6,7 @@ A training set is known by the hash of the contents of its field studies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,18 +85,20 @@ def rows_of_each_study(
     ).df()
 
 
-def labelled_rows(con: duckdb.DuckDBPyConnection, study: Study, chosen: TrainingSet, part: str) -> pa.Table:
-    """Return id, field study, features and target of one part of a training set, in the same order each time.
+def labelled_rows(
+    con: duckdb.DuckDBPyConnection, study: Study, field_studies: Collection[str], part: str
+) -> pa.Table:
+    """Return id, field study, features and target of one part of field studies, in the same order each time.
 
     Args:
         con: of the warehouse.
         study: names the columns.
-        chosen: the training set.
+        field_studies: their ids.
         part: ``train`` or ``holdout``.
     """
     columns = ", ".join(f'"{name}"' for name in [study.id, *study.feature_names, study.target.name])
     return con.sql(
         f"""SELECT field_study, {columns} FROM field_study_rows
         WHERE part = ? AND field_study IN (SELECT unnest(?)) ORDER BY field_study, row_number""",  # noqa: S608
-        params=[part, list(chosen.studies)],
+        params=[part, list(field_studies)],
     ).to_arrow_table()

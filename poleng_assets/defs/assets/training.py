@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
+import duckdb
 from pydantic import Field
 
 from poleng_assets.core.data.versions import newest
@@ -29,13 +31,16 @@ from poleng_assets.warehouse.training_sets import (
     rows_of_each_study,
     training_data_hash,
 )
-from poleng_assets.warehouse.writes import now, transaction
+from poleng_assets.warehouse.writes import now
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from poleng_assets.core.modeling.model import Model
     from poleng_assets.core.modeling.tuning import Trial, TuningResult
+    from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
+    from poleng_assets.core.reports.model_card import ModelCard
 
 JUDGED_BY_OTHERS = "models_are_judged_by_others"
 
@@ -70,56 +75,94 @@ def training_data(
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
     """All field studies, assimilated and pending, as one named set to learn from."""
+    study, champion = warehouse.study, registry.alias(CHAMPION)
+
+    def read(con: duckdb.DuckDBPyConnection) -> _TrainingData:
+        registry.require_serving_version(con)
+        for untold in untold_withdrawals(all_studies(con), context.instance):
+            context.log_event(untold)
+        return _training_data(con, study)
+
+    def write(con: duckdb.DuckDBPyConnection, data: _TrainingData) -> None:
+        record_training_set(con, TrainingSet(data.hash, data.studies))
+        # A run that died after this runs again: that is the same retraining.
+        if not recorded_by_runs(con, "retrain", earlier_attempts(context.instance, context.run)):
+            record_decision(
+                con,
+                "retrain",
+                config.reason,
+                evidence={"field_studies": sorted(data.studies), "pending": data.pending(champion)},
+                champion_version=champion.version if champion else None,
+                training_data_hash=data.hash,
+                dagster_run_id=context.run.run_id,
+            )
+
+    data = warehouse.read_compute_write(all_studies, read, lambda data: data, write)
+    return _described(data, config.reason, data.pending(champion))
+
+
+class _TrainingData(NamedTuple):
+    """What is to be learned from.
+
+    Attributes:
+        hash: of all field studies.
+        studies: data hash of each field study, by its id.
+        counts: rows of each (``warehouse/training_sets.py``).
+        shared_ids: ids that are learned from and held out as well.
+        shared_answers: sets of answers that are.
+    """
+
+    hash: str
+    studies: dict[str, str]
+    counts: "pd.DataFrame"
+    shared_ids: int
+    shared_answers: int
+
+    def pending(self, champion: ModelVersion | None) -> list[str]:
+        """Return the field studies that the champion did not learn from."""
+        return sorted(set(self.studies) - set(champion.field_studies if champion else []))
+
+
+def _training_data(con: duckdb.DuckDBPyConnection, study: Study) -> _TrainingData:
+    """Read what is to be learned from: all field studies that count.
+
+    Raises:
+        dagster.Failure: there is none.
+    """
     from poleng_assets.core.ingestion.holdout import on_both_sides
 
-    with warehouse.connect() as con:
-        registry.require_serving_version(con)
-        champion = registry.alias(CHAMPION)
-        taken_in = all_studies(con)
-        for untold in untold_withdrawals(taken_in, context.instance):
-            context.log_event(untold)
-        studies = {one.name: one.data_hash for one in taken_in if one.withdrawn_at is None}
-        if not studies:
-            gone = ", ".join(one.name for one in taken_in)
-            raise dg.Failure(
-                f"There is no field study to learn from{f' (withdrawn: {gone})' if gone else ''}: drop one "
-                "into landing/field_studies.",
-                allow_retries=False,
-            )
-        # A corrected field study replaces the one that it corrects.
-        studies = {name: studies[name] for name in newest(studies)}
-        digest = training_data_hash(studies)
-        pending = sorted(set(studies) - set(champion.field_studies if champion else []))
-        with transaction(con):
-            record_training_set(con, TrainingSet(digest, studies))
-            # A run that died after this runs again: that is the same retraining.
-            if not recorded_by_runs(con, "retrain", earlier_attempts(context.instance, context.run)):
-                record_decision(
-                    con,
-                    "retrain",
-                    config.reason,
-                    evidence={"field_studies": sorted(studies), "pending": pending},
-                    champion_version=champion.version if champion else None,
-                    training_data_hash=digest,
-                    dagster_run_id=context.run.run_id,
-                )
-        counts = rows_of_each_study(con, warehouse.study, studies)
-        ids, answers = on_both_sides(con, warehouse.study)
+    taken_in = all_studies(con)
+    studies = {one.name: one.data_hash for one in taken_in if one.withdrawn_at is None}
+    if not studies:
+        withdrawn = ", ".join(one.name for one in taken_in)
+        raise dg.Failure(
+            f"There is no field study to learn from{f' (withdrawn: {withdrawn})' if withdrawn else ''}: "
+            "drop one into landing/field_studies.",
+            allow_retries=False,
+        )
+    # A corrected field study replaces the one that it corrects.
+    studies = {name: studies[name] for name in newest(studies)}
+    counts = rows_of_each_study(con, study, studies)
+    return _TrainingData(training_data_hash(studies), studies, counts, *on_both_sides(con, study))
+
+
+def _described(data: _TrainingData, reason: str, pending: list[str]) -> dg.MaterializeResult:
+    """Tell the graph what is to be learned from."""
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest),
+        data_version=dg.DataVersion(data.hash),
         metadata={
-            "dagster/row_count": int(counts["training_rows"].sum()),
-            "holdout_rows": int(counts["holdout_rows"].sum()),
-            "reason": config.reason,
+            "dagster/row_count": int(data.counts["training_rows"].sum()),
+            "holdout_rows": int(data.counts["holdout_rows"].sum()),
+            "reason": reason,
             "pending": ", ".join(pending) or "none",
-            "field_studies": dg.MetadataValue.md(frame_as_table(counts.round(4))),
-            "training_data_hash": digest,
+            "field_studies": dg.MetadataValue.md(frame_as_table(data.counts.round(4))),
+            "training_data_hash": data.hash,
         },
         check_results=[
             dg.AssetCheckResult(
-                passed=not ids and not answers,
+                passed=not data.shared_ids and not data.shared_answers,
                 check_name=JUDGED_BY_OTHERS,
-                metadata={"ids_on_both_sides": ids, "answers_on_both_sides": answers},
+                metadata={"ids_on_both_sides": data.shared_ids, "answers_on_both_sides": data.shared_answers},
             )
         ],
     )
@@ -154,25 +197,15 @@ def challenger(
     mlflow: dg.ResourceParam[Any],
 ) -> dg.MaterializeResult:
     """The best model that tuning finds on the training data, registered with its reference."""
-    from poleng_assets.core.modeling.explanations import shown_questions
-    from poleng_assets.core.modeling.model import train
-    from poleng_assets.core.modeling.tuning import search_name, tune
-    from poleng_assets.core.promotion.holdout_evaluation import evaluate_model
-    from poleng_assets.core.reports.charts import as_markdown
-    from poleng_assets.core.reports.holdout_charts import importance_chart
-    from poleng_assets.core.reports.model_card import ModelCard, render_model_card
-    from poleng_assets.core.statistics.proxies import proxies, shown_proxies
+    from poleng_assets.core.modeling.tuning import search_name
 
-    study, policy = warehouse.study, warehouse.study.policies.training
-    mode = config.mode or policy.mode
+    study = warehouse.study
+    mode = config.mode or study.policies.training.mode
     registry.end_abandoned_runs(lambda: live_run_ids(context.instance))
     with registry.training_run(mlflow):
-        # The warehouse is let go before the long part: batches are scored meanwhile.
-        with warehouse.connect() as con:
-            chosen = latest_training_set(con)
-            training = labelled_rows(con, study, chosen, "train")
-            holdout = labelled_rows(con, study, chosen, "holdout")
-        search = search_name(chosen.hash, study)
+        with warehouse.read() as con:
+            rows = _read_rows(con, study)
+        search = search_name(rows.chosen.hash, study)
         made = None if config.again else registry.version_of_search(search, mode)
         fault = registry.validation_error(made) if made else ""
         if fault:
@@ -183,76 +216,143 @@ def challenger(
             registry.delete_searches(but=search)
             context.log.info(f"Version {made.version} was trained on the same data, by the same study")
             return dg.MaterializeResult(metadata=_taken_over(made) | mlflow_pages(registry, made))
-        context.log.info(f"Training on {training.num_rows} rows of {', '.join(chosen.studies)}")
-        tuned = tune(
-            training,
-            study,
-            policy.budget(mode),
-            registry.home.tuning / search,
-            _trial_logger(context, registry, mlflow),
-        )
-        model = dataclasses.replace(
-            train(training, study, tuned.configuration), proxies=proxies(training, study)
-        )
-        evaluation = evaluate_model(model, study, training, holdout)
-        for words in shown_proxies(study, model.proxies):
+        context.log.info(f"Training on {rows.training.num_rows} rows of {', '.join(rows.chosen.studies)}")
+        logger = _trial_logger(context, registry, mlflow)
+        trained = _train(rows, study, mode, registry.home.tuning / search, logger)
+        for words in trained.shown_proxies:
             context.log.warning(f"Contact lists give something protected away: {words}")
-        logged = registry.log_model(
-            mlflow,
-            model,
-            evaluation.reference,
-            evaluation.importance,
-            registry.home.tuning / search / "model",
-            parameters=_parameters(study, tuned, training, holdout, mode),
-            metrics=evaluation.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
-            tags={
-                "field_studies": ",".join(chosen.studies),
-                "field_study_hashes": json.dumps(chosen.studies),
-                "training_data_hash": chosen.hash,
-                "recipe": json.dumps(tuned.configuration.to_dict()),
-                "dagster_run_id": context.run.run_id,
-            },
-        )
-        number = registry.next_version()
-        card = ModelCard.of(
-            evaluation, study, chosen, tuned, number, now(), context.run.run_id, logged.run_id
-        )
-        path = write_whole(registry.home.model_card(number), render_model_card(card))
-        registry.log_page(mlflow, path, "model_card")
-        # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
-        version = registry.register(logged, search, mode)
-        if version.version != number:
-            # The newest version was deleted by hand: its number is not given again.
-            path.unlink()
-            card = dataclasses.replace(card, version=version.version)
-            path = write_whole(registry.home.model_card(version.version), render_model_card(card))
-        registry.set_alias(CHALLENGER, version.version)
+        version, card = _register(context.run.run_id, registry, mlflow, study, rows, trained, mode, search)
     # A full search may go on where a quick one, or an interrupted one, has stopped.
     registry.delete_searches(but="" if mode == "full" else search)
-    return dg.MaterializeResult(
-        metadata={
-            "version": version.version,
-            **{name: round(evaluation.figures[name], 4) for name in SHOWN if name in evaluation.figures},
-            "cv_log_loss": round(tuned.log_loss, 4),
-            "comparison": dg.MetadataValue.md(_comparison(tuned)),
-            "metrics": dg.MetadataValue.md(evaluation.metric_table()),
-            "protected_groups": dg.MetadataValue.md(frame_as_table(evaluation.groups.round(3))),
-            "populations": dg.MetadataValue.md(frame_as_table(evaluation.populations.round(3))),
-            "plots": dg.MetadataValue.md(
-                "\n\n".join(as_markdown(title, chart) for title, chart in card.plots.items())
-            ),
-            "importance": dg.MetadataValue.md(as_markdown("Importance", importance_chart(card.importance))),
-            "model_card": dg.MetadataValue.path(str(path)),
-            **mlflow_pages(registry, version),
-            "shown_reasons": ", ".join(shown_questions(study, model.proxies)) or "none",
-            "given_away": "; ".join(shown_proxies(study, model.proxies)) or "nothing",
-            "training_rows": training.num_rows,
-            "holdout_rows": holdout.num_rows,
-            "field_studies": ", ".join(chosen.studies),
-            "mlflow_run_id": version.run_id,
-            "training_data_hash": chosen.hash,
-        }
+    return dg.MaterializeResult(metadata=_metadata(study, registry, rows, trained, version, card))
+
+
+class _Rows(NamedTuple):
+    """What a challenger learns from, and is judged by."""
+
+    chosen: TrainingSet
+    training: "pa.Table"
+    holdout: "pa.Table"
+
+
+def _read_rows(con: duckdb.DuckDBPyConnection, study: Study) -> _Rows:
+    chosen = latest_training_set(con)
+    return _Rows(
+        chosen,
+        labelled_rows(con, study, chosen.studies, "train"),
+        labelled_rows(con, study, chosen.studies, "holdout"),
     )
+
+
+class _Trained(NamedTuple):
+    """A model, how its training configuration was found, how good it is, and what its lists give away."""
+
+    tuned: "TuningResult"
+    model: "Model"
+    evaluation: "HoldoutEvaluation"
+    shown_proxies: Sequence[str]
+
+
+def _train(
+    rows: _Rows,
+    study: Study,
+    mode: Literal["quick", "full"],
+    search: Path,
+    logger: "Callable[[Trial, str], None]",
+) -> _Trained:
+    """Search for a training configuration, train by it, and evaluate the model on the holdout."""
+    from poleng_assets.core.modeling.model import train
+    from poleng_assets.core.modeling.tuning import tune
+    from poleng_assets.core.promotion.holdout_evaluation import evaluate_model
+    from poleng_assets.core.statistics.proxies import proxies, shown_proxies
+
+    tuned = tune(rows.training, study, study.policies.training.budget(mode), search, logger)
+    model = dataclasses.replace(
+        train(rows.training, study, tuned.configuration), proxies=proxies(rows.training, study)
+    )
+    evaluation = evaluate_model(model, study, rows.training, rows.holdout)
+    return _Trained(tuned, model, evaluation, shown_proxies(study, model.proxies))
+
+
+def _register(
+    run_id: str,
+    registry: Registry,
+    mlflow: Any,
+    study: Study,
+    rows: _Rows,
+    trained: _Trained,
+    mode: str,
+    search: str,
+) -> "tuple[ModelVersion, ModelCard]":
+    """Log a model, write its card, and register it as the challenger; return the version and the card."""
+    from poleng_assets.core.reports.model_card import ModelCard, render_model_card
+
+    tuned, evaluation, chosen = trained.tuned, trained.evaluation, rows.chosen
+    logged = registry.log_model(
+        mlflow,
+        trained.model,
+        evaluation.reference,
+        evaluation.importance,
+        registry.home.tuning / search / "model",
+        parameters=_parameters(study, tuned, rows, mode),
+        metrics=evaluation.metrics() | {"cv_log_loss": tuned.log_loss, "cv_auc": tuned.auc},
+        tags={
+            "field_studies": ",".join(chosen.studies),
+            "field_study_hashes": json.dumps(chosen.studies),
+            "training_data_hash": chosen.hash,
+            "recipe": json.dumps(tuned.configuration.to_dict()),
+            "dagster_run_id": run_id,
+        },
+    )
+    number = registry.next_version()
+    card = ModelCard.of(evaluation, study, chosen, tuned, number, now(), run_id, logged.run_id)
+    path = write_whole(registry.home.model_card(number), render_model_card(card))
+    registry.log_page(mlflow, path, "model_card")
+    # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
+    version = registry.register(logged, search, mode)
+    if version.version != number:
+        # The newest version was deleted by hand: its number is not given again.
+        path.unlink()
+        card = dataclasses.replace(card, version=version.version)
+        write_whole(registry.home.model_card(version.version), render_model_card(card))
+    registry.set_alias(CHALLENGER, version.version)
+    return version, card
+
+
+def _metadata(
+    study: Study,
+    registry: Registry,
+    rows: _Rows,
+    trained: _Trained,
+    version: ModelVersion,
+    card: "ModelCard",
+) -> dict[str, Any]:
+    from poleng_assets.core.modeling.explanations import shown_questions
+    from poleng_assets.core.reports.charts import as_markdown
+    from poleng_assets.core.reports.holdout_charts import importance_chart
+
+    tuned, evaluation = trained.tuned, trained.evaluation
+    charts = "\n\n".join(as_markdown(title, chart) for title, chart in card.plots.items())
+    return {
+        "version": version.version,
+        **{name: round(evaluation.figures[name], 4) for name in SHOWN if name in evaluation.figures},
+        "cv_log_loss": round(tuned.log_loss, 4),
+        "comparison": dg.MetadataValue.md(_comparison(tuned)),
+        "metrics": dg.MetadataValue.md(evaluation.metric_table()),
+        "protected_groups": dg.MetadataValue.md(frame_as_table(evaluation.groups.round(3))),
+        "populations": dg.MetadataValue.md(frame_as_table(evaluation.populations.round(3))),
+        "plots": dg.MetadataValue.md(charts),
+        "importance": dg.MetadataValue.md(as_markdown("Importance", importance_chart(card.importance))),
+        "model_card": dg.MetadataValue.path(str(registry.home.model_card(version.version))),
+        **mlflow_pages(registry, version),
+        "shown_reasons": ", ".join(shown_questions(study, trained.model.proxies)) or "none",
+        "given_away": "; ".join(trained.shown_proxies) or "nothing",
+        "training_rows": rows.training.num_rows,
+        "holdout_rows": rows.holdout.num_rows,
+        "field_studies": ", ".join(rows.chosen.studies),
+        "mlflow_run_id": version.run_id,
+        "training_data_hash": rows.chosen.hash,
+    }
 
 
 SHOWN = ("auc", "log_loss", "brier", "calibration_error", "recall", "flagged_share")
@@ -286,9 +386,7 @@ def _taken_over(made: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _parameters(
-    study: Study, tuned: "TuningResult", training: "pa.Table", holdout: "pa.Table", mode: str
-) -> dict[str, Any]:
+def _parameters(study: Study, tuned: "TuningResult", rows: _Rows, mode: str) -> dict[str, Any]:
     return {
         "mode": mode,
         **study.policies.training.model_dump(
@@ -298,8 +396,8 @@ def _parameters(
         "calibration": tuned.configuration.calibration.in_words(),
         "contact_rule": tuned.configuration.rule.in_words(),
         "trials": len(tuned.trials),
-        "training_rows": training.num_rows,
-        "holdout_rows": holdout.num_rows,
+        "training_rows": rows.training.num_rows,
+        "holdout_rows": rows.holdout.num_rows,
     }
 
 
