@@ -24,3 +24,11 @@ def names_of_files(con: duckdb.DuckDBPyConnection, kind: Kind) -> list[str]:
     """Return the names of the files of a kind that were taken in."""
     rows = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
     return [name for (name,) in rows]
+
+
+def newest_files(con: duckdb.DuckDBPyConnection, kind: Kind, most: int) -> list[str]:
+    """Return the names of the files of a kind that were taken in last, newest first."""
+    rows = con.execute(
+        "SELECT name FROM ingested_files WHERE kind = ? ORDER BY ingested_at DESC, name LIMIT ?", [kind, most]
+    ).fetchall()
+    return [name for (name,) in rows]

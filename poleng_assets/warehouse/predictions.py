@@ -31,6 +31,19 @@ def people_between(
     ).to_arrow_table()
 
 
+def people_sample(
+    con: duckdb.DuckDBPyConnection, study: Study, batch: str, rows: int
+) -> tuple[pa.Table, int]:
+    """Return id and features of at most so many people of a batch, always the same ones; and its size."""
+    columns = ", ".join(f'"{name}"' for name in (study.id, *study.feature_names))
+    sample = con.sql(
+        f"""SELECT {columns} FROM batch_rows WHERE batch = ? ORDER BY md5("{study.id}") LIMIT {rows:d}""",  # noqa: S608
+        params=[batch],
+    ).to_arrow_table()
+    ((people,),) = con.execute("SELECT count(*) FROM batch_rows WHERE batch = ?", [batch]).fetchall()
+    return sample, int(people)
+
+
 def last_row(con: duckdb.DuckDBPyConnection, batch: str) -> int:
     """Return the greatest row number of a batch, -1 when no rows of it are kept."""
     ((number,),) = con.execute("SELECT max(row_number) FROM batch_rows WHERE batch = ?", [batch]).fetchall()
