@@ -53,7 +53,7 @@ def _archive_check(kind: Kind) -> dg.AssetChecksDefinition:
         from poleng_assets.warehouse.writes import now
 
         keep_days = warehouse.study.policies.retention.archive
-        with warehouse.connect() as con:
+        with warehouse.read() as con:
             found = compare_archive(con, kind, landing.home.archive(kind), now(), keep_days)
         return dg.AssetCheckResult(
             passed=found.sound,
@@ -77,23 +77,17 @@ def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tupl
     Flagged by the version that the list was made by: the batch may have been scored by another one since.
     """
     from poleng_assets.core.contacts.contact_list import harmless
-    from poleng_assets.warehouse.contact_lists import newest_list
+    from poleng_assets.warehouse.contact_lists import flagged_or_listed, newest_list
 
     study = warehouse.study
-    with warehouse.connect() as con:
+    with warehouse.read() as con:
         issued = newest_list(con, batch)
         if issued is None:
             return set(), set()
-        flagged = con.execute(
-            f"""SELECT "{study.id}" FROM predictions
-            WHERE batch = $batch AND model_version = $version AND contact
-            UNION SELECT "{study.id}" FROM contact_lists
-            WHERE batch = $batch AND list_number = $number""",  # noqa: S608
-            {"batch": batch, "version": issued.model_version, "number": issued.number},
-        ).fetchall()
+        flagged = flagged_or_listed(con, study, issued)
     if issued.contacts and not flagged:
         return set(), set()  # their rows were kept long enough, and erased
-    wanted = {harmless(one) for (one,) in flagged}
+    wanted = {harmless(subject) for subject in flagged}
     path = landing.home.contact_lists / f"{issued.stem}.csv"
     if not path.exists():
         return wanted, set()

@@ -94,7 +94,7 @@ def refuse_at_start(instance: dg.DagsterInstance, warehouse: Warehouse, home: Ho
     told = told_by_history(instance, LOOKED_AT_AT_START)
     _refuse_if_gone(told, home)
     if told:
-        with warehouse.connect() as con:
+        with warehouse.read() as con:
             refuse_if_behind(con, told, home)
 
 

@@ -4,13 +4,13 @@ It moves the champion's alias, writes the ledger, and tells the graph by an even
 ``champion``. The version brings its own reference; the overseer scores batches again if asked to.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import duckdb
 from pydantic import Field
 
-from poleng_assets.core.ingestion.withdrawal import in_doubt
+from poleng_assets.core.ingestion.withdrawal import in_doubt, withdrawn
 from poleng_assets.core.promotion.rollback import RollbackRefused, rollback_target
 from poleng_assets.defs.assets.promotion import WHOEVER_SERVES
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
@@ -18,7 +18,7 @@ from poleng_assets.models.mlflow_links import version_page
 from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.decisions import promoted_versions, record_decision, serving_decision
-from poleng_assets.warehouse.predictions import batches_scored_by
+from poleng_assets.warehouse.predictions import batches_scored_by, current_versions
 
 ROLLBACK_JOB = "rollback"
 
@@ -45,38 +45,71 @@ def put_back(
 ) -> None:
     """Move the alias back, and record it."""
     alias = registry.alias(CHAMPION)
-    with warehouse.connect() as con:
-        told = serving_decision(con)
-        serving = told.version if told else (alias.version if alias else None)
-        pointed = alias.version if alias else None
-        try:
-            if told is not None and config.to == told.version != pointed:
-                # The alias was moved by hand: it is put back.
-                target, serving = told.version, pointed
-            else:
-                target = rollback_target(
-                    serving, _that_may_serve(con, registry, config.to), config.to or None
-                )
-            _see_that_it_can_serve(registry, target, pointed)
-        except RollbackRefused as refusal:
-            raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
-        taken_back = serving or 0
-        again = batches_scored_by(con, taken_back) if config.score_again else []
-        reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
+    pointed = alias.version if alias else None
+
+    def state(con: duckdb.DuckDBPyConnection) -> object:
+        return serving_decision(con), withdrawn(con), current_versions(con)
+
+    def read(con: duckdb.DuckDBPyConnection) -> _Change:
+        return _change(con, registry, config, pointed)
+
+    def compute(change: _Change) -> _Change:
+        _see_that_it_can_serve(registry, change.target, pointed)
+        return change
+
+    def write(con: duckdb.DuckDBPyConnection, change: _Change) -> None:
         record_decision(
             con,
             "rollback",
-            reason,
-            evidence={"taken_back": taken_back, "score_again": again},
-            champion_version=target,
-            challenger_version=taken_back,
+            change.reason,
+            evidence={"taken_back": change.taken_back, "score_again": change.score_again},
+            champion_version=change.target,
+            challenger_version=change.taken_back,
             dagster_run_id=context.run_id,
         )
-        # After the ledger: a version that serves has its reason there, at every moment.
-        if lost := registry.appoint(target):
-            context.log.warning(f"Version {target} serves from its files, as the ledger says. {lost}")
-    context.log.info(reason)
-    context.log_event(_event(context.instance, registry.model_name, target, taken_back, reason, again))
+
+    try:
+        change = warehouse.read_compute_write(state, read, compute, write)
+    except RollbackRefused as refusal:
+        raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
+    # After the ledger: a version that serves has its reason there, at every moment.
+    if lost := registry.appoint(change.target):
+        context.log.warning(f"Version {change.target} serves from its files, as the ledger says. {lost}")
+    context.log.info(change.reason)
+    context.log_event(_event(context.instance, registry.model_name, change))
+
+
+class _Change(NamedTuple):
+    """A rollback: which version is to serve, which one is taken back (0: none), and why.
+
+    ``score_again`` are the batches that are to be scored again.
+    """
+
+    target: int
+    taken_back: int
+    reason: str
+    score_again: list[str]
+
+
+def _change(
+    con: duckdb.DuckDBPyConnection, registry: Registry, config: RollbackConfig, pointed: int | None
+) -> _Change:
+    """Read what a rollback means; ``pointed``: the version that the alias points to.
+
+    Raises:
+        RollbackRefused: there is no such version, or it may not serve.
+    """
+    decision = serving_decision(con)
+    serving = decision.version if decision else pointed
+    if decision is not None and config.to == decision.version != pointed:
+        # The alias was moved by hand: it is put back.
+        target, serving = decision.version, pointed
+    else:
+        target = rollback_target(serving, _that_may_serve(con, registry, config.to), config.to or None)
+    taken_back = serving or 0
+    reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
+    again = batches_scored_by(con, taken_back) if config.score_again else []
+    return _Change(target, taken_back, reason, again)
 
 
 def _that_may_serve(con: duckdb.DuckDBPyConnection, registry: Registry, wanted: int) -> set[int]:
@@ -123,23 +156,21 @@ def untold_rollback(
         return None
     if _newest_event(instance).get("serving_version") == decision.version:
         return None
-    again = list(decision.score_again)
-    return _event(instance, model_name, decision.version, decision.before or 0, decision.why, again)
+    change = _Change(decision.version, decision.before or 0, decision.why, list(decision.score_again))
+    return _event(instance, model_name, change)
 
 
-def _event(
-    instance: dg.DagsterInstance, model_name: str, target: int, taken_back: int, reason: str, again: list[str]
-) -> dg.AssetMaterialization:
+def _event(instance: dg.DagsterInstance, model_name: str, change: _Change) -> dg.AssetMaterialization:
     judged = _newest_event(instance).get("judged_field_studies", {})
     return dg.AssetMaterialization(
         "champion",
         metadata={
             "promoted": True,
-            "serving_version": target,
-            "challenger_version": taken_back,
-            "reason": reason,
-            "mlflow_version": dg.MetadataValue.url(version_page(model_name, target)),
-            "score_again": dg.MetadataValue.json(again),
+            "serving_version": change.target,
+            "challenger_version": change.taken_back,
+            "reason": change.reason,
+            "mlflow_version": dg.MetadataValue.url(version_page(model_name, change.target)),
+            "score_again": dg.MetadataValue.json(change.score_again),
             # Field studies that were judged stay judged: the same data are not trained on twice.
             "judged_field_studies": dg.MetadataValue.json(judged),
         },

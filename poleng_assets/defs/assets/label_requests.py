@@ -1,7 +1,7 @@
 """Requests: whom to interview next, when labels are wanted and nobody has brought them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import duckdb
@@ -15,8 +15,11 @@ from poleng_assets.storage.files import write_whole
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs
-from poleng_assets.warehouse.writes import insert, monotonic_timestamp, transaction
+from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs, serving_decision
+from poleng_assets.warehouse.drift_reports import batches_in_doubt, drifted_columns
+from poleng_assets.warehouse.label_requests import insert_request, people_to_request
+from poleng_assets.warehouse.performance import lowest_auc
+from poleng_assets.warehouse.predictions import outcomes_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
     from poleng_assets.core.monitoring.label_request import FieldStudyRequest
 
 FILE = "field_study_request.csv"
-# People of batches long gone are hard to find, and are not what the model will meet next.
-NEWEST_BATCHES = 5
 
 
 @dg.asset(
@@ -45,43 +46,88 @@ def field_study_request(
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
     """Whom to interview next: people of the newest batches that the champion may not know, by kind."""
-    from poleng_assets.core.monitoring.label_request import plan_request
+    study, path = warehouse.study, landing.home.requests / FILE
 
-    study = warehouse.study
-    with warehouse.connect() as con:
-        version = (registry.serving(con, context.log.warning) or registry.champion()).version
-        batches = _batches(con, study, version)
-        drifted = _drifted(con, study, version, batches)
-        scored = _scored(con, study, version, batches, drifted)
-        request = plan_request(scored, drifted, study, _auc(con, version, batches))
-        path = _write_request(landing.home.requests / FILE, _as_csv(request, study))
+    def state(con: duckdb.DuckDBPyConnection) -> object:
+        decision = serving_decision(con)
+        batches = _batches(con, study, decision.version if decision else 0)
+        return decision, {batch: outcomes_state(con, study, batch) for batch in batches}
+
+    def read(con: duckdb.DuckDBPyConnection) -> _Candidates:
+        version = registry.serving(con, context.log.warning) or registry.champion()
+        return _candidates(con, study, version.version)
+
+    def compute(candidates: _Candidates) -> tuple[_Candidates, "FieldStudyRequest"]:
+        from poleng_assets.core.monitoring.label_request import plan_request
+
+        return candidates, plan_request(candidates.scored, candidates.drifted, study, candidates.auc)
+
+    def write(con: duckdb.DuckDBPyConnection, planned: tuple[_Candidates, "FieldStudyRequest"]) -> None:
+        _write_request(path, _as_csv(planned[1], study))
         # A run that died after this runs again, and asks the same people.
-        earlier = earlier_attempts(context.instance, context.run)
-        if request.size and not recorded_by_runs(con, "request", earlier):
-            with transaction(con):
-                # Who was drawn by lot tells of more people than oneself
-                # (core/monitoring/realised_performance.py).
-                asked_at = monotonic_timestamp(con, "field_study_requests", "requested_at")
-                insert(con, "field_study_requests", request.people.assign(requested_at=asked_at))
-                record_decision(
-                    con,
-                    "request",
-                    request.words,
-                    evidence={
-                        "batches": batches,
-                        "drifted": drifted,
-                        "interviews": request.size,
-                        "within": round(request.within, 4),
-                    },
-                    champion_version=version,
-                    dagster_run_id=context.run.run_id,
-                )
+        if planned[1].size and not recorded_by_runs(
+            con, "request", earlier_attempts(context.instance, context.run)
+        ):
+            _record(con, *planned, context.run.run_id)
+
+    candidates, request = warehouse.read_compute_write(state, read, compute, write)
     context.log.info(request.words)
-    return dg.MaterializeResult(metadata=_metadata(study, version, batches, drifted, request, str(path)))
+    return dg.MaterializeResult(metadata=_metadata(study, candidates, request, str(path)))
+
+
+class _Candidates(NamedTuple):
+    """Of whom some are to be interviewed.
+
+    Attributes:
+        version: that serves.
+        batches: the newest ones that it may not fit, newest first.
+        drifted: features that shifted in any of them.
+        scored: everybody whom it scored there (``warehouse/label_requests.py``).
+        auc: the lowest known of these batches; None when none is known.
+    """
+
+    version: int
+    batches: list[str]
+    drifted: list[str]
+    scored: "pd.DataFrame"
+    auc: float | None
+
+
+def _candidates(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> _Candidates:
+    batches = _batches(con, study, version)
+    # Unseen codes first, then the columns that moved farthest.
+    drifted = drifted_columns(con, version, batches, study.feature_names, [UNSEEN, *DISTANCES])
+    scored = people_to_request(con, study, version, batches, drifted)
+    return _Candidates(version, batches, drifted, scored, lowest_auc(con, version, batches))
+
+
+def _batches(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> list[str]:
+    policies = study.policies
+    return batches_in_doubt(con, version, policies.overseer.max_auc_drop, policies.outcomes.newest_batches)
+
+
+def _record(
+    con: duckdb.DuckDBPyConnection, candidates: _Candidates, request: "FieldStudyRequest", run_id: str
+) -> None:
+    """Write down who is asked for, and why; called in a transaction."""
+    insert_request(con, request.people)
+    record_decision(
+        con,
+        "request",
+        request.words,
+        evidence={
+            "batches": candidates.batches,
+            "drifted": candidates.drifted,
+            "interviews": request.size,
+            "within": round(request.within, 4),
+        },
+        champion_version=candidates.version,
+        dagster_run_id=run_id,
+    )
 
 
 def _write_request(path: Path, text: str) -> Path:
-    """Write a request; one that was issued before stands beside it, under a number. Return its place."""
+    """Write a request; one that was issued before is kept beside it, under a number. Return its path."""
     before = path.read_text(encoding="utf-8") if path.exists() else text
     if before == text or not before.partition("\n")[2].strip():  # the same, or it asked for nobody
         return write_whole(path, text)
@@ -94,70 +140,6 @@ def _write_request(path: Path, text: str) -> Path:
     return write_whole(path, text)
 
 
-def _batches(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> list[str]:
-    """Return the newest batches about which the champion is in doubt, or was found to do worse."""
-    found = con.execute(
-        """SELECT r.batch FROM drift_reports r LEFT JOIN performance p ON p.batch = r.batch
-            AND p.model_version = r.model_version AND p.kind = 'realised' AND p.metric = 'auc'
-        WHERE r.model_version = $version AND (r.verdict IN ('drifted', 'untrusted')
-            OR p.upper < r.reference_auc - $tolerated)
-        ORDER BY r.reported_at DESC, r.batch LIMIT $newest""",
-        {
-            "version": version,
-            "tolerated": study.policies.overseer.max_auc_drop,
-            "newest": NEWEST_BATCHES,
-        },
-    ).fetchall()
-    return [batch for (batch,) in found]
-
-
-def _drifted(con: duckdb.DuckDBPyConnection, study: Study, version: int, batches: list[str]) -> list[str]:
-    """Return the features that shifted in any of the batches: unseen codes first, then the farthest."""
-    found = con.execute(
-        """SELECT column_name FROM drift_metrics WHERE model_version = $version AND alert
-            AND list_contains($batches::VARCHAR[], batch) AND list_contains($methods, method)
-            AND list_contains($features, column_name)
-        GROUP BY column_name
-        ORDER BY bool_or(method = $unseen) DESC,
-            max(coalesce(value / nullif(upper_threshold, 0), 'inf'::DOUBLE)) DESC, column_name""",
-        {
-            "version": version,
-            "batches": batches,
-            "methods": [UNSEEN, *DISTANCES],
-            "features": study.feature_names,
-            "unseen": UNSEEN,
-        },
-    ).fetchall()
-    return [name for (name,) in found]
-
-
-def _scored(
-    con: duckdb.DuckDBPyConnection, study: Study, version: int, batches: list[str], drifted: list[str]
-) -> "pd.DataFrame":
-    """Return everybody whom the champion scored in these batches, the newest batch first."""
-    answers = "".join(f', b."{name}"' for name in drifted)
-    return con.execute(
-        f"""SELECT p."{study.id}", p.batch, p.score, coalesce(p.audit, false) AS audit,
-            p."{study.id}" IN (SELECT "{study.id}" FROM outcomes) AS known{answers}
-        FROM predictions p JOIN batch_rows b USING (batch, "{study.id}")
-        WHERE p.model_version = $version AND list_contains($batches::VARCHAR[], p.batch)
-        ORDER BY list_position($batches::VARCHAR[], p.batch), p."{study.id}" """,  # noqa: S608
-        {"version": version, "batches": batches},
-    ).df()
-
-
-def _auc(con: duckdb.DuckDBPyConnection, version: int, batches: list[str]) -> float | None:
-    """Return the lowest AUC known of these batches, realised rather than estimated: it needs most people."""
-    found = con.execute(
-        """SELECT min(value) FROM (
-            SELECT coalesce(max(value) FILTER (kind = 'realised'), max(value)) AS value FROM performance
-            WHERE model_version = $version AND metric = 'auc' AND list_contains($batches::VARCHAR[], batch)
-            GROUP BY batch)""",
-        {"version": version, "batches": batches},
-    ).fetchall()
-    return found[0][0] if found else None
-
-
 def _as_csv(request: "FieldStudyRequest", study: Study) -> str:
     from poleng_assets.core.contacts.contact_list import as_csv, harmless
 
@@ -168,20 +150,15 @@ def _as_csv(request: "FieldStudyRequest", study: Study) -> str:
 
 
 def _metadata(
-    study: Study,
-    version: int,
-    batches: list[str],
-    drifted: list[str],
-    request: "FieldStudyRequest",
-    path: str,
+    study: Study, candidates: _Candidates, request: "FieldStudyRequest", path: str
 ) -> dict[str, Any]:
     return {
         "request": request.words,
         "interviews": request.size,
         "strata": dg.MetadataValue.md(frame_as_table(request.strata)),
-        "batches": ", ".join(batches) or "none",
-        "drifted": ", ".join(study.feature(name).title for name in drifted) or "none",
-        "model_version": version,
+        "batches": ", ".join(candidates.batches) or "none",
+        "drifted": ", ".join(study.feature(name).title for name in candidates.drifted) or "none",
+        "model_version": candidates.version,
         "list": dg.MetadataValue.path(path),
         **({"auc_within": round(request.within, 4)} if request.size else {}),
     }

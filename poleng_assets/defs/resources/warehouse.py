@@ -1,6 +1,7 @@
 """The warehouse as a resource of Dagster; what it does stands in ``warehouse/connection.py``.
 
-Every asset that opens it sits in the pool ``WAREHOUSE_POOL``.
+Steps that take files in, decide, issue lists or erase sit in the pool ``WAREHOUSE_POOL``, one at a time.
+Reports and outcomes are measured outside of it: they write only if what they rest on is still so.
 """
 
 from __future__ import annotations
