@@ -21,7 +21,7 @@ from pathlib import Path
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import dagster_home, open_instance
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.headless.runner import Conductor
+from poleng_assets.headless.runner import HeadlessRunner
 from poleng_assets.models.registry import Registry
 from poleng_assets.models.store import create_store
 from poleng_assets.operations.backup.make import make_backup
@@ -79,10 +79,10 @@ def promoted_home(folder: Path, data: Path) -> Home:
 def _drop(home: Home, *files: Path) -> None:
     """Drop files, from folders of their kind, one after the other; what they ask for is done."""
     with open_instance(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
+        runner = HeadlessRunner(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
         for file in files:
             Landing(home, settle_seconds=0.0).submit(file.parent.name, file)  # type: ignore[arg-type]
-            conductor.settle()
+            runner.run_until_idle()
 
 
 def kept_archive(what: str, make: Callable[[Home], None]) -> Path:

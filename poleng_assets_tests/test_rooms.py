@@ -38,7 +38,6 @@ DAGSTER_OUTSIDE_DEFS = {
     "definitions",
     "headless.runner",
     "notifications.sensor",
-    "operations.erase_person",
     "operations.restore",
     "operations.reset",
     "operations.retention",

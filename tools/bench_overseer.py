@@ -59,7 +59,7 @@ from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import RETRAIN_JOB, process_batch
 from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.simulation.scenarios import FOUNDING_STUDY
@@ -502,7 +502,7 @@ class Loop:
 
         self.home = home.create()
         self.instance = open_instance(home).__enter__()
-        self.conductor = Conductor(build_defs(home=home, settle_seconds=0.0), self.instance, show=loud)
+        self.runner = HeadlessRunner(build_defs(home=home, settle_seconds=0.0), self.instance, show=loud)
         self.landing = Landing(home, settle_seconds=0.0)
         self.warehouse = Warehouse(home.warehouse, load_study())
 
@@ -533,7 +533,7 @@ class Loop:
 
     def _drop(self, kind: Kind, path: Path) -> None:
         self.landing.submit(kind, path)
-        self.conductor.settle()
+        self.runner.run_until_idle()
 
 
 # The report
@@ -564,7 +564,7 @@ def report_seconds(home: str, rows: int) -> tuple[float, float, float]:
     with Loop(Home(Path(home))) as loop:
         names = [_report_name(SMALL), _report_name(rows)]
         loop.instance.add_dynamic_partitions(batch_partitions.name or "", sorted(set(names)))
-        job = loop.conductor.defs.resolve_job_def(process_batch.name)
+        job = loop.runner.defs.resolve_job_def(process_batch.name)
         for name in names:
             computed = time.process_time()
             done = job.execute_in_process(
@@ -605,7 +605,7 @@ def found(folder: str, home: str) -> None:
             loop.drop_study(Path(folder) / "data", founding=True)
             loop.drop_study(Path(folder) / "data", founding=False)
             ops = {"training_data": {"config": {"reason": "bench"}}}
-            loop.conductor.run(RETRAIN_JOB, run_config={"ops": ops})
+            loop.runner.run(RETRAIN_JOB, run_config={"ops": ops})
     for number in VERSIONS:
         version = registry.version(number)
         registry.model(version).save(Path(folder) / f"model_{number}")

@@ -65,7 +65,7 @@ def restore(file: Path, home_folder: Path | None) -> None:
 
     Restore only files that you made yourself: a home holds models, and models are code.
     """
-    from poleng_assets.headless.home_lock import daemons
+    from poleng_assets.headless.dagster_processes import daemons
     from poleng_assets.operations.backup.archive import ArchiveBroken
     from poleng_assets.operations.backup.snapshot import BackupRefused
     from poleng_assets.operations.restore import HomeNotEmpty, restore_backup

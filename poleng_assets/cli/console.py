@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import duckdb
 
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
     from poleng_assets.warehouse.connection import Warehouse
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def open_home(folder: Path | None, study: Path | None = None) -> Home:
 
 
 @contextmanager
-def open_conductor(home: Home, *, looked_at: bool = True) -> Iterator[Conductor]:
+def open_runner(home: Home, *, looked_at: bool = True) -> Iterator[HeadlessRunner]:
     """Drive the home from this process; refused while another process does.
 
     Args:
@@ -101,29 +101,30 @@ def open_conductor(home: Home, *, looked_at: bool = True) -> Iterator[Conductor]
     from poleng_assets.cli.run_lines import show_run
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.continuity import refuse_at_start
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
 
     with instance_without_daemon(home) as instance:
         if looked_at:
             refuse_at_start(instance, open_warehouse(home), home)
-        yield Conductor(build_defs(home=home), instance, show_run)
+        yield HeadlessRunner(build_defs(home=home), instance, show_run)
 
 
 @contextmanager
 def instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
     """Open the Dagster instance of a home that nobody else drives, and be the one that does."""
     from poleng_assets.defs.instance import daemon_is_running, open_instance
-    from poleng_assets.headless.home_lock import HomeTaken, daemons, driving
+    from poleng_assets.headless.dagster_processes import daemons
+    from poleng_assets.headless.home_lock import HomeTaken, hold_home
 
     try:
-        with driving(home), open_instance(home) as instance:
+        with hold_home(home), open_instance(home) as instance:
             processes = daemons(home)
             if processes or daemon_is_running(instance):
                 raise click.ClickException(_daemon_words(home, processes))
             yield instance
     except HomeTaken as error:
-        if error.driver is not None and error.driver.is_daemon:
-            raise click.ClickException(_daemon_words(home, [error.driver.pid])) from error
+        if error.holder is not None and error.holder.is_daemon:
+            raise click.ClickException(_daemon_words(home, [error.holder.pid])) from error
         raise click.ClickException(f"{error} Wait until it ends, or choose another --home.") from error
 
 
@@ -131,13 +132,13 @@ def instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
 def instance_beside_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
     """Open the Dagster instance of a home on which a daemon may work, but no other command line."""
     from poleng_assets.defs.instance import open_instance
-    from poleng_assets.headless.home_lock import HomeTaken, driving
+    from poleng_assets.headless.home_lock import HomeTaken, hold_home
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(driving(home))
+            stack.enter_context(hold_home(home))
         except HomeTaken as error:
-            if error.driver is None or not error.driver.is_daemon:
+            if error.holder is None or not error.holder.is_daemon:
                 raise click.ClickException(f"{error} Wait until it ends.") from error
         yield stack.enter_context(open_instance(home))
 

@@ -29,12 +29,13 @@ def dev(
     """
     from poleng_assets.defs.continuity import refuse_at_start
     from poleng_assets.defs.instance import dagster_home, open_instance
-    from poleng_assets.headless.home_lock import DAEMON, HomeTaken, daemons, end_orphans, take
+    from poleng_assets.headless.dagster_processes import daemons, end_orphans
+    from poleng_assets.headless.home_lock import DAEMON, HomeTaken, acquire
 
     home = open_home(home_folder, study_file)
     try:
         # Kept by the process that this one becomes, to its end.
-        take(home, DAEMON, inherited=True)
+        acquire(home, DAEMON, inherited=True)
     except HomeTaken as error:
         raise click.ClickException(f"{error} Stop it first, or choose another --home.") from error
     for process in end_orphans(home):

@@ -100,15 +100,15 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import daemon_is_running
     from poleng_assets.defs.quarantine_release import RELEASE_JOB
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
 
     home = open_home(home_folder)
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
     with instance_beside_daemon(home) as instance:
-        conductor = Conductor(build_defs(home=home), instance, show_run)
+        runner = HeadlessRunner(build_defs(home=home), instance, show_run)
         settings = {"source": source, "file": str(file.resolve()), "reason": reason}
-        report = conductor.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
+        report = runner.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
         if not report.success:
             sys.exit(1)
         told = [metadata["in_words"] for metadata in report.metadata.values()]
@@ -117,7 +117,7 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
             return
         if daemon_is_running(instance):
             console.print("The daemon does what follows from it.")
-        elif not all(one.success for one in conductor.settle()):
+        elif not all(one.success for one in runner.run_until_idle()):
             sys.exit(1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import console, home_option, open_conductor, open_home, open_warehouse
+from poleng_assets.cli.console import console, home_option, open_home, open_runner, open_warehouse
 
 
 @click.command()
@@ -27,8 +27,8 @@ def recover(yes: bool, home_folder: Path | None) -> None:
 
     home = open_home(home_folder)
     warehouse = open_warehouse(home)
-    with open_conductor(home, looked_at=False) as conductor:
-        told = told_by_history(conductor.instance, LOOKED_AT_AT_START)
+    with open_runner(home, looked_at=False) as runner:
+        told = told_by_history(runner.instance, LOOKED_AT_AT_START)
         with warehouse.connect() as con:
             lost = missing(con, told)
         if not lost:
@@ -70,7 +70,7 @@ def recover(yes: bool, home_folder: Path | None) -> None:
         wanted = dict.fromkeys((by_asset[one.asset], one.partition) for one in lost if one.asset in by_asset)
         # Batches before outcomes, which are of their people.
         sequence = sorted(wanted, key=lambda pair: pair[0] == jobs.ingest_outcomes.name)
-        reports = [conductor.run(job, partition_key=partition) for job, partition in sequence]
-        reports += conductor.settle()
+        reports = [runner.run(job, partition_key=partition) for job, partition in sequence]
+        reports += runner.run_until_idle()
     if not all(report.success for report in reports):
         sys.exit(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import home_option, open_conductor, open_home
+from poleng_assets.cli.console import home_option, open_home, open_runner
 
 
 @click.command()
@@ -21,8 +21,8 @@ def retention(dry_run: bool, trust_clock: bool, home_folder: Path | None) -> Non
     from poleng_assets.operations.retention import RETENTION_JOB
 
     settings = {"dry_run": dry_run, "trust_clock": trust_clock}
-    with open_conductor(open_home(home_folder)) as conductor:
-        report = conductor.run(
+    with open_runner(open_home(home_folder)) as runner:
+        report = runner.run(
             RETENTION_JOB, run_config={"ops": {"erase_what_expired": {"config": settings}}}, told=True
         )
     sys.exit(0 if report.success else 1)

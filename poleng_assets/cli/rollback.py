@@ -28,16 +28,16 @@ def rollback(version: int, reason: str, score_again: bool, home_folder: Path | N
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import daemon_is_running
     from poleng_assets.defs.rollback import ROLLBACK_JOB
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
 
     home = open_home(home_folder)
     with instance_beside_daemon(home) as instance:
-        conductor = Conductor(build_defs(home=home), instance, show_run)
+        runner = HeadlessRunner(build_defs(home=home), instance, show_run)
         settings = {"to": version, "reason": reason, "score_again": score_again}
-        report = conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
+        report = runner.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
         if not report.success:
             sys.exit(1)
         if score_again and daemon_is_running(instance):
             console.print("The daemon will score the batches again.")
         elif score_again:
-            conductor.settle()
+            runner.run_until_idle()

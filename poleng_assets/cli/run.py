@@ -11,8 +11,8 @@ from poleng_assets.cli.console import (
     console,
     dev_hint,
     home_option,
-    open_conductor,
     open_home,
+    open_runner,
     study_option,
     styled,
 )
@@ -25,11 +25,11 @@ def settle(study_file: Path | None, home_folder: Path | None) -> None:
     """Do all that waits to be done, without a daemon: take files in, score, retrain, make lists."""
     from poleng_assets.defs.run_history import forgive
 
-    with open_conductor(open_home(home_folder, study_file)) as conductor:
+    with open_runner(open_home(home_folder, study_file)) as runner:
         # Who asks by hand has mended what was wrong, or wants to see it.
-        forgive(conductor.instance)
-        reports = conductor.settle()
-        for name, words in conductor.skips.items():
+        forgive(runner.instance)
+        reports = runner.run_until_idle()
+        for name, words in runner.skips.items():
             console.print(styled("dim", f"{name}: {words}"))
     if not all(report.success for report in reports):
         sys.exit(1)
@@ -62,12 +62,12 @@ def retrain(mode: str | None, reason: str, home_folder: Path | None) -> None:
     from poleng_assets.defs.jobs import RETRAIN_JOB
     from poleng_assets.defs.run_history import bury_dead_runs
 
-    with open_conductor(open_home(home_folder)) as conductor:
-        bury_dead_runs(conductor.instance)
+    with open_runner(open_home(home_folder)) as runner:
+        bury_dead_runs(runner.instance)
         ops = {
             "training_data": {"config": {"reason": reason}},
             "challenger": {"config": {"mode": mode or ""}},
         }
-        report = conductor.run(RETRAIN_JOB, run_config={"ops": ops}, told=True)
+        report = runner.run(RETRAIN_JOB, run_config={"ops": ops}, told=True)
     if not report.success:
         sys.exit(1)

@@ -14,9 +14,9 @@ from poleng_assets.cli.console import (
     console,
     dev_hint,
     home_option,
-    open_conductor,
     open_home,
     open_landing,
+    open_runner,
     open_warehouse,
     study_option,
     styled,
@@ -44,7 +44,7 @@ def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_fol
 
     started = time.monotonic()
     home = open_home(home_folder, study_file)
-    with open_conductor(home) as conductor:
+    with open_runner(home) as runner:
         try:
             folder = scenario_data(home, study_of(home), data)
         except OtherPeople as error:
@@ -54,13 +54,13 @@ def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_fol
 
         def settle(drop: Any) -> None:
             console.print(styled("bold", in_one_line(drop.path.name)), f"dropped into landing/{drop.kind}")
-            conductor.settle()
+            runner.run_until_idle()
 
         try:
             ending = play(scenario, folder, landing, warehouse, settle)
         except (FileNotFoundError, FileExistsError, OtherPeople) as error:
             raise click.ClickException(str(error)) from error
-        waiting = [f"{name}: {words}" for name, words in conductor.skips.items() if "Waiting" in words]
+        waiting = [f"{name}: {words}" for name, words in runner.skips.items() if "Waiting" in words]
     _show_ending(ending, waiting)
     console.print(f"\n{time.monotonic() - started:.0f} s. See it all in the UI: {dev_hint(home)}")
     sys.exit(1 if ending.faults else 0)

@@ -31,13 +31,13 @@ def withdraw(study: str, reason: str, undo: bool, home_folder: Path | None) -> N
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import daemon_is_running
     from poleng_assets.defs.withdrawal import WITHDRAW_JOB
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
 
     home = open_home(home_folder)
     with instance_beside_daemon(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show_run)
+        runner = HeadlessRunner(build_defs(home=home, settle_seconds=0.0), instance, show_run)
         settings = {"study": study, "reason": reason, "undo": undo}
-        report = conductor.run(WITHDRAW_JOB, run_config={"ops": {"mark_as_withdrawn": {"config": settings}}})
+        report = runner.run(WITHDRAW_JOB, run_config={"ops": {"mark_as_withdrawn": {"config": settings}}})
         if not report.success:
             sys.exit(1)
         watched = daemon_is_running(instance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+import yaml
 
 from poleng_assets.storage.files import move, sync_tree, write_whole
 from poleng_assets.storage.home import CHECKOUT, Home
@@ -20,7 +20,6 @@ from poleng_assets.warehouse.dagster_store import history_files
 from poleng_assets.warehouse.sqlite_files import kept_open
 
 SETTINGS = CHECKOUT / "dagster.yaml"
-RELATIVE_HISTORY = "data/dagster"
 HEARTBEAT_SECONDS = 60
 # Where Dagster keeps its databases, in the order in which they are moved in.
 _HISTORY = ("schedules", "history")
@@ -42,17 +41,16 @@ def dagster_home(home: Home) -> Path:
                 shutil.rmtree(left)  # its process was killed
         if not (home.dagster / _HISTORY[-1]).exists():
             _make_history(home)
-        return _settled(home.dagster)
+        return _write_settings(home.dagster)
 
 
-def _settled(folder: Path) -> Path:
+def _write_settings(folder: Path) -> Path:
     """Write the settings that keep Dagster's history in a folder into that folder; return it."""
-    settings = SETTINGS.read_text(encoding="utf-8")
-    for below in ("/storage", ""):
-        # As JSON, which is YAML: left bare, a blank with # behind it would end the path.
-        named = json.dumps(f"{folder}{below}", ensure_ascii=False)
-        settings = settings.replace(f"base_dir: {RELATIVE_HISTORY}{below}\n", f"base_dir: {named}\n")
-    write_whole(folder / "dagster.yaml", settings)
+    settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    settings["storage"]["sqlite"]["base_dir"] = str(folder)
+    settings["local_artifact_storage"]["config"]["base_dir"] = str(folder)
+    settings["compute_logs"]["config"]["base_dir"] = str(folder / "storage")
+    write_whole(folder / "dagster.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
     return folder
 
 
@@ -64,7 +62,7 @@ def _make_history(home: Home) -> None:
     # In the folder itself, which may be a disk of its own.
     made = home.dagster / f".history.{os.getpid()}.part"
     made.mkdir()
-    with dg.DagsterInstance.from_config(str(_settled(made))):
+    with dg.DagsterInstance.from_config(str(_write_settings(made))):
         pass  # opened once, it has all its tables
     for name in _HISTORY:
         # Not when a killed process has moved it in before.

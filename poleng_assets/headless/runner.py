@@ -1,4 +1,4 @@
-"""The conductor: drives the project's own sensors and jobs inside one process, without a daemon.
+"""The headless runner: drives the project's own sensors and jobs inside one process, without a daemon.
 
 It uses the same definitions and the same Dagster instance as ``dagster dev``, so that the UI shows
 each of its runs, assets and reports afterwards.
@@ -37,7 +37,7 @@ class RunReport:
 
 
 @dataclass
-class Conductor:
+class HeadlessRunner:
     """Ticks every sensor and runs what they ask for, until nobody asks for anything.
 
     Attributes:
@@ -53,7 +53,7 @@ class Conductor:
     skips: dict[str, str] = field(default_factory=dict)
     _cursors: dict[str, str | None] = field(default_factory=dict)
 
-    def settle(self) -> list[RunReport]:
+    def run_until_idle(self) -> list[RunReport]:
         """Tick until a whole round asks for nothing; return the runs.
 
         Files that others have just dropped, or still write to, are waited for as the daemon waits, but not

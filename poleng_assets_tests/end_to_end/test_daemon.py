@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.partitions import PARTITIONS
-from poleng_assets.headless.home_lock import daemons
+from poleng_assets.headless.dagster_processes import daemons
 from poleng_assets.storage.home import Home
 from poleng_assets_tests.end_to_end.conftest import Served, poleng, serve, wait_until
 from poleng_assets_tests.end_to_end.foreign_pages import (

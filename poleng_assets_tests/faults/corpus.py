@@ -47,7 +47,7 @@ from poleng_assets.defs.sensors import (
     field_study_arrivals,
     outcome_arrivals,
 )
-from poleng_assets.headless.runner import Conductor
+from poleng_assets.headless.runner import HeadlessRunner
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import KINDS, Home, Kind
 from poleng_assets.study.loading import load_study
@@ -1571,7 +1571,7 @@ class _Door:
     home: Home
     study: Study
     instance: dg.DagsterInstance
-    conductors: Mapping[Kind, Conductor]
+    runners: Mapping[Kind, HeadlessRunner]
 
     @property
     def warehouse(self) -> Warehouse:
@@ -1584,7 +1584,7 @@ class _Door:
         instance.report_runless_asset_event(
             dg.AssetMaterialization(CHAMPION_ASSET, metadata={"serving_version": 1})
         )
-        conductors = {}
+        runners = {}
         for kind in KINDS:
             defs = dg.Definitions(
                 assets=full.assets,
@@ -1594,8 +1594,8 @@ class _Door:
                 executor=dg.in_process_executor,
                 resources=full.resources,
             )
-            conductors[kind] = Conductor(defs, instance, show=lambda report: None)
-        return cls(home, study, instance, conductors)
+            runners[kind] = HeadlessRunner(defs, instance, show=lambda report: None)
+        return cls(home, study, instance, runners)
 
 
 def run_corpus(
@@ -1705,7 +1705,7 @@ def _take_one_in(door: _Door, landing: Landing, kind: Kind, path: Path) -> tuple
 
 def _by_runs(door: _Door, kind: Kind) -> list[tuple[bool, str]]:
     """Let the project react; return of each run whether it was good, and what it said otherwise."""
-    return [(run.success, run.message) for run in door.conductors[kind].settle()]
+    return [(run.success, run.message) for run in door.runners[kind].run_until_idle()]
 
 
 def _run(door: _Door, case: Case, people: pd.DataFrame, *, by_run: bool) -> Outcome:

@@ -479,16 +479,16 @@ def settle(home: Any) -> None:
     """Do in this process all that waits to be done in a home; a run that failed is told of."""
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import open_instance
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
 
     with open_instance(home) as instance:
-        Conductor(
+        HeadlessRunner(
             build_defs(home=home, settle_seconds=0.0),
             instance,
             lambda run: print(
                 run.job, run.partition, f"{run.seconds:.1f} s", run.success, run.message, flush=True
             ),
-        ).settle()
+        ).run_until_idle()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def put(shop: Workshop, name: str, rows: int = 120) -> None:
 def settle(shop: Workshop) -> list[RunReport]:
     """As ``poleng settle`` does: who asks by hand has mended what was wrong."""
     forgive(shop.instance)
-    return shop.conductor.settle()
+    return shop.runner.run_until_idle()
 
 
 def failures(reports: list[RunReport]) -> list[str]:
@@ -103,7 +103,7 @@ def failures(reports: list[RunReport]) -> list[str]:
 
 def run(shop: Workshop, job: str, **ops: dict[str, object]) -> RunReport:
     config = {"ops": {name: {"config": values} for name, values in ops.items()}}
-    return shop.conductor.run(job, run_config=config)
+    return shop.runner.run(job, run_config=config)
 
 
 def assert_dealt_with(shop: Workshop, batch: str, rows: int = 120) -> None:
@@ -178,7 +178,7 @@ def test_a_disk_that_is_full_at_every_step_of_a_batch(shop: Workshop, monkeypatc
         forgive(shop.instance)
         with monkeypatch.context() as patch:
             patch.setattr(f"{module}.{function}", fill_first)
-            failed = failures(shop.conductor.settle())
+            failed = failures(shop.runner.run_until_idle())
         assert failed, moment
         assert all(words in message for message in failed), failed
         assert all(str(shop.home.root) in message for message in failed), failed
@@ -221,7 +221,7 @@ def test_a_folder_that_may_not_be_written(shop: Workshop):
     for folder in ("reports", "contact_lists"):
         forgive(shop.instance)
         with read_only(shop.home.root / folder):
-            failed = failures(shop.conductor.settle())
+            failed = failures(shop.runner.run_until_idle())
         assert failed, folder
         assert all("Read-only file system" in words and f"/{folder}/" in words for words in failed), failed
     assert_dealt_with(shop, "closed")
@@ -235,7 +235,7 @@ def test_a_registry_that_is_locked(shop: Workshop):
     other = sqlite3.connect(shop.home.root / "mlflow.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     try:
-        failed = failures(shop.conductor.settle())
+        failed = failures(shop.runner.run_until_idle())
     finally:
         other.rollback()
         other.close()
@@ -287,7 +287,7 @@ def test_a_damaged_champion_is_replaced_by_a_retraining(shop: Workshop):
     booster = next(path for path in model_files(shop, damaged.version) if path.name == "booster.ubj")
     put(shop, "damaged")
     with spoilt(booster, lambda content: content[:500]):
-        failed = failures(shop.conductor.settle())
+        failed = failures(shop.runner.run_until_idle())
         assert failed
         assert all(f"version {damaged.version} cannot be used: {booster}" in one for one in failed), failed
         # The same data, and no word that it has to be again: the damage is noticed.
@@ -327,7 +327,7 @@ def test_an_alias_that_was_moved_by_hand_serves_nobody(shop: Workshop):
     serving, stranger = shop.registry.champion().version, a_version_nobody_decided_on(shop)
     shop.registry.set_alias(CHAMPION, stranger)
     put(shop, "moved")
-    failed = failures(shop.conductor.settle())
+    failed = failures(shop.runner.run_until_idle())
     assert failed
     for words in failed:
         assert f"the ledger says that version {serving} serves" in words
@@ -359,7 +359,7 @@ def test_artifacts_that_are_gone_are_named(shop: Workshop):
     put(shop, "no_artifacts")
     aside = shop.home.artifacts.rename(shop.home.root / "aside")
     try:
-        failed = failures(shop.conductor.settle())
+        failed = failures(shop.runner.run_until_idle())
     finally:
         shutil.rmtree(shop.home.artifacts, ignore_errors=True)
         aside.rename(shop.home.artifacts)
@@ -385,7 +385,7 @@ def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypat
         patch.setenv("POLENG_STUDY", str(quick.parent / "smaller.yaml"))
         give_study(shop.home)
         put(shop, "smaller")
-        failed = failures(shop.conductor.settle())
+        failed = failures(shop.runner.run_until_idle())
         assert failed
         assert all(
             f"version {old} was trained by another study: with {dropped} that" in words for words in failed
@@ -399,7 +399,7 @@ def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypat
     ((kept,),) = shop.query(f'SELECT count("{dropped}") FROM batch_rows WHERE batch = ?', "smaller-before")
     assert kept > 0
     put(shop, "larger")
-    failed = failures(shop.conductor.settle())
+    failed = failures(shop.runner.run_until_idle())
     assert failed
     assert all(f"without {dropped} that it has now" in words for words in failed), failed
     assert run(shop, RETRAIN_JOB).success

@@ -15,7 +15,7 @@ import pytest
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home, Kind
@@ -33,7 +33,7 @@ class Workshop:
 
     home: Home
     instance: dg.DagsterInstance
-    conductor: Conductor
+    runner: HeadlessRunner
     data: Path
     seen: list[RunReport] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class Workshop:
 
     def drop_file(self, kind: Kind, path: Path) -> list[RunReport]:
         self.landing.submit(kind, path)
-        return self.conductor.settle()
+        return self.runner.run_until_idle()
 
     def drop(self, kind: Kind, name: str) -> list[RunReport]:
         """Drop one of the synthetic files."""
@@ -118,8 +118,8 @@ def half_survey_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 def open_workshop(folder: Path, data: Path) -> Iterator[Workshop]:
     home = new_home(folder)
     with open_instance(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
-        yield Workshop(home, instance, conductor, data)
+        runner = HeadlessRunner(build_defs(home=home, settle_seconds=0.0), instance, show=lambda report: None)
+        yield Workshop(home, instance, runner, data)
 
 
 @contextmanager

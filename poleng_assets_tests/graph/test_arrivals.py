@@ -23,7 +23,7 @@ from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import ingest_field_study
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import field_study_arrivals
-from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.storage.home import Home
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
@@ -37,7 +37,7 @@ class Door:
     """The arrival of field studies alone: nothing is trained on them."""
 
     home: Home
-    conductor: Conductor
+    runner: HeadlessRunner
 
     @property
     def folder(self) -> Path:
@@ -45,14 +45,14 @@ class Door:
 
     @property
     def said(self) -> str:
-        return self.conductor.skips["field_studies_arrivals"]
+        return self.runner.skips["field_studies_arrivals"]
 
     @property
     def warehouse(self) -> Warehouse:
         return Warehouse(self.home.warehouse, load_study())
 
     def react(self) -> list[RunReport]:
-        return self.conductor.settle()
+        return self.runner.run_until_idle()
 
     def taken_in(self) -> dict[str, int]:
         if not self.home.warehouse.exists():
@@ -83,7 +83,7 @@ def opened(folder: Path, settle_seconds: float) -> Iterator[Door]:
         resources=full.resources,
     )
     with open_instance(home) as instance:
-        yield Door(home, Conductor(defs, instance, show=lambda report: None))
+        yield Door(home, HeadlessRunner(defs, instance, show=lambda report: None))
 
 
 @pytest.fixture(scope="module")

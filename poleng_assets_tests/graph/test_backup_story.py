@@ -92,7 +92,7 @@ def story(workshop: Workshop) -> None:
 
 def test_a_restored_home_asks_for_nothing_that_was_done(told: Told):
     with open_workshop(told.copy, told.data) as workshop:
-        assert workshop.conductor.settle() == []
+        assert workshop.runner.run_until_idle() == []
 
 
 def test_a_restored_home_is_the_one_that_was_backed_up(told: Told):
@@ -193,8 +193,8 @@ def test_a_backup_of_any_moment_of_a_run_ends_like_the_undisturbed_home(quick: P
         restored = restore_backup(archives[int(number * step)], copy)
         under_way.append(restored.buried)
         with open_workshop(copy.root, quick) as workshop:
-            reports = workshop.conductor.settle()
+            reports = workshop.runner.run_until_idle()
             assert all(report.success for report in reports), [r.message for r in reports]
-            assert workshop.conductor.settle() == []
+            assert workshop.runner.run_until_idle() == []
         assert differences(expected, compared(copy.root)) == []
     assert any(under_way), "no backup fell into a run"

@@ -64,7 +64,7 @@ def test_a_clock_that_jumped_lets_nothing_in_and_says_so_everywhere(
         assert words in skipped(dropped, sensor)
         assert "`poleng clock --trust`" in skipped(dropped, sensor)
     dropped.instance.add_dynamic_partitions("field_study", [STUDY])
-    by_hand = dropped.conductor.run("ingest_field_study", partition_key=STUDY)
+    by_hand = dropped.runner.run("ingest_field_study", partition_key=STUDY)
     assert not by_hand.success
     assert "was not taken in, the clock is in doubt" in by_hand.message
     assert dropped.landing.waiting("field_studies")
@@ -119,7 +119,7 @@ def test_one_row_of_a_wrong_clock_is_dated_to_now_when_a_person_has_looked(
 def test_a_run_of_a_wrong_clock_is_no_sign_of_life_any_more_once_a_person_has_spoken(
     dropped: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
-    dropped.instance.create_run_for_job(dropped.conductor.defs.resolve_job_def("ingest_field_study"))
+    dropped.instance.create_run_for_job(dropped.runner.defs.resolve_job_def("ingest_field_study"))
     goes(monkeypatch, -2)
     clock._write_mark(dropped.home, Mark())
     assert "was put back" in skipped(dropped, "overseer")

@@ -84,7 +84,7 @@ def test_a_warehouse_that_lost_its_last_commits_stops_the_work_and_is_made_whole
     words = f"lacks what Dagster's history says that it was given: batch {BATCH} ("
     with pytest.raises(WarehouseBehind, match=r"batch clean_batch_1 \(.*poleng restore.*poleng recover"):
         refuse_at_start(workshop.instance, workshop.warehouse, workshop.home)
-    by_hand = workshop.conductor.run("process_batch", partition_key=BATCH)
+    by_hand = workshop.runner.run("process_batch", partition_key=BATCH)
     assert (by_hand.success, words in by_hand.message) == (False, True)
     said = CliRunner().invoke(main, ["settle", "--home", str(workshop.home.root)])
     assert (said.exit_code, words in " ".join(said.output.split())) == (1, True)
@@ -104,7 +104,7 @@ def test_a_warehouse_that_is_gone_is_not_made_anew_over_the_history(
     try:
         with pytest.raises(WarehouseBehind, match="lacks what Dagster's history"):
             refuse_at_start(workshop.instance, workshop.warehouse, workshop.home)
-        assert not workshop.conductor.run("process_batch", partition_key=BATCH).success
+        assert not workshop.runner.run("process_batch", partition_key=BATCH).success
         assert not workshop.home.warehouse.exists()
     finally:
         aside.rename(workshop.home.warehouse)

@@ -134,7 +134,7 @@ def test_a_batch_too_small_to_judge_gets_its_list_and_says_so(trained: Workshop,
 
 def test_a_name_that_leaves_the_landing_folder_is_refused(trained: Workshop, people):
     people.to_parquet(trained.home.landing("batches") / "two words;.parquet")
-    trained.conductor.settle()
+    trained.runner.run_until_idle()
     assert "its name may hold" in trained.rejected("batches")["two words;.parquet.reason.txt"]
 
 
@@ -145,9 +145,7 @@ def test_a_field_study_without_the_target_is_refused(trained: Workshop, people):
 
 def test_a_batch_waits_until_the_first_model_serves(workshop: Workshop):
     assert workshop.drop("batches", "clean_batch_1") == []
-    assert (
-        "Waiting for the first model: clean_batch_1.parquet" in workshop.conductor.skips["batches_arrivals"]
-    )
+    assert "Waiting for the first model: clean_batch_1.parquet" in workshop.runner.skips["batches_arrivals"]
     workshop.drop("field_studies", "founding_study")
     assert workshop.verdicts("clean_batch_1") == [("clear", 1)]
 
@@ -159,7 +157,7 @@ def test_a_first_model_that_fails_its_gates_serves_nobody(workshop: Workshop):
     assert workshop.registry.alias("champion") is None
     assert workshop.decisions() == ["retrain", "reject"]
     assert not workshop.checks("retrain_and_promote")["champion_can_serve"]
-    assert "was refused: AUC on the holdout" in workshop.conductor.skips["overseer"]
+    assert "was refused: AUC on the holdout" in workshop.runner.skips["overseer"]
 
 
 def test_drift_without_field_data_makes_the_list_with_the_present_champion(trained: Workshop):
@@ -170,14 +168,14 @@ def test_drift_without_field_data_makes_the_list_with_the_present_champion(train
         "SELECT reason FROM decisions WHERE kind = 'skip' AND batch = 'drift_batch_1'"
     )
     assert "no pending field study" in reason
-    assert trained.conductor.settle() == []
+    assert trained.runner.run_until_idle() == []
 
 
 def test_a_run_that_died_after_its_commit_is_finished_by_the_next(trained: Workshop, people):
     trained.drop_frame("batches", "died_once", people)
     archived = trained.home.archive("batches") / "died_once.parquet"
     archived.rename(trained.home.landing("batches") / archived.name)  # as if killed before the move
-    reports = trained.conductor.settle()
+    reports = trained.runner.run_until_idle()
     assert [report.success for report in reports] == [True]
     assert archived.exists()
     assert trained.query("SELECT count(*) FROM batch_rows WHERE batch = 'died_once'") == [(len(people),)]

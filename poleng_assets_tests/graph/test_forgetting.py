@@ -22,7 +22,7 @@ from poleng_assets.core.ingestion.row_accounting import account, rows_in
 from poleng_assets.core.privacy import byte_search
 from poleng_assets.core.privacy.subject import Person
 from poleng_assets.defs.checks import list_differences
-from poleng_assets.headless.home_lock import driving
+from poleng_assets.headless.home_lock import hold_home
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.operations import erase_person as forgetting
 from poleng_assets.operations import retention
@@ -157,7 +157,7 @@ def test_everything_else_goes_on(lived_in: Workshop):
     assert [one["batch"] for one in json.loads(status.output)["batches"]] == ["march"]
     assert CliRunner().invoke(main, ["report", "march", *home]).exit_code == 0
     assert f"{who} stands in no batch" in CliRunner().invoke(main, ["why", who, *home]).output
-    again = lived_in.conductor.run("score_batch", partition_key="march")
+    again = lived_in.runner.run("score_batch", partition_key="march")
     assert again.success, again.message
     assert who not in contacts(lived_in)
     assert list_differences(lived_in.warehouse, lived_in.landing, "march") == (set(), set())
@@ -181,7 +181,7 @@ def test_models_that_learned_from_a_person_are_named_and_a_retraining_does_witho
     ((data,),) = lived_in.query("SELECT data_hash FROM ingested_files WHERE kind = 'field_studies'")
     assert told is not None
     assert told.metadata["data_hash"].value == data
-    assert lived_in.conductor.settle() == []
+    assert lived_in.runner.run_until_idle() == []
 
 
 @pytest.mark.parametrize("moment", ["first file", "references", "ledger", "commit", "compaction", "proof"])
@@ -269,7 +269,7 @@ def test_an_id_in_dagsters_history_is_erased_and_the_history_can_still_be_read(l
 
 def test_while_another_command_works_on_the_home_nobody_is_forgotten(lived_in: Workshop):
     who = contacts(lived_in)[0]
-    with driving(lived_in.home, "settle"):
+    with hold_home(lived_in.home, "settle"):
         result = ask(lived_in, who, "--yes")
     assert result.exit_code == 1
     assert "`poleng settle`" in result.output
@@ -308,7 +308,7 @@ def apply(workshop: Workshop, days: int, monkeypatch: pytest.MonkeyPatch, **conf
     with monkeypatch.context() as patched:
         patched.setattr(retention, "now", lambda: now() + timedelta(days=days))
         settings = {"ops": {"erase_what_expired": {"config": {"trust_clock": True, **config}}}}
-        return workshop.conductor.run(retention.RETENTION_JOB, run_config=settings)
+        return workshop.runner.run(retention.RETENTION_JOB, run_config=settings)
 
 
 def test_a_clock_that_jumps_ahead_fails_the_run_and_erases_nothing(lived_in: Workshop, monkeypatch):
@@ -344,6 +344,6 @@ def test_when_answers_and_lists_are_gone_the_rest_still_works(lived_in: Workshop
     assert trusted.exit_code == 0, trusted.output
     late = lived_in.drop_frame("outcomes", "late", pd.DataFrame({ID: people, TARGET: 1}))
     assert [one.success for one in late] == [True], late
-    taken_in_again = lived_in.conductor.run("process_batch", partition_key="march")
+    taken_in_again = lived_in.runner.run("process_batch", partition_key="march")
     assert "There is no file" in taken_in_again.message
     assert apply(lived_in, 1, monkeypatch).success

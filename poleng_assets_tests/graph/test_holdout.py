@@ -92,7 +92,7 @@ def test_the_check_of_training_data_sees_who_is_learned_from_and_judged(trained:
                 row_number + 1_000_000 AS row_number)
             FROM field_study_rows LIMIT 3"""
         )
-    job = trained.conductor.defs.resolve_job_def("retrain_and_promote")
+    job = trained.runner.defs.resolve_job_def("retrain_and_promote")
     result = job.execute_in_process(instance=trained.instance, asset_selection=[dg.AssetKey("training_data")])
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed

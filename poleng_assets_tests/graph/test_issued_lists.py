@@ -35,7 +35,7 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 def click(workshop: Workshop, *assets: str, batch: str = BATCH, **config: Any) -> dg.ExecuteInProcessResult:
     """Materialise assets of a batch as the UI's button does, in an unnamed job."""
     return (
-        workshop.conductor.defs.resolve_implicit_global_asset_job_def()
+        workshop.runner.defs.resolve_implicit_global_asset_job_def()
         .get_subset(asset_selection={dg.AssetKey(one) for one in assets})
         .execute_in_process(
             instance=workshop.instance,
@@ -53,7 +53,7 @@ def words_of(result: dg.ExecuteInProcessResult) -> str:
 
 def launched(workshop: Workshop) -> list[str]:
     """Return what the sensors have done now, but for the page of all batches, which may be drawn anew."""
-    return [report.job for report in workshop.conductor.settle() if report.job != "draw_overview"]
+    return [report.job for report in workshop.runner.run_until_idle() if report.job != "draw_overview"]
 
 
 def files(workshop: Workshop) -> dict[str, bytes]:
@@ -62,7 +62,7 @@ def files(workshop: Workshop) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("asset", ["predictions", "drift_report", "contact_list"])
 def test_the_ui_calls_nothing_unsynced_because_another_version_serves(promoted: Workshop, asset: str):
-    graph = promoted.conductor.defs.get_repository_def().asset_graph
+    graph = promoted.runner.defs.get_repository_def().asset_graph
     context = LoadingContextForTest(promoted.instance)
     resolver = CachingStaleStatusResolver(promoted.instance, graph, context)
     assert resolver.get_status(dg.AssetKey(asset), BATCH) == StaleStatus.FRESH
@@ -171,8 +171,8 @@ def test_a_rollback_that_has_a_batch_scored_again_asks_for_another_list(promoted
     batch = "drift_batch_1"
     before = (promoted.home.contact_lists / f"{batch}.csv").read_bytes()
     settings = {"to": 1, "reason": "complaints", "score_again": True}
-    promoted.conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
-    promoted.conductor.settle()
+    promoted.runner.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
+    promoted.runner.run_until_idle()
     assert (promoted.home.contact_lists / f"{batch}.csv").read_bytes() == before
     assert (promoted.home.contact_lists / f"{batch} (list 2).csv").exists()
     ((reason,),) = promoted.query("SELECT reason FROM decisions WHERE kind = 'reissue' AND batch = ?", batch)

@@ -53,10 +53,10 @@ def told(quick: Path, sink: WebSink, tmp_path_factory) -> Iterator[Workshop]:
 
 
 def tick(workshop: Workshop) -> str:
-    sensor: Any = workshop.conductor.defs.get_sensor_def("notifications")
-    resources = {"landing": (workshop.conductor.defs.resources or {})["landing"]}
+    sensor: Any = workshop.runner.defs.get_sensor_def("notifications")
+    resources = {"landing": (workshop.runner.defs.resources or {})["landing"]}
     with dg.build_sensor_context(
-        instance=workshop.instance, definitions=workshop.conductor.defs, resources=resources
+        instance=workshop.instance, definitions=workshop.runner.defs, resources=resources
     ) as context:
         return str(sensor(context).skip_message)
 
@@ -112,7 +112,7 @@ def test_a_tick_in_which_nothing_happened_is_quick_and_tells_nothing(told: Works
 def test_another_process_with_an_empty_cursor_tells_nothing_twice(told: Workshop, sink: WebSink, quick: Path):
     before = list(sink.titles)
     with open_workshop(told.home.root, quick) as again:
-        again.conductor.settle()
+        again.runner.run_until_idle()
     assert sink.titles == before
 
 
@@ -135,7 +135,7 @@ def test_a_refused_file_is_told_once_without_the_answers_in_it(told: Workshop, s
 
 
 def test_a_rollback_is_told_with_its_reason(told: Workshop, sink: WebSink):
-    report = told.conductor.run(
+    report = told.runner.run(
         "rollback", run_config={"ops": {"put_back": {"config": {"reason": "the lists look odd"}}}}
     )
     assert report.success
@@ -148,7 +148,7 @@ def test_a_failing_run_is_told_in_words_and_once(told: Workshop, sink: WebSink):
     before = len(sink.got)
     told.instance.add_dynamic_partitions("batch", ["never_dropped"])
     for _ in range(3):
-        report = told.conductor.run("score_batch", partition_key="never_dropped")
+        report = told.runner.run("score_batch", partition_key="never_dropped")
         assert not report.success
         tick(told)
     assert sink.titles[before:] == ["The run score_batch of never_dropped failed"]
@@ -160,7 +160,7 @@ def test_a_failing_run_is_told_in_words_and_once(told: Workshop, sink: WebSink):
 
 def test_a_run_whose_process_died_is_told(told: Workshop, sink: WebSink):
     run = told.instance.create_run_for_job(
-        told.conductor.defs.resolve_job_def("ingest_outcomes"),
+        told.runner.defs.resolve_job_def("ingest_outcomes"),
         tags={"dagster/partition": "march"},
         status=dg.DagsterRunStatus.STARTED,
     )
@@ -231,7 +231,7 @@ def test_an_outbox_that_cannot_be_read_is_named_and_stops_nothing(home: Workshop
     tick(home)
     home.home.outbox.write_text("{" * 5000)
     assert "outbox.db cannot be read" in tick(home)
-    assert home.conductor.settle() == []
+    assert home.runner.run_until_idle() == []
 
 
 def test_what_happened_before_anybody_looked_is_counted_and_not_told(home: Workshop):

@@ -81,7 +81,7 @@ def mend(workshop: Workshop, kind: Kind, name: str, column: str, answers: Any) -
 
 def put_back(workshop: Workshop, source: str, sheet: Path) -> RunReport:
     settings = {"source": source, "file": str(sheet), "reason": "mended by hand"}
-    return workshop.conductor.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
+    return workshop.runner.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
 
 
 def told(workshop: Workshop, *words: str) -> Result:
@@ -97,7 +97,7 @@ def test_released_people_of_a_batch_are_scored_reported_and_listed(quick: Worksh
     report = put_back(quick, "batches/march", mend(quick, "batches", "march", AGE, frame[AGE][:BROKEN]))
     assert report.success, report.message
     assert report.metadata["batches"]["rows_released"] == BROKEN
-    ran = [one.job for one in quick.conductor.settle()]
+    ran = [one.job for one in quick.runner.run_until_idle()]
     assert ran == ["score_batch"]
 
     assert quick.query("SELECT count(*) FROM current_predictions WHERE batch = 'march'") == [(len(frame),)]
@@ -125,13 +125,13 @@ def test_a_dropped_copy_of_the_file_is_known_after_a_release(quick: Workshop):
     """The hash of the file still tells it, whatever became of its rows."""
     frame = drop_broken(quick, "batches", "april", "clean_batch_2", AGE)
     assert put_back(quick, "batches/april", mend(quick, "batches", "april", AGE, frame[AGE][:BROKEN])).success
-    quick.conductor.settle()
+    quick.runner.run_until_idle()
     batches = quick.query("SELECT name FROM ingested_files WHERE kind = 'batches'")
     copy = quick.home.archive("batches") / "april.parquet"
     quick.drop_file("batches", copy)
     assert quick.query("SELECT name FROM ingested_files WHERE kind = 'batches'") == batches
     assert quarantined(quick, "batches", "april") == 0
-    assert quick.conductor.settle() == []
+    assert quick.runner.run_until_idle() == []
 
 
 def test_the_command_line_shows_writes_and_puts_back(quick: Workshop, tmp_path: Path):
@@ -194,9 +194,9 @@ def test_a_run_that_dies_after_the_warehouse_is_made_good_by_the_next_one(
         patched.setattr(module, "_event", dies)
         assert not put_back(quick, "batches/killed", sheet).success
     assert quarantined(quick, "batches", "killed") == 0
-    assert quick.conductor.settle() == []
+    assert quick.runner.run_until_idle() == []
     assert put_back(quick, "batches/killed", sheet).success
-    assert [one.job for one in quick.conductor.settle()] == ["score_batch"]
+    assert [one.job for one in quick.runner.run_until_idle()] == ["score_batch"]
     assert quick.query("SELECT count(*) FROM current_predictions WHERE batch = 'killed'") == [(len(frame),)]
     ((decided,),) = quick.query("SELECT count(*) FROM decisions WHERE kind = 'release' AND batch = 'killed'")
     assert decided == 1
@@ -241,11 +241,11 @@ def test_released_outcomes_are_measured(quick: Workshop):
     assert put_back(
         quick, "outcomes/answers", mend(quick, "outcomes", "answers", STUDY.target.name, mended)
     ).success
-    ran = quick.conductor.settle()
+    ran = quick.runner.run_until_idle()
     assert [(one.job, one.partition) for one in ran] == [("measure_outcomes", "answers")]
     assert ran[0].success, ran[0].message
     assert measured() != before
-    assert quick.conductor.settle() == []
+    assert quick.runner.run_until_idle() == []
     assert len(people) > BROKEN
 
 
@@ -254,7 +254,7 @@ def test_released_rows_of_a_field_study_are_other_data_to_learn_from(quick: Work
     frame = drop_broken(quick, "field_studies", "followup", "followup_study", AGE)
     _, before, _ = survey(quick.instance, quick.landing, {})
     assert before.pending == ("followup",)
-    assert quick.conductor.run(RETRAIN_JOB).success
+    assert quick.runner.run(RETRAIN_JOB).success
     memory, situation, _ = survey(quick.instance, quick.landing, {})
     assert situation.pending == ()
     first = quick.query("SELECT DISTINCT training_data_hash FROM training_sets")
@@ -263,7 +263,7 @@ def test_released_rows_of_a_field_study_are_other_data_to_learn_from(quick: Work
     assert put_back(quick, "field_studies/followup", sheet).success
     memory, situation, _ = survey(quick.instance, quick.landing, memory)
     assert situation.pending == ("followup",)
-    trained = quick.conductor.run(RETRAIN_JOB)
+    trained = quick.runner.run(RETRAIN_JOB)
     assert trained.success, trained.message
     assert "taken_over" not in trained.metadata["challenger"]
     assert len(quick.query("SELECT DISTINCT training_data_hash FROM training_sets")) == len(first) + 1
@@ -272,7 +272,7 @@ def test_released_rows_of_a_field_study_are_other_data_to_learn_from(quick: Work
     ((rows,),) = quick.query("SELECT count(*) FROM field_study_rows WHERE field_study = 'followup'")
     assert rows == len(frame)
     # Taken in again by hand, it is still known as what it has become.
-    taken = quick.conductor.run("ingest_field_study", partition_key="followup")
+    taken = quick.runner.run("ingest_field_study", partition_key="followup")
     assert taken.success, taken.message
     _, situation, _ = survey(quick.instance, quick.landing, memory)
     assert situation.pending == ()

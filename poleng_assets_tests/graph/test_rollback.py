@@ -37,7 +37,7 @@ def survey_data(half_survey_data: Path) -> Path:
 
 
 def put_back(workshop: Workshop, **config: Any) -> RunReport:
-    return workshop.conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": config}}})
+    return workshop.runner.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": config}}})
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def taken_back(tmp_path_factory, survey_data):
         workshop.first_list = workshop.contact_list("drift_batch_1")  # type: ignore[attr-defined]
         report = put_back(workshop, reason="complaints from the field", score_again=True)
         assert report.success, report.message
-        workshop.conductor.settle()
+        workshop.runner.run_until_idle()
         yield workshop
 
 
@@ -98,12 +98,12 @@ def test_what_the_earlier_version_scored_is_left_alone(taken_back: Workshop):
 
 def test_the_rollback_does_not_train_on_the_same_data_again(taken_back: Workshop):
     assert taken_back.decisions().count("retrain") == 2
-    assert taken_back.conductor.settle() == []
+    assert taken_back.runner.run_until_idle() == []
 
 
 def test_a_version_that_was_taken_back_is_not_promoted_by_judging_it_again(taken_back: Workshop):
     before = taken_back.decisions()
-    result = taken_back.conductor.defs.resolve_job_def("retrain_and_promote").execute_in_process(
+    result = taken_back.runner.defs.resolve_job_def("retrain_and_promote").execute_in_process(
         instance=taken_back.instance, asset_selection=[dg.AssetKey("champion")]
     )
     (event,) = result.get_asset_materialization_events()
@@ -242,4 +242,4 @@ def test_a_rollback_that_died_before_it_was_told_is_told_by_the_next_scoring(
         assert [version for _, version in workshop.verdicts("drift_batch_1")] == [2, 1]
         assert [version for _, version in workshop.verdicts("clean_batch_2")] == [1]
         assert workshop.decisions().count("rollback") == 1
-        assert workshop.conductor.settle() == []
+        assert workshop.runner.run_until_idle() == []

@@ -33,10 +33,10 @@ def survey_data(half_survey_data: Path) -> Path:
 
 
 def tick(workshop: Workshop, name: str) -> dg.SensorResult | dg.SkipReason:
-    sensor: Any = workshop.conductor.defs.get_sensor_def(name)
-    resources = {"landing": (workshop.conductor.defs.resources or {})["landing"]}
+    sensor: Any = workshop.runner.defs.get_sensor_def(name)
+    resources = {"landing": (workshop.runner.defs.resources or {})["landing"]}
     with dg.build_sensor_context(
-        instance=workshop.instance, definitions=workshop.conductor.defs, resources=resources
+        instance=workshop.instance, definitions=workshop.runner.defs, resources=resources
     ) as context:
         return sensor(context)
 
@@ -49,7 +49,7 @@ def requests(workshop: Workshop, name: str) -> list[dg.RunRequest]:
 def pretend_run(workshop: Workshop, job: str, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
     """A run as a daemon would have left it in the history."""
     return workshop.instance.create_run_for_job(
-        workshop.conductor.defs.resolve_job_def(job), tags=tags, status=status
+        workshop.runner.defs.resolve_job_def(job), tags=tags, status=status
     )
 
 
@@ -59,7 +59,7 @@ def studied(workshop: Workshop) -> Workshop:
     workshop.landing.submit("field_studies", workshop.data / "field_studies" / "founding_study.parquet")
     (request,) = requests(workshop, "field_studies_arrivals")
     workshop.instance.add_dynamic_partitions("field_study", ["founding_study"])
-    workshop.conductor._run(workshop.conductor.defs.get_sensor_def("field_studies_arrivals"), request)
+    workshop.runner._run(workshop.runner.defs.get_sensor_def("field_studies_arrivals"), request)
     return workshop
 
 
@@ -142,12 +142,12 @@ def test_three_drifted_batches_between_two_ticks_ask_for_one_retraining(founded:
     for number in (1, 2, 3):
         founded.landing.submit("batches", founded.data / "batches" / f"drift_batch_{number}.parquet")
     founded.landing.submit("field_studies", founded.data / "field_studies" / "followup_study.parquet")
-    arrivals = [s for s in founded.conductor.defs.sensors or [] if s.name != "overseer"]
+    arrivals = [s for s in founded.runner.defs.sensors or [] if s.name != "overseer"]
     for sensor in arrivals:
-        founded.conductor._tick(sensor)
+        founded.runner._tick(sensor)
     asked = requests(founded, "overseer")
     assert [request.job_name for request in asked] == ["retrain_and_promote"]
-    founded.conductor.settle()
+    founded.runner.run_until_idle()
     assert founded.decisions().count("retrain") == 2
     for number in (1, 2, 3):
         assert [version for _, version in founded.verdicts(f"drift_batch_{number}")] == [1, 2]
@@ -159,8 +159,8 @@ def test_a_batch_whose_scoring_died_is_scored_by_the_overseer(founded: Workshop)
         con.execute("DELETE FROM drift_reports")
     founded.instance.wipe_assets([dg.AssetKey("contact_list"), dg.AssetKey("drift_report")])
     (founded.home.contact_lists / "clean_batch_1.csv").unlink()
-    founded.conductor._cursors.clear()
-    founded.conductor.settle()
+    founded.runner._cursors.clear()
+    founded.runner.run_until_idle()
     assert founded.verdicts("clean_batch_1") == [("clear", 1)]
     assert len(founded.contact_list("clean_batch_1")) > 0
 
@@ -202,7 +202,7 @@ def test_a_run_of_the_command_line_says_who_executes_it_from_its_first_moment(
         return keep(run)
 
     monkeypatch.setattr(storage, "add_run", add_run)
-    workshop.conductor.run("rollback")  # refused, for nothing serves; that it was made is enough
+    workshop.runner.run("rollback")  # refused, for nothing serves; that it was made is enough
     assert [one[PROCESS_TAG] for one in tags] == [process_name(psutil.Process())]
 
 
@@ -242,4 +242,4 @@ def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(founded: W
         ("train",)
     ]
     assert founded.contact_list("drift_batch_1")["remark"].str.contains("caution").all()
-    assert founded.conductor.settle() == []
+    assert founded.runner.run_until_idle() == []

@@ -31,7 +31,7 @@ def told(tmp_path_factory, survey_data):
             survey_data,
             workshop.landing,
             workshop.warehouse,
-            lambda drop: workshop.seen.extend(workshop.conductor.settle()),
+            lambda drop: workshop.seen.extend(workshop.runner.run_until_idle()),
         )
         assert list(ending.faults) == []
         yield workshop
@@ -281,14 +281,14 @@ def test_playing_the_same_scenario_again_changes_nothing(told: Workshop, survey_
     )
     assert ending.dropped == 0
     assert list(ending.faults) == []
-    assert told.conductor.settle() == []
+    assert told.runner.run_until_idle() == []
     after = told.query("SELECT count(*) FROM decisions"), told.query("SELECT max(scored_at) FROM predictions")
     assert (after, told.instance.get_runs_count()) == (before, runs)
 
 
 def test_sensors_that_start_afresh_do_nothing_twice(told: Workshop):
-    told.conductor._cursors.clear()
-    assert told.conductor.settle() == []
+    told.runner._cursors.clear()
+    assert told.runner.run_until_idle() == []
 
 
 def test_evidence_of_the_promotion_names_every_gate(told: Workshop):

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from poleng_assets.core.promotion import holdout_evaluation
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
-from poleng_assets.headless.runner import Conductor, RunReport
+from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.models.registry import CHALLENGER, CHAMPION, Registry
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.policies import Budget
@@ -60,9 +60,9 @@ def survey_data(half_survey_data: Path) -> Path:
     return half_survey_data
 
 
-def conductor_of(workshop: Workshop, registry: Registry) -> Conductor:
-    """Return a conductor of this home for the small study."""
-    defs = workshop.conductor.defs
+def runner_of(workshop: Workshop, registry: Registry) -> HeadlessRunner:
+    """Return a runner of this home for the small study."""
+    defs = workshop.runner.defs
     resources = {
         **(defs.resources or {}),
         "warehouse": Warehouse(workshop.home.warehouse, SMALL),
@@ -76,13 +76,13 @@ def conductor_of(workshop: Workshop, registry: Registry) -> Conductor:
         executor=defs.executor,
         resources=resources,
     )
-    return Conductor(small, workshop.instance, show=lambda report: None)
+    return HeadlessRunner(small, workshop.instance, show=lambda report: None)
 
 
 @contextmanager
 def open_small_workshop(folder: Path, data: Path) -> Iterator[Workshop]:
     with open_workshop(folder, data) as workshop:
-        workshop.conductor = conductor_of(workshop, Registry(workshop.home, SMALL))
+        workshop.runner = runner_of(workshop, Registry(workshop.home, SMALL))
         yield workshop
 
 
@@ -101,7 +101,7 @@ def retrain(workshop: Workshop, **challenger: Any) -> RunReport:
         "training_data": {"config": {"reason": "by hand"}},
         "challenger": {"config": challenger},
     }
-    return workshop.conductor.run(JOB, run_config={"ops": ops})
+    return workshop.runner.run(JOB, run_config={"ops": ops})
 
 
 def mlflow_runs(workshop: Workshop) -> list[Run]:
@@ -223,7 +223,7 @@ def test_a_rejected_version_is_judged_again_only_when_another_champion_serves(re
     workshop = repeated.workshop
 
     def judge() -> dict[str, Any]:
-        result = workshop.conductor.defs.resolve_job_def(JOB).execute_in_process(
+        result = workshop.runner.defs.resolve_job_def(JOB).execute_in_process(
             instance=workshop.instance, asset_selection=[dg.AssetKey("champion")]
         )
         (event,) = result.get_asset_materialization_events()
@@ -279,7 +279,7 @@ def test_the_model_does_not_change_when_every_holdout_answer_is_poisoned(founded
 
 
 def test_an_interrupted_promotion_is_finished_by_the_next_run(workshop: Workshop):
-    workshop.conductor = conductor_of(workshop, DiesOnce(workshop.home, SMALL))
+    workshop.runner = runner_of(workshop, DiesOnce(workshop.home, SMALL))
     reports = workshop.drop("field_studies", "founding_study")
     assert [(report.job, report.success) for report in reports] == [
         ("ingest_field_study", True),
@@ -290,7 +290,7 @@ def test_an_interrupted_promotion_is_finished_by_the_next_run(workshop: Workshop
     assert ledger(workshop, "promote") == [(1, 1)]
 
     workshop.drop("field_studies", "followup_study")
-    workshop.conductor = conductor_of(workshop, DiesOnce(workshop.home, SMALL))
+    workshop.runner = runner_of(workshop, DiesOnce(workshop.home, SMALL))
     assert not retrain(workshop).success
     assert "gone between the ledger and the alias" in cause_of_failure(workshop)
     assert ledger(workshop, "promote") == [(1, 1), (2, 2)]
@@ -350,7 +350,7 @@ def test_a_training_that_fails_half_way_loses_nothing_and_the_next_takes_its_tri
 
 
 def test_batches_can_be_scored_while_a_challenger_is_trained(repeated: Repeated):
-    graph = repeated.workshop.conductor.defs.resolve_job_def(JOB).graph
+    graph = repeated.workshop.runner.defs.resolve_job_def(JOB).graph
     pools = {
         node.name: node.definition.pool
         for node in graph.nodes

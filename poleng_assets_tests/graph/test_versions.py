@@ -56,7 +56,7 @@ def test_two_contents_of_one_name_dropped_at_once_are_both_taken_in(quick: Works
     people.sample(130, random_state=2).to_csv(folder / "may.csv", index=False)
     for name in ("may.parquet", "may.csv"):
         quick.landing.submit("batches", folder / name)
-    quick.conductor.settle()
+    quick.runner.run_until_idle()
     counted = quick.query(
         "SELECT batch, count(*) FROM batch_rows WHERE batch LIKE 'may%' GROUP BY 1 ORDER BY 1"
     )
@@ -77,18 +77,18 @@ def test_a_new_version_is_not_taken_in_under_the_old_partition_by_hand(quick: Wo
     quick.drop_frame("batches", "july", people.sample(150, random_state=7))
     other = quick.home.landing("batches") / "july.parquet"
     people.head(149).to_parquet(other, index=False)
-    report = quick.conductor.run("process_batch", partition_key="july")
+    report = quick.runner.run("process_batch", partition_key="july")
     assert not report.success
     assert "belongs to the partition july@2" in report.message
     assert other.exists()
-    quick.conductor.settle()
+    quick.runner.run_until_idle()
     assert quick.query("SELECT count(*) FROM batch_rows WHERE batch = 'july@2'") == [(149,)]
 
 
 def test_a_batch_is_made_again_from_its_archived_file(quick: Workshop, people: pd.DataFrame):
     for rows in (150, 149):
         quick.drop_frame("batches", "august", people.sample(rows, random_state=8))
-    report = quick.conductor.run("process_batch", partition_key=version_id("august", 2))
+    report = quick.runner.run("process_batch", partition_key=version_id("august", 2))
     assert report.success
     assert report.metadata["batches"]["rows_read"] == 149
 
@@ -113,7 +113,7 @@ def test_a_corrected_field_study_replaces_the_earlier_one_in_training(quick: Wor
     quick.drop_frame("field_studies", "founding_study", corrected)
     # Nobody asked for a retraining yet: it waits for a batch that needs it.
     assert quick.registry.champion().version == 1
-    quick.conductor.run("retrain_and_promote")
+    quick.runner.run("retrain_and_promote")
     newest = quick.registry.versions()[-1]
     assert newest.field_studies == ["founding_study@2"]
     sides = quick.query(
@@ -122,7 +122,7 @@ def test_a_corrected_field_study_replaces_the_earlier_one_in_training(quick: Wor
         AND a.part <> b.part AND b.part <> 'set_aside'"""
     )
     assert sides == [(0,)]
-    assert quick.conductor.settle() == []
+    assert quick.runner.run_until_idle() == []
 
 
 def pretend_failures(workshop: Workshop, request: str, count: int) -> None:
@@ -183,8 +183,8 @@ def test_a_batch_that_cannot_be_taken_in_is_tried_three_times_and_again_when_men
         patch.setattr(ingest, "ingest", broken)
         reports = quick.drop_frame("batches", "november", people.head(151))
         assert [report.success for report in reports] == [False] * 3
-        assert "is tried again in" in quick.conductor.skips["batches_arrivals"]
-    assert quick.conductor.settle() == []
+        assert "is tried again in" in quick.runner.skips["batches_arrivals"]
+    assert quick.runner.run_until_idle() == []
     forgive(quick.instance)
-    quick.conductor.settle()
+    quick.runner.run_until_idle()
     assert quick.query("SELECT count(*) FROM current_predictions WHERE batch = 'november'") == [(151,)]

@@ -37,7 +37,7 @@ def poleng(workshop: Workshop, *words: str) -> Result:
 
 def withdraw(workshop: Workshop, study: str, **config: object) -> str:
     settings = {"study": study, **config}
-    report = workshop.conductor.run(
+    report = workshop.runner.run(
         WITHDRAW_JOB, run_config={"ops": {"mark_as_withdrawn": {"config": settings}}}
     )
     return report.message
@@ -57,7 +57,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     assert list(facts["withdrawn"]) == [STUDY]
     assert "version 2 learned" in facts["champion_learned_from_withdrawn"]
 
-    promoted.conductor.settle()
+    promoted.runner.run_until_idle()
 
     assert promoted.registry.champion().field_studies == ["founding_study"]
     assert promoted.query("SELECT count(*) FROM field_study_rows") == rows
@@ -66,11 +66,11 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
         "SELECT reason FROM decisions WHERE kind = 'promote' ORDER BY decided_at DESC LIMIT 1"
     )
     assert f"learned from {STUDY}, which was withdrawn" in why
-    assert promoted.conductor.settle() == []
+    assert promoted.runner.run_until_idle() == []
     assert json.loads(poleng(promoted, "status", "--json").output)["champion_learned_from_withdrawn"] == ""
 
     settings = {"to": 2, "reason": "back"}
-    refused = promoted.conductor.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
+    refused = promoted.runner.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
     assert not refused.success
     assert f"version 2 learned from {STUDY}" in refused.message
 
@@ -78,14 +78,14 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     promoted.drop("field_studies", STUDY)
     (words,) = promoted.rejected("field_studies").values()
     assert f"poleng withdraw {STUDY} --undo" in words
-    promoted.conductor.defs.resolve_job_def("ingest_field_study").execute_in_process(
+    promoted.runner.defs.resolve_job_def("ingest_field_study").execute_in_process(
         instance=promoted.instance, partition_key=STUDY
     )
-    assert promoted.conductor.settle() == []
+    assert promoted.runner.run_until_idle() == []
     assert promoted.registry.champion().field_studies == ["founding_study"]
 
     assert withdraw(promoted, STUDY, undo=True, reason="a mistake") == ""
-    result = promoted.conductor.defs.resolve_job_def("retrain_and_promote").execute_in_process(
+    result = promoted.runner.defs.resolve_job_def("retrain_and_promote").execute_in_process(
         instance=promoted.instance, asset_selection=[dg.AssetKey("training_data")]
     )
     (event,) = result.asset_materializations_for_node("training_data")
@@ -102,7 +102,7 @@ def test_what_is_no_field_study_is_refused_in_words(founded: Workshop):
 def test_the_only_study_may_go_and_nothing_is_trained_on_nothing(founded: Workshop):
     trained = founded.decisions().count("retrain")
     assert withdraw(founded, "founding_study", reason="a wrong export") == ""
-    assert founded.conductor.settle() == []
+    assert founded.runner.run_until_idle() == []
     said = poleng(founded, "retrain")
     assert said.exit_code == 1
     assert "There is no field study to learn from (withdrawn: founding_study)" in said.output

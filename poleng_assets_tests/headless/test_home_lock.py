@@ -16,7 +16,8 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from poleng_assets.defs.instance import daemon_is_running, open_instance
-from poleng_assets.headless.home_lock import HomeTaken, daemons, driving, end_orphans, take
+from poleng_assets.headless.dagster_processes import daemons, end_orphans
+from poleng_assets.headless.home_lock import HomeTaken, acquire, hold_home
 from poleng_assets.storage.home import Home
 
 POLENG = Path(sys.executable).with_name("poleng")
@@ -24,8 +25,8 @@ DRIVE = """
 import os, sys, time
 from pathlib import Path
 from poleng_assets.storage.home import Home
-from poleng_assets.headless.home_lock import take
-take(Home(Path(sys.argv[1])), sys.argv[2], inherited=sys.argv[3] == "exec")
+from poleng_assets.headless.home_lock import acquire
+acquire(Home(Path(sys.argv[1])), sys.argv[2], inherited=sys.argv[3] == "exec")
 if sys.argv[3] == "child":
     import subprocess
     subprocess.Popen(["sleep", "60"])  # returns when the child is another program
@@ -76,9 +77,9 @@ def poleng(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_home_is_driven_by_one_at_a_time_and_by_the_next_afterwards(home: Home):
     named = rf"`poleng settle`, process {os.getpid()}, since \d{{4}}-"
-    with driving(home, "settle"), pytest.raises(HomeTaken, match=named):
-        take(home, "retrain")
-    with driving(home, "retrain"):
+    with hold_home(home, "settle"), pytest.raises(HomeTaken, match=named):
+        acquire(home, "retrain")
+    with hold_home(home, "retrain"):
         assert home.lock.stat().st_mode & 0o777 == 0o600
 
 
@@ -86,7 +87,7 @@ def test_a_home_is_driven_by_one_at_a_time_and_by_the_next_afterwards(home: Home
 def test_another_process_is_named(home: Home, start: Start):
     other = start("simulate")
     started = time.monotonic()
-    with pytest.raises(HomeTaken) as caught, driving(home, "settle"):
+    with pytest.raises(HomeTaken) as caught, hold_home(home, "settle"):
         pass
     assert time.monotonic() - started < 0.5
     assert f"{home.root} is worked on by `poleng simulate`, process {other.pid}" in str(caught.value)
@@ -96,7 +97,7 @@ def test_a_process_that_was_killed_drives_no_longer(home: Home, start: Start):
     other = start()
     other.kill()
     other.wait()
-    with driving(home, "settle"):
+    with hold_home(home, "settle"):
         assert f'"pid": {os.getpid()}' in home.lock.read_text()
 
 
@@ -104,27 +105,27 @@ def test_the_children_of_a_killed_process_do_not_drive_on(home: Home, start: Sta
     other = start(way="child")
     other.kill()
     other.wait()
-    with driving(home, "settle"):
+    with hold_home(home, "settle"):
         assert f'"pid": {os.getpid()}' in home.lock.read_text()
 
 
 def test_the_lock_goes_on_in_what_the_process_becomes(home: Home, start: Start):
     other = start("dev", way="exec")
-    with pytest.raises(HomeTaken) as caught, driving(home):
+    with pytest.raises(HomeTaken) as caught, hold_home(home):
         pass
-    assert caught.value.driver is not None
-    assert caught.value.driver.is_daemon
-    assert caught.value.driver.pid == other.pid
+    assert caught.value.holder is not None
+    assert caught.value.holder.is_daemon
+    assert caught.value.holder.pid == other.pid
     other.kill()
     other.wait()
-    with driving(home, "settle"):
+    with hold_home(home, "settle"):
         assert "settle" in home.lock.read_text()
 
 
 def test_a_lock_that_nobody_has_written_into_is_one_all_the_same(home: Home, start: Start):
     start()
     home.lock.write_text('{"command": "sett')
-    with pytest.raises(HomeTaken, match="is worked on by another process"), driving(home, "settle"):
+    with pytest.raises(HomeTaken, match="is worked on by another process"), hold_home(home, "settle"):
         pass
 
 
@@ -215,7 +216,7 @@ def test_a_daemon_that_outlives_its_parent_is_seen_and_ended(home: Home, served:
     done = poleng("settle", "--home", home.root)
     assert done.returncode == 1
     assert f"A Dagster daemon runs on {home.root} (process {daemon})" in done.stderr
-    with driving(home, "dev"):  # as the next `poleng dev` does
+    with hold_home(home, "dev"):  # as the next `poleng dev` does
         assert daemon in end_orphans(home)
     assert daemons(home) == []
 

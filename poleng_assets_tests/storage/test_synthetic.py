@@ -12,7 +12,7 @@ from poleng_assets.cli.main import main
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.headless.runner import Conductor
+from poleng_assets.headless.runner import HeadlessRunner
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.synthetic import (
@@ -131,7 +131,9 @@ def test_what_is_dropped_into_the_wrong_home_is_refused_with_its_reason(
     claim(home, MADE_UP)
     (home.landing("field_studies") / "march.csv").write_bytes(real_file.read_bytes())
     with open_instance(home) as instance:
-        Conductor(build_defs(home=home, settle_seconds=0.0), instance, lambda report: None).settle()
+        HeadlessRunner(
+            build_defs(home=home, settle_seconds=0.0), instance, lambda report: None
+        ).run_until_idle()
     reason = (home.rejected("field_studies") / "march.csv.reason.txt").read_text()
     assert "made-up and real people never meet" in reason
     assert (home.rejected("field_studies") / "march.csv").read_bytes() == real_file.read_bytes()

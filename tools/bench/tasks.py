@@ -34,7 +34,7 @@ from poleng_assets.study.loading import load_study
 if TYPE_CHECKING:
     import dagster as dg
 
-    from poleng_assets.headless.runner import Conductor, RunReport
+    from poleng_assets.headless.runner import HeadlessRunner, RunReport
 
 BLOCK = 100_000
 # As many contacts as a batch of the usual size has.
@@ -288,9 +288,9 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
     study, batch = load_study(), Path(people).stem
     columns = [*study.feature_names, "score"]
     turns: list[tuple[float, float, float, float]] = []
-    with _copy_of(home) as copy, _loop(copy) as (conductor, submit):
+    with _copy_of(home) as copy, _loop(copy) as (runner, submit):
         submit(Path(people))
-        job = conductor.defs.resolve_job_def(process_batch.name)
+        job = runner.defs.resolve_job_def(process_batch.name)
         with Warehouse(copy.warehouse, study).connect() as con:
             version = scoring_version(con, batch) or 0
             registry = Registry(copy, study)
@@ -301,10 +301,10 @@ def report(home: str, people: str, times: int) -> dict[str, Any]:
                 done = job.execute_in_process(
                     asset_selection=[_asset("drift_report")],
                     partition_key=batch,
-                    instance=conductor.instance,
+                    instance=runner.instance,
                     run_config=_SILENT,
                 )
-            (step,) = conductor.instance.get_run_step_stats(done.run_id, ["drift_report"])
+            (step,) = runner.instance.get_run_step_stats(done.run_id, ["drift_report"])
             turns.append(
                 (
                     float(step.end_time or 0) - float(step.start_time or 0),
@@ -365,9 +365,9 @@ def know_batches(home: str, people: str, folder: str, batches: int) -> dict[str,
 
     copy = copy_home(Home(Path(home)), Path(folder))
     names = [f"known_{number:06d}" for number in range(batches)]
-    with _loop(copy) as (conductor, submit):
+    with _loop(copy) as (runner, submit):
         submit(Path(people))
-        instance = conductor.instance
+        instance = runner.instance
         real = {asset: _newest(instance, asset) for asset in STAGES}
         instance.add_dynamic_partitions(batch_partitions.name or "", names)
         for name in names:
@@ -399,16 +399,16 @@ def tick(home: str, people: str, last: str) -> dict[str, Any]:
     from poleng_assets_tests.sinks import web_sink
 
     found: dict[str, dict[str, float]] = {}
-    with _copy_of(home) as copy, _loop(copy) as (conductor, _), web_sink() as sink:
+    with _copy_of(home) as copy, _loop(copy) as (runner, _), web_sink() as sink:
         # Somebody is told of news, or the sensor that tells them would have nothing to do.
         os.environ["POLENG_NOTIFY"] = sink.url()
         cursors: dict[str, str | None] = {}
 
         def evaluated(sensor: dg.SensorDefinition) -> float:
-            seconds, cursors[sensor.name] = _tick(conductor, sensor, cursors.get(sensor.name))
+            seconds, cursors[sensor.name] = _tick(runner, sensor, cursors.get(sensor.name))
             return seconds
 
-        sensors = list(conductor.defs.sensors or [])
+        sensors = list(runner.defs.sensors or [])
         for sensor in sensors:
             found[sensor.name] = {"first": evaluated(sensor)}
             quiet = [evaluated(sensor) for _ in range(TICKS)]
@@ -518,37 +518,39 @@ def _copy_of(home: str) -> Iterator[Home]:
 
 
 @contextmanager
-def _loop(home: Home) -> Iterator[tuple[Conductor, Callable[[Path], None]]]:
-    """Drive a home in this process; yield the conductor, and how a batch is dropped and dealt with."""
+def _loop(home: Home) -> Iterator[tuple[HeadlessRunner, Callable[[Path], None]]]:
+    """Drive a home in this process; yield the runner, and how a batch is dropped and dealt with."""
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import open_instance
     from poleng_assets.defs.resources.landing import Landing
-    from poleng_assets.headless.runner import Conductor
+    from poleng_assets.headless.runner import HeadlessRunner
 
     def show(ended: RunReport) -> None:
         if not ended.success:
             raise RuntimeError(f"{ended.job} {ended.partition}: {ended.message}")
 
     with open_instance(home) as instance:
-        conductor = Conductor(build_defs(home=home, settle_seconds=0.0), instance, show)
+        runner = HeadlessRunner(build_defs(home=home, settle_seconds=0.0), instance, show)
 
         def submit(file: Path) -> None:
             Landing(home, settle_seconds=0.0).submit("batches", file)
-            conductor.settle()
+            runner.run_until_idle()
 
-        yield conductor, submit
+        yield runner, submit
 
 
-def _tick(conductor: Conductor, sensor: dg.SensorDefinition, cursor: str | None) -> tuple[float, str | None]:
+def _tick(
+    runner: HeadlessRunner, sensor: dg.SensorDefinition, cursor: str | None
+) -> tuple[float, str | None]:
     """Evaluate a sensor once, launching nothing; return the seconds, and the cursor that it leaves."""
     import dagster as dg
 
-    resources = {name: (conductor.defs.resources or {})[name] for name in sensor.required_resource_keys}
-    repository = conductor.defs.get_repository_def()
+    resources = {name: (runner.defs.resources or {})[name] for name in sensor.required_resource_keys}
+    repository = runner.defs.get_repository_def()
     # From its beginning: the code server opens the instance anew for every tick, too.
     started = time.perf_counter()
     with dg.SensorEvaluationContext(
-        instance_ref=conductor.instance.get_ref(),
+        instance_ref=runner.instance.get_ref(),
         last_tick_completion_time=None,
         last_run_key=None,
         cursor=cursor,

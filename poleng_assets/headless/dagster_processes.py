@@ -1,0 +1,75 @@
+"""Dagster's processes on this machine that work on a home, orphans of a killed ``poleng dev`` among them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from poleng_assets.storage.home import Home
+
+# Of a plain `dagster dev` and of `poleng dev`.
+_WEB_SERVERS = (["-m", "dagster_webserver"], ["-m", "poleng_assets.serving.dagster_ui"])
+
+
+def daemons(home: Home) -> list[int]:
+    """Return the processes of this machine that are a Dagster daemon of a home, orphans too.
+
+    Processes of other users cannot be looked into, and are not seen.
+    """
+    return [process.pid for process in _services(home) if _is_daemon(process.cmdline())]
+
+
+def end_orphans(home: Home, patience_seconds: float = 20.0) -> list[int]:
+    """End the daemon and web server that a killed ``poleng dev`` or ``dagster dev`` has left; return them.
+
+    They were started by a process that would have ended them, and is gone. Left alone they would go on
+    beside the next ones, with the code of then, and keep the port.
+    """
+    orphans = [process for process in _services(home) if _is_orphan(process)]
+    for process in orphans:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(orphans, timeout=patience_seconds)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=patience_seconds)
+    return [process.pid for process in orphans]
+
+
+def _services(home: Home) -> list[psutil.Process]:
+    services = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = process.cmdline()
+            is_service = _is_daemon(command) or command[1:3] in _WEB_SERVERS
+            if is_service and process.status() != psutil.STATUS_ZOMBIE and _serves(process, home):
+                services.append(process)
+    return services
+
+
+def _is_daemon(command: list[str]) -> bool:
+    named = any(Path(part).name == "dagster-daemon" for part in command[:2])
+    return named or command[1:3] == ["-m", "dagster._daemon"]
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    """Whether ``poleng dev`` or ``dagster dev`` started a process, which alone say this, and is gone."""
+    parent = process.parent()
+    return "--shutdown-pipe" in process.cmdline() and (
+        parent is None or not {"dev", "poleng_assets.serving.dev"} & set(parent.cmdline())
+    )
+
+
+def _serves(process: psutil.Process, home: Home) -> bool:
+    """Whether the history of a process is that of a home: its surroundings or its settings name it."""
+    named = process.environ().get("DAGSTER_HOME")
+    if named and Path(named).resolve() == home.dagster:
+        return True
+    # ``dagster dev`` hands its settings on as JSON; a relative place in them is one of its folder.
+    settings = " ".join(process.cmdline())
+    places = (home.dagster, os.path.relpath(home.dagster, process.cwd()))
+    return any(f"base_dir: {place}\\n" in settings for place in places)
