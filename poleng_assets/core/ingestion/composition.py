@@ -18,7 +18,6 @@ from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 
-FEWEST = 10  # people in a line, at least
 LONGEST = 6  # lines of one question; what is left is one more
 
 
@@ -41,37 +40,38 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
         kind: of the file.
         name: the id that it was taken in under.
     """
+    fewest = study.policies.privacy.min_told_people
     lines = []
     for question, groups in _groups(con, study, kind, name).items():
         total = sum(group.people for group in groups)
-        for number, group in enumerate(told(groups)):
+        for number, group in enumerate(told(groups, fewest)):
             share = f"{group.people / total:.0%}"
             lines.append((question if number == 0 else "", group.answer, f"{group.people:,}", share))
     if not lines:
-        return f"Fewer than {FEWEST} people: nothing is told of them."
+        return f"Fewer than {fewest} people: nothing is told of them."
     table = pd.DataFrame(lines, columns=["question", "answer", "people", "share"])
     words = frame_as_table(table, align=("left", "left", "right", "right"))
-    return f"{words}\n\nSeldom answers are told together: no line is of fewer than {FEWEST} people."
+    return f"{words}\n\nSeldom answers are told together: no line is of fewer than {fewest} people."
 
 
-def told(groups: Sequence[Group]) -> list[Group]:
+def told(groups: Sequence[Group], fewest: int) -> list[Group]:
     """Return the groups that may be told, in their order; small and surplus ones become one group of others.
 
     The others are never one small group, and never few people: a single one that is left out follows from the
     total. Nothing is told when all together are few.
     """
     by_size = sorted(groups, key=lambda group: -group.people)
-    alone = [group for group in by_size if group.people >= FEWEST]
+    alone = [group for group in by_size if group.people >= fewest]
     if len(alone) > LONGEST:
         alone = alone[:LONGEST]
     others = by_size[len(alone) :]
-    while others and alone and sum(group.people for group in others) < FEWEST:
+    while others and alone and sum(group.people for group in others) < fewest:
         others.append(alone.pop())
     people = sum(group.people for group in others)
     kept = [group for group in groups if group in alone]
     if not others:
         return kept
-    if people < FEWEST:
+    if people < fewest:
         return []
     answer = others[0].answer if len(others) == 1 else f"{len(others)} other answers"
     return [*kept, Group(answer, people)]

@@ -24,15 +24,6 @@ from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import ROW_TABLES
 
-# Answers alone tell people apart when so many of a file's rows are unlike all others of it.
-TELLING_SHARE = 0.95
-# Fewer people of the same answers under other ids are a coincidence.
-MIN_ALIKE, MIN_ALIKE_SHARE = 5, 0.01
-# From this share of a field study's rows on, they are the same people with other ids. Fewer are told, and
-# stand on one side with their likes.
-RENAMED_SHARE = 0.2
-# Rows of a file that is known by its answers alone: all of them the same by chance is out of the question.
-MIN_WHOLE = 20
 # Rows of earlier files, the newest first, whose answers are compared with those of a new one. Ids are
 # compared with all of them: they take a thirtieth of the time.
 ROWS_LOOKED_BACK = 2_000_000
@@ -151,7 +142,7 @@ def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
             )
         if theirs.by_id == mine.by_id and not _news_in_quarantine(con, study, kind, name, other, erased):
             raise FileRefused(_known_words(con, study, kind, name, other, when, mine.rows))
-        alike = theirs.by_answers == mine.by_answers and mine.rows >= MIN_WHOLE
+        alike = theirs.by_answers == mine.by_answers and mine.rows >= study.policies.ingestion.min_same_rows
         if kind == "field_studies" and alike and name_and_number(other)[0] != name_and_number(name)[0]:
             raise FileRefused(
                 f"its {mine.rows:,} rows are those of the field study {other!r}, taken in on "
@@ -325,7 +316,8 @@ def set_aside_repeats(con: duckdb.DuckDBPyConnection, study: Study, name: str) -
     parameters: dict[str, Any] = {"name": name, "asked": asked}
     told = {one.name: one for one in _shares(con, study, "field_studies", name, asked)}
     ((rows,),) = con.execute("SELECT count(*) FROM field_study_rows WHERE field_study = ?", [name]).fetchall()
-    by_answers = [other for other, one in told.items() if one.under_other_ids >= RENAMED_SHARE * rows]
+    renamed = study.policies.ingestion.renamed_share
+    by_answers = [other for other, one in told.items() if one.under_other_ids >= renamed * rows]
     conditions = [
         f"""hash("{study.id}", {answers}) IN (SELECT hash("{study.id}", {answers}) FROM field_study_rows
             WHERE field_study IN (SELECT unnest($asked::VARCHAR[])) AND part <> 'set_aside')"""  # noqa: S608
@@ -446,14 +438,15 @@ def _under_other_ids(
         f"SELECT count(*), count(DISTINCT {said}) FROM {table} WHERE {key} = ?",  # noqa: S608
         [name],
     ).fetchall()
-    if rows < MIN_ALIKE:
+    policy = study.policies.ingestion
+    if rows < policy.min_alike:
         return {}
     sizes = con.execute(
         """SELECT name, rows_kept, rows_fingerprint, coalesce(rows_erased, 0) FROM ingested_files
         WHERE kind = ? AND name IN (SELECT unnest(?::VARCHAR[])) ORDER BY ingested_at DESC, name""",
         [kind, list(earlier)],
     ).fetchall()
-    if different < TELLING_SHARE * rows:
+    if different < policy.telling_share * rows:
         mine = fingerprint(con, study, kind, name)
         same = {
             other: rows
@@ -463,7 +456,7 @@ def _under_other_ids(
             and theirs.by_answers == mine.by_answers
             and theirs.by_id != mine.by_id
         }
-        return same if rows >= MIN_WHOLE else {}
+        return same if rows >= policy.min_same_rows else {}
     looked_at: list[str] = []
     total = 0
     for other, kept, _, _ in sizes:
@@ -480,7 +473,7 @@ def _under_other_ids(
         ) WHERE _id <> _other GROUP BY _file""",  # noqa: S608
         {"name": name, "looked_at": looked_at},
     ).fetchall()
-    least = max(MIN_ALIKE, MIN_ALIKE_SHARE * rows)
+    least = max(policy.min_alike, policy.min_alike_share * rows)
     return {other: count for other, count in found if count >= least}
 
 

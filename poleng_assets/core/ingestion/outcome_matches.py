@@ -21,8 +21,6 @@ from poleng_assets.study.schema import Study
 # the first, of outcomes the last.
 EARLIER_ROW = "the id stands in an earlier row"
 LATER_ROW = "a later row of the same person counts"
-# From this share of the unknown people on, known ones in another spelling are no accident.
-_SURELY_ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: 
     if matched or not people:
         return
     strangers = _strangers(con, study, name)
-    if strangers.alike >= _SURELY_ALIKE * strangers.ids:
+    if strangers.alike >= study.policies.ingestion.other_spelling_share * strangers.ids:
         raise FileRefused(
             f"none of the {people:,} people stands in a batch as ids are written: {strangers.in_words()}"
         )

@@ -24,8 +24,6 @@ from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.subject_rows import Answers, answers_of, scores_of
 
 ERASED = "[erased]"
-# So many answers are needed, and half of the questions: fewer are no row of a survey.
-FEWEST = 4
 # Of a score: how many decimals tell it from others, and how many from those nearest to it.
 DECIMALS, ALL_DECIMALS = 6, 12
 _DELIMITERS = (",", ";", "\t", "|")
@@ -55,7 +53,7 @@ class Marks:
     def fewest(self) -> int:
         """How many questions a table must have to be taken for answers."""
         features = len(self.study.features)
-        return min(features, max(FEWEST, (features + 1) // 2))
+        return min(features, max(self.study.policies.privacy.min_telling_answers, (features + 1) // 2))
 
     def in_bytes(self, content: bytes, encodings: Sequence[str] = ENCODINGS) -> bool:
         """Whether the answers stand side by side, or the exact score, in bytes; quick."""
@@ -211,7 +209,8 @@ class Marks:
 
     def _counts(self, names: tuple[str, ...], answers: Answers) -> bool:
         """Whether these answers tell of the person; of all questions that is known already."""
-        if sum(code is not None for code in answers) < min(FEWEST, len(self.study.features)):
+        fewest = min(self.study.policies.privacy.min_telling_answers, len(self.study.features))
+        if sum(code is not None for code in answers) < fewest:
             return False
         return len(names) == len(self.study.features) or self.alone(names, answers)
 
@@ -227,10 +226,11 @@ class Marks:
     @cached_property
     def _joined(self) -> dict[str, list[bytes]]:
         """The answers side by side, as in a line without a header, if they are enough; by encoding."""
+        fewest = 2 * self.study.policies.privacy.min_telling_answers
         texts = [
             sign.join("" if code is None else str(code) for code in answers)
             for answers in self.answers
-            if sum(code is not None for code in answers) >= 2 * FEWEST
+            if sum(code is not None for code in answers) >= fewest
             for sign in _JOINED_BY
         ]
         return {encoding: [text.encode(encoding) for text in texts] for encoding in ENCODINGS}

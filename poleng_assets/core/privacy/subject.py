@@ -1,7 +1,7 @@
 """How one person is recognised: as the id of a row, and as a word in a text.
 
-An id is sure of itself in the column of ids. Anywhere else, only an id of ``RECOGNISABLE`` characters or
-more tells of a person: a shorter one (``7``) is an answer or a number as well.
+An id is sure of itself in the column of ids. Anywhere else, only an id of as many characters as the study
+asks for (``policies.privacy.recognisable_id``) tells of a person: a shorter one (``7``) is an answer as well.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import cached_property
 from poleng_assets.core.contacts.contact_list import harmless
 from poleng_assets.core.data.subject_ids import plain_id
 from poleng_assets.core.privacy.quasi_identifiers import ERASED, Marks
+from poleng_assets.study.policies import PrivacyPolicy
 from poleng_assets.study.schema import Study
 
-RECOGNISABLE = 6
 # A word ends where no letter, digit or underscore goes on, nor behind one dot or hyphen: ``b-12`` is another
 # id than ``b-123`` and ``a-b-12``. A line break that is written out (JSON) begins a word.
 _BEFORE = r"(?:(?<!\w)(?<!\w[.\-])|(?<=\\[nrt]))"
@@ -36,22 +36,24 @@ class Person:
         column: of the ids.
         listed: whether files that spreadsheets open are looked at, where ids are made harmless.
         marks: answers and scores that are the person's alone; None when they are not known.
+        recognisable_from: characters of an id that can be told from an answer.
     """
 
     id: str
     column: str
     listed: bool = False
     marks: Marks | None = None
+    recognisable_from: int = PrivacyPolicy().recognisable_id
 
     @classmethod
     def of(cls, subject: str, study: Study) -> Person:
         """Return the person with an id; blanks around it are no part of it, as at the door."""
-        return cls(plain_id(subject), study.id)
+        return cls(plain_id(subject), study.id, recognisable_from=study.policies.privacy.recognisable_id)
 
     @property
     def recognisable(self) -> bool:
         """Whether the id can be told from an answer wherever it stands."""
-        return len(self.id) >= RECOGNISABLE
+        return len(self.id) >= self.recognisable_from
 
     @cached_property
     def ids(self) -> frozenset[str]:

@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import pandas as pd
 
-from poleng_assets.core.ingestion.composition import FEWEST, LONGEST, Group, composition, told
+from poleng_assets.core.ingestion.composition import LONGEST, Group, composition, told
 from poleng_assets.core.ingestion.ingest import ROW_TABLES
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.writes import insert
 
+FEWEST = 10
+
 
 def test_large_groups_are_told_as_they_are():
     groups = [Group("these", 30), Group("those", 10)]
-    assert told(groups) == groups
+    assert told(groups, FEWEST) == groups
 
 
 def test_a_small_group_hides_among_others_and_does_not_follow_from_the_total():
-    assert told([Group("these", 30), Group("those", 20), Group("few", 9)]) == [
+    assert told([Group("these", 30), Group("those", 20), Group("few", 9)], FEWEST) == [
         Group("these", 30),
         Group("2 other answers", 29),
     ]
 
 
 def test_small_groups_that_are_many_together_hide_nobody_else():
-    assert told([Group("these", 30), Group("few", 6), Group("fewer", 4)]) == [
+    assert told([Group("these", 30), Group("few", 6), Group("fewer", 4)], FEWEST) == [
         Group("these", 30),
         Group("2 other answers", 10),
     ]
 
 
 def test_of_few_people_nothing_is_told():
-    assert told([Group("these", 5), Group("those", 4)]) == []
+    assert told([Group("these", 5), Group("those", 4)], FEWEST) == []
 
 
 def test_a_long_list_ends_in_others():
     groups = [Group(f"answer {n}", 100 - n) for n in range(LONGEST + 3)]
-    assert told(groups) == [
+    assert told(groups, FEWEST) == [
         *groups[:LONGEST],
         Group("3 other answers", sum(g.people for g in groups[LONGEST:])),
     ]
