@@ -193,9 +193,9 @@ def load_champion(
             "mlflow.db was removed: put it back from a backup (`poleng restore`)"
         )
     with _mlflow_as_it_was():
-        found = registry.version(version) if version is not None else _serving(registry)
-        model = registry.model(found)
-    return LoadedModel(found.version, tuple(found.field_studies), study, model)
+        chosen = registry.version(version) if version is not None else _serving(registry)
+        model = registry.model(chosen)
+    return LoadedModel(chosen.version, tuple(chosen.field_studies), study, model)
 
 
 def _serving(registry: Registry) -> ModelVersion:

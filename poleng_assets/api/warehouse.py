@@ -137,8 +137,8 @@ def in_words(frame: pd.DataFrame, study: Study | None = None) -> pd.DataFrame:
     for position, name in enumerate(frame.columns):
         if name in asked:
             seen, codes = pd.factorize(frame.iloc[:, position], use_na_sentinel=False)
-            words = [asked[name].label(None if pd.isna(code) else code) or NO_ANSWER for code in codes]
-            worded.isetitem(position, np.array(words, dtype=object)[seen])
+            labels = [asked[name].label(None if pd.isna(code) else code) or NO_ANSWER for code in codes]
+            worded.isetitem(position, np.array(labels, dtype=object)[seen])
     return worded
 
 

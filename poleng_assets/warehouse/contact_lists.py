@@ -87,26 +87,24 @@ _COLUMNS = "batch, list_number, model_version, issued_at, contacts, remark, file
 
 def newest_list(con: duckdb.DuckDBPyConnection, batch: str) -> IssuedList | None:
     """Return the newest list of a batch, the one that stands; None when none was issued."""
-    found = con.execute(
+    rows = con.execute(
         f"SELECT {_COLUMNS} FROM issued_lists WHERE batch = ? ORDER BY list_number DESC LIMIT 1",  # noqa: S608
         [batch],
     ).fetchall()
-    return IssuedList(*found[0]) if found else None
+    return IssuedList(*rows[0]) if rows else None
 
 
 def list_in_file(con: duckdb.DuckDBPyConnection, stem: str) -> IssuedList | None:
     """Return the list whose files have this name; None when none was issued under it."""
-    found = con.execute(f"SELECT {_COLUMNS} FROM issued_lists WHERE file = ?", [stem]).fetchall()  # noqa: S608
-    # What a release without this table has written since it was made.
-    found = (
-        found
-        or con.execute(
-            """SELECT batch, list_number, model_version, created_at, count(*), min(remark), batch
+    # The second: what a release without this table has written since it was made.
+    for sql in (
+        f"SELECT {_COLUMNS} FROM issued_lists WHERE file = ?",  # noqa: S608
+        """SELECT batch, list_number, model_version, created_at, count(*), min(remark), batch
         FROM contact_lists WHERE batch = ? GROUP BY ALL ORDER BY created_at DESC LIMIT 1""",
-            [stem],
-        ).fetchall()
-    )
-    return IssuedList(*found[0]) if found else None
+    ):
+        if rows := con.execute(sql, [stem]).fetchall():
+            return IssuedList(*rows[0])
+    return None
 
 
 def why_another(con: duckdb.DuckDBPyConnection, issued: IssuedList) -> str:

@@ -113,7 +113,7 @@ def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
     What earlier releases erased stands in the ledger only, without a name: such an erasure has none, and may
     be of whatever was older than it.
     """
-    told = [
+    erasures = [
         Erasure(*row)
         for row in con.execute(
             """SELECT table_name, name, rows, erased_at, rule FROM erasures
@@ -121,7 +121,7 @@ def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
             {"tables": list(tables)},
         ).fetchall()
     ]
-    told += [
+    erasures += [
         Erasure(table, "", int(rows), decided_at, f"policies.retention.{table} ({_ALL})")
         for table in tables
         for decided_at, rows in con.execute(
@@ -131,14 +131,14 @@ def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
             {"table": table},
         ).fetchall()
     ]
-    return sorted(told, key=lambda one: (one.erased_at, one.table, one.name))
+    return sorted(erasures, key=lambda erasure: (erasure.erased_at, erasure.table, erasure.name))
 
 
 class Erasures:
     """What was erased from one table, to be asked for batch after batch."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
-        self._found = erasures_of(con, table)
+        self._erasures = erasures_of(con, table)
 
     def of(self, name: str, since: datetime | None = None) -> Erasure | None:
         """Return the newest erasure of a batch, study or file; None when it lost nothing.
@@ -147,23 +147,23 @@ class Erasures:
             name: of what the rows belonged to.
             since: when they were made: what an earlier release erased before that was of others.
         """
-        own = [one for one in self._found if one.name == name]
-        unnamed = [one for one in self._found if not one.name and since and one.erased_at > since]
+        own = [erasure for erasure in self._erasures if erasure.name == name]
+        unnamed = [one for one in self._erasures if not one.name and since and one.erased_at > since]
         return next(reversed(own or unnamed), None)
 
 
-def summary(found: Sequence[Erasure]) -> list[str]:
+def summary(erasures: Sequence[Erasure]) -> list[str]:
     """Return in words what was erased, one sentence for each day and rule, without a full stop."""
     days: dict[str, list[Erasure]] = {}
-    for one in found:
-        days.setdefault(one.in_words(), []).append(one)
+    for erasure in erasures:
+        days.setdefault(erasure.in_words(), []).append(erasure)
     return [
-        f"{sum(one.rows for one in erased):,} rows of {erased[0].table}{_names(erased)} were {words}"
-        for words, erased in days.items()
+        f"{sum(erasure.rows for erasure in erased):,} rows of {erased[0].table}{_names(erased)} were {how}"
+        for how, erased in days.items()
     ]
 
 
 def _names(erased: Sequence[Erasure]) -> str:
-    names = sorted({one.name for one in erased if one.name})
+    names = sorted({erasure.name for erasure in erased if erasure.name})
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f" ({', '.join(names[:NAMED])}{more})" if names else ""

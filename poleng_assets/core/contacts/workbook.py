@@ -179,7 +179,7 @@ def about_in_words(
         sheets: names of the sheets that hold the contacts.
     """
     what = _sought(study)
-    told = [
+    matters = [
         ("What this is", f"People to contact, from the survey “{study.title}”. Those with the highest score "
          "come first."),
         ("Batch", about.batch),
@@ -189,14 +189,14 @@ def about_in_words(
         ("People", _people(listed, about)),
     ]  # fmt: skip
     if len(sheets) > 1:
-        told.append(
+        matters.append(
             (
                 "Sheets",
                 f"A sheet has room for {MOST_CONTACTS:,} contacts, so the list goes on from one to the next: "
                 f"{', '.join(sheets)}. Filters work on one sheet at a time.",
             )
         )
-    told += [
+    matters += [
         ("Score", f"How likely “{what}” is true of this person, going by their answers. Of 100 people "
          "with a score of 70%, about 70 are expected to be so, and 30 not. It is an estimate from people who "
          "answered alike, and no fact about the person."),
@@ -213,7 +213,7 @@ def about_in_words(
         ("Questions", "Ask whoever gave you this list. They can say how a score came about, and take a "
          "person who asks for it out of all lists and records: tell them the person's id and the batch."),
     ]  # fmt: skip
-    return told
+    return matters
 
 
 def _people(listed: pd.DataFrame, about: AboutList) -> str:
@@ -227,10 +227,10 @@ def _people(listed: pd.DataFrame, about: AboutList) -> str:
 
 
 def _remark(listed: pd.DataFrame) -> str:
-    found = [as_it_was(text) for text in listed.get("remark", pd.Series(dtype=object)).unique() if text]
-    if not found:
+    remarks = [as_it_was(text) for text in listed.get("remark", pd.Series(dtype=object)).unique() if text]
+    if not remarks:
         return "Empty: the checks of this batch gave no reason for caution."
-    return f"{'. '.join(found)}. It is about the whole list, and stands in every row of it."
+    return f"{'. '.join(remarks)}. It is about the whole list, and stands in every row of it."
 
 
 def _deletion(study: Study, about: AboutList) -> str:
@@ -284,7 +284,7 @@ def _write_contacts(
     header = workbook.add_format(_HEADER)
     # Bold letters are wider.
     sheet.set_row(
-        0, _height(_lines(one, round(width * 0.8)) for one, width in zip(titles, widths, strict=True))
+        0, _height(_lines(title, round(width * 0.8)) for title, width in zip(titles, widths, strict=True))
     )
     for column, title in enumerate(titles):
         _write_text(sheet, 0, column, title, header)
@@ -375,7 +375,7 @@ def _lines(text: str, width: int) -> int:
     room = max(round((width - 2) * 1.1), 1)
     if "\n" not in text and len(text) <= room:
         return 1
-    return sum(_wrapped(one, room) for one in text.split("\n"))
+    return sum(_wrapped(line, room) for line in text.split("\n"))
 
 
 @lru_cache(maxsize=1_000)
@@ -399,12 +399,12 @@ def _write_about(
     sheet.set_column(0, 0, 18)
     sheet.set_column(1, 1, _WORDS)
     heading = workbook.add_format({**_CELL, "bold": True, "font_color": _INK, "bg_color": _PALE})
-    text = workbook.add_format({**_CELL, "num_format": "@"})
+    cell = workbook.add_format({**_CELL, "num_format": "@"})
     _write_text(sheet, 0, 0, ABOUT_SHEET, workbook.add_format({"bold": True, "font_size": 16}))
-    for row, (matter, words) in enumerate(about_in_words(listed, study, about, sheets), start=2):
-        sheet.set_row(row, _height([_lines(words, _WORDS)]) + 4)
+    for row, (matter, text) in enumerate(about_in_words(listed, study, about, sheets), start=2):
+        sheet.set_row(row, _height([_lines(text, _WORDS)]) + 4)
         _write_text(sheet, row, 0, matter, heading)
-        _write_text(sheet, row, 1, words, text)
+        _write_text(sheet, row, 1, text, cell)
 
 
 def _lay_out(sheet: Worksheet, study: Study, about: AboutList) -> None:

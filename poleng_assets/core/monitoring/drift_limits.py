@@ -50,11 +50,11 @@ def distance_limits(
 
     answers, bounds = _one_hot(reference[list(columns)])
     # All columns at once: the resamples are large, and each product reads them whole.
-    there, here = (weights @ answers for weights in resampled)
+    of_reference, of_batch = (weights @ answers for weights in resampled)
     keys: list[tuple[str, str]] = []
     squared: list[np.ndarray] = []
     for column, start, end in zip(columns, bounds, bounds[1:], strict=False):
-        first, second = _shares(there[:, start:end]), _shares(here[:, start:end])
+        first, second = _shares(of_reference[:, start:end]), _shares(of_batch[:, start:end])
         keys += [(column, JENSEN_SHANNON), (column, L_INFINITY)]
         with np.errstate(invalid="ignore"):  # nobody answers in a resample: no distance
             distance = np.nan_to_num(jensenshannon(first, second, base=2, axis=1))
@@ -74,10 +74,10 @@ def distance_limits(
 
 def _one_hot(rows: pd.DataFrame) -> tuple[np.ndarray, list[int]]:
     """Return one column for each answer, float32, and where those of each column begin, and end."""
-    found = [pd.factorize(rows[column]) for column in rows]
-    bounds = list(accumulate((max(len(categories), 1) for _, categories in found), initial=0))
+    factorized = [pd.factorize(rows[column]) for column in rows]
+    bounds = list(accumulate((max(len(categories), 1) for _, categories in factorized), initial=0))
     answers = np.zeros((len(rows), bounds[-1]), np.float32)
-    for (codes, _), start in zip(found, bounds, strict=False):
+    for (codes, _), start in zip(factorized, bounds, strict=False):
         given = np.flatnonzero(codes >= 0)
         answers[given, start + codes[given]] = 1
     return answers, bounds

@@ -208,9 +208,8 @@ def _loss_error(probability: np.ndarray, resampled: tuple[np.ndarray, np.ndarray
     positive[np.arange(len(order)), band] = probability
     negative = np.zeros_like(positive)
     negative[np.arange(len(order)), band] = 1 - probability
-    there, here = resampled
-    lost = banded_auc(there @ positive, there @ negative) - banded_auc(here @ positive, here @ negative)
-    return float(lost.std())
+    of_reference, of_batch = (banded_auc(weights @ positive, weights @ negative) for weights in resampled)
+    return float((of_reference - of_batch).std())
 
 
 def _log_odds(score: pd.Series) -> np.ndarray:

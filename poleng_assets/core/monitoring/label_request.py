@@ -170,20 +170,20 @@ def _strata(
     largest = sorted(sizes.index, key=lambda value: (-sizes[value], value))
     # Answers whose part of the interviews is enough for their strata cost nothing. Of the rest, as many
     # stand alone as take half of the interviews, because each stratum gets some.
-    places = max(1, needed // (2 * least * len(bands[0])))
+    alone = max(1, needed // (2 * least * len(bands[0])))
     kept = {
         value
-        for place, value in enumerate(largest)
-        if sizes[value] >= least and (place < places or sizes[value] * needed >= 2 * least * len(people))
+        for rank, value in enumerate(largest)
+        if sizes[value] >= least and (rank < alone or sizes[value] * needed >= 2 * least * len(people))
     }
     others = ~answers.isin(kept)
     if features and others.any():
-        answers, shown = (words.mask(others, OTHER_ANSWERS) for words in (answers, shown))
+        answers, shown = (texts.mask(others, OTHER_ANSWERS) for texts in (answers, shown))
     band = pd.Series(np.digitize(people["score"], policy.uncertain_scores), index=people.index)
     counts = pd.crosstab(answers, band).reindex(columns=range(len(bands[0])), fill_value=0)
     names = {value: _names_of(bands, row.to_numpy(), least) for value, row in counts.iterrows()}
     scores = pd.Series(
-        [names[value][place] for value, place in zip(answers, band, strict=True)], index=people.index
+        [names[value][number] for value, number in zip(answers, band, strict=True)], index=people.index
     )
     return _joined([answers, scores]), _joined([shown, scores])
 
@@ -212,13 +212,13 @@ def _answers(
     people: pd.DataFrame, features: Sequence[str], study: Study, allowed: Sequence[str] | None = None
 ) -> pd.Series:
     """Return the answers to some features in words; those that may not be shown are left out."""
-    words = []
+    texts = []
     for name in features:
         if allowed is None or name in allowed:
             feature = study.feature(name)
             label = {code: feature.label(_plain(code)) for code in people[name].dropna().unique()}
-            words.append(f"{feature.title}: " + people[name].map(label).fillna(NO_ANSWER).astype(str))
-    return _joined(words) if words else pd.Series("", index=people.index)
+            texts.append(f"{feature.title}: " + people[name].map(label).fillna(NO_ANSWER).astype(str))
+    return _joined(texts) if texts else pd.Series("", index=people.index)
 
 
 def _plain(code: object) -> object:
@@ -269,8 +269,8 @@ def _draw(people: pd.DataFrame, strata: pd.DataFrame, study: Study) -> pd.DataFr
     random = np.random.default_rng(study.policies.outcomes.audit_seed)
     lots = people.assign(_lot=random.random(len(people)))
     lots = lots[~lots["known"]].sort_values(["audit", "_lot"], ascending=[False, True])
-    place = lots.groupby("stratum").cumcount()
-    chosen = lots[place < lots["stratum"].map(strata.set_index("stratum")["interviews"])]
+    turn = lots.groupby("stratum").cumcount()
+    chosen = lots[turn < lots["stratum"].map(strata.set_index("stratum")["interviews"])]
     chosen = chosen.assign(why=np.where(chosen["audit"], AUDIT, DRAWN), stratum=chosen["shown"])
     columns = [study.id, "batch", "stratum", "why"]
     return chosen.sort_values(["batch", "stratum", study.id])[columns].reset_index(drop=True)
@@ -294,12 +294,12 @@ def _in_words(asked: int, strata: pd.DataFrame, within: float, wanted: float, fe
         )
     kinds = int((strata["interviews"] > 0).sum())
     of = f"{kinds} kinds of people" if kinds > 1 else "one kind of people"
-    words = f"Interview {asked} people, of {of}: the AUC can then be said to within ±{within:.3f}"
+    sentence = f"Interview {asked} people, of {of}: the AUC can then be said to within ±{within:.3f}"
     if not features:
-        words += ". No answer drifted: the strata are of the scores alone"
+        sentence += ". No answer drifted: the strata are of the scores alone"
     if within > wanted:
-        words += f". There are too few people to reach the ±{wanted:.3f} that is wanted"
-    return words
+        sentence += f". There are too few people to reach the ±{wanted:.3f} that is wanted"
+    return sentence
 
 
 def _nobody(study: Study, words: str) -> FieldStudyRequest:

@@ -166,16 +166,16 @@ class BatchMeasurements:
         return next((e for e in self.estimates if e.metric == metric), None)
 
     def metric(self, column: str, method: str) -> DriftMetric | None:
-        """Return the figure of one column by one method, or None."""
-        return next((f for f in self.metrics if (f.column_name, f.method) == (column, method)), None)
+        """Return the metric of one column by one method, or None."""
+        return next((m for m in self.metrics if (m.column_name, m.method) == (column, method)), None)
 
     def alerts(self, *methods: str) -> list[DriftMetric]:
-        """Return the figures that alert, of these methods, the farthest beyond their limit first."""
-        found = [f for f in self.metrics if f.alert and f.method in methods]
-        return sorted(found, key=_excess, reverse=True)
+        """Return the metrics that alert, of these methods, the farthest beyond their limit first."""
+        alerts = [metric for metric in self.metrics if metric.alert and metric.method in methods]
+        return sorted(alerts, key=_excess, reverse=True)
 
 
-def _excess(figure: DriftMetric) -> float:
-    if figure.value is None:
+def _excess(metric: DriftMetric) -> float:
+    if metric.value is None:
         return math.inf
-    return figure.value / figure.upper_threshold if figure.upper_threshold else figure.value
+    return metric.value / metric.upper_threshold if metric.upper_threshold else metric.value

@@ -153,7 +153,7 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
         (np.arange(end - len(known), end), size) for end, (known, size) in zip(ends, chosen, strict=True)
     )
     rows = pd.concat([known for known, _ in chosen], ignore_index=True)
-    weights = np.concatenate([np.full(len(places), size / len(places)) for places, size in strata])
+    weights = np.concatenate([np.full(len(positions), size / len(positions)) for positions, size in strata])
     within = rows["within"] if study.policies.overseer.compare_within else None
     return _as_sample(rows, "target", weights, strata, within), missing
 
@@ -171,23 +171,22 @@ def _by_score(
     """
     for parts in range(policy.score_parts, 1, -1):
         ends = np.quantile(group["score"], np.arange(1, parts) / parts)
-        places = np.digitize(known["score"], ends)
-        found = np.bincount(places, minlength=parts)
-        if found.min() >= policy.min_in_part:
+        part_of_known = np.digitize(known["score"], ends)
+        if np.bincount(part_of_known, minlength=parts).min() >= policy.min_in_part:
             sizes = np.bincount(np.digitize(group["score"], ends), minlength=parts)
-            return [(known[places == part], float(sizes[part])) for part in range(parts)]
+            return [(known[part_of_known == part], float(sizes[part])) for part in range(parts)]
     return [(known, float(len(group)))]
 
 
 def weigh_reference(reference: pd.DataFrame, sample: OutcomeSample, study: Study) -> OutcomeSample:
     """Weigh the reference to the mix of the people whose outcomes are known."""
     policy, rows = study.policies.overseer, len(reference)
-    there = here = None
+    of_reference = of_sample = None
     if sample.within is not None:
-        here = sample.within.iloc[sample.positions].reset_index(drop=True)
-        there = reference[str(policy.compare_within)]
+        of_sample = sample.within.iloc[sample.positions].reset_index(drop=True)
+        of_reference = reference[str(policy.compare_within)]
     weights = poststratify(
-        there, here, (rows, len(sample.positions)), policy.min_stratum, policy.min_comparable
+        of_reference, of_sample, (rows, len(sample.positions)), policy.min_stratum, policy.min_comparable
     ).weights
     # Those whom nobody in the batch is like have no say.
     kept = np.flatnonzero(weights > 0)

@@ -84,8 +84,8 @@ def answers(feature: Feature, rows: pd.DataFrame) -> pd.Series:
     codes, _ = to_codes(to_table(rows[[feature.name]])[feature.name])
     # Plain objects: nullable integers vanish from NannyML's results, and floats would read "3.0".
     given = pd.Series(codes.to_pandas(integer_object_nulls=True), dtype=object)
-    words = {code: feature.label(code) or NO_ANSWER for code in given.dropna().unique()}
-    return given.map(words).fillna(NO_ANSWER).rename(feature.title)
+    labels = {code: feature.label(code) or NO_ANSWER for code in given.dropna().unique()}
+    return given.map(labels).fillna(NO_ANSWER).rename(feature.title)
 
 
 def columns_to_plot(measured: BatchMeasurements, study: Study, most: int = PLOTS_SHOWN) -> list[str]:
@@ -141,7 +141,7 @@ def _distribution(
     if unseen is not None and unseen.alert:
         # One by one they would vanish among the others: it is all of them together that matters.
         given = given.where(given.isin(set(usual)), NEW_ANSWERS)
-    before, now = (words.value_counts(normalize=True) for words in (usual, given))
+    before, now = (labels.value_counts(normalize=True) for labels in (usual, given))
     moved = now.sub(before, fill_value=0.0).abs().sort_values(ascending=False, kind="stable")
     shown = list(moved.index[:ANSWERS_SHOWN])
     first = shown[0]
@@ -244,8 +244,8 @@ def performance_chart(
         between = "" if lower == upper else f" ({lower:.3f} to {upper:.3f})"
         if between:
             segments.append(Segment(scale.place(lower), y, scale.place(upper), y, series.look))
-        words = f"{titles[metric]}, {series.name}: {value:.3f}{between}"
-        marks.append(Mark(series.sign, scale.place(value), y, series.look, words))
+        said = f"{titles[metric]}, {series.name}: {value:.3f}{between}"
+        marks.append(Mark(series.sign, scale.place(value), y, series.look, said))
     return Chart(
         says="Performance with 95 % intervals; the same figures stand in the table below.",
         height=1.0 + 2.6 * len(shown),

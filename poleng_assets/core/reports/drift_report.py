@@ -128,7 +128,7 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
         realised_auc=next((e for e in realised if e.metric == "auc"), None),
         realised_respondents=report.realised.respondents if report.realised else 0,
         groups=_groups(contacts, study),
-        passed_over=[one.in_words() for one in passed_over(contacts, study.policies.promotion)],
+        passed_over=[group.in_words() for group in passed_over(contacts, study.policies.promotion)],
         sought=study.target.codes[study.target.positive],
         performance=_performance(measured.estimates, realised),
         performance_chart=performance_chart(
@@ -169,15 +169,15 @@ def _groups(contacts: Sequence[GroupContacts], study: Study) -> list[ContactedGr
     policy = study.policies.promotion
     return [
         ContactedGroup(
-            one.property,
-            one.value,
-            f"{one.rows:,}",
-            f"{one.contacted / one.rows:.1%}",
-            f"{(one.found or 0) / one.sought:.1%}" if one.sought else "",
-            one.is_passed_over(policy),
+            group.property,
+            group.value,
+            f"{group.rows:,}",
+            f"{group.contacted / group.rows:.1%}",
+            f"{(group.found or 0) / group.sought:.1%}" if group.sought else "",
+            group.is_passed_over(policy),
         )
-        for one in contacts
-        if one.rows >= policy.min_group_rows
+        for group in contacts
+        if group.rows >= policy.min_group_rows
     ]
 
 
@@ -199,11 +199,12 @@ def column_titles(study: Study) -> dict[str, str]:
 def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) -> list[Performance]:
     lines = []
     for metric in dict.fromkeys(e.metric for e in (*estimates, *realised)):
-        one, other = (next((e for e in found if e.metric == metric), None) for found in (estimates, realised))
-        references = [e.reference for e in (one, other) if e is not None and e.reference is not None]
+        pair = [next((e for e in of if e.metric == metric), None) for of in (estimates, realised)]
+        references = [e.reference for e in pair if e is not None and e.reference is not None]
         title, says = METRICS[metric].title, METRICS[metric].explanation
         reference = f"{references[0]:.3f}" if references else ""
-        lines.append(Performance(title, _interval(one), _interval(other), reference, says))
+        estimated, of_outcomes = map(_interval, pair)
+        lines.append(Performance(title, estimated, of_outcomes, reference, says))
     return lines
 
 
@@ -228,8 +229,8 @@ def _interval(estimate: Estimate | None) -> tuple[str, str]:
 
 def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Quality]:
     """Return what is wrong with the data, alerts first; nothing for what is as it should be."""
-    found = [f for f in measured.metrics if f.method in QUALITY and (f.alert or f.value)]
-    found.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
+    faults = [f for f in measured.metrics if f.method in QUALITY and (f.alert or f.value)]
+    faults.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
     # A column without any answer has no share of missing ones.
     unknown = {MISSING: "all"}
     return [
@@ -240,7 +241,7 @@ def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Qual
             "" if f.upper_threshold is None else _share(f.upper_threshold),
             f.alert,
         )
-        for f in found
+        for f in faults
     ]
 
 
@@ -251,15 +252,12 @@ def _moves(measured: BatchMeasurements, judgement: Judgement, titles: dict[str, 
     for name in dict.fromkeys(f.column_name for f in measured.metrics if f.method in DISTANCES):
         distances = [measured.metric(name, method) for method in DISTANCES]
         known = [f for f in distances if f is not None]
-        alert, share = any(f.alert for f in known), measured.importance.get(name)
-        value = worth.get(f"shift:{name}", 0.0)
+        alert, value = any(f.alert for f in known), worth.get(f"shift:{name}", 0.0)
         farthest = max((2.0 if f.value is None else f.value for f in known), default=0.0)
+        share = measured.importance.get(name)
+        importance, weighed = ("", "") if share is None else (f"{share:.1%}", f"{value:.3f}")
         move = Move(
-            titles[name],
-            tuple(_distance(f) for f in distances),
-            "" if share is None else f"{share:.1%}",
-            f"{value:.3f}" if alert and share is not None else "",
-            alert,
+            titles[name], tuple(map(_distance, distances)), importance, weighed if alert else "", alert
         )
         keyed.append(((not alert, -value, -farthest), move))
     return [move for _, move in sorted(keyed, key=lambda pair: pair[0])]
@@ -277,15 +275,15 @@ def _structure(measured: BatchMeasurements) -> list[str]:
     sentences = []
     error = measured.metric(ALL_COLUMNS, RECONSTRUCTION)
     if error is not None:
-        found = "do not go together as they used to" if error.alert else "go together as they used to"
+        together = "do not go together as they used to" if error.alert else "go together as they used to"
         value = "unknown" if error.value is None else f"{error.value:.3f}"
         low, high = (
             "unknown" if limit is None else f"{limit:.3f}"
             for limit in (error.lower_threshold, error.upper_threshold)
         )
         sentences.append(
-            f"The answers {found}: when each person's answers are boiled down to a summary and guessed back "
-            f"from it, the error is {value}; by chance alone it would lie between {low} and {high}."
+            f"The answers {together}: when each person's answers are boiled down to a summary and guessed "
+            f"back from it, the error is {value}; by chance alone it would lie between {low} and {high}."
         )
     classifier = measured.metric(ALL_COLUMNS, DOMAIN_CLASSIFIER)
     if classifier is not None and classifier.value is not None:

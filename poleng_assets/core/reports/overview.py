@@ -200,9 +200,9 @@ def _state(latest: pd.DataFrame, promotions: pd.DataFrame) -> list[str]:
     if latest.empty:
         return sentences
     counts = latest["verdict"].value_counts()
-    told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts)
+    verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts)
     count = "One batch has been judged" if len(latest) == 1 else f"{len(latest):,} batches have been judged"
-    sentences.append(f"{count}: {told}.")
+    sentences.append(f"{count}: {verdicts}.")
     newest = latest.iloc[-1]
     sentences.append(f"The newest, {newest['batch']}, is {newest['verdict']}: {_fate(newest)}.")
     return sentences
@@ -244,12 +244,12 @@ def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
 
 
 def _list_in_short(row: Any) -> str:
-    words = []
+    parts = []
     if row.held:
-        words.append("list held back, then made" if row.released else "list held back")
+        parts.append("list held back, then made" if row.released else "list held back")
     if row.list_erased:
-        words.append(f"list {row.list_erased}")
-    return "; ".join(words)
+        parts.append(f"list {row.list_erased}")
+    return "; ".join(parts)
 
 
 def _figure(row: Any) -> tuple[str, str]:
@@ -263,13 +263,13 @@ def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
     line, lanes = _TimeLine.of(reports, promotions), list(reversed(VERDICTS))
     height = {verdict: 100 * (lane + 0.5) / len(lanes) for lane, verdict in enumerate(lanes)}
     marks = []
-    for place, row in enumerate(_records(reports)):
-        x, y = line.place(place), height[row.verdict]
+    for number, row in enumerate(_records(reports)):
+        x, y = line.place(number), height[row.verdict]
         fate = _list_in_short(row)
-        words = _words(row, f"{row.verdict}, {fate}" if fate else row.verdict)
+        said = _words(row, f"{row.verdict}, {fate}" if fate else row.verdict)
         if row.alarm:
             marks.append(Mark("ring", x, y, "alarm"))
-        marks.append(Mark(VERDICTS[row.verdict], x, y, _pale(row, row.verdict), words))
+        marks.append(Mark(VERDICTS[row.verdict], x, y, _pale(row, row.verdict), said))
     return line.chart(
         "Verdict of each batch, oldest first; the same stands in the table “Every batch”.",
         9.5,
@@ -280,26 +280,27 @@ def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
 
 def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: pd.DataFrame) -> Chart | None:
     """Draw AUC as estimated and as realised, with 95 % intervals; None without any."""
-    places = reports.reset_index(names="place")[["place", "batch", "model_version", "trusted", "reported_at"]]
-    found = performance.merge(places, on=["batch", "model_version"]).sort_values("place", kind="stable")
-    if found.empty:
+    columns = ["number", "batch", "model_version", "trusted", "reported_at"]
+    numbered = reports.reset_index(names="number")[columns]
+    drawn = performance.merge(numbered, on=["batch", "model_version"]).sort_values("number", kind="stable")
+    if drawn.empty:
         return None
     known = reports.loc[reports["reference_auc"].notna(), "reference_auc"]
-    ends = found["lower"].fillna(found["value"]), found["upper"].fillna(found["value"]), known
+    ends = drawn["lower"].fillna(drawn["value"]), drawn["upper"].fillna(drawn["value"]), known
     scale = Scale.of(pd.concat(ends).astype(float))
     line = _TimeLine.of(reports, promotions)
     marks, segments = [], _steps(line, reports["reference_auc"], scale)
-    for row in _records(found):
+    for row in _records(drawn):
         estimated = row.kind == "estimated"
         name = "realised" if not estimated else "estimated" if row.trusted else "estimated, not to be trusted"
         sign, look = ("circle", "here") if estimated else ("square", "truth")
-        x = line.place(row.place + (-0.12 if estimated else 0.12))
+        x = line.place(row.number + (-0.12 if estimated else 0.12))
         if pd.notna(row.lower) and pd.notna(row.upper):
             low, high = (100 - scale.place(end) for end in (row.lower, row.upper))
             segments.append(Segment(x, low, x, high, look))
-        words = _words(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
+        said = _words(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
         hollow = " hollow" if estimated and not row.trusted else ""
-        marks.append(Mark(sign, x, 100 - scale.place(row.value), look + hollow, words))
+        marks.append(Mark(sign, x, 100 - scale.place(row.value), look + hollow, said))
     return line.chart(
         "Estimated and realised AUC of each batch with 95 % intervals, oldest first; the same stands in the "
         "table “Every batch”.",
@@ -327,13 +328,11 @@ def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
     line = _TimeLine.of(reports, promotions)
     scale = Scale.of([0.0, *reports["flagged_share"].dropna().astype(float)])
     boxes = []
-    for place, row in enumerate(_records(reports)):
+    for number, row in enumerate(_records(reports)):
         if pd.notna(row.flagged_share):
-            high, left = scale.place(row.flagged_share), line.place(place - 0.35)
-            words = _words(row, f"{row.flagged_share:.1%} to contact")
-            boxes.append(
-                Box(left, 100 - high, line.place(place + 0.35) - left, high, _pale(row, "share"), words)
-            )
+            high, left = scale.place(row.flagged_share), line.place(number - 0.35)
+            width, said = line.place(number + 0.35) - left, f"{row.flagged_share:.1%} to contact"
+            boxes.append(Box(left, 100 - high, width, high, _pale(row, "share"), _words(row, said)))
     return line.chart(
         "Share of the people to contact in each batch, oldest first; the same stands in the table “Every "
         "batch”.",
@@ -347,34 +346,26 @@ def _columns(
     study: Study, reports: pd.DataFrame, alerts: pd.DataFrame, promotions: pd.DataFrame
 ) -> Chart | None:
     """Draw which question raised an alert in which batch; None when none did."""
-    places = reports.reset_index(names="place")[["place", "batch", "model_version"]]
-    found = alerts.merge(places, on=["batch", "model_version"])
-    if found.empty:
+    numbered = reports.reset_index(names="number")[["number", "batch", "model_version"]]
+    drawn = alerts.merge(numbered, on=["batch", "model_version"])
+    if drawn.empty:
         return None
-    found["title"] = found["column_name"].map(column_titles(study))
-    found["words"] = found["method"].map(METHODS)
-    cells = found.groupby(["title", "place"])["words"].agg(["size", "; ".join]).reset_index()
-    often = cells.groupby("title")["place"].nunique().sort_values(ascending=False, kind="stable")
+    drawn["title"] = drawn["column_name"].map(column_titles(study))
+    drawn["what"] = drawn["method"].map(METHODS)
+    cells = drawn.groupby(["title", "number"])["what"].agg(["size", "; ".join]).reset_index()
+    often = cells.groupby("title")["number"].nunique().sort_values(ascending=False, kind="stable")
     titles, line, step = often.index.tolist(), _TimeLine.of(reports, promotions), 100 / len(often)
     boxes = []
-    for title, place, figures, words in cells.itertuples(index=False, name=None):
-        left, top = line.place(place - 0.46), step * (titles.index(title) + 0.06)
-        said = _words(reports.iloc[place], f"{title}: {words}")
-        boxes.append(
-            Box(
-                left,
-                top,
-                line.place(place + 0.46) - left,
-                0.88 * step,
-                "once" if figures == 1 else "often",
-                said,
-            )
-        )
+    for title, number, count, what in cells.itertuples(index=False, name=None):
+        left, top = line.place(number - 0.46), step * (titles.index(title) + 0.06)
+        width, look = line.place(number + 0.46) - left, "once" if count == 1 else "often"
+        said = _words(reports.iloc[number], f"{title}: {what}")
+        boxes.append(Box(left, top, width, 0.88 * step, look, said))
     most = ", ".join(f"{title} ({count})" for title, count in often.head(FEW).items())
     return line.chart(
         f"Which question alerted in which batch. In most reports: {most}. The report of a batch names all.",
         1.35 * len(titles),
-        tuple(Tick(step * (place + 0.5), title) for place, title in enumerate(titles)),
+        tuple(Tick(step * (row + 0.5), title) for row, title in enumerate(titles)),
         boxes=tuple(boxes),
         ruled="none",
     )
@@ -399,14 +390,14 @@ class _TimeLine:
         bare = cls(count, (), (), FEW < count <= NAMED_TICKS)
         if count <= NAMED_TICKS:
             labels = [
-                (place, f"{short(row.batch, 14)} v{row.model_version}", False)
-                for place, row in enumerate(_records(reports))
+                (number, f"{short(row.batch, 14)} v{row.model_version}", False)
+                for number, row in enumerate(_records(reports))
             ]
         else:
             at = [round(tick * (count - 1) / (DATED_TICKS - 1)) for tick in range(DATED_TICKS)]
             labels = [
-                (place, f"{reports['reported_at'].iloc[place]:%Y-%m-%d}", bool(tick % 2))
-                for tick, place in enumerate(at)
+                (number, f"{reports['reported_at'].iloc[number]:%Y-%m-%d}", bool(tick % 2))
+                for tick, number in enumerate(at)
             ]
         changes: dict[int, list[str]] = {}
         for row in _records(promotions):
@@ -415,7 +406,7 @@ class _TimeLine:
             changes.setdefault(before, []).append(name)
         return cls(
             count,
-            tuple(Tick(bare.place(place), words, minor) for place, words, minor in labels),
+            tuple(Tick(bare.place(number), label, minor) for number, label, minor in labels),
             tuple(
                 Tick(bare.place(before - 0.5), ", ".join(n if len(n) < 4 else [n[0], "…", n[-1]]))
                 for before, n in changes.items()
