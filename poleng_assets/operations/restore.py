@@ -94,8 +94,7 @@ def _aside(root: Path) -> Path:
 
 
 def _need_empty(root: Path) -> None:
-    # A study says whose answers a home is for; none are in it yet.
-    held = [name for name in contents(root) if name != Home(root).study_file.name]
+    held = contents(root)
     if held:
         raise HomeNotEmpty(
             f"{root} is not empty, it holds {held[0]}{f' and {len(held) - 1} more' if held[1:] else ''}: "
@@ -122,8 +121,9 @@ def _exchange(stage: Path, root: Path) -> None:
     """Put the restored home in the place of the empty one."""
     aside = _aside(root)
     if root.exists():
-        if (root / README).exists():
-            shutil.copy2(root / README, stage / README)
+        for name in (README, Home(root).study_file.name):  # archives of earlier releases hold no study
+            if (root / name).exists() and not (stage / name).exists():
+                shutil.copy2(root / name, stage / name)
         root.rename(aside)
         try:
             _need_empty(aside)  # somebody may have dropped a file meanwhile

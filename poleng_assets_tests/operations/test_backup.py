@@ -736,6 +736,19 @@ def test_the_readme_of_the_checkout_stays(made: Backup, tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "home.tar.gz", "restored"]
 
 
+@pytest.mark.parametrize("archived", [True, False], ids=["archive with a study", "archive of before"])
+def test_a_home_that_has_only_its_study_counts_as_empty(
+    furnished: Home, warehouse: Warehouse, tmp_path: Path, archived: bool
+):
+    if archived:
+        furnished.study_file.write_text("of the archive")
+    archive = make_backup(furnished, warehouse, tmp_path / "home.tar.gz").path
+    target = empty_home(tmp_path)
+    target.study_file.write_text("of the home")
+    restore_backup(archive, target)
+    assert target.study_file.read_text() == ("of the archive" if archived else "of the home")
+
+
 def test_the_root_of_a_disk_is_refused_in_words(made: Backup, tmp_path: Path):
     with (
         mounted(tmp_path / "disk", megabytes=1) as disk,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from poleng_assets.defs.resources.landing import ASIDE
+from poleng_assets.storage.home import Home
 
 LAST_BACKUP = "last_backup.json"
 # What an archive begins with.
@@ -27,8 +28,11 @@ def is_state(name: str) -> bool:
 
 
 def contents(root: Path) -> list[str]:
-    """Return the names of the files in a home that hold state; none when it is empty or missing."""
-    hidden = {".lock"}
+    """Return the names of the files in a home that hold state; none when it is empty or missing.
+
+    A study alone is none: it says whose answers a home is for, and nobody's are in it yet.
+    """
+    hidden = {".lock", Home(root).study_file.name}
     return sorted(
         name
         for path in root.rglob("*")
