@@ -244,17 +244,17 @@ class _Search:
         kind = trial.suggest_categorical("candidate", list(self.policy.candidates))
         parameters = KINDS[kind].suggest(trial, self.policy)
         trial.set_user_attr("ingredient", {"kind": kind, "parameters": dict(parameters)})
-        # Its place among those that were finished: one that was killed leaves no gap in a model card.
-        place = max((earlier.number for earlier in finished), default=-1) + 1
-        trial.set_user_attr("place", place)
+        # Its number among those that were finished: one that was killed leaves no gap in a model card.
+        number = max((earlier.number for earlier in finished), default=-1) + 1
+        trial.set_user_attr("place", number)
         following = next(iter(self.starts[len(finished) + 1 :]), None) if more else None
-        self._cross_validate(trial, place, (kind, parameters), prunable=not start, following=following)
+        self._cross_validate(trial, number, (kind, parameters), prunable=not start, following=following)
         return _trial(self.optuna.trials[trial.number])
 
     def _cross_validate(
         self,
         trial: optuna.Trial,
-        place: int,
+        number: int,
         point: Point,
         *,
         prunable: bool,
@@ -286,10 +286,10 @@ class _Search:
         if len(losses) < self.policy.folds:
             self.optuna.tell(trial, state=TrialState.PRUNED)
             return
-        self.out_of_fold[place] = raw
+        self.out_of_fold[number] = raw
         if self.folder is not None:
             # Before the trial counts as complete: a complete one always has its log-odds.
-            with in_place_of(self.folder / f"{place}.npy") as part, part.open("wb") as file:
+            with in_place_of(self.folder / f"{number}.npy") as part, part.open("wb") as file:
                 np.save(file, raw)
         self.optuna.tell(trial, float(np.mean(losses)))
 

@@ -20,8 +20,8 @@ from poleng_assets.core.promotion.gates import (
     reason,
 )
 from poleng_assets.core.promotion.shadow_scoring import Scored, Shadow, compare, contacts
-from poleng_assets.core.statistics.groups import groups_in_words
-from poleng_assets.core.statistics.selection_rates import GroupContacts, group_questions, in_words
+from poleng_assets.core.statistics.groups import labelled_groups
+from poleng_assets.core.statistics.selection_rates import GroupContacts, describe_passed_over, group_questions
 from poleng_assets.study.policies import PromotionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
@@ -57,7 +57,7 @@ class ChallengerEvaluation:
             champion_fault: why it was not compared with the version that serves; may be empty.
         """
         words = reason(self.gates)
-        if flagged := in_words(self.passed_over, policy):
+        if flagged := describe_passed_over(self.passed_over, policy):
             words = f"{words}; flagged: it {flagged}"
         return f"{words}; judged like a first champion, because {champion_fault}" if champion_fault else words
 
@@ -92,8 +92,8 @@ def _gates(
     holdout = Holdout(
         target=rows[study.target.name].to_numpy(),
         population=rows["field_study"].to_numpy(zero_copy_only=False),
-        groups=groups_in_words(study, rows, study.protected),
-        contacted=groups_in_words(study, rows, group_questions(study)),
+        groups=labelled_groups(study, rows, study.protected),
+        contacted=labelled_groups(study, rows, group_questions(study)),
     )
     score, policy = challenger.score(rows), study.policies.promotion
     flagged = challenger.rule.decide(score)
@@ -114,7 +114,7 @@ def _shadow(
         batch,
         champion=scored_by(champion),
         challenger=scored_by(challenger),
-        groups=groups_in_words(study, rows, study.protected),
+        groups=labelled_groups(study, rows, study.protected),
         batch_rows=people,
         min_group_rows=study.policies.promotion.min_group_rows,
     )

@@ -20,13 +20,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from poleng_assets.core.statistics.groups import members
+from poleng_assets.core.statistics.groups import group_masks
 from poleng_assets.core.statistics.metrics import calibration_error, paired_auc, row_log_loss
 from poleng_assets.core.statistics.resampling import resampled_means
 from poleng_assets.core.statistics.selection_rates import (
     GroupContacts,
     contacts_by_group,
-    in_words,
+    describe_passed_over,
     passed_over,
 )
 from poleng_assets.study.policies import PromotionPolicy
@@ -98,12 +98,12 @@ def contest(
     usable = (challenger >= 0) & (challenger <= 1)
     if not usable.all():
         share = 1 - usable.mean()
-        words = f"{share:.1%} of its scores on the holdout are no probabilities"
-        return [Gate("can be judged", False, words, {"unusable_share": float(share)})]
-    sane = sanity_gates(holdout, challenger, flagged, policy)
+        explanation = f"{share:.1%} of its scores on the holdout are no probabilities"
+        return [Gate("can be judged", False, explanation, {"unusable_share": float(share)})]
+    sanity = sanity_gates(holdout, challenger, flagged, policy)
     if policy.refuse_passed_over:
-        sane.append(passing_over_gate(holdout, flagged, policy))
-    return sane if champion is None else [*contest_gates(holdout, challenger, champion, policy), *sane]
+        sanity.append(passing_over_gate(holdout, flagged, policy))
+    return sanity if champion is None else [*contest_gates(holdout, challenger, champion, policy), *sanity]
 
 
 def sanity_gates(
@@ -167,49 +167,23 @@ def contest_gates(
         champion: those of the model that serves, shape (n,).
         policy: of the study.
     """
-    mine, theirs = row_log_loss(holdout.target, challenger), row_log_loss(holdout.target, champion)
-    populations = members({"": holdout.population}, policy.min_group_rows)
-    groups = members(holdout.groups, policy.min_group_rows)
-    everybody = np.ones(len(mine), dtype=bool)
+    challenger_loss = row_log_loss(holdout.target, challenger)
+    champion_loss = row_log_loss(holdout.target, champion)
+    populations = group_masks({"": holdout.population}, policy.min_group_rows)
+    groups = group_masks(holdout.groups, policy.min_group_rows)
+    everybody = np.ones(len(challenger_loss), dtype=bool)
     masks = np.column_stack([everybody, *populations.values(), *groups.values()])
-    gains = resampled_means(theirs - mine, masks, policy.resamples, policy.seed)
+    gains = resampled_means(champion_loss - challenger_loss, masks, policy.resamples, policy.seed)
     # Of a mask that a resample missed there is nothing to say; the others still count.
     lower, upper = (np.nanquantile(gains, q, axis=0) for q in (1 - policy.confidence, policy.confidence))
-    gain, surely = float((theirs - mine).mean()), float(lower[0])
-    losses = -upper[1:]
-    split = len(populations)
+    rises, losses = challenger_loss - champion_loss, -upper[1:]
+    split, population_limit = len(populations), policy.max_population_log_loss_loss
+    group_limit = policy.max_group_log_loss_loss
     return [
-        Gate(
-            "better log-loss",
-            gain >= policy.min_log_loss_gain and surely > 0,
-            f"log-loss {mine.mean():.4f} against {theirs.mean():.4f}: gain {gain:+.4f}, at least "
-            f"{policy.min_log_loss_gain:.4f} is needed; with {policy.confidence:.0%} confidence it is "
-            f"{surely:+.4f} or more, above zero is needed",
-            _finite(
-                challenger=mine.mean(),
-                champion=theirs.mean(),
-                gain=gain,
-                gain_at_least=surely,
-                needed=policy.min_log_loss_gain,
-            ),
-        ),
+        _log_loss_gate(challenger_loss, champion_loss, float(lower[0]), policy),
         _ranking_gate(holdout.target, challenger, champion, policy),
-        _loss_gate(
-            "keeps every population",
-            mine - theirs,
-            populations,
-            losses[:split],
-            policy.max_population_log_loss_loss,
-            policy,
-        ),
-        _loss_gate(
-            "keeps every protected group",
-            mine - theirs,
-            groups,
-            losses[split:],
-            policy.max_group_log_loss_loss,
-            policy,
-        ),
+        _loss_gate("keeps every population", rises, populations, losses[:split], population_limit, policy),
+        _loss_gate("keeps every protected group", rises, groups, losses[split:], group_limit, policy),
         _calibration_gate(holdout.target, challenger, champion, policy),
     ]
 
@@ -228,7 +202,7 @@ def reason(gates: Sequence[Gate]) -> str:
 def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
     """A sensible share of all, and of each population: in a mean, a flood of one can hide."""
     low, high = policy.flagged_share
-    populations = members({"": holdout.population}, policy.min_group_rows)
+    populations = group_masks({"": holdout.population}, policy.min_group_rows)
     shares = {name: float(flagged[rows].mean()) for name, rows in populations.items()}
     everybody = float(flagged.mean())
     # However wide the study's gate is: to contact everybody, or nobody, takes no model.
@@ -260,31 +234,54 @@ def groups_passed_over(holdout: Holdout, flagged: np.ndarray, policy: PromotionP
 def passing_over_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
     """Refuse a rule that passes over a group; only studies that ask for it have this gate."""
     groups = groups_passed_over(holdout, flagged, policy)
-    figures = {f"{one.property}: {one.value}: contacted": one.contacted / one.rows for one in groups}
-    figures |= {f"{one.property}: {one.value}: rows": float(one.rows) for one in groups}
+    figures = {
+        f"{group.property}: {group.value}: contacted": group.contacted / group.rows for group in groups
+    }
+    figures |= {f"{group.property}: {group.value}: rows": float(group.rows) for group in groups}
     return Gate(
         "passes nobody over",
         not groups,
-        in_words(groups, policy) or "contacts people of every group that is large enough to be judged",
+        describe_passed_over(groups, policy)
+        or "contacts people of every group that is large enough to be judged",
         _finite(**figures),
+    )
+
+
+def _log_loss_gate(
+    challenger: np.ndarray, champion: np.ndarray, gain_at_least: float, policy: PromotionPolicy
+) -> Gate:
+    gain = float((champion - challenger).mean())
+    return Gate(
+        "better log-loss",
+        gain >= policy.min_log_loss_gain and gain_at_least > 0,
+        f"log-loss {challenger.mean():.4f} against {champion.mean():.4f}: gain {gain:+.4f}, at least "
+        f"{policy.min_log_loss_gain:.4f} is needed; with {policy.confidence:.0%} confidence it is "
+        f"{gain_at_least:+.4f} or more, above zero is needed",
+        _finite(
+            challenger=challenger.mean(),
+            champion=champion.mean(),
+            gain=gain,
+            gain_at_least=gain_at_least,
+            needed=policy.min_log_loss_gain,
+        ),
     )
 
 
 def _ranking_gate(
     target: np.ndarray, challenger: np.ndarray, champion: np.ndarray, policy: PromotionPolicy
 ) -> Gate:
-    mine, theirs, error = paired_auc(target, challenger, champion)
-    at_most = mine - theirs + NormalDist().inv_cdf(policy.confidence) * error
+    auc, champion_auc, error = paired_auc(target, challenger, champion)
+    gain_at_most = auc - champion_auc + NormalDist().inv_cdf(policy.confidence) * error
     return Gate(
         "no worse ranking",
-        at_most >= -policy.max_auc_loss,
-        f"AUC {_figure(mine)} against {_figure(theirs)}; with {policy.confidence:.0%} confidence the gain is "
-        f"{_figure(at_most, '+.4f')} or less, a loss of {policy.max_auc_loss:.3f} is tolerated",
+        gain_at_most >= -policy.max_auc_loss,
+        f"AUC {_figure(auc)} against {_figure(champion_auc)}; with {policy.confidence:.0%} confidence the "
+        f"gain is {_figure(gain_at_most, '+.4f')} or less, a loss of {policy.max_auc_loss:.3f} is tolerated",
         _finite(
-            challenger=mine,
-            champion=theirs,
-            gain=mine - theirs,
-            gain_at_most=at_most,
+            challenger=auc,
+            champion=champion_auc,
+            gain=auc - champion_auc,
+            gain_at_most=gain_at_most,
             tolerated_loss=policy.max_auc_loss,
         ),
     )
@@ -333,14 +330,15 @@ def _loss_gate(
 def _calibration_gate(
     target: np.ndarray, challenger: np.ndarray, champion: np.ndarray, policy: PromotionPolicy
 ) -> Gate:
-    mine, chance = calibration_error(target, challenger, policy.calibration_bins, policy.confidence)
-    theirs, _ = calibration_error(target, champion, policy.calibration_bins, policy.confidence)
-    allowed = max(theirs + policy.max_calibration_loss, hypot(policy.fine_calibration_error, chance))
+    error, chance = calibration_error(target, challenger, policy.calibration_bins, policy.confidence)
+    champion_error, _ = calibration_error(target, champion, policy.calibration_bins, policy.confidence)
+    allowed = max(champion_error + policy.max_calibration_loss, hypot(policy.fine_calibration_error, chance))
     return Gate(
         "keeps calibration",
-        mine <= allowed,
-        f"calibration error {_figure(mine)} against {_figure(theirs)}, {_figure(allowed)} is allowed",
-        _finite(challenger=mine, champion=theirs, allowed=allowed, by_chance=chance),
+        error <= allowed,
+        f"calibration error {_figure(error)} against {_figure(champion_error)}, {_figure(allowed)} is "
+        "allowed",
+        _finite(challenger=error, champion=champion_error, allowed=allowed, by_chance=chance),
     )
 
 

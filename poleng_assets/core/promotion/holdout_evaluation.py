@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.core.statistics.groups import evaluate_groups, groups_in_words
+from poleng_assets.core.statistics.groups import evaluate_groups, labelled_groups
 from poleng_assets.core.statistics.intervals import Interval
 from poleng_assets.core.statistics.metrics import evaluate, score_metrics
 from poleng_assets.core.statistics.resampling import bootstrap_intervals
@@ -74,8 +74,8 @@ class HoldoutEvaluation:
         return table(["figure", "training rows", "holdout", "95 %"], lines)
 
     def _interval(self, name: str) -> str:
-        found = self.intervals.get(name)
-        return f"{_cell(found[0])} to {_cell(found[1])}" if found else ""
+        interval = self.intervals.get(name)
+        return f"{_cell(interval[0])} to {_cell(interval[1])}" if interval else ""
 
 
 def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.Table) -> HoldoutEvaluation:
@@ -93,7 +93,7 @@ def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.T
     by = [study.policies.training.varies_by, study.policies.overseer.compare_within]
     populations = {
         "Field study": holdout["field_study"].to_numpy(zero_copy_only=False),
-        **groups_in_words(study, holdout, dict.fromkeys(name for name in by if name)),
+        **labelled_groups(study, holdout, dict.fromkeys(name for name in by if name)),
     }
     least = study.policies.promotion.min_group_rows
     explained = holdout.take(np.linspace(0, len(score) - 1, min(len(score), EXPLAINED_ROWS)).astype(int))
@@ -106,7 +106,7 @@ def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.T
         intervals=bootstrap_intervals(target, score, contact, promotion.interval_resamples, promotion.seed),
         on_training={name: on_training[name] for name in ("auc", "log_loss", "rmse") if name in on_training},
         groups=evaluate_groups(
-            target, score, contact, groups_in_words(study, holdout, study.protected), least
+            target, score, contact, labelled_groups(study, holdout, study.protected), least
         ),
         populations=evaluate_groups(target, score, contact, populations, least),
         importance=model.importance(explained),

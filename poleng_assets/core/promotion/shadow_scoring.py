@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from poleng_assets.core.modeling.decision_rule import ContactRule
-from poleng_assets.core.statistics.groups import members
+from poleng_assets.core.statistics.groups import group_masks
 from poleng_assets.text import markdown
 
 
@@ -111,7 +111,7 @@ class Shadow:
 
     def in_words(self) -> str:
         """Return one line for a log."""
-        words = (
+        summary = (
             f"{self.batch} in the shadow: of {self._people_in_words()} people the champion contacts "
             f"{self.champion_contacts:,}, the challenger {self.challenger_contacts:,} "
             f"({_share(self.relative_volume_change, signed=True)}); {self.both:,} are the same "
@@ -119,7 +119,7 @@ class Shadow:
             f"{self.newcomers:,} newcomers, {self.dropped:,} dropped; rank correlation "
             f"{_number(self.rank_correlation)}, mean change of a score {_number(self.mean_score_change)}"
         )
-        return f"{words}; {self._most_changed_in_words()}" if self.groups else words
+        return f"{summary}; {self._most_changed_in_words()}" if self.groups else summary
 
     def evidence(self) -> dict[str, Any]:
         """Return all figures for the ledger: valid JSON, no ids, and what is undefined is left out."""
@@ -138,7 +138,9 @@ class Shadow:
             "relative_volume_change": self.relative_volume_change,
             "rank_correlation": self.rank_correlation,
             "mean_score_change": self.mean_score_change,
-            "groups": {name: {**vars(one), "change": one.change} for name, one in self.groups.items()},
+            "groups": {
+                name: {**vars(shares), "change": shares.change} for name, shares in self.groups.items()
+            },
         }
         return {name: value for name, value in figures.items() if value is not None}
 
@@ -197,7 +199,9 @@ def compare(
     """
     columns = [champion.score, champion.contact, challenger.score, challenger.contact, *groups.values()]
     if len({len(column) for column in columns}) > 1:
-        raise ValueError(f"the columns of {batch} have {', '.join(str(len(one)) for one in columns)} rows")
+        raise ValueError(
+            f"the columns of {batch} have {', '.join(str(len(column)) for column in columns)} rows"
+        )
     return Shadow(
         batch=batch,
         rows=len(champion.score),
@@ -211,7 +215,7 @@ def compare(
             name: GroupShares(
                 int(rows.sum()), float(champion.contact[rows].mean()), float(challenger.contact[rows].mean())
             )
-            for name, rows in members(groups, max(min_group_rows, 1)).items()
+            for name, rows in group_masks(groups, max(min_group_rows, 1)).items()
         },
     )
 
@@ -219,38 +223,40 @@ def compare(
 def table(shadows: Sequence[Shadow]) -> str:
     """Return a markdown table, one column for each batch: what the UI shows, which cuts off wide tables."""
     figures: dict[str, Callable[[Shadow], str]] = {
-        "": lambda one: one.batch,
-        "people": lambda one: one._people_in_words(),
-        "champion's list": lambda one: f"{one.champion_contacts:,}",
-        "challenger's list": lambda one: f"{one.challenger_contacts:,}",
-        "change": lambda one: f"{one.volume_change:+,} ({_share(one.relative_volume_change, signed=True)})",
-        "kept": lambda one: f"{one.both:,} ({_share(one.kept_share)})",
-        "newcomers": lambda one: f"{one.newcomers:,}",
-        "dropped": lambda one: f"{one.dropped:,}",
-        "Jaccard": lambda one: _number(one.jaccard),
-        "rank correlation": lambda one: _number(one.rank_correlation),
-        "mean change of a score": lambda one: _number(one.mean_score_change),
-        "most changed protected group": lambda one: one._most_changed_in_words(),
+        "": lambda shadow: shadow.batch,
+        "people": lambda shadow: shadow._people_in_words(),
+        "champion's list": lambda shadow: f"{shadow.champion_contacts:,}",
+        "challenger's list": lambda shadow: f"{shadow.challenger_contacts:,}",
+        "change": lambda shadow: (
+            f"{shadow.volume_change:+,} ({_share(shadow.relative_volume_change, signed=True)})"
+        ),
+        "kept": lambda shadow: f"{shadow.both:,} ({_share(shadow.kept_share)})",
+        "newcomers": lambda shadow: f"{shadow.newcomers:,}",
+        "dropped": lambda shadow: f"{shadow.dropped:,}",
+        "Jaccard": lambda shadow: _number(shadow.jaccard),
+        "rank correlation": lambda shadow: _number(shadow.rank_correlation),
+        "mean change of a score": lambda shadow: _number(shadow.mean_score_change),
+        "most changed protected group": lambda shadow: shadow._most_changed_in_words(),
     }
     head, *rows = ([name, *(tell(one) for one in shadows)] for name, tell in figures.items())
     return markdown.table(head, rows)
 
 
-def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+def _rank_correlation(champion: np.ndarray, challenger: np.ndarray) -> float | None:
     from scipy.stats import spearmanr
 
-    for score in (one, other):
+    for score in (champion, challenger):
         if len(np.unique(score)) < 2 or not np.isfinite(score).all():
             return None
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(champion, challenger).statistic)
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) and np.isfinite(values).all() else None
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(part: int, total: int) -> float | None:
+    return part / total if total else None
 
 
 def _share(value: float | None, signed: bool = False) -> str:

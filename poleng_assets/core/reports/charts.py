@@ -24,24 +24,24 @@ class Tick:
 
     Attributes:
         at: in percent of the axis, from the left or from the top.
-        words: what stands there; cut with an ellipsis where there is no room.
+        text: what stands there; cut with an ellipsis where there is no room.
         minor: left out on a narrow screen.
     """
 
     at: float
-    words: str
+    text: str
     minor: bool = False
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A sign at a place in percent, told by its form; ``words`` are shown to a pointer that rests on it."""
+    """A sign at a place in percent, told by its form; ``text`` is shown to a pointer that rests on it."""
 
     sign: str
     x: float
     y: float
     look: str
-    words: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle: its upper left corner and its size in percent; ``words`` as of a mark."""
+    """A rectangle: its upper left corner and its size in percent; ``text`` as of a mark."""
 
     x: float
     y: float
     width: float
     height: float
     look: str
-    words: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Chart:
         slanted: whether the labels of the columns stand aslant, because they are long.
         ruled: whether a line crosses the drawing at each label of the rows, of the columns, or at none.
         dense: whether signs are small, because there are many.
-        key: sign, look and words of what is drawn.
+        key: sign, look and name of what is drawn.
         x_title: of the horizontal axis.
         y_title: of the vertical axis.
     """
@@ -137,8 +137,8 @@ class Scale:
         There are about so many steps between the smallest and the largest value, each 1, 2 or 5 times a
         power of ten.
         """
-        found = list(values)
-        low, high = min(found), max(found)
+        listed = list(values)
+        low, high = min(listed), max(listed)
         # Values that are all alike get some room on either side.
         spread = (high - low) or abs(high) or 1.0
         power = 10.0 ** math.floor(math.log10(spread / steps))
@@ -149,7 +149,7 @@ class Scale:
         ticks = tuple(step * n for n in range(first, max(last, first + 1) + 1))
         return cls(ticks[0], ticks[-1], ticks)
 
-    def place(self, value: float) -> float:
+    def percent(self, value: float) -> float:
         """Return where a value stands, in percent from the low end."""
         return 100 * (value - self.low) / (self.high - self.low)
 

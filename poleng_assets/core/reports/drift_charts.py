@@ -243,15 +243,15 @@ def performance_chart(
         y = step * (shown.index(metric) + 0.5 + series.offset)
         between = "" if lower == upper else f" ({lower:.3f} to {upper:.3f})"
         if between:
-            segments.append(Segment(scale.place(lower), y, scale.place(upper), y, series.look))
+            segments.append(Segment(scale.percent(lower), y, scale.percent(upper), y, series.look))
         said = f"{titles[metric]}, {series.name}: {value:.3f}{between}"
-        marks.append(Mark(series.sign, scale.place(value), y, series.look, said))
+        marks.append(Mark(series.sign, scale.percent(value), y, series.look, said))
     return Chart(
         says="Performance with 95 % intervals; the same figures stand in the table below.",
         height=1.0 + 2.6 * len(shown),
         rows=tuple(Tick(step * (row + 0.5), titles[metric]) for row, metric in enumerate(shown)),
         columns=tuple(
-            Tick(scale.place(value), f"{value:.2f}", minor=bool(number % 2))
+            Tick(scale.percent(value), f"{value:.2f}", minor=bool(number % 2))
             for number, value in enumerate(scale.steps)
         ),
         segments=tuple(segments),

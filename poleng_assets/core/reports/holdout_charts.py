@@ -87,10 +87,13 @@ def _chart(
     return Chart(
         says=f"{y_title}, by {x_title}",
         height=HEIGHT,
-        rows=tuple(Tick(100 - y.place(value), f"{value:.2f}") for value in y.steps),
-        columns=tuple(Tick(x.place(value), f"{value:.2f}") for value in x.steps),
+        rows=tuple(Tick(100 - y.percent(value), f"{value:.2f}") for value in y.steps),
+        columns=tuple(Tick(x.percent(value), f"{value:.2f}") for value in x.steps),
         lines=tuple(
-            Line(tuple((x.place(right), 100 - y.place(up)) for right, up in zip(*places, strict=True)), look)
+            Line(
+                tuple((x.percent(right), 100 - y.percent(up)) for right, up in zip(*places, strict=True)),
+                look,
+            )
             for look, _, places in lines
         ),
         key=tuple(("dash", look, name) for look, name, _ in lines),
@@ -144,7 +147,7 @@ def _calibration(target: np.ndarray, score: np.ndarray) -> Chart:
     observed = [float(target[rows].mean()) for rows in bins]
     intervals = [wilson_interval(float(target[rows].sum()), len(rows)) for rows in bins]
     places = [
-        (SHARE.place(mean), rate, interval)
+        (SHARE.percent(mean), rate, interval)
         for mean, rate, interval in zip(predicted, observed, intervals, strict=True)
     ]
     return _chart(
@@ -152,14 +155,14 @@ def _calibration(target: np.ndarray, score: np.ndarray) -> Chart:
         "share of those sought among them",
         [("here", "this model", (predicted, observed)), ("there dashed", "true probabilities", _DIAGONAL)],
         segments=tuple(
-            Segment(x, 100 - SHARE.place(low), x, 100 - SHARE.place(high), "here")
+            Segment(x, 100 - SHARE.percent(low), x, 100 - SHARE.percent(high), "here")
             for x, _, (low, high) in places
         ),
         marks=tuple(
             Mark(
                 "circle",
                 x,
-                100 - SHARE.place(rate),
+                100 - SHARE.percent(rate),
                 "here",
                 f"mean score {x / 100:.3f}, true share {rate:.3f} ({low:.3f} to {high:.3f})",
             )

@@ -208,7 +208,7 @@ def how_good(figures: Mapping[str, float], intervals: Mapping[str, Interval]) ->
         intervals: of those figures, 95 %.
     """
 
-    def words(name: str, form: str) -> str:
+    def shown(name: str, form: str) -> str:
         between = _between(intervals.get(name), form)
         return _figure(figures[name], form) + (f" ({between})" if between else "")
 
@@ -216,22 +216,22 @@ def how_good(figures: Mapping[str, float], intervals: Mapping[str, Interval]) ->
     if "auc" in figures:
         sentences.append(
             "Of two people of whom one is sought, it gives that one the higher score in "
-            f"{words('auc', 'share')} of all cases; by lot it would be half."
+            f"{shown('auc', 'share')} of all cases; by lot it would be half."
         )
     if {"precision", "recall", "flagged_share"} <= figures.keys():
         sentences.append(
-            f"It contacts {words('flagged_share', 'share')} of the people. Of those contacted, "
-            f"{words('precision', 'share')} are of those sought; of those sought, {words('recall', 'share')} "
+            f"It contacts {shown('flagged_share', 'share')} of the people. Of those contacted, "
+            f"{shown('precision', 'share')} are of those sought; of those sought, {shown('recall', 'share')} "
             "are contacted and the others are missed."
         )
     if "lift_at_10" in figures:
         sentences.append(
-            f"Among the tenth with the highest scores there are {words('lift_at_10', 'times')} as many of "
+            f"Among the tenth with the highest scores there are {shown('lift_at_10', 'times')} as many of "
             "those sought as in a draw by lot."
         )
     if "calibration_error" in figures:
         sentences.append(
-            f"Its probabilities are off by {words('calibration_error', 'share')} on average; a part of that "
+            f"Its probabilities are off by {shown('calibration_error', 'share')} on average; a part of that "
             "is chance."
         )
     return sentences
@@ -263,13 +263,13 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
             f"Fewest of those sought are found in {_name(row, titles)}: {_with_ends(row, 'recall')}, "
             f"against {recall:.1%} of all people. {chance}"
         )
-    for words, sign in (("high", 1), ("low", -1)):
+    for direction, sign in (("high", 1), ("low", -1)):
         row = _first(shown, "calibration_gap", largest=sign > 0)
         gap = row["calibration_gap"]
         if gap * sign > 0:
             chance = _chance(abs(gap), row["calibration_gap_upper"] - gap, len(shown))
             sentences.append(
-                f"Scores are most too {words} for {_name(row, titles)}: "
+                f"Scores are most too {direction} for {_name(row, titles)}: "
                 f"{_points(row)} percentage points. {chance}"
             )
     row = _first(shown, "auc")
@@ -358,7 +358,7 @@ def _confusion(figures: Mapping[str, float]) -> list[tuple[int, int]]:
 
 def _questions(importance: Sequence[tuple[str, float]]) -> list[tuple[str, float, str]]:
     """Return title, length of the bar in percent of the longest, and value; the largest first."""
-    largest = sorted(importance, key=lambda one: -one[1])[:BARS_SHOWN]
+    largest = sorted(importance, key=lambda bar: -bar[1])[:BARS_SHOWN]
     longest = max((value for _, value in largest), default=0.0) or 1.0
     return [(title, 100 * value / longest, f"{value:.3f}") for title, value in largest]
 

@@ -264,7 +264,7 @@ def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
     height = {verdict: 100 * (lane + 0.5) / len(lanes) for lane, verdict in enumerate(lanes)}
     marks = []
     for number, row in enumerate(_records(reports)):
-        x, y = line.place(number), height[row.verdict]
+        x, y = line.percent(number), height[row.verdict]
         fate = _list_in_short(row)
         said = _words(row, f"{row.verdict}, {fate}" if fate else row.verdict)
         if row.alarm:
@@ -294,13 +294,13 @@ def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: p
         estimated = row.kind == "estimated"
         name = "realised" if not estimated else "estimated" if row.trusted else "estimated, not to be trusted"
         sign, look = ("circle", "here") if estimated else ("square", "truth")
-        x = line.place(row.number + (-0.12 if estimated else 0.12))
+        x = line.percent(row.number + (-0.12 if estimated else 0.12))
         if pd.notna(row.lower) and pd.notna(row.upper):
-            low, high = (100 - scale.place(end) for end in (row.lower, row.upper))
+            low, high = (100 - scale.percent(end) for end in (row.lower, row.upper))
             segments.append(Segment(x, low, x, high, look))
         said = _words(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
         hollow = " hollow" if estimated and not row.trusted else ""
-        marks.append(Mark(sign, x, 100 - scale.place(row.value), look + hollow, said))
+        marks.append(Mark(sign, x, 100 - scale.percent(row.value), look + hollow, said))
     return line.chart(
         "Estimated and realised AUC of each batch with 95 % intervals, oldest first; the same stands in the "
         "table “Every batch”.",
@@ -316,9 +316,11 @@ def _steps(line: _TimeLine, values: pd.Series, scale: Scale) -> list[Segment]:
     steps = []
     for _, run in values.groupby(values.ne(values.shift()).cumsum()):
         if pd.notna(run.iloc[0]):
-            y = 100 - scale.place(run.iloc[0])
+            y = 100 - scale.percent(run.iloc[0])
             steps.append(
-                Segment(line.place(run.index[0] - 0.5), y, line.place(run.index[-1] + 0.5), y, "there dashed")
+                Segment(
+                    line.percent(run.index[0] - 0.5), y, line.percent(run.index[-1] + 0.5), y, "there dashed"
+                )
             )
     return steps
 
@@ -330,8 +332,8 @@ def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
     boxes = []
     for number, row in enumerate(_records(reports)):
         if pd.notna(row.flagged_share):
-            high, left = scale.place(row.flagged_share), line.place(number - 0.35)
-            width, said = line.place(number + 0.35) - left, f"{row.flagged_share:.1%} to contact"
+            high, left = scale.percent(row.flagged_share), line.percent(number - 0.35)
+            width, said = line.percent(number + 0.35) - left, f"{row.flagged_share:.1%} to contact"
             boxes.append(Box(left, 100 - high, width, high, _pale(row, "share"), _words(row, said)))
     return line.chart(
         "Share of the people to contact in each batch, oldest first; the same stands in the table “Every "
@@ -357,8 +359,8 @@ def _columns(
     titles, line, step = often.index.tolist(), _TimeLine.of(reports, promotions), 100 / len(often)
     boxes = []
     for title, number, count, what in cells.itertuples(index=False, name=None):
-        left, top = line.place(number - 0.46), step * (titles.index(title) + 0.06)
-        width, look = line.place(number + 0.46) - left, "once" if count == 1 else "often"
+        left, top = line.percent(number - 0.46), step * (titles.index(title) + 0.06)
+        width, look = line.percent(number + 0.46) - left, "once" if count == 1 else "often"
         said = _words(reports.iloc[number], f"{title}: {what}")
         boxes.append(Box(left, top, width, 0.88 * step, look, said))
     most = ", ".join(f"{title} ({count})" for title, count in often.head(FEW).items())
@@ -372,7 +374,7 @@ def _columns(
 
 
 def _value_ticks(scale: Scale, form: str) -> tuple[Tick, ...]:
-    return tuple(Tick(100 - scale.place(step), format(step, form)) for step in scale.steps)
+    return tuple(Tick(100 - scale.percent(step), format(step, form)) for step in scale.steps)
 
 
 @dataclass(frozen=True)
@@ -406,15 +408,15 @@ class _TimeLine:
             changes.setdefault(before, []).append(name)
         return cls(
             count,
-            tuple(Tick(bare.place(number), label, minor) for number, label, minor in labels),
+            tuple(Tick(bare.percent(number), label, minor) for number, label, minor in labels),
             tuple(
-                Tick(bare.place(before - 0.5), ", ".join(n if len(n) < 4 else [n[0], "…", n[-1]]))
+                Tick(bare.percent(before - 0.5), ", ".join(n if len(n) < 4 else [n[0], "…", n[-1]]))
                 for before, n in changes.items()
             ),
             bare.slanted,
         )
 
-    def place(self, report: float) -> float:
+    def percent(self, report: float) -> float:
         """Return where a report stands, in percent."""
         return 100 * (report + 0.7) / (max(self.count, FEW) + 0.4)
 

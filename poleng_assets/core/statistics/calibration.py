@@ -51,8 +51,8 @@ def calibrate(
     from sklearn.metrics import log_loss
 
     fitted = np.empty(len(raw))
-    for one in np.unique(fold):
-        inside = fold == one
+    for held_out in np.unique(fold):
+        inside = fold == held_out
         fitted[inside] = fit(raw[~inside], target[~inside]).probability(raw[inside])
     before = log_loss(target, Calibration().probability(raw), labels=[0, 1])
     gain = float(before - log_loss(target, fitted, labels=[0, 1]))

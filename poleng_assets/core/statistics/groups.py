@@ -32,7 +32,7 @@ GROUP_COLUMNS = (
 )
 
 
-def groups_in_words(study: Study, rows: pa.Table, names: Iterable[str]) -> dict[str, np.ndarray]:
+def labelled_groups(study: Study, rows: pa.Table, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Return the answers to some questions in words, by the question's title, each of shape (rows,).
 
     Args:
@@ -40,13 +40,13 @@ def groups_in_words(study: Study, rows: pa.Table, names: Iterable[str]) -> dict[
         rows: the features as codes.
         names: of the features.
     """
-    return {study.feature(name).title: _in_words(study, rows, name) for name in names}
+    return {study.feature(name).title: _labels(study, rows, name) for name in names}
 
 
-def _in_words(study: Study, rows: pa.Table, name: str) -> np.ndarray:
+def _labels(study: Study, rows: pa.Table, name: str) -> np.ndarray:
     answers, feature = rows[name].to_pandas().astype(object), study.feature(name)
-    words = {code: feature.label(code) for code in answers.dropna().unique()}
-    return answers.map(words).fillna(NO_ANSWER).to_numpy()
+    labels = {code: feature.label(code) for code in answers.dropna().unique()}
+    return answers.map(labels).fillna(NO_ANSWER).to_numpy()
 
 
 def evaluate_groups(
@@ -84,14 +84,13 @@ def evaluate_groups(
     for name, values in groups.items():
         if len(values) != len(target):
             raise ValueError(f"{name} has {len(values)} rows, the target {len(target)}")
-        words = _words_of(values)
-        found, which, counts = np.unique(words, return_inverse=True, return_counts=True)
+        names, which, counts = np.unique(_named(values), return_inverse=True, return_counts=True)
         # By size, and by name where sizes are equal, so that the table is the same every time.
-        for position in sorted(range(len(found)), key=lambda p: (-counts[p], found[p])):
+        for position in sorted(range(len(names)), key=lambda p: (-counts[p], names[p])):
             if counts[position] >= min_rows:
-                members = which == position
-                figures = _group_figures(target[members], score[members], contact[members])
-                rows.append({"property": name, "value": str(found[position]), **figures})
+                group = which == position
+                figures = _group_figures(target[group], score[group], contact[group])
+                rows.append({"property": name, "value": str(names[position]), **figures})
         left_out = int(counts[counts < min_rows].sum())
         if left_out:
             rows.append({"property": name, "value": OTHERS, "rows": left_out})
@@ -99,7 +98,7 @@ def evaluate_groups(
     return pd.DataFrame(rows, columns=list(GROUP_COLUMNS)).astype({"rows": int, **numbers})
 
 
-def members(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
+def group_masks(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
     """Return which rows have each value that at least so many rows have.
 
     Args:
@@ -110,13 +109,13 @@ def members(columns: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarr
     Returns:
         Masks of shape (n,) by ``property: value``.
     """
-    found = {}
+    masks = {}
     for column, values in columns.items():
         names, which, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
         for position, (name, count) in enumerate(zip(names, counts, strict=True)):
             if count >= least:
-                found[f"{column}: {name}" if column else str(name)] = which == position
-    return found
+                masks[f"{column}: {name}" if column else str(name)] = which == position
+    return masks
 
 
 def _group_figures(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict[str, float]:
@@ -144,6 +143,6 @@ def _group_figures(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -
     }
 
 
-def _words_of(values: np.ndarray) -> np.ndarray:
+def _named(values: np.ndarray) -> np.ndarray:
     column = pd.Series(values, dtype=object)
     return np.where(column.isna() | (column == ""), NO_ANSWER, column.astype(str)).astype(str)

@@ -153,8 +153,8 @@ def f1(positive: np.ndarray, contacted: np.ndarray) -> float:
     return _ratio(2 * int((positive & contacted).sum()), int(contacted.sum()) + int(positive.sum()))
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _ratio(part: int, total: int) -> float:
+    return part / total if total else 0.0
 
 
 # Row by row, of two models, and with what chance makes of it.
@@ -200,26 +200,26 @@ def calibration_error(
     return error, mean + NormalDist().inv_cdf(confidence) * math.sqrt(variance)
 
 
-def paired_auc(target: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+def paired_auc(target: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """Return both AUCs and the standard error of their difference (DeLong 1988; Sun and Xu 2014).
 
     Args:
         target: 0 or 1, shape (n,).
-        one: scores of one contestant, shape (n,).
-        other: scores of the other, shape (n,).
+        first: scores of one model, shape (n,).
+        second: scores of the other, shape (n,).
 
     Returns:
-        AUC of one, AUC of the other, standard error. All NaN where a class has fewer than two rows or a
+        AUC of the first, of the second, standard error. All NaN where a class has fewer than two rows or a
         score is NaN.
     """
     from scipy.stats import rankdata
 
     positive = target == 1
     hits, misses = int(positive.sum()), int((~positive).sum())
-    if min(hits, misses) < 2 or np.isnan(one).any() or np.isnan(other).any():
+    if min(hits, misses) < 2 or np.isnan(first).any() or np.isnan(second).any():
         return math.nan, math.nan, math.nan
     beaten, beating = [], []
-    for score in (one, other):
+    for score in (first, second):
         ranks = rankdata(score)
         # For each positive row the share of negative rows that it outranks, and the reverse.
         beaten.append((ranks[positive] - rankdata(score[positive])) / misses)

@@ -115,10 +115,10 @@ def _tally(random: np.random.Generator, counts: np.ndarray, people: int) -> np.n
     if most > 4 * people:
         return random.multinomial(counts, np.full(people, 1 / people))
     tallies = []
-    for some in np.array_split(counts, 1 + len(counts) * most // _DRAWN_AT_ONCE):
-        rows = np.repeat(np.arange(len(some)) * people, some)
+    for part in np.array_split(counts, 1 + len(counts) * most // _DRAWN_AT_ONCE):
+        rows = np.repeat(np.arange(len(part)) * people, part)
         rows += random.integers(0, people, size=len(rows))
-        tallies.append(np.bincount(rows, minlength=len(some) * people).reshape(len(some), people))
+        tallies.append(np.bincount(rows, minlength=len(part) * people).reshape(len(part), people))
     return np.concatenate(tallies)
 
 

@@ -29,7 +29,7 @@ def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
         By name of the feature; protected ones are not among them.
     """
     columns = {name: _codes(rows, name) for name in study.feature_names}
-    found: dict[str, list[str]] = {}
+    associations: dict[str, list[str]] = {}
     for protected in study.protected:
         for feature in study.features:
             if feature.name in study.protected:
@@ -39,12 +39,12 @@ def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
             title = study.feature(protected).title
             if given_away:
                 share, answers = given_away
-                found.setdefault(feature.name, []).append(
+                associations.setdefault(feature.name, []).append(
                     f"{title} (an answer of {answers} people gives it away for {share:.0%} of them)"
                 )
             elif strength > study.policies.contact.max_association:
-                found.setdefault(feature.name, []).append(f"{title} (association {strength:.2f})")
-    return {name: ", ".join(words) for name, words in found.items()}
+                associations.setdefault(feature.name, []).append(f"{title} (association {strength:.2f})")
+    return {name: ", ".join(named) for name, named in associations.items()}
 
 
 def shown_proxies(study: Study, measured: Mapping[str, str] | None) -> list[str]:
@@ -55,21 +55,21 @@ def shown_proxies(study: Study, measured: Mapping[str, str] | None) -> list[str]
         measured: as :func:`proxies` returns it; None when nobody measured it.
     """
     shown = study.policies.contact.shown_reasons or ()
-    words = []
+    sentences = []
     for name in shown:
         if name in study.policies.contact.withheld_reasons:
             continue
         title = study.feature(name).title
         if name in study.protected:
-            words.append(f"{title} is protected, and may be told as a reason")
+            sentences.append(f"{title} is protected, and may be told as a reason")
         elif measured and name in measured:
-            words.append(f"{title} may be told as a reason, and stands for {measured[name]}")
-    words += [
+            sentences.append(f"{title} may be told as a reason, and stands for {measured[name]}")
+    sentences += [
         f"{study.feature(name).title} is protected, and is a column of contact lists"
         for name in study.contact_list
         if name in study.protected
     ]
-    return words
+    return sentences
 
 
 def cramers_v(table: np.ndarray) -> float:

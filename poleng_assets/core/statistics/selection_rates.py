@@ -66,10 +66,10 @@ class GroupContacts:
     def in_words(self) -> str:
         """Say how many are contacted, and how many of those sought."""
         who = f"“{self.value}” ({self.property})"
-        words = f"{who}: {self.contacted:,} of {self.rows:,} people are contacted"
+        summary = f"{who}: {self.contacted:,} of {self.rows:,} people are contacted"
         if self.sought is not None:
-            words += f", {self.found:,} of the {self.sought:,} sought"
-        return words
+            summary += f", {self.found:,} of the {self.sought:,} sought"
+        return summary
 
 
 def contacts_by_group(
@@ -92,15 +92,15 @@ def contacts_by_group(
         else:
             sought = np.bincount(which, (target == 1).astype(float), len(names)).astype(int)
             found = np.bincount(which, ((target == 1) & contact).astype(float), len(names)).astype(int)
-        for place, name in enumerate(names):
+        for position, name in enumerate(names):
             counted.append(
                 GroupContacts(
                     title,
                     str(name),
-                    int(rows[place]),
-                    int(contacted[place]),
-                    int(sought[place]) if sought is not None else None,
-                    int(found[place]) if found is not None else None,
+                    int(rows[position]),
+                    int(contacted[position]),
+                    int(sought[position]) if sought is not None else None,
+                    int(found[position]) if found is not None else None,
                 )
             )
     return counted
@@ -157,18 +157,18 @@ def group_questions(study: Study) -> list[str]:
 
 def passed_over(counted: Iterable[GroupContacts], policy: PromotionPolicy) -> list[GroupContacts]:
     """Return the groups that are passed over, those with most people first."""
-    found = [group for group in counted if group.is_passed_over(policy)]
-    return sorted(found, key=lambda group: -group.rows)
+    neglected = [group for group in counted if group.is_passed_over(policy)]
+    return sorted(neglected, key=lambda group: -group.rows)
 
 
-def in_words(found: Sequence[GroupContacts], policy: PromotionPolicy) -> str:
+def describe_passed_over(groups: Sequence[GroupContacts], policy: PromotionPolicy) -> str:
     """Say in one sentence which groups are passed over, and by what measure; empty when none is."""
-    if not found:
+    if not groups:
         return ""
-    listed = "; ".join(group.in_words() for group in found[:NAMED])
-    more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    listed = "; ".join(group.in_words() for group in groups[:NAMED])
+    more = f"; and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
     return (
-        f"passes over {len(found)} {'group' if len(found) == 1 else 'groups'} (surely fewer than "
+        f"passes over {len(groups)} {'group' if len(groups) == 1 else 'groups'} (surely fewer than "
         f"{policy.min_group_selection_rate:.0%} of the people, or {policy.min_group_recall:.0%} of those "
         f"sought, are contacted): {listed}{more}"
     )

@@ -151,7 +151,7 @@ def _judge(
 ) -> _Verdict:
     """Judge a challenger, unless the ledger knows already."""
     from poleng_assets.core.promotion.challenger_evaluation import evaluate_challenger
-    from poleng_assets.core.statistics.selection_rates import in_words
+    from poleng_assets.core.statistics.selection_rates import describe_passed_over
 
     study, challenger, serving = warehouse.study, contest.challenger, contest.serving
     # Who cannot score cannot be compared with: the challenger is judged like a first champion, and again
@@ -174,9 +174,9 @@ def _judge(
         newest(learned.difference(contest.field_studies_withdrawn)),
     )
     shadow = _shadow_words(study, evaluation.shadows, rival)
-    for words in [one.in_words() for one in evaluation.shadows] or [shadow]:
+    for words in [shadow.in_words() for shadow in evaluation.shadows] or [shadow]:
         context.log.info(words)
-    if words := in_words(evaluation.passed_over, study.policies.promotion):
+    if words := describe_passed_over(evaluation.passed_over, study.policies.promotion):
         context.log.warning(f"Version {challenger.version} {words}")
     why = evaluation.reason(study.policies.promotion, fault)
     return _Verdict(contest, fault, evaluation.promoted, why, shadow, evaluation)

@@ -19,8 +19,8 @@ from poleng_assets_tests.core.reports.pages import Page
 def test_every_value_has_a_place_between_the_ends(values: list[float]):
     scale = Scale.of(values)
     assert scale.low < scale.high
-    assert all(-1e-6 <= scale.place(value) <= 100 + 1e-6 for value in values)
-    assert (scale.place(scale.low), scale.place(scale.high)) == (0, 100)
+    assert all(-1e-6 <= scale.percent(value) <= 100 + 1e-6 for value in values)
+    assert (scale.percent(scale.low), scale.percent(scale.high)) == (0, 100)
 
 
 def test_the_steps_are_round_and_reach_from_end_to_end():

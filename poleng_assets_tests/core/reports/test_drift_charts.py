@@ -304,7 +304,7 @@ def performance(estimates: list[Estimate], realised: list[Estimate], trusted: bo
 
 def test_estimated_and_realised_stand_beside_the_reference():
     chart = performance([AUC], [replace(AUC, value=0.7)], True)
-    assert [(mark.sign, mark.words) for mark in chart.marks] == [
+    assert [(mark.sign, mark.text) for mark in chart.marks] == [
         ("diamond", "Ranking, reference: 0.780"),
         ("circle", "Ranking, estimated: 0.720 (0.700 to 0.750)"),
         ("square", "Ranking, realised: 0.700 (0.700 to 0.750)"),
@@ -317,13 +317,13 @@ def test_estimated_and_realised_stand_beside_the_reference():
 
 def test_metrics_have_a_row_each_in_the_order_of_their_titles():
     chart = performance([Estimate("recall", 0.4, 0.3, 0.5), AUC], [], True)
-    assert [row.words for row in chart.rows] == ["Ranking", "Recall"]
-    marks = {mark.words.split(",")[0]: mark.y for mark in chart.marks}
+    assert [row.text for row in chart.rows] == ["Ranking", "Recall"]
+    marks = {mark.text.split(",")[0]: mark.y for mark in chart.marks}
     assert marks["Ranking"] < 50 < marks["Recall"]
 
 
 def test_an_estimate_that_cannot_be_trusted_is_hollow_and_says_so():
-    hollow = [mark.words for mark in performance([AUC], [], False).marks if "hollow" in mark.look]
+    hollow = [mark.text for mark in performance([AUC], [], False).marks if "hollow" in mark.look]
     assert hollow == ["Ranking, estimated, not to be trusted: 0.720 (0.700 to 0.750)"]
 
 

@@ -89,7 +89,7 @@ def test_calibration_has_a_mark_and_an_interval_for_each_tenth(target: np.ndarra
 def test_the_shares_of_each_class_fill_the_histogram(charts: dict[str, Chart]):
     chart = charts["Scores by class"]
     assert names(chart) == ["those sought", "the others"]
-    top = float(chart.rows[-1].words)
+    top = float(chart.rows[-1].text)
     for line in chart.lines:
         shares = [(100 - y) / 100 * top for _, y in line.places[1:-1:2]]
         assert sum(shares) == pytest.approx(1)
@@ -133,7 +133,7 @@ def test_as_many_bars_are_drawn_as_can_be_read():
 def test_bars_are_drawn_by_size_in_whatever_order_they_come():
     chart = importance_chart([("a", 1), ("b", 3), ("c", 2)])
     assert chart == importance_chart([("c", 2), ("a", 1), ("b", 3)])
-    assert [tick.words for tick in chart.rows] == ["b 3.000", "c 2.000", "a 1.000"]
+    assert [tick.text for tick in chart.rows] == ["b 3.000", "c 2.000", "a 1.000"]
     assert [box.width for box in chart.boxes] == pytest.approx([100, 200 / 3, 100 / 3])
 
 
@@ -143,7 +143,7 @@ def test_bars_of_equal_titles_are_all_drawn():
 
 def test_a_long_question_leaves_room_for_its_bar():
     (label,) = importance_chart([("word " * 60, 1.0)]).rows
-    assert len(label.words) < 45
+    assert len(label.text) < 45
 
 
 def test_no_bars_are_a_chart_too():

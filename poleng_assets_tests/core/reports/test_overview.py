@@ -222,7 +222,7 @@ def test_a_batch_whose_newest_scores_have_no_report_counts_by_its_last_one(study
 def test_verdicts_differ_by_place_by_sign_and_by_colour(charts: Callable[..., dict[str, Chart]]):
     assert len(set(VERDICTS.values())) == len(VERDICTS)
     timeline = charts()["timeline"]
-    places = {row.words: row.at for row in timeline.rows}
+    places = {row.text: row.at for row in timeline.rows}
     assert list(places) == ["untrusted", "drifted", "clear", "insufficient"]
     found = [(mark.sign, mark.look, mark.y) for mark in timeline.marks]
     assert found == [
@@ -236,7 +236,7 @@ def test_verdicts_differ_by_place_by_sign_and_by_colour(charts: Callable[..., di
 
 
 def test_each_sign_says_which_report_it_is(charts: Callable[..., dict[str, Chart]]):
-    words = [mark.words for mark in charts()["timeline"].marks if mark.words]
+    words = [mark.text for mark in charts()["timeline"].marks if mark.text]
     assert words[1] == "foreign, version 1, 2025-03-04 12:00 UTC: untrusted, list held back"
 
 
@@ -245,7 +245,7 @@ def test_each_change_of_the_champion_is_marked_in_each_picture(
     charts: Callable[..., dict[str, Chart]], name: str
 ):
     chart = charts()[name]
-    assert [note.words for note in chart.notes] == ["v1", "v2"]
+    assert [note.text for note in chart.notes] == ["v1", "v2"]
     assert [line.x1 for line in chart.segments if line.look == "champion"] == [n.at for n in chart.notes]
     first, second = (mark.x for mark in charts()["timeline"].marks if mark.look.startswith("clear"))
     assert chart.notes[0].at < first < chart.notes[1].at < second
@@ -260,7 +260,7 @@ def test_performance_is_drawn_with_intervals_and_hollow_where_it_cannot_be_trust
     charts: Callable[..., dict[str, Chart]],
 ):
     chart = charts()["performance"]
-    told = {mark.words.split(": ")[1]: mark for mark in chart.marks}
+    told = {mark.text.split(": ")[1]: mark for mark in chart.marks}
     assert set(told) == {"AUC estimated", "AUC realised", "AUC estimated, not to be trusted"}
     assert told["AUC estimated"].look == "here"
     assert told["AUC estimated, not to be trusted"].look == "here hollow"
@@ -274,7 +274,7 @@ def test_performance_is_drawn_with_intervals_and_hollow_where_it_cannot_be_trust
 
 def test_the_share_to_contact_has_a_bar_for_each_report(charts: Callable[..., dict[str, Chart]]):
     boxes = charts()["flagged"].boxes
-    assert [box.words.split(": ")[1] for box in boxes] == [
+    assert [box.text.split(": ")[1] for box in boxes] == [
         "25.0% to contact", "25.0% to contact", "25.0% to contact", "31.0% to contact",
     ]  # fmt: skip
     assert boxes[3].height / boxes[0].height == pytest.approx(0.31 / 0.25)
@@ -286,12 +286,12 @@ def test_alarms_stand_by_title_and_batch_the_most_frequent_on_top(charts: Callab
         alerts=pd.concat([STORY.alerts, STORY.alerts.iloc[:1].assign(batch="first", model_version=1)])
     )
     chart = charts(again)["columns"]
-    titles = [row.words for row in chart.rows]
+    titles = [row.text for row in chart.rows]
     assert titles[0] == "Country of the interview"
     assert set(titles) == {"Country of the interview", "Highest level of education", "Score of the model"}
     top = [box for box in chart.boxes if box.y < 100 / 3]
     assert [box.look for box in top] == ["once", "often"]
-    assert "Country of the interview: Jensen-Shannon distance; largest diff" in top[1].words
+    assert "Country of the interview: Jensen-Shannon distance; largest diff" in top[1].text
     assert "Country of the interview (2)" in chart.says
 
 

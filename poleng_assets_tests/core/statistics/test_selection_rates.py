@@ -13,8 +13,8 @@ from poleng_assets.core.statistics.selection_rates import (
     contacts_by_group,
     contacts_in_table,
     contacts_of_groups,
+    describe_passed_over,
     group_questions,
-    in_words,
     passed_over,
 )
 from poleng_assets.study.schema import Study
@@ -48,7 +48,7 @@ def test_a_group_is_passed_over_when_surely_hardly_anybody_is_contacted(
     policy = study.policies.promotion
     assert one.is_passed_over(policy) is flagged
     assert passed_over([one], policy) == ([one] if flagged else [])
-    assert bool(in_words(passed_over([one], policy), policy)) is flagged
+    assert bool(describe_passed_over(passed_over([one], policy), policy)) is flagged
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_rule_that_contacts_nobody_of_a_country_is_named(judged: tuple[Holdout
     (found,) = groups_passed_over(holdout, score >= 0.5, study.policies.promotion)
     assert (found.value, found.rows, found.contacted, found.found) == ("Andorra", 400, 0, 0)
     assert found.sought == int(holdout.target[:400].sum())
-    words = in_words([found], study.policies.promotion)
+    words = describe_passed_over([found], study.policies.promotion)
     assert "“Andorra” (Country): 0 of 400 people are contacted, 0 of the" in words
 
 

@@ -107,7 +107,7 @@ def with_masked_copies(
     A missing value then means "a code that training did not have": without it an unseen country sends
     the scores of a whole batch astray.
     """
-    again = np.random.default_rng(seed).random(len(matrix)) < share
-    hidden = matrix[again]
+    copied = np.random.default_rng(seed).random(len(matrix)) < share
+    hidden = matrix[copied]
     hidden[:, list(masked)] = np.nan
-    return np.vstack([matrix, hidden]), np.concatenate([target, target[again]])
+    return np.vstack([matrix, hidden]), np.concatenate([target, target[copied]])

@@ -14,7 +14,9 @@ from poleng_assets.core.modeling.candidates.boosting import Boosting
 from poleng_assets.core.modeling.candidates.forest import Forest
 from poleng_assets.core.modeling.candidates.logistic import Logistic
 
-KINDS: Mapping[str, type[Candidate]] = {one.kind: one for one in (Boosting, Logistic, Forest)}
+KINDS: Mapping[str, type[Candidate]] = {
+    candidate.kind: candidate for candidate in (Boosting, Logistic, Forest)
+}
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,28 @@ class Blend:
     def log_odds(self, matrix: np.ndarray) -> np.ndarray:
         """Return the weighted log-odds of each row: float64, shape (n,)."""
         parts = [
-            weight * one.log_odds(matrix) for one, weight in zip(self.members, self.weights, strict=True)
+            weight * member.log_odds(matrix)
+            for member, weight in zip(self.members, self.weights, strict=True)
         ]
         return np.sum(parts, axis=0)
 
     def contributions(self, matrix: np.ndarray) -> np.ndarray:
         """Return how much each answer moves the log-odds: float64, shape (n, features)."""
         parts = [
-            weight * one.contributions(matrix) for one, weight in zip(self.members, self.weights, strict=True)
+            weight * member.contributions(matrix)
+            for member, weight in zip(self.members, self.weights, strict=True)
         ]
         return np.sum(parts, axis=0)
 
     def save(self, folder: Path) -> None:
         """Write ``blend.json`` and a folder for each member."""
-        names = [f"{position}_{one.kind}" for position, one in enumerate(self.members)]
-        for one, name in zip(self.members, names, strict=True):
+        names = [f"{position}_{member.kind}" for position, member in enumerate(self.members)]
+        for member, name in zip(self.members, names, strict=True):
             (folder / name).mkdir()
-            one.save(folder / name)
+            member.save(folder / name)
         content = [
-            {"folder": name, "kind": one.kind, "weight": weight}
-            for one, name, weight in zip(self.members, names, self.weights, strict=True)
+            {"folder": name, "kind": member.kind, "weight": weight}
+            for member, name, weight in zip(self.members, names, self.weights, strict=True)
         ]
         (folder / "blend.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -54,5 +58,5 @@ class Blend:
     def load(cls, folder: Path) -> Blend:
         """Read what :meth:`save` wrote."""
         content = json.loads((folder / "blend.json").read_text(encoding="utf-8"))
-        members = [KINDS[one["kind"]].load(folder / one["folder"]) for one in content]
-        return cls(members, [one["weight"] for one in content])
+        members = [KINDS[member["kind"]].load(folder / member["folder"]) for member in content]
+        return cls(members, [member["weight"] for member in content])

@@ -130,8 +130,8 @@ class Boosting(Candidate):
         if self.levels is None:
             return each
         widths = [
-            len(values) if wanted else 1
-            for values, wanted in zip(self.levels.values, self.categorical, strict=True)
+            len(values) if one_hot else 1
+            for values, one_hot in zip(self.levels.values, self.categorical, strict=True)
         ]
         # A column without any level would take its neighbour's sum: reduceat cannot add nothing.
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(int)

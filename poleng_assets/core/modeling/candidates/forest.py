@@ -65,12 +65,12 @@ class Forest(Candidate):
 
         A forest has no exact split of its score as boosted trees have; these do not add up to it.
         """
-        whole = self.log_odds(matrix)
+        log_odds = self.log_odds(matrix)
 
         def moved_by(column: int) -> np.ndarray:
             without = matrix.copy()
             without[:, column] = np.nan
-            return whole - self.log_odds(without)
+            return log_odds - self.log_odds(without)
 
         return np.column_stack([moved_by(column) for column in range(matrix.shape[1])])
 

@@ -28,11 +28,11 @@ class Levels:
     @classmethod
     def fit(cls, matrix: np.ndarray, at_least: int) -> Levels:
         """Find the values that stand in at least so many rows of the matrix, shape (n, features)."""
-        found = []
+        levels = []
         for column in matrix.T:
             values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
-            found.append(tuple(values[counts >= at_least].tolist()))
-        return cls(tuple(found))
+            levels.append(tuple(values[counts >= at_least].tolist()))
+        return cls(tuple(levels))
 
     @property
     def starts(self) -> list[int]:
@@ -44,15 +44,15 @@ class Levels:
 
         It lies in memory column by column, as it is made and read.
         """
-        found = np.empty(matrix.shape[::-1], dtype=np.int32)
-        for place, answers in zip(self._places, np.ascontiguousarray(matrix.T), strict=True):
-            place.look_up(answers, out=found[place.column])
-        return found.T
+        positions = np.empty(matrix.shape[::-1], dtype=np.int32)
+        for lookup, answers in zip(self._lookups, np.ascontiguousarray(matrix.T), strict=True):
+            lookup.write_positions(answers, out=positions[lookup.column])
+        return positions.T
 
     @cached_property
-    def _places(self) -> list[_Places]:
+    def _lookups(self) -> list[_Lookup]:
         return [
-            _Places.of(column, values, start)
+            _Lookup.of(column, values, start)
             for column, (values, start) in enumerate(zip(self.values, self.starts, strict=False))
         ]
 
@@ -84,33 +84,33 @@ class Levels:
             parts.append(np.where(known, width * (1 + by[:, None]) + others, -1))
             values.append(np.full(others.shape, strength))
             columns += width * len(self.values[varies_by])
-        places, weights = np.hstack(parts), np.hstack(values)
-        filled = places >= 0
+        indices, weights = np.hstack(parts), np.hstack(values)
+        filled = indices >= 0
         ends = np.concatenate([[0], filled.sum(axis=1).cumsum()])
-        return csr_matrix((weights[filled], places[filled], ends), shape=(len(matrix), columns))
+        return csr_matrix((weights[filled], indices[filled], ends), shape=(len(matrix), columns))
 
     def dense(self, matrix: np.ndarray, one_hot: Sequence[bool]) -> np.ndarray:
         """Return the matrix with some columns one-hot and the others as they are: float32.
 
         Where a one-hot answer is missing or unknown, all its columns are zero.
         """
-        widths = [len(values) if wanted else 1 for values, wanted in zip(self.values, one_hot, strict=True)]
+        widths = [len(values) if split else 1 for values, split in zip(self.values, one_hot, strict=True)]
         starts = list(accumulate(widths, initial=0))
         positions = self.positions(matrix)
         laid_out = np.zeros((len(matrix), starts[-1]), dtype=np.float32)
         rows = np.arange(len(matrix))
-        for column, wanted in enumerate(one_hot):
-            if wanted:
+        for column, split in enumerate(one_hot):
+            if split:
                 known = positions[:, column] >= 0
-                places = positions[known, column] + (starts[column] - self.starts[column])
-                laid_out[rows[known], places] = 1.0
+                columns = positions[known, column] + (starts[column] - self.starts[column])
+                laid_out[rows[known], columns] = 1.0
             else:
                 laid_out[:, starts[column]] = matrix[:, column]
         return laid_out
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Lookup:
     """Where the answers of one column stand among the one-hot columns."""
 
     column: int
@@ -119,7 +119,7 @@ class _Places:
     table: np.ndarray | None
 
     @classmethod
-    def of(cls, column: int, values: Sequence[float], start: int) -> _Places:
+    def of(cls, column: int, values: Sequence[float], start: int) -> _Lookup:
         """Prepare the look-up of some values."""
         known = np.asarray(values, dtype=np.float32)
         if not len(known) or known[-1] - known[0] >= _WIDEST_TABLE:
@@ -129,13 +129,13 @@ class _Places:
         table[(known - known[0]).astype(np.int64) + 1] = start + np.arange(len(known))
         return cls(column, known, start, table)
 
-    def look_up(self, answers: np.ndarray, out: np.ndarray) -> None:
-        """Write the place of each answer, -1 for none: float32 in, int32 out, shape (n,)."""
+    def write_positions(self, answers: np.ndarray, out: np.ndarray) -> None:
+        """Write the position of each answer, -1 for none: float32 in, int32 out, shape (n,)."""
         if self.table is not None:
             shifted = np.fmax(np.fmin(answers - (self.known[0] - 1), len(self.table) - 1), 0)
             np.take(self.table, shifted.astype(np.intp), out=out)
         elif len(self.known):
-            place = np.minimum(np.searchsorted(self.known, answers), len(self.known) - 1)
-            out[:] = np.where(self.known[place] == answers, self.start + place, -1)
+            nearest = np.minimum(np.searchsorted(self.known, answers), len(self.known) - 1)
+            out[:] = np.where(self.known[nearest] == answers, self.start + nearest, -1)
         else:
             out[:] = -1

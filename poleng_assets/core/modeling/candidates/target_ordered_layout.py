@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# So many people of the usual mind are added to each category before they are put in order.
-_BORROWED = 20.0
+# So many people with the mean target are added to each category before categories are put in order.
+_SMOOTHING_ROWS = 20.0
 
 
 @dataclass(frozen=True)
@@ -36,36 +36,37 @@ class Ranks:
             categorical: for each column, whether its numbers are categories.
             at_most: categories of a column; with more of them, parting is worth its time.
         """
-        found: list[tuple[float, ...] | None] = []
-        for column, wanted in zip(matrix.T, categorical, strict=True):
+        orders: list[tuple[float, ...] | None] = []
+        for column, is_category in zip(matrix.T, categorical, strict=True):
             given = ~np.isnan(column)
             codes = column[given].astype(np.intp)
             counts = np.bincount(codes)
-            if not wanted or not len(counts) or np.count_nonzero(counts) > at_most:
-                found.append(None)
+            if not is_category or not len(counts) or np.count_nonzero(counts) > at_most:
+                orders.append(None)
                 continue
             ones = np.bincount(codes, weights=target[given], minlength=len(counts))
-            share = (ones + _BORROWED * target.mean()) / (counts + _BORROWED)
+            share = (ones + _SMOOTHING_ROWS * target.mean()) / (counts + _SMOOTHING_ROWS)
             order = np.argsort(share, kind="stable")
             ranks = np.full(len(counts), np.nan)
             ranks[order[counts[order] > 0]] = np.arange(np.count_nonzero(counts))
-            found.append(tuple(ranks.tolist()))
-        return cls(tuple(found))
+            orders.append(tuple(ranks.tolist()))
+        return cls(tuple(orders))
 
     @classmethod
     def from_lists(cls, ranks: Sequence[Sequence[float | None] | None]) -> Ranks:
         """Read what :meth:`to_lists` wrote."""
         return cls(
             tuple(
-                None if one is None else tuple(np.nan if rank is None else rank for rank in one)
-                for one in ranks
+                None if column is None else tuple(np.nan if rank is None else rank for rank in column)
+                for column in ranks
             )
         )
 
     def to_lists(self) -> list[list[float | None] | None]:
         """Return the ranks as JSON knows them, which has no NaN."""
         return [
-            None if one is None else [None if np.isnan(rank) else rank for rank in one] for one in self.ranks
+            None if column is None else [None if np.isnan(rank) else rank for rank in column]
+            for column in self.ranks
         ]
 
     def ranked(self, matrix: np.ndarray) -> np.ndarray:

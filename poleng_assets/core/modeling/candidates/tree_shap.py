@@ -143,28 +143,30 @@ class TreeShap:
         Args:
             matrix: float32, shape (rows, columns), as the booster reads it; NaN is missing.
         """
-        found = np.empty((len(matrix), self.width))
+        contributions = np.empty((len(matrix), self.width))
         for start in range(0, len(matrix), ROWS):
             block = np.ascontiguousarray(matrix[start : start + ROWS].T)
-            found[start : start + ROWS] = self._of_block(block).T
-        return found
+            contributions[start : start + ROWS] = self._of_block(block).T
+        return contributions
 
     def _of_block(self, columns: np.ndarray) -> np.ndarray:
         """Return the contributions of some rows, shape (columns, rows)."""
         reached, states = self._down(columns)
-        found = np.zeros(columns.shape)
+        contributions = np.zeros(columns.shape)
         below: np.ndarray = np.empty(0)
         for depth in reversed(range(len(self.levels))):
             level = self.levels[depth]
-            here = np.empty((len(level.leaves) + len(level.inner), columns.shape[1], self.points), np.float32)
-            here[level.leaves] = reached[depth]
+            at_depth = np.empty(
+                (len(level.leaves) + len(level.inner), columns.shape[1], self.points), np.float32
+            )
+            at_depth[level.leaves] = reached[depth]
             if level.edges is not None:
-                here[level.inner] = below[0::2] + below[1::2]
-            below = here
+                at_depth[level.inner] = below[0::2] + below[1::2]
+            below = at_depth
             if depth > 0 and (edges := self.levels[depth - 1].edges) is not None:
                 moved = np.einsum("erp,erp->er", below, edges.share.take(states[depth - 1], axis=0))
-                found += edges.columns @ moved
-        return found
+                contributions += edges.columns @ moved
+        return contributions
 
     def _down(self, columns: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return v P of the leaves of each level, and the state of each edge below it."""
@@ -199,7 +201,7 @@ class _Nodes:
         self.roots = np.cumsum([0, *sizes[:-1]])[: len(trees)]
 
         def joined(name: str, kind: type) -> np.ndarray:
-            return np.array([one for tree in trees for one in tree[name]], kind)
+            return np.array([value for tree in trees for value in tree[name]], kind)
 
         self.is_leaf = joined("left_children", np.intp) == -1
         moved = np.repeat(self.roots, sizes)
@@ -266,7 +268,7 @@ class _Layout:
         z = np.maximum(taken.ravel(), NO_SHARE) * before
         last[edges, columns], share[edges, columns] = self.edges + edges, z
         down, share_of = self._tables(z, before)
-        found = _Edges(
+        added = _Edges(
             parent=places.repeat(2),
             question=(self.edges - 1 + edges) // 2,
             left=np.tile([True, False], len(parents))[:, None],
@@ -277,7 +279,7 @@ class _Layout:
             columns=_membership(columns, self.width),
         )
         self.edges += len(edges)
-        return found, last, share
+        return added, last, share
 
     def _tables(self, z: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return ``down`` and ``share`` of edges with these z, and the z without them."""
@@ -298,11 +300,13 @@ class _Layout:
     def _questions(self) -> _Questions:
         nodes = np.concatenate(self.depths)
         asked = nodes[~self.nodes.is_leaf[nodes]]
-        nominal = [place for place, node in enumerate(asked) if node in self.nodes.categories]
+        nominal = [position for position, node in enumerate(asked) if node in self.nodes.categories]
         categories = [self.nodes.categories[node] for node in asked[nominal]]
-        right = np.zeros((len(nominal), max((max(one) for one in categories if one), default=-1) + 2), bool)
-        for row, one in zip(right, categories, strict=True):
-            row[one] = True
+        right = np.zeros(
+            (len(nominal), max((max(codes) for codes in categories if codes), default=-1) + 2), bool
+        )
+        for row, codes in zip(right, categories, strict=True):
+            row[codes] = True
         return _Questions(
             column=self.nodes.column[asked],
             threshold=self.nodes.threshold[asked][:, None],
