@@ -25,6 +25,7 @@ from poleng_assets.core.features.encoder import outside_support
 from poleng_assets.core.monitoring import estimated_performance
 from poleng_assets.core.monitoring.comparison import Comparison
 from poleng_assets.core.monitoring.drift_limits import distance_limits
+from poleng_assets.core.monitoring.estimated_performance import Estimation
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
     COMPOSITION,
@@ -74,12 +75,28 @@ def measure_batch(
         quarantined: rows of its file that broke the contract, not among ``rows``.
         importance: how much each feature moves the model's scores, in any unit.
     """
-    from threadpoolctl import threadpool_limits
-
     policy = study.policies.overseer
     counted = _count(batch, unseen, policy, rows, contacts, quarantined, importance or {})
     if rows < policy.min_rows:
         return counted
+    distances, others, estimated = _compare(reference, batch, study)
+    shifted = any(metric.alert for metric in distances if metric.method in DISTANCES)
+    return dataclasses.replace(
+        counted,
+        metrics=(*distances, *others, *counted.metrics),
+        estimates=estimated.estimates,
+        loss=estimated.loss,
+        trust=estimated_performance.trust(estimated, counted.outside_support, shifted, study),
+    )
+
+
+def _compare(
+    reference: pd.DataFrame, batch: pd.DataFrame, study: Study
+) -> tuple[list[DriftMetric], list[DriftMetric], Estimation]:
+    """Return distances with their limits, what else was measured, and the estimated performance."""
+    from threadpoolctl import threadpool_limits
+
+    policy = study.policies.overseer
     codes = Comparison.of(study, _categories(reference, study), _categories(batch, study))
     columns, weighted = _compared_columns(codes), codes.weighted
     # NannyML keeps to one core: what chance alone would make is drawn on another one meanwhile. Threads of
@@ -101,18 +118,8 @@ def measure_batch(
         )
         composition = list(_composition(codes))
         # Last of all: the limits are drawn meanwhile.
-        distances = [
-            *(DriftMetric.compared(*key, value, limits.result()[key]) for key, value in values.items()),
-            *composition,
-        ]
-    shifted = any(metric.alert for metric in distances if metric.method in DISTANCES)
-    return dataclasses.replace(
-        counted,
-        metrics=(*distances, *others, *counted.metrics),
-        estimates=estimated.estimates,
-        loss=estimated.loss,
-        trust=estimated_performance.trust(estimated, counted.outside_support, shifted, study),
-    )
+        distances = [DriftMetric.compared(*key, value, limits.result()[key]) for key, value in values.items()]
+    return [*distances, *composition], others, estimated
 
 
 def _count(

@@ -125,7 +125,7 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
         reasons_shown=REASONS_SHOWN,
         named=[reason.words for reason in judgement.reasons if not reason.acts and reason.cause != QUIET],
         auc=measured.estimate("auc"),
-        realised_auc=next((e for e in realised if e.metric == "auc"), None),
+        realised_auc=report.realised and report.realised.estimate("auc"),
         realised_respondents=report.realised.respondents if report.realised else 0,
         groups=_groups(contacts, study),
         passed_over=[group.in_words() for group in passed_over(contacts, study.policies.promotion)],
