@@ -5,8 +5,7 @@ import dagster as dg
 from poleng_assets.defs import checks
 from poleng_assets.defs.asset_tags import with_audience
 from poleng_assets.defs.assets import (
-    batches,
-    field_studies,
+    arrivals,
     label_requests,
     monitoring,
     outcomes,
@@ -78,8 +77,8 @@ def build_defs(
 
 
 def _assets() -> list[dg.AssetsDefinition]:
-    modules = [field_studies, batches, outcomes, training, promotion, scoring, monitoring, label_requests]
-    return [one for one in dg.load_assets_from_modules(modules) if isinstance(one, dg.AssetsDefinition)]
+    modules = [arrivals, training, promotion, scoring, monitoring, outcomes, label_requests]
+    return [asset for asset in dg.load_assets_from_modules(modules) if isinstance(asset, dg.AssetsDefinition)]
 
 
 defs = build_defs()

@@ -43,28 +43,35 @@ def quarantine() -> None:
 @home_option
 def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path | None) -> None:
     """Show which rows are in quarantine, and what is wrong with them."""
-    from poleng_assets.core.ingestion.quarantine import (
-        list_faults,
-        list_sources,
-        mending_sheet,
-        parse_source,
-    )
+    if source is not None:
+        _list_rows(source, as_json, out, home_folder)
+    elif out:
+        raise click.ClickException("--out needs --source: a sheet is of one file")
+    else:
+        _list_files(as_json, home_folder)
+
+
+def _list_files(as_json: bool, home_folder: Path | None) -> None:
+    from poleng_assets.core.ingestion.quarantine.listing import list_sources
+
+    with _warehouse(home_folder) as con:
+        files = list_sources(con)
+    if as_json:
+        click.echo(json.dumps([vars(file) for file in files], indent=2))
+        return
+    table = Table("source", "rows", "commonest reasons")
+    for file in files:
+        reasons = [f"{column}: {reason} ({count:,})" for column, reason, count in file.commonest]
+        table.add_row(file.source, f"{file.rows:,}", "\n".join(reasons))
+    console.print(table if files else "No row is in quarantine.")
+
+
+def _list_rows(source: str, as_json: bool, out: Path | None, home_folder: Path | None) -> None:
+    from poleng_assets.core.ingestion.quarantine.listing import list_faults, parse_source
+    from poleng_assets.core.ingestion.quarantine.sheet import mending_sheet
     from poleng_assets.storage.files import write_whole
 
-    if out and not source:
-        raise click.ClickException("--out needs --source: a sheet is of one file")
     with _warehouse(home_folder) as con:
-        if source is None:
-            files = list_sources(con)
-            if as_json:
-                click.echo(json.dumps([vars(one) for one in files], indent=2))
-                return
-            table = Table("source", "rows", "commonest reasons")
-            for one in files:
-                words = [f"{column}: {reason} ({count:,})" for column, reason, count in one.commonest]
-                table.add_row(one.source, f"{one.rows:,}", "\n".join(words))
-            console.print(table if files else "No row is in quarantine.")
-            return
         kind, name = parse_source(source)
         faults = list_faults(con, kind, name)
         sheet = mending_sheet(con, study_of(named_home(home_folder)), kind, name) if out else ""
@@ -72,18 +79,16 @@ def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path
         write_whole(out, sheet)
     if as_json:
         click.echo(json.dumps([vars(fault) for fault in faults], indent=2))
-        return
-    rows = len({fault.row_number for fault in faults})
-    if out:
+    elif out:
         console.print(
-            f"{rows:,} rows of {source} written to {out}. Mend them, then: "
-            f"poleng quarantine release {source} {out}"
+            f"{len({fault.row_number for fault in faults}):,} rows of {source} written to {out}. Mend them, "
+            f"then: poleng quarantine release {source} {out}"
         )
-        return
-    detailed = Table("row", "column", "reason")
-    for fault in faults:
-        detailed.add_row(f"{fault.row_number}", fault.column, fault.reason)
-    console.print(detailed if faults else f"No row of {source} is in quarantine.")
+    else:
+        table = Table("row", "column", "reason")
+        for fault in faults:
+            table.add_row(f"{fault.row_number}", fault.column, fault.reason)
+        console.print(table if faults else f"No row of {source} is in quarantine.")
 
 
 @quarantine.command("release")
@@ -111,13 +116,13 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
         report = runner.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
         if not report.success:
             sys.exit(1)
-        told = [metadata["in_words"] for metadata in report.metadata.values()]
-        console.print(told[0] if told else "Nothing new: no row of this sheet could be put back now.")
-        if not told:
+        messages = [metadata["in_words"] for metadata in report.metadata.values()]
+        console.print(messages[0] if messages else "Nothing new: no row of this sheet could be put back now.")
+        if not messages:
             return
         if daemon_is_running(instance):
             console.print("The daemon does what follows from it.")
-        elif not all(one.success for one in runner.run_until_idle()):
+        elif not all(run.success for run in runner.run_until_idle()):
             sys.exit(1)
 
 

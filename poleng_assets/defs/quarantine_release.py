@@ -1,8 +1,8 @@
 """Release: the job that puts mended rows back, and the one that measures with them.
 
-It puts the rows of a sheet into the warehouse (``core/ingestion/quarantine.py``), and tells the graph by an
-event of the asset that they belong to. The overseer has a batch scored again, and outcomes measured again, by
-that event; a field study is other data to learn from since.
+It puts the rows of a sheet into the warehouse (``core/ingestion/quarantine/release.py``), and tells the
+graph by an event of the asset that they belong to. The overseer has a batch scored again, and outcomes
+measured again, by that event; a field study is other data to learn from since.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from poleng_assets.storage.home import Kind
 from poleng_assets.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:
-    from poleng_assets.core.ingestion.quarantine import Released
+    from poleng_assets.core.ingestion.quarantine.release import Released
 
 RELEASE_JOB = "release_rows"
 MEASURE_JOB = "measure_outcomes"
@@ -41,7 +41,8 @@ def put_rows_back(
 ) -> None:
     """Put the rows back, and tell the graph, unless it was told of these data before."""
     from poleng_assets.core.ingestion.contract import FileRefused
-    from poleng_assets.core.ingestion.quarantine import parse_source, release
+    from poleng_assets.core.ingestion.quarantine.listing import parse_source
+    from poleng_assets.core.ingestion.quarantine.release import release
 
     try:
         kind, name = parse_source(config.source)
@@ -60,7 +61,7 @@ def put_rows_back(
         raise dg.Failure(f"Nothing was put back: {refusal}.", allow_retries=False) from refusal
     context.log.info(released.in_words())
     # Not only when rows were put back now: a run may have died between the warehouse and the event.
-    if _told(context.instance, kind, name) != released.data_hash:
+    if _told(context.instance, kind, name) != released.file.data_hash:
         context.log_event(_event(released))
 
 
@@ -94,20 +95,20 @@ def _told(instance: dg.DagsterInstance, kind: Kind, name: str) -> str | None:
 
 def _event(released: "Released") -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
-        "dagster/row_count": released.rows_kept,
-        "rows_read": released.rows_read,
-        "rows_quarantined": released.rows_quarantined,
-        "content_hash": released.content_hash,
-        "data_hash": released.data_hash,
+        "dagster/row_count": released.file.rows_kept,
+        "rows_read": released.file.rows_read,
+        "rows_quarantined": released.file.rows_quarantined,
+        "content_hash": released.file.content_hash,
+        "data_hash": released.file.data_hash,
         "released": True,
         "rows_released": released.released,
         "in_words": released.in_words(),
     }
     return dg.AssetMaterialization(
         released.kind,
-        partition=released.name,
+        partition=released.file.name,
         metadata=metadata,
-        tags={"dagster/data_version": released.data_hash},
+        tags={"dagster/data_version": released.file.data_hash},
     )
 
 

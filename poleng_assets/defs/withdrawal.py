@@ -8,16 +8,16 @@ import dagster as dg
 from pydantic import Field
 
 from poleng_assets.core.ingestion.withdrawal import (
-    StudyFile,
     WithdrawalRefused,
+    field_study_records,
     set_withdrawn,
-    studies,
 )
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.files import FileRecord
 
 WITHDRAW_JOB = "withdraw_field_study"
 
@@ -54,30 +54,36 @@ def mark_as_withdrawn(
                 config.study,
                 reason=config.reason,
                 undo=config.undo,
-                learned={one.version: one.field_studies for one in registry.versions()},
+                learned={version.version: version.field_studies for version in registry.versions()},
                 serving=champion.version if champion else None,
                 dagster_run_id=context.run_id,
             )
-            left = [one.name for one in studies(con) if one.withdrawn_at is None]
+            left = [record.name for record in field_study_records(con) if record.withdrawn_at is None]
     except WithdrawalRefused as refusal:
         raise dg.Failure(f"Nothing was withdrawn: {refusal}.", allow_retries=False) from refusal
     for event in untold_withdrawals(marked, context.instance):
         context.log_event(event)
     context.log.info(
-        f"{', '.join(one.name for one in marked)} {'counts again' if config.undo else 'is withdrawn'}; "
+        f"{', '.join(record.name for record in marked)} {'counts again' if config.undo else 'is withdrawn'}; "
         f"left to learn from: {', '.join(left) or 'nothing'}"
     )
 
 
-def untold_withdrawals(known: list[StudyFile], instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
+def untold_withdrawals(
+    known: list[FileRecord], instance: dg.DagsterInstance
+) -> list[dg.AssetMaterialization]:
     """Return the events of studies that the graph takes for counting, or for withdrawn, and that are not.
 
     A process may be killed between the warehouse and the event: the next run that looks tells of it.
     """
-    return [_event(one) for one in known if _told(instance, one) != (one.withdrawn_at is not None)]
+    return [
+        _event(record)
+        for record in known
+        if _told_withdrawn(instance, record) != (record.withdrawn_at is not None)
+    ]
 
 
-def _told(instance: dg.DagsterInstance, study: StudyFile) -> bool:
+def _told_withdrawn(instance: dg.DagsterInstance, study: FileRecord) -> bool:
     """Return whether the newest event that speaks of it says that a study is withdrawn."""
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey("field_studies"), asset_partitions=[study.name]),
@@ -90,12 +96,12 @@ def _told(instance: dg.DagsterInstance, study: StudyFile) -> bool:
     return False
 
 
-def _event(study: StudyFile) -> dg.AssetMaterialization:
+def _event(study: FileRecord) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         "field_studies",
         partition=study.name,
         metadata={
-            "dagster/row_count": study.rows,
+            "dagster/row_count": study.rows_kept,
             "content_hash": study.content_hash,
             "data_hash": study.data_hash,
             "withdrawn": study.withdrawn_at is not None,

@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
-from poleng_assets.core.ingestion.ingest import ROW_TABLES, content_hash, ingest, record_refusal
+from poleng_assets.core.ingestion.ingest import content_hash, ingest, record_refusal
 from poleng_assets.core.ingestion.row_accounting import rows_in
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs import jobs
@@ -53,6 +53,7 @@ from poleng_assets.storage.home import KINDS, Home, Kind
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import ROW_TABLES
 from poleng_assets_tests.faults.corpus_content import content_cases
 from poleng_assets_tests.faults.corpus_landing import cut_off_cases, landing_cases
 from poleng_assets_tests.faults.corpus_rows import repeated_cases

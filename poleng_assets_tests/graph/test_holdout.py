@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 import pandas as pd
 
-from poleng_assets.core.ingestion import holdout
 from poleng_assets.study.loading import load_study
+from poleng_assets.warehouse import holdout
 from poleng_assets_tests.graph.conftest import Workshop
 
 STUDY = load_study()

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from poleng_assets.cli.quarantine import quarantine
-from poleng_assets.core.ingestion.quarantine import mending_sheet
+from poleng_assets.core.ingestion.quarantine.sheet import mending_sheet
 from poleng_assets.defs import quarantine_release as module
 from poleng_assets.defs.checks import list_differences
 from poleng_assets.defs.jobs import RETRAIN_JOB

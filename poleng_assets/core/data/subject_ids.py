@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.people import known_ids
 
 # What Unicode calls white space (https://www.unicode.org/Public/UCD/latest/ucd/PropList.txt), for Python and
 # Arrow alike: each strips other characters by itself.
@@ -215,18 +215,6 @@ def alike_in_warehouse(
         examples: how many to show.
     """
     return near_spellings(pa.array(list(given), pa.string()), known_ids(con, study), examples)
-
-
-def known_ids(
-    con: duckdb.DuckDBPyConnection,
-    study: Study,
-    tables: Iterable[str] = ("batch_rows", "field_study_rows", "outcomes"),
-) -> Iterator[pa.Array]:
-    """Yield the ids in tables of respondents, in portions; one that stands several times comes as often."""
-    for table in tables:
-        rows: Any = con.execute(f'SELECT "{study.id}" FROM {table}').to_arrow_reader(100_000)  # noqa: S608
-        for portion in rows:
-            yield portion.column(0)
 
 
 def shown(text: str) -> str:

@@ -11,6 +11,7 @@ import duckdb
 
 from poleng_assets.storage.dropped_files import SUFFIXES, content_hash
 from poleng_assets.storage.home import Kind
+from poleng_assets.warehouse.files import file_records, set_archived_hash
 
 REMOVED = "removed"
 
@@ -61,24 +62,19 @@ def compare_archive(
         moment: now.
         keep_days: how long the study keeps archived files, None for ever: older ones may be gone.
     """
-    files = con.execute(
-        """SELECT name, content_hash, archived_hash, coalesce(rows_erased, 0), ingested_at
-        FROM ingested_files WHERE kind = ? ORDER BY name""",
-        [kind],
-    ).fetchall()
     compared, differ, gone, unknown = 0, [], [], []
-    for name, taken_in, rewritten, erased, when in files:
-        path = _archived(folder, name, taken_in)
+    for record in sorted(file_records(con, kind), key=lambda record: record.name):
+        path = _archived(folder, record.name, record.content_hash)
         if path is None:
-            may_be_gone = keep_days is not None and moment - when > timedelta(days=keep_days)
-            if not may_be_gone and rewritten != REMOVED:
-                gone.append(name)
-        elif content_hash(path) == (rewritten or taken_in):
+            may_be_gone = keep_days is not None and moment - record.ingested_at > timedelta(days=keep_days)
+            if not may_be_gone and record.archived_hash != REMOVED:
+                gone.append(record.name)
+        elif content_hash(path) == (record.archived_hash or record.content_hash):
             compared += 1
-        elif erased and rewritten is None:
-            unknown.append(name)
+        elif record.rows_erased and record.archived_hash is None:
+            unknown.append(record.name)
         else:
-            differ.append(name)
+            differ.append(record.name)
     return ArchiveFindings(compared, tuple(differ), tuple(gone), tuple(unknown))
 
 
@@ -90,20 +86,18 @@ def note_rewritten(con: duckdb.DuckDBPyConnection, kind: Kind, paths: Iterable[P
         kind: of the files.
         paths: of the files, in the archive.
     """
-    names = con.execute("SELECT name, content_hash FROM ingested_files WHERE kind = ?", [kind]).fetchall()
+    records = file_records(con, kind)
     for path in paths:
-        for name, taken_in in names:
-            if path.name in _places(name, taken_in):
-                con.execute(
-                    "UPDATE ingested_files SET archived_hash = ? WHERE kind = ? AND name = ?",
-                    [content_hash(path) if path.exists() else REMOVED, kind, name],
-                )
+        for record in records:
+            if path.name in _file_names(record.name, record.content_hash):
+                archived_hash = content_hash(path) if path.exists() else REMOVED
+                set_archived_hash(con, kind, record.name, archived_hash)
 
 
-def _places(name: str, taken_in: str) -> list[str]:
+def _file_names(name: str, taken_in: str) -> list[str]:
     """Return how an archived file may be called: earlier releases put a part of the hash there."""
     return [f"{name}{middle}{suffix}" for middle in ("", f".{taken_in[:12]}") for suffix in SUFFIXES]
 
 
 def _archived(folder: Path, name: str, taken_in: str) -> Path | None:
-    return next((folder / one for one in _places(name, taken_in) if (folder / one).is_file()), None)
+    return next((folder / file for file in _file_names(name, taken_in) if (folder / file).is_file()), None)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 
-from poleng_assets.core.ingestion.ingest import ROW_TABLES
 from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
+from poleng_assets.warehouse.people import count_answers
 
 LONGEST = 6  # lines of one question; what is left is one more
 
@@ -44,7 +44,7 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
     lines = []
     for question, groups in _groups(con, study, kind, name).items():
         total = sum(group.people for group in groups)
-        for number, group in enumerate(told(groups, fewest)):
+        for number, group in enumerate(suppress_small_groups(groups, fewest)):
             share = f"{group.people / total:.0%}"
             lines.append((question if number == 0 else "", group.answer, f"{group.people:,}", share))
     if not lines:
@@ -54,7 +54,7 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
     return f"{words}\n\nSeldom answers are told together: no line is of fewer than {fewest} people."
 
 
-def told(groups: Sequence[Group], fewest: int) -> list[Group]:
+def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:
     """Return the groups that may be told, in their order; small and surplus ones become one group of others.
 
     The others are never one small group, and never few people: a single one that is left out follows from the
@@ -79,18 +79,13 @@ def told(groups: Sequence[Group], fewest: int) -> list[Group]:
 
 def _groups(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> dict[str, list[Group]]:
     """Return how many people gave each answer, by the title of the question."""
-    table, key = ROW_TABLES[kind]
-    found = {}
+    groups = {}
     for column, title, words in _questions(study, kind):
-        rows = con.execute(
-            f"""SELECT "{column}"::VARCHAR, count(*) FROM {table} WHERE {key} = ?
-            GROUP BY 1 ORDER BY count(*) DESC, 1""",  # noqa: S608
-            [name],
-        ).fetchall()
+        rows = count_answers(con, kind, name, column)
         if column in study.feature_names and study.feature(column).is_ordinal:
             rows.sort(key=lambda row: (row[0] is None, int(row[0] or 0)))
-        found[title] = [Group(words(code) or NO_ANSWER, people) for code, people in rows]
-    return found
+        groups[title] = [Group(words(code) or NO_ANSWER, people) for code, people in rows]
+    return groups
 
 
 def _questions(study: Study, kind: Kind) -> Iterator[tuple[str, str, Callable[[str | None], str]]]:

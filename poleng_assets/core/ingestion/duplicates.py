@@ -18,11 +18,24 @@ import duckdb
 
 from poleng_assets.core.data.subject_ids import plain_id
 from poleng_assets.core.data.versions import name_and_number
-from poleng_assets.core.ingestion.contract import FileRefused, required_columns
-from poleng_assets.core.ingestion.outcome_matches import EARLIER_ROW, LATER_ROW
+from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import ROW_TABLES
+from poleng_assets.warehouse.files import earlier_files, file_records, set_fingerprint
+from poleng_assets.warehouse.holdout import count_set_aside
+from poleng_assets.warehouse.outcomes import count_contradicted_since
+from poleng_assets.warehouse.overlaps import (
+    count_common_ids,
+    count_common_rows,
+    count_different_answers,
+    count_known_people,
+    count_listed_people,
+    count_same_answers_under_other_ids,
+    set_common_rows_aside,
+    sum_row_hashes,
+)
+from poleng_assets.warehouse.people import count_rows
+from poleng_assets.warehouse.quarantine import broken_payloads, source_of
 
 # Rows of earlier files, the newest first, whose answers are compared with those of a new one. Ids are
 # compared with all of them: they take a thirtieth of the time.
@@ -87,7 +100,7 @@ class Shared:
     @property
     def under_other_ids(self) -> int:
         """The most people whose answers stand in one earlier file under other ids."""
-        return max((one.under_other_ids for one in self.files), default=0)
+        return max((share.under_other_ids for share in self.files), default=0)
 
     @property
     def repeats(self) -> bool:
@@ -96,7 +109,7 @@ class Shared:
 
     def in_words(self) -> str:
         """Tell it in one line; empty when all is new."""
-        words = [one.in_words(self.rows) for one in self.files[:_FILES_NAMED]]
+        words = [share.in_words(self.rows) for share in self.files[:_FILES_NAMED]]
         if len(self.files) > _FILES_NAMED:
             words.append(f"{len(self.files) - _FILES_NAMED:,} more files share people with it")
         if self.listed:
@@ -126,21 +139,18 @@ def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
     mine = fingerprint(con, study, kind, name)
     if not mine.rows:
         return mine.text
-    earlier = con.execute(
-        """SELECT name, ingested_at, rows_fingerprint, coalesce(rows_erased, 0) FROM ingested_files
-        WHERE kind = ? AND rows_kept = ? AND name <> ? ORDER BY ingested_at DESC, name""",
-        [kind, mine.rows, name],
-    ).fetchall()
-    for other, when, kept, erased in earlier:
-        theirs = _Fingerprint.parse(kept, study, mine.rows, erased)
+    for record in file_records(con, kind):
+        other, when = record.name, record.ingested_at
+        if record.rows_kept != mine.rows or other == name:
+            continue
+        theirs = Fingerprint.parse(record.rows_fingerprint, study, mine.rows, record.rows_erased)
         if theirs is None:
             # Of an earlier release, or rows were put back or erased since.
             theirs = fingerprint(con, study, kind, other)
-            con.execute(
-                "UPDATE ingested_files SET rows_fingerprint = ? WHERE kind = ? AND name = ?",
-                [theirs.text, kind, other],
-            )
-        if theirs.by_id == mine.by_id and not _news_in_quarantine(con, study, kind, name, other, erased):
+            set_fingerprint(con, kind, other, theirs.text)
+        if theirs.by_id == mine.by_id and not _news_in_quarantine(
+            con, study, kind, name, other, record.rows_erased
+        ):
             raise FileRefused(_known_words(con, study, kind, name, other, when, mine.rows))
         alike = theirs.by_answers == mine.by_answers and mine.rows >= study.policies.ingestion.min_same_rows
         if kind == "field_studies" and alike and name_and_number(other)[0] != name_and_number(name)[0]:
@@ -154,7 +164,7 @@ def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
 
 
 @dataclass(frozen=True)
-class _Fingerprint:
+class Fingerprint:
     """Sums of the hashes of rows: the same for the same rows in any order.
 
     Attributes:
@@ -170,7 +180,7 @@ class _Fingerprint:
     text: str
 
     @classmethod
-    def parse(cls, text: str | None, study: Study, rows: int, erased: int) -> _Fingerprint | None:
+    def parse(cls, text: str | None, study: Study, rows: int, erased: int) -> Fingerprint | None:
         """Return one that was kept; None when it is of other rows, or was made in another way."""
         made, _, sums = (text or "").partition(" ")
         if made != _made_by(study, rows, erased):
@@ -184,37 +194,12 @@ def _made_by(study: Study, rows: int, erased: int) -> str:
     return f"{duckdb.__version__}/{len(study.features)}/{rows}/{erased}"
 
 
-def fingerprint(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Fingerprint:
-    """Return the fingerprint of the rows that the warehouse has of a file.
-
-    A row is its id and its answers (of outcomes, its label), as the warehouse has them. Sums and exclusive
-    ors of 64-bit hashes of all rows are equal for the same rows, and for others as good as never.
-    """
-    table, key = ROW_TABLES[kind]
-    answers = _listed(_answers(study, kind))
-    found = con.execute(
-        f"""WITH _hashed AS (
-            SELECT hash("{study.id}", {answers}) AS _row, hash({answers}) AS _said
-            FROM {table} WHERE {key} = ?
-        ) SELECT count(*), sum(_row::HUGEINT), bit_xor(_row), sum(_said::HUGEINT), bit_xor(_said)
-        FROM _hashed""",  # noqa: S608
-        [name],
-    ).fetchall()
-    rows, *sums = found[0]
-    erased = con.execute(
-        "SELECT coalesce(rows_erased, 0) FROM ingested_files WHERE kind = ? AND name = ?", [kind, name]
-    ).fetchall()
-    by_id, by_answers = (f"{sums[i] or 0:x}-{sums[i + 1] or 0:x}" for i in (0, 2))
-    made = _made_by(study, rows, erased[0][0] if erased else 0)
-    return _Fingerprint(rows, by_id, by_answers, f"{made} {by_id} {by_answers}")
-
-
-def _answers(study: Study, kind: Kind) -> list[str]:
-    return [column for column in required_columns(study, kind) if column != study.id]
-
-
-def _listed(columns: Sequence[str]) -> str:
-    return ", ".join(f'"{column}"' for column in columns)
+def fingerprint(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Fingerprint:
+    """Return the fingerprint of the rows that the warehouse has of a file."""
+    rows, *sums = sum_row_hashes(con, study, kind, name)
+    erased = sum(record.rows_erased for record in file_records(con, kind) if record.name == name)
+    by_id, by_answers = (f"{total:x}-{parity:x}" for total, parity in sums)
+    return Fingerprint(rows, by_id, by_answers, f"{_made_by(study, rows, erased)} {by_id} {by_answers}")
 
 
 def _known_words(
@@ -233,14 +218,7 @@ def _known_words(
         "they are not taken in twice"
     )
     if kind == "outcomes":
-        changed = con.execute(
-            f"""SELECT count(*) FROM outcomes mine WHERE mine.source = $name AND EXISTS (
-                SELECT 1 FROM outcomes newer
-                JOIN ingested_files f ON f.kind = 'outcomes' AND f.name = newer.source
-                WHERE newer."{study.id}" = mine."{study.id}" AND f.ingested_at > $when
-                AND newer."{study.target.name}" <> mine."{study.target.name}")""",  # noqa: S608
-            {"name": name, "when": when},
-        ).fetchall()[0][0]
+        changed = count_contradicted_since(con, study, name, when)
         if changed:
             words += (
                 f". Later files say otherwise of {changed:,} of these people: if this one is right "
@@ -256,7 +234,7 @@ def _news_in_quarantine(
 
     When rows of the earlier one were erased since, nobody can say, and the rows that are kept decide.
     """
-    mine, theirs = (_broken_rows(con, study, kind, one) for one in (name, other))
+    mine, theirs = (_broken_rows(con, study, kind, file) for file in (name, other))
     return bool(mine - theirs) and not erased
 
 
@@ -265,14 +243,9 @@ def _broken_rows(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name:
 
     Rows that stand there because another one of the same person counts are no news.
     """
-    found = con.execute(
-        f"""SELECT any_value(payload) FROM quarantine WHERE source = ?
-        AND reason NOT IN ('{EARLIER_ROW}', '{LATER_ROW}') GROUP BY row_number""",  # noqa: S608
-        [f"{kind}/{name}"],
-    ).fetchall()
     return Counter(
         json.dumps({column: _plain(value, column == study.id) for column, value in sorted(cells.items())})
-        for (payload,) in found
+        for payload in broken_payloads(con, source_of(kind, name))
         for cells in [dict(json.loads(payload))]
     )
 
@@ -305,35 +278,21 @@ def set_aside_repeats(con: duckdb.DuckDBPyConnection, study: Study, name: str) -
     Returns:
         How many rows were set aside.
     """
-    others = [other for other in _earlier(con, "field_studies", name) if not _same_name(other, name)]
+    others = [record.name for record in earlier_files(con, "field_studies", name)]
+    others = [other for other in others if not _same_name(other, name)]
     superseded = {
-        other for other in others if any(_same_name(other, one) and _older(other, one) for one in others)
+        other
+        for other in others
+        if any(_same_name(other, newer) and _older(other, newer) for newer in others)
     }
     asked = [other for other in others if other not in superseded]
     if not asked:
         return 0
-    answers = _listed(_answers(study, "field_studies"))
-    parameters: dict[str, Any] = {"name": name, "asked": asked}
-    told = {one.name: one for one in _shares(con, study, "field_studies", name, asked)}
-    ((rows,),) = con.execute("SELECT count(*) FROM field_study_rows WHERE field_study = ?", [name]).fetchall()
-    renamed = study.policies.ingestion.renamed_share
-    by_answers = [other for other, one in told.items() if one.under_other_ids >= renamed * rows]
-    conditions = [
-        f"""hash("{study.id}", {answers}) IN (SELECT hash("{study.id}", {answers}) FROM field_study_rows
-            WHERE field_study IN (SELECT unnest($asked::VARCHAR[])) AND part <> 'set_aside')"""  # noqa: S608
-    ]
-    if by_answers:
-        parameters["by_answers"] = by_answers
-        conditions.append(
-            f"""hash({answers}) IN (SELECT hash({answers}) FROM field_study_rows
-            WHERE field_study IN (SELECT unnest($by_answers::VARCHAR[])) AND part <> 'set_aside')"""  # noqa: S608
-        )
-    ((aside,),) = con.execute(
-        f"""UPDATE field_study_rows SET part = 'set_aside'
-        WHERE field_study = $name AND ({" OR ".join(conditions)})""",  # noqa: S608
-        parameters,
-    ).fetchall()
-    return int(aside)
+    renamed_share = study.policies.ingestion.renamed_share
+    rows = count_rows(con, "field_studies", name)
+    shares = _shares(con, study, "field_studies", name, asked)
+    renamed = {share.name for share in shares if share.under_other_ids >= renamed_share * rows}
+    return set_common_rows_aside(con, study, name, asked, [other for other in asked if other in renamed])
 
 
 def shared_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Shared:
@@ -345,46 +304,18 @@ def shared_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind
         kind: of the file.
         name: the id that it was taken in under.
     """
-    table, key = ROW_TABLES[kind]
-    earlier = _earlier(con, kind, name)
+    earlier = [record.name for record in earlier_files(con, kind, name)]
     shares = _shares(con, study, kind, name, earlier) if earlier else []
-    answers = _listed(_answers(study, kind))
-    ((rows,),) = con.execute(f"SELECT count(*) FROM {table} WHERE {key} = ?", [name]).fetchall()  # noqa: S608
-    people = same = listed = aside = 0
-    if with_people := [one.name for one in shares if one.people]:
-        among = f"{key} IN (SELECT unnest($earlier::VARCHAR[]))"
-        ((people, same),) = con.execute(
-            f"""SELECT count(*) FILTER (hash("{study.id}") IN (
-                    SELECT hash("{study.id}") FROM {table} WHERE {among})),
-                count(*) FILTER (hash("{study.id}", {answers}) IN (
-                    SELECT hash("{study.id}", {answers}) FROM {table} WHERE {among}))
-            FROM {table} WHERE {key} = $name""",  # noqa: S608
-            {"name": name, "earlier": with_people},
-        ).fetchall()
-    if kind == "batches":
-        ((listed,),) = con.execute(
-            f"""SELECT count(DISTINCT l."{study.id}") FROM contact_lists l
-            WHERE l.batch IN (SELECT unnest($earlier::VARCHAR[]))
-            AND l."{study.id}" IN (SELECT "{study.id}" FROM batch_rows WHERE batch = $name)""",  # noqa: S608
-            {"name": name, "earlier": earlier},
-        ).fetchall()
-    if kind == "field_studies":
-        ((aside,),) = con.execute(
-            "SELECT count(*) FROM field_study_rows WHERE field_study = ? AND part = 'set_aside'", [name]
-        ).fetchall()
-    return Shared(rows, people, same, listed, aside, tuple(shares))
-
-
-def _earlier(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> list[str]:
-    """Return the files of a kind that were taken in before one, or before now, the newest first."""
-    found = con.execute(
-        """SELECT name FROM ingested_files WHERE kind = $kind AND name <> $name AND ingested_at < coalesce(
-            (SELECT ingested_at FROM ingested_files WHERE kind = $kind AND name = $name),
-            'infinity'::TIMESTAMPTZ)
-        ORDER BY ingested_at DESC, name""",
-        {"kind": kind, "name": name},
-    ).fetchall()
-    return [other for (other,) in found]
+    with_people = [share.name for share in shares if share.people]
+    people, same = count_known_people(con, study, kind, name, with_people) if with_people else (0, 0)
+    return Shared(
+        rows=count_rows(con, kind, name),
+        people=people,
+        same_answers=same,
+        listed=count_listed_people(con, study, name, earlier) if kind == "batches" else 0,
+        set_aside=count_set_aside(con, name) if kind == "field_studies" else 0,
+        files=tuple(shares),
+    )
 
 
 def _same_name(one: str, other: str) -> bool:
@@ -399,29 +330,15 @@ def _shares(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
 ) -> list[Share]:
     """Return the earlier files that share people or answers with a file, those that share most first."""
-    people = _in_both(con, kind, name, earlier, f'hash("{study.id}")')
-    answered = f'hash("{study.id}", {_listed(_answers(study, kind))})'
-    same = _in_both(con, kind, name, list(people), answered) if people else {}
+    people = count_common_ids(con, study, kind, name, earlier)
+    same = count_common_rows(con, study, kind, name, list(people)) if people else {}
     alike = {} if kind == "outcomes" else _under_other_ids(con, study, kind, name, earlier)
     shares = [
         Share(other, people.get(other, 0), same.get(other, 0), alike.get(other, 0))
         for other in earlier
         if other in people or other in alike
     ]
-    return sorted(shares, key=lambda one: -(one.people + one.under_other_ids))
-
-
-def _in_both(
-    con: duckdb.DuckDBPyConnection, kind: Kind, name: str, earlier: Sequence[str], hashed: str
-) -> dict[str, int]:
-    """Count for each earlier file its rows whose hash is that of a row of a file."""
-    table, key = ROW_TABLES[kind]
-    counted = con.execute(
-        f"""SELECT {key}, count(*) FROM {table} WHERE {key} IN (SELECT unnest($earlier::VARCHAR[]))
-        AND {hashed} IN (SELECT {hashed} FROM {table} WHERE {key} = $name) GROUP BY {key}""",  # noqa: S608
-        {"name": name, "earlier": list(earlier)},
-    ).fetchall()
-    return dict(counted)
+    return sorted(shares, key=lambda share: -(share.people + share.under_other_ids))
 
 
 def _under_other_ids(
@@ -432,49 +349,37 @@ def _under_other_ids(
     Where many people answer alike, that says nothing; only a file whose answers are all the same, each as
     often, is one that was exported with other ids.
     """
-    table, key = ROW_TABLES[kind]
-    said = f"hash({_listed(_answers(study, kind))})"
-    ((rows, different),) = con.execute(
-        f"SELECT count(*), count(DISTINCT {said}) FROM {table} WHERE {key} = ?",  # noqa: S608
-        [name],
-    ).fetchall()
+    rows, different = count_different_answers(con, study, kind, name)
     policy = study.policies.ingestion
     if rows < policy.min_alike:
         return {}
-    sizes = con.execute(
-        """SELECT name, rows_kept, rows_fingerprint, coalesce(rows_erased, 0) FROM ingested_files
-        WHERE kind = ? AND name IN (SELECT unnest(?::VARCHAR[])) ORDER BY ingested_at DESC, name""",
-        [kind, list(earlier)],
-    ).fetchall()
+    records = [record for record in file_records(con, kind) if record.name in set(earlier)]
     if different < policy.telling_share * rows:
         mine = fingerprint(con, study, kind, name)
         same = {
-            other: rows
-            for other, kept, text, erased in sizes
-            if kept == rows
-            and (theirs := _Fingerprint.parse(text, study, kept, erased)) is not None
+            record.name: rows
+            for record in records
+            if record.rows_kept == rows
+            and (
+                theirs := Fingerprint.parse(
+                    record.rows_fingerprint, study, record.rows_kept, record.rows_erased
+                )
+            )
+            is not None
             and theirs.by_answers == mine.by_answers
             and theirs.by_id != mine.by_id
         }
         return same if rows >= policy.min_same_rows else {}
     looked_at: list[str] = []
     total = 0
-    for other, kept, _, _ in sizes:
-        total += kept
+    for record in records:
+        total += record.rows_kept
         if looked_at and total > ROWS_LOOKED_BACK:
             break
-        looked_at.append(other)
-    found = con.execute(
-        f"""WITH _mine AS (SELECT {said} AS _said, "{study.id}" AS _id FROM {table} WHERE {key} = $name)
-        SELECT _file, count(DISTINCT _id) FROM (
-            SELECT _mine._id AS _id, theirs.{key} AS _file, theirs."{study.id}" AS _other
-            FROM {table} theirs JOIN _mine ON _mine._said = {said}
-            WHERE theirs.{key} IN (SELECT unnest($looked_at::VARCHAR[]))
-        ) WHERE _id <> _other GROUP BY _file""",  # noqa: S608
-        {"name": name, "looked_at": looked_at},
-    ).fetchall()
+        looked_at.append(record.name)
+    counts = count_same_answers_under_other_ids(con, study, kind, name, looked_at)
     least = max(policy.min_alike, policy.min_alike_share * rows)
-    return {other: count for other, count in found if count >= least}
+    return {other: count for other, count in counts.items() if count >= least}
 
 
 def _as_many(some: int, all_: int) -> str:

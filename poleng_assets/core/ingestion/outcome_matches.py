@@ -12,15 +12,19 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from poleng_assets.core.data.subject_ids import EXAMPLES, Strangers, known_ids, near_spellings, shown
+from poleng_assets.core.data.subject_ids import EXAMPLES, Strangers, near_spellings, shown
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.study.schema import Study
-
-# Why a row is in quarantine beside which another one of the same person counts: of batches and field studies
-# the first, of outcomes the last.
-EARLIER_ROW = "the id stands in an earlier row"
-LATER_ROW = "a later row of the same person counts"
+from poleng_assets.warehouse.files import file_records
+from poleng_assets.warehouse.outcomes import (
+    batches_of,
+    compare_with_earlier,
+    count_matches,
+    unmatched_ids,
+    waiting_ids,
+)
+from poleng_assets.warehouse.people import first_ids, known_ids
 
 
 @dataclass(frozen=True)
@@ -88,65 +92,22 @@ def outcomes_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Met
         study: names the id and the target.
         name: the id that the file was taken in under.
     """
-    id_, target = f'"{study.id}"', f'"{study.target.name}"'
-    ((read,),) = con.execute(
-        "SELECT coalesce(max(rows_read), 0) FROM ingested_files WHERE kind = 'outcomes' AND name = ?", [name]
-    ).fetchall()
-    ((people, matched, several),) = con.execute(
-        f"""WITH {_IN_BATCHES.format(id=id_)}
-        SELECT count(*), count(_batches), count(*) FILTER (_batches > 1)
-        FROM outcomes o LEFT JOIN (SELECT _person, count(*) AS _batches FROM _seen GROUP BY _person) seen
-            ON seen._person = o.{id_}
-        WHERE source = $name""",  # noqa: S608
-        {"name": name},
-    ).fetchall()
-    batches = con.execute(
-        f"WITH {_IN_BATCHES.format(id=id_)} SELECT DISTINCT batch FROM _seen ORDER BY batch",  # noqa: S608
-        {"name": name},
-    ).fetchall()
-    ((repeated, conflicting, corrected, known),) = con.execute(
-        f"""WITH replaced AS (
-            SELECT payload->>'$.{id_}' AS _person, (payload->>'$.{target}')::INTEGER AS _label
-            FROM quarantine WHERE source = 'outcomes/' || $name AND reason = $later
-        ), mine AS (SELECT {id_} AS _person, {target} AS _label FROM outcomes WHERE source = $name
-        ), before AS (
-            SELECT o.{id_} AS _person, arg_max(o.{target}, f.ingested_at) AS _label
-            FROM outcomes o JOIN ingested_files f ON f.kind = 'outcomes' AND f.name = o.source
-            WHERE o.source <> $name AND f.ingested_at < coalesce(
-                (SELECT ingested_at FROM ingested_files WHERE kind = 'outcomes' AND name = $name),
-                'infinity'::TIMESTAMPTZ)
-            GROUP BY o.{id_}
-        ), within AS (
-            SELECT DISTINCT _person FROM replaced JOIN mine USING (_person)
-            WHERE replaced._label <> mine._label
-        ), otherwise AS (
-            SELECT _person FROM before JOIN mine USING (_person) WHERE before._label <> mine._label)
-        SELECT (SELECT count(*) FROM replaced), (SELECT count(*) FROM within),
-            (SELECT count(*) FROM (FROM within UNION FROM otherwise)),
-            (SELECT count(*) FROM before JOIN mine USING (_person) WHERE before._label = mine._label)""",  # noqa: S608
-        {"name": name, "later": LATER_ROW},
-    ).fetchall()
-    strangers = _strangers(con, study, name) if people > matched else Strangers(0, 0, ())
+    matches = count_matches(con, study, name)
+    earlier = compare_with_earlier(con, study, name)
+    unknown = _strangers(con, study, name) if matches.people > matches.matched else Strangers(0, 0, ())
+    records = (record for record in file_records(con, "outcomes") if record.name == name)
     return Met(
-        read=int(read),
-        people=int(people),
-        matched=int(matched),
-        corrected=int(corrected),
-        conflicting=int(conflicting),
-        repeated=int(repeated),
-        known_before=int(known),
-        in_several_batches=int(several),
-        batches=tuple(batch for (batch,) in batches),
-        strangers=strangers,
+        read=max((record.rows_read for record in records), default=0),
+        people=matches.people,
+        matched=matches.matched,
+        corrected=earlier.corrected,
+        conflicting=earlier.conflicting,
+        repeated=earlier.repeated,
+        known_before=earlier.known_before,
+        in_several_batches=matches.in_several_batches,
+        batches=tuple(batches_of(con, study, name)),
+        strangers=unknown,
     )
-
-
-# Scores are kept as long as answers at least: who was scored stood in a batch.
-_IN_BATCHES = """_seen AS (
-    SELECT {id} AS _person, batch FROM batch_rows WHERE {id} IN (
-        SELECT {id} FROM outcomes WHERE source = $name)
-    UNION SELECT {id}, batch FROM predictions WHERE {id} IN (
-        SELECT {id} FROM outcomes WHERE source = $name))"""
 
 
 def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
@@ -158,13 +119,7 @@ def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: 
     Raises:
         FileRefused: with examples of how ids are spelled here, and in the batches.
     """
-    id_ = f'"{study.id}"'
-    ((people, matched),) = con.execute(
-        f"""WITH {_IN_BATCHES.format(id=id_)}
-        SELECT count(*), count(*) FILTER (o.{id_} IN (SELECT _person FROM _seen))
-        FROM outcomes o WHERE source = $name""",  # noqa: S608
-        {"name": name},
-    ).fetchall()
+    people, matched, _ = count_matches(con, study, name)
     if matched or not people:
         return
     strangers = _strangers(con, study, name)
@@ -174,17 +129,16 @@ def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: 
         )
     namesake = _namesake(con, name)
     if namesake:
-        first = "ORDER BY row_number LIMIT ?"
-        here, there = (
-            [shown(one) for (one,) in con.execute(sql, [of, EXAMPLES]).fetchall()]
-            for sql, of in (
-                (f"SELECT {id_} FROM outcomes WHERE source = ? {first}", name),  # noqa: S608
-                (f"SELECT {id_} FROM batch_rows WHERE batch = ? {first}", namesake),  # noqa: S608
+        in_file, in_batch = (
+            ", ".join(shown(text) for text in ids)
+            for ids in (
+                first_ids(con, study, "outcomes", name, EXAMPLES),
+                first_ids(con, study, "batches", namesake, EXAMPLES),
             )
         )
         raise FileRefused(
             f"none of the {people:,} people stands in {namesake}, which the file is named after, nor in any "
-            f"other batch: here ids are written like {', '.join(here)}; there like {', '.join(there)}. Write "
+            f"other batch: here ids are written like {in_file}; there like {in_batch}. Write "
             "the ids of the batch; or, if these people come in a batch of their own later, give the file "
             "another name"
         )
@@ -192,31 +146,18 @@ def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: 
 
 def _strangers(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Strangers:
     """Return who of a file of outcomes stands in no batch, and which of them do in another spelling."""
-    id_ = f'"{study.id}"'
-    unknown = _texts(
-        con,
-        f"""WITH {_IN_BATCHES.format(id=id_)}
-        SELECT {id_} FROM outcomes WHERE source = $name AND {id_} NOT IN (SELECT _person FROM _seen)
-        ORDER BY row_number""",  # noqa: S608
-        {"name": name},
-    )
+    unknown = pa.array(unmatched_ids(con, study, name), pa.string())
     return near_spellings(unknown, known_ids(con, study, ("batch_rows",)))
-
-
-def _texts(con: duckdb.DuckDBPyConnection, sql: str, params: dict[str, str]) -> pa.Array:
-    return pa.array([text for (text,) in con.execute(sql, params).fetchall()], pa.string())
 
 
 def _namesake(con: duckdb.DuckDBPyConnection, name: str) -> str:
     """Return the newest batch that a file of outcomes is named after (``march_outcomes``), or nothing."""
     plain = name_and_number(name)[0].lower()
-    batches = con.execute(
-        "SELECT name FROM ingested_files WHERE kind = 'batches' ORDER BY ingested_at DESC"
-    ).fetchall()
-    for (batch,) in batches:
+    for record in file_records(con, "batches"):
+        batch = record.name
         of = re.escape(name_and_number(batch)[0].lower())
         if re.search(rf"(^|[_.-]){of}($|[_.-])", plain):
-            return str(batch)
+            return batch
     return ""
 
 
@@ -228,18 +169,8 @@ def waiting_in_another_spelling(con: duckdb.DuckDBPyConnection, study: Study, ba
         study: names the column of ids.
         batch: that was taken in.
     """
-    id_ = f'"{study.id}"'
-    waiting = _texts(
-        con,
-        f"""SELECT {id_} FROM outcomes WHERE batch = source
-        AND {id_} NOT IN (SELECT {id_} FROM batch_rows) ORDER BY source, row_number""",  # noqa: S608
-        {},
-    )
-    if not len(waiting):
+    waiting = waiting_ids(con, study)
+    if not waiting:
         return Strangers(0, 0, ())
-    people = _texts(
-        con,
-        f"SELECT {id_} FROM batch_rows WHERE batch = $batch ORDER BY row_number",  # noqa: S608
-        {"batch": batch},
-    )
-    return near_spellings(waiting, [people])
+    people = pa.array(first_ids(con, study, "batches", batch), pa.string())
+    return near_spellings(pa.array(waiting, pa.string()), [people])

@@ -13,9 +13,9 @@ import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
 from poleng_assets.core.ingestion.files.open_file import count_rows
-from poleng_assets.core.ingestion.ingest import ROW_TABLES
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.files import count_batch_rows, count_file_rows
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,8 @@ def account(
     Raises:
         LookupError: no such file was taken in.
     """
-    table, key = ROW_TABLES[kind]
-    scored = "true"
-    if kind == "batches":
-        scored = f"""EXISTS (SELECT 1 FROM current_predictions p
-            WHERE p.batch = kept.batch AND p."{study.id}" = kept."{study.id}")"""  # noqa: S608
-    found = con.execute(
-        f"""SELECT rows_read, coalesce(rows_erased, 0),
-            (SELECT count(*) FROM {table} kept WHERE {key} = $name),
-            (SELECT count(*) FROM {table} kept WHERE {key} = $name AND {scored}),
-            (SELECT count(DISTINCT row_number) FROM quarantine WHERE source = $source)
-        FROM ingested_files WHERE kind = $kind AND name = $name""",  # noqa: S608
-        {"name": name, "kind": kind, "source": f"{kind}/{name}"},
-    ).fetchall()
-    if not found:
-        raise LookupError(f"no file {name} was taken in as {kind}")
-    read, erased, kept, with_score, quarantined = found[0]
-    return Account(read, in_file, kept, with_score, quarantined, erased)
+    rows = count_file_rows(con, study, kind, name)
+    return Account(rows.read, in_file, rows.kept, rows.scored, rows.quarantined, rows.erased)
 
 
 def rows_in(path: Path | None, study: Study, kind: Kind) -> int | None:
@@ -138,29 +123,15 @@ def balance(con: duckdb.DuckDBPyConnection) -> Balance:
     """Return the account of all batches together.
 
     ``waiting`` are rows that have no score yet: of batches that are to be scored, and of people who were
-    just released from quarantine. They are counted batch by batch, because this is done with every batch and
-    a join of all people of all years would take longer with each of them. That the scores are those of the
-    very people of a batch is seen by its own account.
+    just released from quarantine. That the scores are those of the very people of a batch is seen by its own
+    account.
     """
-    ((read, erased, kept, waiting, quarantined, refused),) = con.execute(
-        """WITH kept AS (SELECT batch, count(*) AS rows FROM batch_rows GROUP BY batch),
-        scorings AS (
-            SELECT batch, scored_at, count(*) AS rows FROM predictions GROUP BY batch, scored_at),
-        current AS (SELECT batch, arg_max(rows, scored_at) AS rows FROM scorings GROUP BY batch)
-        SELECT
-            (SELECT coalesce(sum(rows_read), 0) FROM ingested_files WHERE kind = 'batches'),
-            (SELECT coalesce(sum(rows_erased), 0) FROM ingested_files WHERE kind = 'batches'),
-            (SELECT coalesce(sum(rows), 0) FROM kept),
-            (SELECT coalesce(sum(greatest(kept.rows - coalesce(current.rows, 0), 0)), 0)
-                FROM kept LEFT JOIN current USING (batch)),
-            (SELECT count(DISTINCT (source, row_number)) FROM quarantine WHERE source LIKE 'batches/%'),
-            (SELECT coalesce(sum(rows), 0) FROM refused_files WHERE kind = 'batches')"""
-    ).fetchall()
+    rows = count_batch_rows(con)
     return Balance(
-        read=int(read),
-        scored=int(kept - waiting),
-        quarantined=int(quarantined),
-        refused=int(refused),
-        erased=int(erased),
-        waiting=int(waiting),
+        read=rows.read,
+        scored=rows.kept - rows.waiting,
+        quarantined=rows.quarantined,
+        refused=rows.refused,
+        erased=rows.erased,
+        waiting=rows.waiting,
     )

@@ -10,6 +10,8 @@ import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.holdout import count_parts
+from poleng_assets.warehouse.people import count_answers
 
 
 def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
@@ -25,12 +27,7 @@ def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, na
     Raises:
         FileRefused: too few people of a class, or none of it among those who are held out or learned from.
     """
-    counts = {
-        (code, part): people
-        for code, part, people in con.execute(
-            f'SELECT "{study.target.name}", part, count(*) FROM field_study_rows GROUP BY ALL'  # noqa: S608
-        ).fetchall()
-    }
+    counts = count_parts(con, study)
     needed = study.policies.ingestion.min_of_each_class
     for code in sorted(study.target.codes):
         learned, judged = (counts.get((code, part), 0) for part in ("train", "holdout"))
@@ -62,8 +59,7 @@ def in_words(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
 
 
 def _people(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> dict[int, int]:
-    counted = con.execute(
-        f'SELECT "{study.target.name}", count(*) FROM field_study_rows WHERE field_study = ? GROUP BY 1',  # noqa: S608
-        [name],
-    ).fetchall()
-    return dict.fromkeys(sorted(study.target.codes), 0) | dict(counted)
+    counted = {
+        int(code): n for code, n in count_answers(con, "field_studies", name, study.target.name) if code
+    }
+    return dict.fromkeys(sorted(study.target.codes), 0) | counted

@@ -7,7 +7,6 @@ is. Who is to be erased is forgotten one by one (``poleng_assets/operations/eras
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import duckdb
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.warehouse.decisions import record_decision
+from poleng_assets.warehouse.files import FileRecord, file_records, set_withdrawn_at
 from poleng_assets.warehouse.writes import now, transaction
 
 
@@ -23,37 +23,14 @@ class WithdrawalRefused(ValueError):
     """A field study cannot be withdrawn, or taken back; the message says why."""
 
 
-@dataclass(frozen=True)
-class StudyFile:
-    """A field study that was taken in, as events tell of it.
-
-    Attributes:
-        name: its id.
-        content_hash: of its file.
-        data_hash: of its rows.
-        rows: that are kept.
-        withdrawn_at: when it was withdrawn, None when it counts.
-    """
-
-    name: str
-    content_hash: str
-    data_hash: str
-    rows: int
-    withdrawn_at: datetime | None
-
-
-def studies(con: duckdb.DuckDBPyConnection) -> list[StudyFile]:
+def field_study_records(con: duckdb.DuckDBPyConnection) -> list[FileRecord]:
     """Return every field study that was taken in, in the order of their names."""
-    found = con.execute(
-        """SELECT name, content_hash, coalesce(data_hash, content_hash), rows_kept, withdrawn_at
-        FROM ingested_files WHERE kind = 'field_studies' ORDER BY name"""
-    ).fetchall()
-    return [StudyFile(*row) for row in found]
+    return sorted(file_records(con, "field_studies"), key=lambda record: record.name)
 
 
 def withdrawn(con: duckdb.DuckDBPyConnection) -> dict[str, datetime]:
     """Return when each withdrawn field study was withdrawn, by its id."""
-    return {one.name: one.withdrawn_at for one in studies(con) if one.withdrawn_at}
+    return {record.name: record.withdrawn_at for record in field_study_records(con) if record.withdrawn_at}
 
 
 def set_withdrawn(
@@ -65,7 +42,7 @@ def set_withdrawn(
     learned: Mapping[int, Collection[str]] | None = None,
     serving: int | None = None,
     dagster_run_id: str | None = None,
-) -> list[StudyFile]:
+) -> list[FileRecord]:
     """Withdraw a field study, or take that back, with a row in the ledger; what is so already is left alone.
 
     Args:
@@ -83,12 +60,12 @@ def set_withdrawn(
     Raises:
         WithdrawalRefused: no such field study was taken in.
     """
-    known = studies(con)
-    named = [one for one in known if one.name == study or name_and_number(one.name)[0] == study]
+    known = field_study_records(con)
+    named = [record for record in known if study in (record.name, name_and_number(record.name)[0])]
     if not named:
-        there = ", ".join(one.name for one in known) or "none"
-        raise WithdrawalRefused(f"no field study {study!r} was taken in; there are: {there}")
-    changed = [one.name for one in named if (one.withdrawn_at is None) != undo]
+        names = ", ".join(record.name for record in known) or "none"
+        raise WithdrawalRefused(f"no field study {study!r} was taken in; there are: {names}")
+    changed = [record.name for record in named if (record.withdrawn_at is None) != undo]
     if changed:
         learned_from = sorted(
             version for version, names in (learned or {}).items() if set(names).intersection(changed)
@@ -98,11 +75,7 @@ def set_withdrawn(
         )
         what = "counts again" if undo else "is withdrawn"
         with transaction(con):
-            con.execute(
-                """UPDATE ingested_files SET withdrawn_at = ?
-                WHERE kind = 'field_studies' AND list_contains(?::VARCHAR[], name)""",
-                [None if undo else now(), changed],
-            )
+            set_withdrawn_at(con, changed, None if undo else now())
             record_decision(
                 con,
                 "withdraw",
@@ -111,8 +84,9 @@ def set_withdrawn(
                 champion_version=serving,
                 dagster_run_id=dagster_run_id,
             )
-    names = {one.name for one in named}
-    return [one for one in studies(con) if one.name in names]
+    return [
+        record for record in field_study_records(con) if record.name in {version.name for version in named}
+    ]
 
 
 def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
@@ -124,15 +98,14 @@ def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
     # Jobs load this module, and the contract brings the libraries of tables with it.
     from poleng_assets.core.ingestion.contract import FileRefused
 
-    found = con.execute(
-        """SELECT name, withdrawn_at FROM ingested_files
-        WHERE kind = 'field_studies' AND content_hash = ? AND withdrawn_at IS NOT NULL""",
-        [content_hash(file)],
-    ).fetchall()
-    for name, when in found:
+    digest = content_hash(file)
+    for record in field_study_records(con):
+        if record.content_hash != digest or record.withdrawn_at is None:
+            continue
         raise FileRefused(
-            f"the same content was taken in as {name!r}, and withdrawn on {when:%Y-%m-%d %H:%M} UTC; "
-            f"`poleng withdraw {name} --undo` lets it count again"
+            f"the same content was taken in as {record.name!r}, and withdrawn on "
+            f"{record.withdrawn_at:%Y-%m-%d %H:%M} UTC; "
+            f"`poleng withdraw {record.name} --undo` lets it count again"
         )
 
 

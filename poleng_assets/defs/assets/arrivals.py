@@ -1,10 +1,7 @@
-"""What the three assets that take files in have in common: from a landing file to its partition."""
-
-from __future__ import annotations
+"""The assets that take files in: batches, field studies and outcomes, one partition for each file."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -16,16 +13,17 @@ from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.defs.resources.landing import FileChanged, Landing, TakenCopy
+from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.storage.dropped_files import SUFFIXES, file_id
 from poleng_assets.storage.file_names import clash_problem, name_problem
 from poleng_assets.storage.home import Home, Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.files import file_record, names_of_files
 
 if TYPE_CHECKING:
     from poleng_assets.core.ingestion.ingest import Ingested
     from poleng_assets.core.ingestion.row_accounting import Account
-    from poleng_assets.study.schema import Study
 
 ROWS_ACCOUNTED_FOR = "every_row_is_kept_or_in_quarantine"
 NOBODY_CAME_BEFORE = "nobody_came_before"
@@ -69,6 +67,52 @@ def people_known_check() -> dg.AssetCheckSpec:
     )
 
 
+def arrival_asset(kind: Kind, description: str, second_check: dg.AssetCheckSpec) -> dg.AssetsDefinition:
+    """Define the asset that takes in the files of a kind, one partition for each."""
+
+    @dg.asset(
+        name=kind,
+        description=description,
+        partitions_def=PARTITIONS[kind],
+        group_name="arrivals",
+        kinds={"duckdb"},
+        owners=["team:survey"],
+        pool=WAREHOUSE_POOL,
+        check_specs=[rows_check(kind), second_check],
+    )
+    def arrival(
+        context: dg.AssetExecutionContext,
+        config: ArrivalConfig,
+        landing: dg.ResourceParam[Landing],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> Iterator[dg.MaterializeResult]:
+        yield from take_in(context, kind, config, landing, warehouse)
+
+    return arrival
+
+
+class _Arrival(NamedTuple):
+    """What the warehouse says of a file that was taken in.
+
+    Attributes:
+        result: what became of its rows.
+        account: where they are.
+        data_hash: of them.
+        people: who they are, as markdown.
+        list_stands: whether a batch's contact list was issued already.
+        earlier: what the file met there.
+        remark: what is odd about a field study's classes; empty when nothing is.
+    """
+
+    result: "Ingested"
+    account: "Account"
+    data_hash: str
+    people: str
+    list_stands: bool
+    earlier: "_Earlier"
+    remark: str
+
+
 def take_in(
     context: dg.AssetExecutionContext,
     kind: Kind,
@@ -84,13 +128,9 @@ def take_in(
         dagster.Failure: the file was refused and stands in ``rejected`` with its reason; or somebody writes
             to it, and nothing was taken in.
     """
-    from poleng_assets.core.ingestion.composition import composition
     from poleng_assets.core.ingestion.contract import FileRefused
-    from poleng_assets.core.ingestion.ingest import ingest, record_refusal
-    from poleng_assets.core.ingestion.quarantine import data_hash
-    from poleng_assets.core.ingestion.row_accounting import account, rows_in
-    from poleng_assets.core.ingestion.target_balance import remark_on_balance
-    from poleng_assets.warehouse.contact_lists import list_stands
+    from poleng_assets.core.ingestion.ingest import record_refusal
+    from poleng_assets.core.ingestion.row_accounting import rows_in
 
     study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
@@ -105,10 +145,7 @@ def take_in(
             source = copy.path if copy else path
             name = _id_in_landing(con, kind, copy, context.partition_key) if copy else file_id(path.name)
             try:
-                if copy:
-                    _check_at_the_door(con, landing.home, kind, copy, name)
-                confirm = partial(_confirm, con, study, kind, name, copy)
-                result = ingest(con, study, kind, source, name, confirm=confirm)
+                result = _ingest(con, study, landing.home, kind, source, name, copy)
             except FileRefused as refusal:
                 reason = str(refusal)
                 record_refusal(con, kind, source, rows_in(source, study, kind), reason)
@@ -116,37 +153,62 @@ def take_in(
                 raise _not_now(context, kind, str(change)) from change
             else:
                 reason = ""
-                counted = account(con, study, kind, result.name, rows_in(source, study, kind))
-                learned_from = data_hash(con, kind, result.name)
-                people = composition(con, study, kind, result.name)
-                stands = kind == "batches" and list_stands(con, result.name)
-                met = _met_before(con, study, kind, result.name)
-                odd = remark_on_balance(con, study, result.name) if kind == "field_studies" else ""
+                arrival = _described(con, study, kind, source, result)
         if reason:
             _refuse(context, kind, path, copy, reason, landing)
-        kept = landing.keep(kind, copy, result.name, new=not result.already) if copy else path
-        told = _taken_in(context, result, counted, kept, learned_from, people)
-        for warning in (*met.warnings, *([odd] if odd else [])):
-            context.log.warning(f"{result.name}: {warning}")
-        remark = {"remark": odd} if odd else {}
-        yield told._replace(
-            metadata={**(told.metadata or {}), "list_stands": stands, **met.metadata, **remark},
-            check_results=[*(told.check_results or []), met.check],
-        )
+        archived = landing.keep(kind, copy, name, new=not result.already) if copy else path
+        _log(context, arrival)
+        yield _event(arrival, archived)
         if copy and (why := landing.remove(copy)):
             context.log.warning(why)
 
 
-def _confirm(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, copy: TakenCopy | None
-) -> None:
-    """Look once more before what was read is committed; raises when it must not be."""
+def _ingest(
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    home: Home,
+    kind: Kind,
+    source: Path,
+    name: str,
+    copy: TakenCopy | None,
+) -> "Ingested":
+    """Look at a file at the door, read it, and look once more before what was read is committed.
+
+    Raises:
+        FileRefused: with the reason.
+        FileChanged: somebody writes to it.
+    """
+    from poleng_assets.core.ingestion.ingest import ingest
     from poleng_assets.core.ingestion.target_balance import refuse_what_teaches_nothing
 
-    if kind == "field_studies":
-        refuse_what_teaches_nothing(con, study, name)
+    def confirm() -> None:
+        if kind == "field_studies":
+            refuse_what_teaches_nothing(con, study, name)
+        if copy:
+            copy.confirm()
+
     if copy:
-        copy.confirm()
+        _check_at_the_door(con, home, kind, copy, name)
+    return ingest(con, study, kind, source, name, confirm=confirm)
+
+
+def _described(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, source: Path, result: "Ingested"
+) -> _Arrival:
+    from poleng_assets.core.ingestion.composition import composition
+    from poleng_assets.core.ingestion.row_accounting import account, rows_in
+    from poleng_assets.core.ingestion.target_balance import remark_on_balance
+    from poleng_assets.warehouse.contact_lists import list_stands
+
+    return _Arrival(
+        result=result,
+        account=account(con, study, kind, result.name, rows_in(source, study, kind)),
+        data_hash=file_record(con, kind, result.name).data_hash,
+        people=composition(con, study, kind, result.name),
+        list_stands=kind == "batches" and list_stands(con, result.name),
+        earlier=_compared(con, study, kind, result.name),
+        remark=remark_on_balance(con, study, result.name) if kind == "field_studies" else "",
+    )
 
 
 def _copied(
@@ -174,8 +236,8 @@ def _check_at_the_door(
     dropped_as = name_and_number(name)[0]
     if problem := name_problem(copy.path.name):
         raise FileRefused(problem)
-    known = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
-    if problem := clash_problem(dropped_as, (name_and_number(one)[0] for (one,) in known)):
+    known = names_of_files(con, kind)
+    if problem := clash_problem(dropped_as, (name_and_number(other)[0] for other in known)):
         raise FileRefused(problem)
     try:
         admit(home, copy.path)
@@ -184,66 +246,74 @@ def _check_at_the_door(
     refuse_withdrawn(con, copy.path)
 
 
-class _Met(NamedTuple):
-    """What a file met in the warehouse: to be told, to be warned of, and whether it is as it should be."""
+class _Earlier(NamedTuple):
+    """What a file met in the warehouse: its metadata, warnings, and whether it is as it should be."""
 
     metadata: dict[str, Any]
     warnings: list[str]
     check: dg.AssetCheckResult
 
 
-def _met_before(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Met:
+def _compared(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Earlier:
     """Look whom a file shares with those before it; of outcomes, whom of the batches they are about."""
-    from poleng_assets.core.ingestion.duplicates import shared_with_earlier
-    from poleng_assets.core.ingestion.outcome_matches import outcomes_met, waiting_in_another_spelling
+    return _matches(con, study, name) if kind == "outcomes" else _overlaps(con, study, kind, name)
 
-    if kind == "outcomes":
-        met = outcomes_met(con, study, name)
-        figures: dict[str, Any] = {
-            "read": met.read,
-            "matched": met.matched,
-            "unknown": met.unknown,
-            "corrected": met.corrected,
-            "conflicting": met.conflicting,
-            "repeated": met.repeated,
-            "known_before": met.known_before,
-            "in_several_batches": met.in_several_batches,
-            "in_another_spelling": met.strangers.alike,
-            "batches": ", ".join(met.batches) or "none",
-        }
-        warned = [met.in_words()] if not met.in_order or met.conflicting else []
-        severity = dg.AssetCheckSeverity.WARN if met.matched else dg.AssetCheckSeverity.ERROR
-        check = dg.AssetCheckResult(
-            passed=met.in_order, check_name=PEOPLE_ARE_KNOWN, severity=severity, metadata=figures
-        )
-        return _Met({**figures, "what_they_met": met.in_words()}, warned, check)
+
+def _matches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> _Earlier:
+    from poleng_assets.core.ingestion.outcome_matches import outcomes_met
+
+    met = outcomes_met(con, study, name)
+    metadata: dict[str, Any] = {
+        "read": met.read,
+        "matched": met.matched,
+        "unknown": met.unknown,
+        "corrected": met.corrected,
+        "conflicting": met.conflicting,
+        "repeated": met.repeated,
+        "known_before": met.known_before,
+        "in_several_batches": met.in_several_batches,
+        "in_another_spelling": met.strangers.alike,
+        "batches": ", ".join(met.batches) or "none",
+    }
+    warnings = [met.in_words()] if not met.in_order or met.conflicting else []
+    severity = dg.AssetCheckSeverity.WARN if met.matched else dg.AssetCheckSeverity.ERROR
+    check = dg.AssetCheckResult(
+        passed=met.in_order, check_name=PEOPLE_ARE_KNOWN, severity=severity, metadata=metadata
+    )
+    return _Earlier({**metadata, "what_they_met": met.in_words()}, warnings, check)
+
+
+def _overlaps(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Earlier:
+    from poleng_assets.core.ingestion.duplicates import shared_with_earlier
+    from poleng_assets.core.ingestion.outcome_matches import waiting_in_another_spelling
+
     shared = shared_with_earlier(con, study, kind, name)
-    figures = {
+    metadata: dict[str, Any] = {
         "came_before": shared.people,
         "came_before_with_the_same_answers": shared.same_answers,
         "same_answers_under_other_ids": shared.under_other_ids,
         "on_a_contact_list_already": shared.listed,
         "set_aside": shared.set_aside,
     }
-    warned = [shared.in_words()] if shared.files else []
+    warnings = [shared.in_words()] if shared.files else []
     waiting = waiting_in_another_spelling(con, study, name) if kind == "batches" else None
     if waiting is not None and waiting.alike:
-        warned.append(f"of the outcomes that wait for their batch, {waiting.in_words()}")
+        warnings.append(f"of the outcomes that wait for their batch, {waiting.in_words()}")
     check = dg.AssetCheckResult(
         passed=not shared.repeats,
         check_name=NOBODY_CAME_BEFORE,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=figures,
+        metadata=metadata,
     )
-    return _Met({**figures, "what_came_before": "; ".join(warned) or "nothing"}, warned, check)
+    return _Earlier({**metadata, "what_came_before": "; ".join(warnings) or "nothing"}, warnings, check)
 
 
-def _landing_file(landing: Landing, kind: Kind, file: str, partition: str) -> Path:
+def _landing_file(landing: Landing, kind: Kind, file_name: str, partition: str) -> Path:
     """Return the file in landing that the partition is of, or the archived one when it was moved already."""
     folder, name = landing.home.landing(kind), name_and_number(partition)[0]
-    names = [Path(file).name] if file else [f"{name}{suffix}" for suffix in SUFFIXES]
-    dropped = [folder / one for one in names if file_id(one) == name]
-    archived = [landing.home.archive(kind) / f"{partition}{one.removeprefix(name)}" for one in names]
+    names = [Path(file_name).name] if file_name else [f"{name}{suffix}" for suffix in SUFFIXES]
+    dropped = [folder / file for file in names if file_id(file) == name]
+    archived = [landing.home.archive(kind) / f"{partition}{file.removeprefix(name)}" for file in names]
     for path in (*dropped, *archived):
         if path.is_file() and not path.is_symlink():
             return path
@@ -266,14 +336,8 @@ def _id_in_landing(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCopy, 
     return belongs
 
 
-def _taken_in(
-    context: dg.AssetExecutionContext,
-    result: Ingested,
-    counted: Account,
-    archived: Path,
-    data: str,
-    people: str,
-) -> dg.MaterializeResult:
+def _log(context: dg.AssetExecutionContext, arrival: _Arrival) -> None:
+    result = arrival.result
     if result.ignored_columns:
         context.log.warning(
             f"{result.name}: columns that the study does not use were left out: "
@@ -286,30 +350,40 @@ def _taken_in(
         )
     if result.already:
         context.log.info(f"{result.name} was taken in before; nothing was written again")
+    for warning in (*arrival.earlier.warnings, *filter(None, [arrival.remark])):
+        context.log.warning(f"{result.name}: {warning}")
+
+
+def _event(arrival: _Arrival, archived: Path) -> dg.MaterializeResult:
+    result, account = arrival.result, arrival.account
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(data),
+        data_version=dg.DataVersion(arrival.data_hash),
         metadata={
             "dagster/row_count": result.rows_kept,
             "rows_read": result.rows_read,
             "rows_quarantined": result.rows_quarantined,
-            "who_they_are": dg.MetadataValue.md(people),
+            "who_they_are": dg.MetadataValue.md(arrival.people),
             "ignored_columns": ", ".join(result.ignored_columns) or "none",
             "content_hash": result.content_hash,
-            "data_hash": data,
+            "data_hash": arrival.data_hash,
             "file": dg.MetadataValue.path(str(archived)),
+            "list_stands": arrival.list_stands,
+            **arrival.earlier.metadata,
+            **({"remark": arrival.remark} if arrival.remark else {}),
         },
         check_results=[
             dg.AssetCheckResult(
-                passed=counted.taken_in_whole,
+                passed=account.taken_in_whole,
                 check_name=ROWS_ACCOUNTED_FOR,
                 metadata={
-                    "read": counted.read,
-                    "in_file": counted.in_file if counted.in_file is not None else "not kept any more",
-                    "kept": counted.kept,
-                    "in_quarantine": counted.quarantined,
-                    "erased": counted.erased,
+                    "read": account.read,
+                    "in_file": account.in_file if account.in_file is not None else "not kept any more",
+                    "kept": account.kept,
+                    "in_quarantine": account.quarantined,
+                    "erased": account.erased,
                 },
-            )
+            ),
+            arrival.earlier.check,
         ],
     )
 
@@ -347,3 +421,20 @@ def _forget_partition(context: dg.AssetExecutionContext, kind: Kind) -> None:
     accepted = context.instance.get_materialized_partitions(dg.AssetKey(kind))
     if context.partition_key not in accepted:
         context.instance.delete_dynamic_partition(PARTITIONS[kind].name or "", context.partition_key)
+
+
+batches = arrival_asset(
+    "batches",
+    "Respondents of one batch, checked against the study and kept in the warehouse.",
+    nobody_before_check("batches"),
+)
+field_studies = arrival_asset(
+    "field_studies",
+    "Labelled respondents of one field study, each in the training part or in the frozen holdout.",
+    nobody_before_check("field_studies"),
+)
+outcomes = arrival_asset(
+    "outcomes",
+    "What respondents of earlier batches turned out to be, joined to them by id.",
+    people_known_check(),
+)

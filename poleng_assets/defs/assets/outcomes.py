@@ -1,16 +1,14 @@
-"""Outcomes: labels that arrive later, and what they say about the scores that were given."""
+"""What outcomes say about the scores that were given."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
 
-from poleng_assets.defs.assets.arrivals import ArrivalConfig, people_known_check, rows_check, take_in
+from poleng_assets.defs.assets.arrivals import outcomes
 from poleng_assets.defs.partitions import outcomes_partitions
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import Home
@@ -32,24 +30,6 @@ if TYPE_CHECKING:
     from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 
 PERFORMANCE_HOLDS = "performance_holds"
-
-
-@dg.asset(
-    partitions_def=outcomes_partitions,
-    group_name="arrivals",
-    kinds={"duckdb"},
-    owners=["team:survey"],
-    pool=WAREHOUSE_POOL,
-    check_specs=[rows_check("outcomes"), people_known_check()],
-)
-def outcomes(
-    context: dg.AssetExecutionContext,
-    config: ArrivalConfig,
-    landing: dg.ResourceParam[Landing],
-    warehouse: dg.ResourceParam[Warehouse],
-) -> Iterator[dg.MaterializeResult]:
-    """What respondents of earlier batches turned out to be, joined to them by id."""
-    yield from take_in(context, "outcomes", config, landing, warehouse)
 
 
 @dg.asset(

@@ -9,7 +9,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field
 
-from poleng_assets.defs.assets.batches import batches
+from poleng_assets.defs.assets.arrivals import batches
 from poleng_assets.defs.assets.promotion import champion
 from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.landing import Landing
@@ -34,6 +34,7 @@ from poleng_assets.warehouse.contact_lists import (
 )
 from poleng_assets.warehouse.decisions import already_recorded, record_decision, serving_decision
 from poleng_assets.warehouse.drift_reports import NewestReport, newest_report
+from poleng_assets.warehouse.files import file_record
 from poleng_assets.warehouse.predictions import (
     count_scored,
     count_unscored,
@@ -114,7 +115,6 @@ class _Scores(NamedTuple):
 
 def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Registry) -> _Scores:
     """Score a batch by the version that serves, with the warehouse closed, and write the scores."""
-    from poleng_assets.core.ingestion.quarantine import data_hash
     from poleng_assets.core.modeling.batch_scoring import score_blocks, stored_blocks
 
     study, batch = warehouse.study, context.partition_key
@@ -126,7 +126,7 @@ def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Re
         version = registry.serving(con, context.log.warning) or registry.champion()
         if untold := untold_rollback(con, context.instance, study.name):
             context.log_event(untold)
-        return version, data_hash(con, "batches", batch), last_row(con, batch)
+        return version, file_record(con, "batches", batch).data_hash, last_row(con, batch)
 
     def compute(inputs: tuple[ModelVersion, str, int]) -> _Scores:
         version, data, last = inputs

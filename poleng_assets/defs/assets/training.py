@@ -11,8 +11,8 @@ import duckdb
 from pydantic import Field
 
 from poleng_assets.core.data.versions import newest
-from poleng_assets.core.ingestion.withdrawal import studies as all_studies
-from poleng_assets.defs.assets.field_studies import field_studies
+from poleng_assets.core.ingestion.withdrawal import field_study_records
+from poleng_assets.defs.assets.arrivals import field_studies
 from poleng_assets.defs.resources.registry import mlflow_pages
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import earlier_attempts, live_run_ids
@@ -23,6 +23,7 @@ from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs
+from poleng_assets.warehouse.holdout import on_both_sides
 from poleng_assets.warehouse.training_sets import (
     TrainingSet,
     labelled_rows,
@@ -79,7 +80,7 @@ def training_data(
 
     def read(con: duckdb.DuckDBPyConnection) -> _TrainingData:
         registry.require_serving_version(con)
-        for untold in untold_withdrawals(all_studies(con), context.instance):
+        for untold in untold_withdrawals(field_study_records(con), context.instance):
             context.log_event(untold)
         return _training_data(con, study)
 
@@ -97,7 +98,7 @@ def training_data(
                 dagster_run_id=context.run.run_id,
             )
 
-    data = warehouse.read_compute_write(all_studies, read, lambda data: data, write)
+    data = warehouse.read_compute_write(field_study_records, read, lambda data: data, write)
     return _described(data, config.reason, data.pending(champion))
 
 
@@ -129,9 +130,7 @@ def _training_data(con: duckdb.DuckDBPyConnection, study: Study) -> _TrainingDat
     Raises:
         dagster.Failure: there is none.
     """
-    from poleng_assets.core.ingestion.holdout import on_both_sides
-
-    taken_in = all_studies(con)
+    taken_in = field_study_records(con)
     studies = {one.name: one.data_hash for one in taken_in if one.withdrawn_at is None}
     if not studies:
         withdrawn = ", ".join(one.name for one in taken_in)

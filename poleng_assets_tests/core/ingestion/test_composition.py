@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from poleng_assets.core.ingestion.composition import LONGEST, Group, composition, told
-from poleng_assets.core.ingestion.ingest import ROW_TABLES
+from poleng_assets.core.ingestion.composition import LONGEST, Group, composition, suppress_small_groups
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
+from poleng_assets.warehouse.schema import ROW_TABLES
 from poleng_assets.warehouse.writes import insert
 
 FEWEST = 10
@@ -15,30 +15,30 @@ FEWEST = 10
 
 def test_large_groups_are_told_as_they_are():
     groups = [Group("these", 30), Group("those", 10)]
-    assert told(groups, FEWEST) == groups
+    assert suppress_small_groups(groups, FEWEST) == groups
 
 
 def test_a_small_group_hides_among_others_and_does_not_follow_from_the_total():
-    assert told([Group("these", 30), Group("those", 20), Group("few", 9)], FEWEST) == [
+    assert suppress_small_groups([Group("these", 30), Group("those", 20), Group("few", 9)], FEWEST) == [
         Group("these", 30),
         Group("2 other answers", 29),
     ]
 
 
 def test_small_groups_that_are_many_together_hide_nobody_else():
-    assert told([Group("these", 30), Group("few", 6), Group("fewer", 4)], FEWEST) == [
+    assert suppress_small_groups([Group("these", 30), Group("few", 6), Group("fewer", 4)], FEWEST) == [
         Group("these", 30),
         Group("2 other answers", 10),
     ]
 
 
-def test_of_few_people_nothing_is_told():
-    assert told([Group("these", 5), Group("those", 4)], FEWEST) == []
+def test_of_few_people_nothing_is_suppress_small_groups():
+    assert suppress_small_groups([Group("these", 5), Group("those", 4)], FEWEST) == []
 
 
 def test_a_long_list_ends_in_others():
     groups = [Group(f"answer {n}", 100 - n) for n in range(LONGEST + 3)]
-    assert told(groups, FEWEST) == [
+    assert suppress_small_groups(groups, FEWEST) == [
         *groups[:LONGEST],
         Group("3 other answers", sum(g.people for g in groups[LONGEST:])),
     ]
@@ -59,7 +59,7 @@ def test_a_batch_is_told_in_words_with_every_protected_question(warehouse: Wareh
     assert "2 other answers" in words
 
 
-def test_of_a_tiny_batch_nothing_is_told(warehouse: Warehouse, study: Study):
+def test_of_a_tiny_batch_nothing_is_suppress_small_groups(warehouse: Warehouse, study: Study):
     with warehouse.connect() as con:
         insert(con, ROW_TABLES["batches"][0], _people(study, FEWEST - 1))
         assert composition(con, study, "batches", "spring").startswith("Fewer than 10 people")

@@ -12,12 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poleng_assets.core.ingestion.holdout import (
-    balance_holdout,
-    draw_holdout,
-    keep_duplicates_together,
-)
+from poleng_assets.core.ingestion.holdout import balance_holdout
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.holdout import draw_holdout, keep_duplicates_together
 from poleng_assets.warehouse.schema import create_tables
 from poleng_assets.warehouse.writes import insert, transaction
 from poleng_assets_tests.conftest import with_policies

@@ -369,7 +369,7 @@ def test_a_field_study_gives_the_same_parts_in_another_order_and_after_a_run_tha
     for number, frame in enumerate([together, together.sample(frac=1, random_state=4)]):
         path = parquet(tmp_path, frame, f"study_{number}")
         with monkeypatch.context() as patch:
-            patch.setattr(ingestion, "_file_row", lambda *_: 1 / 0)  # dies just before its commit
+            patch.setattr(ingestion, "add_file", lambda *_: 1 / 0)  # dies just before its commit
             with pytest.raises(ZeroDivisionError):
                 ingest(con, study, "field_studies", path)
         assert con.execute("SELECT count(*) FROM field_study_rows").fetchall() == [(0,)]

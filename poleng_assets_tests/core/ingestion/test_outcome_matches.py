@@ -12,11 +12,11 @@ import pytest
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.core.ingestion.ingest import Ingested, ingest
 from poleng_assets.core.ingestion.outcome_matches import (
-    LATER_ROW,
     outcomes_met,
     waiting_in_another_spelling,
 )
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.quarantine import LATER_ROW
 
 Connection = duckdb.DuckDBPyConnection
 Send = Callable[..., Ingested]

@@ -13,21 +13,16 @@ import duckdb
 import pandas as pd
 import pytest
 
-from poleng_assets.core.ingestion import quarantine as module
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.core.ingestion.ingest import ingest
-from poleng_assets.core.ingestion.quarantine import (
-    Fault,
-    Released,
-    data_hash,
-    list_faults,
-    list_sources,
-    mending_sheet,
-    parse_source,
-    release,
-)
+from poleng_assets.core.ingestion.quarantine import release as module
+from poleng_assets.core.ingestion.quarantine.listing import Fault, list_faults, list_sources, parse_source
+from poleng_assets.core.ingestion.quarantine.release import Released, release
+from poleng_assets.core.ingestion.quarantine.sheet import mending_sheet
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.files import file_record
+from poleng_assets.warehouse.schema import ROW_TABLES
 from poleng_assets_tests.conftest import with_policies
 
 Connection = duckdb.DuckDBPyConnection
@@ -73,6 +68,10 @@ def put_back(con: Connection, lenient: Study, tmp_path: Path) -> PutBack:
     return from_sheet
 
 
+def data_hash(con: Connection, name: str) -> str:
+    return file_record(con, "batches", name).data_hash
+
+
 def as_bytes(sheet: Sheet, delimiter: str = ",") -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(sheet[0]), delimiter=delimiter)
@@ -88,7 +87,7 @@ def sheet_of(con: Connection, study: Study, kind: Kind = "batches", name: str = 
 
 
 def assert_accounted_for(con: Connection, kind: Kind, name: str) -> None:
-    table, key = module.ROW_TABLES[kind]
+    table, key = ROW_TABLES[kind]
     ((read, kept, quarantined),) = con.execute(
         "SELECT rows_read, rows_kept, rows_quarantined FROM ingested_files WHERE kind = ? AND name = ?",
         [kind, name],
@@ -175,17 +174,17 @@ def test_a_mended_row_gets_its_place_and_leaves_quarantine(
 ):
     age = ordinal(study)
     take_in("batches", batch_of(answered, study, (3, age, "x"), (5, age, "x")))
-    before = data_hash(con, "batches", "march")
+    before = data_hash(con, "march")
     sheet = sheet_of(con, study)
     sheet[0][age] = answered[age][2]
     result = put_back(sheet)
-    assert (result.released, result.still_broken, result.rows_quarantined) == (1, 1, 1)
+    assert (result.released, result.still_broken, result.file.rows_quarantined) == (1, 1, 1)
     stored = con.execute("SELECT * EXCLUDE (batch) FROM batch_rows ORDER BY row_number").df()
     assert stored["row_number"].tolist() == [n for n in range(1, 41) if n != 5]
     for name in study.feature_names:
         assert str(stored[name][2]) == answered[name][2]
     assert [fault.row_number for fault in list_faults(con, "batches", "march")] == [5]
-    assert data_hash(con, "batches", "march") == result.data_hash != before == result.content_hash
+    assert data_hash(con, "march") == result.file.data_hash != before == result.file.content_hash
 
 
 def test_the_ledger_tells_how_many_and_nobodys_id(
@@ -238,7 +237,7 @@ def test_rows_that_the_sheet_does_not_hold_stay_in_quarantine(
     take_in("batches", batch_of(answered, study, (3, age, "x"), (5, age, "x")))
     sheet = sheet_of(con, study)[:1]
     sheet[0][age] = ""
-    assert put_back(sheet).rows_quarantined == 1
+    assert put_back(sheet).file.rows_quarantined == 1
     assert [fault.row_number for fault in list_faults(con, "batches", "march")] == [5]
 
 
@@ -394,7 +393,7 @@ def test_whatever_fails_in_between_leaves_everything_as_it_was(
     def dies(*_: object, **__: object) -> None:
         raise ConnectionError("gone")
 
-    for step in ("keep_duplicates_together", "_leave_quarantine", "record_decision", "insert", "_hash_with"):
+    for step in ("keep_duplicates_together", "remove_rows", "record_decision", "insert", "_hash_with"):
         with monkeypatch.context() as patched:
             patched.setattr(module, step, dies)
             with pytest.raises(ConnectionError):
@@ -498,4 +497,4 @@ def test_a_warehouse_of_an_earlier_release_gets_the_column_that_is_needed(
     assert put_back(sheet).released == 1
     # A later file is taken in beside it as before.
     take_in("batches", batch_of(answered, study).iloc[:10], "may")
-    assert data_hash(con, "batches", "may") != data_hash(con, "batches", "march")
+    assert data_hash(con, "may") != data_hash(con, "march")

@@ -6,13 +6,15 @@ import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.core.ingestion.files.base import OpenFile
+from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse.people import shortest_other_id
 
 _TRUTH = ("true", "false")
 
 
 def refuse_if_cut_off(
-    con: duckdb.DuckDBPyConnection, study: Study, table: str, key: str, name: str, file: OpenFile
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, file: OpenFile
 ) -> None:
     """Refuse a text whose last line has no end and whose last value may be longer in truth.
 
@@ -22,8 +24,7 @@ def refuse_if_cut_off(
     Args:
         con: of the warehouse, with the rows of the file.
         study: names the codes.
-        table: of the rows.
-        key: column of that table that says which file a row is of.
+        kind: of the file.
         name: of the file.
         file: that the rows are of.
 
@@ -34,16 +35,15 @@ def refuse_if_cut_off(
     if value is None:
         return
     column = file.columns[-1]
-    codes = {one.name: one.codes for one in study.features} | {study.target.name: study.target.codes}
+    codes = {feature.name: feature.codes for feature in study.features} | {
+        study.target.name: study.target.codes
+    }
     if column in codes:
         words = [str(code) for code in codes[column]] + (list(_TRUTH) if set(codes[column]) == {0, 1} else [])
         longer = [word for word in words if word.startswith(value.casefold()) and word != value.casefold()]
         why = f"may be the beginning of {longer[0]!r}" if longer else ""
     elif column == study.id:
-        ((shortest,),) = con.execute(
-            f'SELECT min(length("{study.id}")) FROM {table} WHERE {key} = $name AND "{study.id}" <> $value',  # noqa: S608
-            {"name": name, "value": value},
-        ).fetchall()
+        shortest = shortest_other_id(con, study, kind, name, but=value)
         why = "is shorter than all others" if shortest is not None and len(value) < shortest else ""
     else:
         why = ""
