@@ -25,7 +25,7 @@ from poleng_assets.defs.schedules import SCHEDULES
 from poleng_assets.defs.sensors import SENSORS
 from poleng_assets.defs.withdrawal import withdraw_field_study
 from poleng_assets.notifications.sensor import NOTIFICATIONS
-from poleng_assets.operations.retention import apply_retention
+from poleng_assets.operations.retention import apply_retention, retention_schedule
 from poleng_assets.simulation.scenario_jobs import scenario_jobs
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import StudySource, open_home
@@ -56,7 +56,7 @@ def build_defs(
         ],
         # Last: what the others have just had done is told in the same round.
         sensors=[*SENSORS, *NOTIFICATIONS],
-        schedules=SCHEDULES,
+        schedules=[retention_schedule, *SCHEDULES],
         # One process for a run: NannyML alone costs seconds to import, in each process anew.
         executor=dg.in_process_executor,
         resources={

@@ -20,7 +20,7 @@ def recover(yes: bool, home_folder: Path | None) -> None:
     people are scored by the version that serves now. The ledger tells what was lost.
     """
     from poleng_assets.defs import jobs
-    from poleng_assets.defs.continuity import LOOKED_AT_AT_START, told_by_history
+    from poleng_assets.defs.continuity import LOOKED_AT_AT_START, reported_writes
     from poleng_assets.warehouse.continuity import missing
     from poleng_assets.warehouse.decisions import record_decision
     from poleng_assets.warehouse.writes import transaction
@@ -28,7 +28,7 @@ def recover(yes: bool, home_folder: Path | None) -> None:
     home = open_home(home_folder)
     warehouse = open_warehouse(home)
     with open_runner(home, looked_at=False) as runner:
-        told = told_by_history(runner.instance, LOOKED_AT_AT_START)
+        told = reported_writes(runner.instance, LOOKED_AT_AT_START)
         with warehouse.connect() as con:
             lost = missing(con, told)
         if not lost:

@@ -31,7 +31,7 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     from poleng_assets.core.reports.drift_report import render_report
     from poleng_assets.models.registry import Registry
     from poleng_assets.storage.files import write_whole
-    from poleng_assets.warehouse.erasures import Erasures
+    from poleng_assets.warehouse.erasures import newest_erasures
     from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
 
     home = open_home(home_folder)
@@ -40,7 +40,7 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         raise click.ClickException(f"{home.root} has no warehouse yet: no batch was scored.")
     with reading(home) as con:
         number = version or scoring_version(con, batch)
-        erased = Erasures(con, "predictions").of(batch)
+        erased = newest_erasures(con, "predictions").get(batch)
         if number is None and erased:
             raise click.ClickException(f"The scores of {batch} were {erased.in_words()}.")
         if number is None:

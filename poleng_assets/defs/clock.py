@@ -50,10 +50,10 @@ class Mark:
 def read_mark(home: Home) -> Mark:
     """Return what a home remembers; nothing when the file is missing or no longer readable."""
     try:
-        told = json.loads(home.clock.read_text(encoding="utf-8"))
-        return Mark(datetime.fromisoformat(told["trusted_until"]), int(told["runs_until"]))
+        content = json.loads(home.clock.read_text(encoding="utf-8"))
+        return Mark(datetime.fromisoformat(content["trusted_until"]), int(content["runs_until"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        # Without it every sign of life counts, as in a home of an earlier release: doubt is the safe side.
+        # Without it every sign of life counts: doubt is the safe side.
         return Mark()
 
 
@@ -101,7 +101,7 @@ def look_at_clock(
         last_success: when retention last found the clock right.
     """
     believed = [mark.trusted_until, last_success, trusted_until(con) if con else None]
-    trusted = max((one for one in believed if one is not None), default=None)
+    trusted = max((moment for moment in believed if moment is not None), default=None)
     rows = signs_of_life(con, trusted) if con else []
     return doubt_about_clock(moment, [*signs, *rows], max_gap, trusted)
 
@@ -147,8 +147,8 @@ def trust_clock(
 
 def newest_run(instance: dg.DagsterInstance) -> int:
     """Return the storage id of the newest run, 0 when there is none."""
-    found = instance.get_run_records(limit=1)
-    return found[0].storage_id if found else 0
+    newest = instance.get_run_records(limit=1)
+    return newest[0].storage_id if newest else 0
 
 
 def _runs(instance: dg.DagsterInstance, mark: Mark) -> list[datetime]:

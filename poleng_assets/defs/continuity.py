@@ -15,7 +15,7 @@ import duckdb
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.warehouse.connection import Warehouse, WarehouseUnusable
-from poleng_assets.warehouse.continuity import ASSETS, NEEDED, Told, in_words, missing
+from poleng_assets.warehouse.continuity import ASSETS, NEEDED, ReportedWrite, in_words, missing
 from poleng_assets.warehouse.files import names_of_files
 
 # Commits are lost from the end: the newest events tell. Of these, some may be of rows that are gone for good.
@@ -31,28 +31,28 @@ class WarehouseBehind(WarehouseUnusable):
     """The warehouse lacks what Dagster's history says that it was given; nothing was changed."""
 
 
-def told_by_history(instance: dg.DagsterInstance, newest: int) -> list[Told]:
+def reported_writes(instance: dg.DagsterInstance, newest: int) -> list[ReportedWrite]:
     """Return what the newest events of each asset say that the warehouse was given; without wiped partitions.
 
     Args:
         instance: of the home.
         newest: how many events of each asset.
     """
-    found = []
+    writes = []
     for asset in ASSETS:
         records = instance.fetch_materializations(dg.AssetKey(asset), limit=newest).records
         for record in records:
             event = record.asset_materialization
-            metadata = {name: one.value for name, one in (event.metadata if event else {}).items()}
+            metadata = {name: value.value for name, value in (event.metadata if event else {}).items()}
             partition = record.partition_key or ""
-            # A list that was held back tells of nothing, and events of earlier releases may tell less.
+            # A list that was held back reports nothing.
             if NEEDED[asset] not in metadata and "score_again" not in metadata:
                 continue
             if partition and not instance.has_dynamic_partition(_PARTITIONS[asset], partition):
                 continue
             at = datetime.fromtimestamp(record.timestamp, UTC)
-            found.append(Told(asset, partition, metadata, at, record.storage_id))
-    return found
+            writes.append(ReportedWrite(asset, partition, metadata, at, record.storage_id))
+    return writes
 
 
 def files_without_event(instance: dg.DagsterInstance, con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -71,7 +71,7 @@ def guard(instance: dg.DagsterInstance, home: Home) -> Callable[[duckdb.DuckDBPy
     The history is read now: an event follows its commit, so what it tells of stands in the warehouse
     whenever that is opened later.
     """
-    newest = told_by_history(instance, LOOKED_AT_BY_A_RUN)
+    newest = reported_writes(instance, LOOKED_AT_BY_A_RUN)
     _refuse_if_gone(newest, home)
     looked = False
 
@@ -91,23 +91,23 @@ def refuse_at_start(instance: dg.DagsterInstance, warehouse: Warehouse, home: Ho
         WarehouseBehind: it lacks something; the message names it and says what to do.
         WarehouseBusy, WarehouseUnusable: it cannot be opened.
     """
-    told = told_by_history(instance, LOOKED_AT_AT_START)
-    _refuse_if_gone(told, home)
-    if told:
+    writes = reported_writes(instance, LOOKED_AT_AT_START)
+    _refuse_if_gone(writes, home)
+    if writes:
         with warehouse.read() as con:
-            refuse_if_behind(con, told, home)
+            refuse_if_behind(con, writes, home)
 
 
-def refuse_if_behind(con: duckdb.DuckDBPyConnection, told: list[Told], home: Home) -> None:
+def refuse_if_behind(con: duckdb.DuckDBPyConnection, writes: list[ReportedWrite], home: Home) -> None:
     """Raise :class:`WarehouseBehind` when rows are missing that events tell of."""
-    if lost := missing(con, told):
+    if lost := missing(con, writes):
         raise WarehouseBehind(_words(home, in_words(lost)))
 
 
-def _refuse_if_gone(told: list[Told], home: Home) -> None:
+def _refuse_if_gone(writes: list[ReportedWrite], home: Home) -> None:
     """Raise before an empty file is made in the place of a warehouse that the history tells of."""
-    if told and not home.warehouse.exists():
-        raise WarehouseBehind(_words(home, in_words(sorted(told, key=lambda one: one.number))))
+    if writes and not home.warehouse.exists():
+        raise WarehouseBehind(_words(home, in_words(sorted(writes, key=lambda write: write.number))))
 
 
 def _words(home: Home, lost: str) -> str:

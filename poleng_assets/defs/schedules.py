@@ -9,7 +9,6 @@ import dagster as dg
 from poleng_assets.defs import jobs
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import retraining_requests, survey
-from poleng_assets.operations.retention import retention_schedule
 from poleng_assets.storage.home_study import study_of
 
 
@@ -54,4 +53,4 @@ archive_schedule = dg.ScheduleDefinition(
     description="Compares every night each archived file with the hash that it had when it was taken in.",
 )
 
-SCHEDULES = [retention_schedule, weekly_retraining, archive_schedule]
+SCHEDULES = [weekly_retraining, archive_schedule]

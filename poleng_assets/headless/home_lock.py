@@ -112,5 +112,5 @@ def _written(lock: Path) -> LockHolder | None:
 
 def _this_command() -> str:
     """Return the command of this process, without what was said to it: a reason may name people."""
-    words = [word for word in sys.argv[1:2] if not word.startswith("-")]
-    return " ".join(words) or Path(sys.argv[0]).name
+    command = "".join(sys.argv[1:2])
+    return command if command and not command.startswith("-") else Path(sys.argv[0]).name

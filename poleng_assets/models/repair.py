@@ -70,8 +70,8 @@ class RegistryRepair:
         files = read_version_files(self.home.artifacts)
         runs = {kept.run_id for kept in files.values()}
         for other in self.client.search_registered_models():
-            found = self.client.search_model_versions(f"name = '{other.name}'")
-            if any(one.run_id in runs for one in found):
+            versions = self.client.search_model_versions(f"name = '{other.name}'")
+            if any(version.run_id in runs for version in versions):
                 self.client.rename_registered_model(other.name, self.model)
                 return
         if files and not any(has_run(self.client, run) for run in runs):
@@ -92,8 +92,8 @@ class RegistryRepair:
 
     def is_registered(self, number: int) -> bool:
         """Whether MLflow shows a version."""
-        found = self.client.search_model_versions(f"name = '{self.model}'")
-        return any(int(one.version) == number for one in found)
+        versions = self.client.search_model_versions(f"name = '{self.model}'")
+        return any(int(version.version) == number for version in versions)
 
     def _source(self, kept: VersionFile) -> str:
         return (self.home.artifacts / kept.model).as_uri()

@@ -64,8 +64,8 @@ def read_version_file(artifacts: Path, number: int) -> VersionFile | None:
 def read_version_files(artifacts: Path) -> dict[int, VersionFile]:
     """Return what is kept of every version, by its number, the oldest first."""
     numbers = sorted(int(path.stem) for path in (artifacts / FOLDER).glob("*.json") if path.stem.isdecimal())
-    found = ((number, read_version_file(artifacts, number)) for number in numbers)
-    return {number: kept for number, kept in found if kept is not None}
+    files = ((number, read_version_file(artifacts, number)) for number in numbers)
+    return {number: kept for number, kept in files if kept is not None}
 
 
 def write_version_file(artifacts: Path, kept: VersionFile) -> None:

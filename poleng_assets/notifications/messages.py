@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -193,9 +193,7 @@ def digest(day: Day, home: str, key: str) -> Message:
         rows = sum(day.quarantined.values())
         lines.append(f"Rows set apart in quarantine: {rows}, from {_names(list(day.quarantined))}.")
     if day.failed:
-        counted = Counter(day.failed)
-        failed = [f"{name} ({times} times)" if times > 1 else name for name, times in counted.items()]
-        lines.append(f"Failed runs: {len(day.failed)}: {_names(failed)}.")
+        lines.append(f"Failed runs: {len(day.failed)}: {_names(_counted(day.failed))}.")
     if not (day.batches or day.events or day.refused or day.failed or day.quarantined):
         lines.append("Nothing else happened.")
     lines.append(f"Last backup: {day.backup_at}." if day.backup_at else "No backup is known.")
@@ -212,11 +210,15 @@ def digest(day: Day, home: str, key: str) -> Message:
 
 def summary(messages: Sequence[Message]) -> tuple[str, str]:
     """Return title and text of the one message that stands for many."""
-    titles = Counter(message.title for message in messages)
-    lines = [f"- {title}{f' ({times} times)' if times > 1 else ''}" for title, times in titles.items()]
+    lines = [f"- {title}" for title in _counted(message.title for message in messages)]
     if len(lines) > SUMMARISED:
         lines = [*lines[:SUMMARISED], f"- and {len(lines) - SUMMARISED} others"]
     return f"{len(messages)} more", "\n".join([f"{len(messages)} more:", *lines])
+
+
+def _counted(names: Iterable[str]) -> list[str]:
+    """Return each name once, with how often it is there."""
+    return [f"{name} ({times} times)" if times > 1 else name for name, times in Counter(names).items()]
 
 
 def without_values(words: str, *, ids: bool = True) -> str:

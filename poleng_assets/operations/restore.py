@@ -142,9 +142,9 @@ def _check_warehouse(stage: Path, manifest: Manifest) -> None:
     try:
         rows = rows_of_file(path)
     except duckdb.Error as error:
-        here, there = installed_versions()["duckdb"], manifest.versions.get("duckdb")
+        ours, theirs = installed_versions()["duckdb"], manifest.versions.get("duckdb")
         raise ArchiveBroken(
-            f"its warehouse was written by DuckDB {there} and cannot be opened by DuckDB {here}: {error}"
+            f"its warehouse was written by DuckDB {theirs} and cannot be opened by DuckDB {ours}: {error}"
         ) from error
     if rows != manifest.rows:
         raise ArchiveBroken(f"its warehouse has other rows than it says: {rows}, not {manifest.rows}")
@@ -193,7 +193,7 @@ def _make_private(stage: Path) -> None:
 
 
 def _other_versions(manifest: Manifest) -> Iterator[str]:
-    here = installed_versions()
-    for name, there in manifest.versions.items():
-        if here.get(name) != there:
-            yield f"{name} {there} there, {here.get(name, 'not installed')} here"
+    ours = installed_versions()
+    for name, version in manifest.versions.items():
+        if ours.get(name) != version:
+            yield f"{name} {version} there, {ours.get(name, 'not installed')} here"

@@ -32,10 +32,6 @@ RETENTION_JOB = "apply_retention"
 MUCH_FREE = 0.25
 
 
-class DryRun(Exception):
-    """Ends a transaction that was only to be looked at."""
-
-
 class ClockInDoubt(RuntimeError):
     """The clock may be wrong: nothing was erased."""
 
@@ -58,9 +54,9 @@ class Expired:
 
     def in_words(self) -> str:
         """Tell what it is."""
-        told = [f"{rows:,} rows of {table}" for table, rows in self.rows.items()]
-        told += [f"{len(paths):,} files of {name}" for name, paths in self.files.items()]
-        return ", ".join(told) or "nothing"
+        parts = [f"{rows:,} rows of {table}" for table, rows in self.rows.items()]
+        parts += [f"{len(paths):,} files of {name}" for name, paths in self.files.items()]
+        return ", ".join(parts) or "nothing"
 
 
 def apply(
@@ -107,23 +103,16 @@ def apply(
     if doubt and not dry_run:
         trust(home, warehouse, moment, doubt, run_number, dagster_run_id)
     with warehouse.connect() as con:
-        try:
-            with transaction(con):
-                expired.rows = erase_expired(con, policy, moment, waiting)
-                if expired.any:
-                    record_decision(
-                        con,
-                        "retention",
-                        f"kept as long as the study says, and erased: {expired.in_words()}",
-                        evidence=expired.counted(),
-                        dagster_run_id=dagster_run_id,
-                    )
-                if dry_run:
-                    raise DryRun
-        except DryRun:
-            return expired
+        with transaction(con, dry_run=dry_run):
+            expired.rows = erase_expired(con, policy, moment, waiting)
+            if expired.any:
+                why = f"kept as long as the study says, and erased: {expired.in_words()}"
+                evidence = expired.counted()
+                record_decision(con, "retention", why, evidence=evidence, dagster_run_id=dagster_run_id)
         much_free = free_share(con) > MUCH_FREE
-    for path in (one for paths in expired.files.values() for one in paths):
+    if dry_run:
+        return expired
+    for path in (path for paths in expired.files.values() for path in paths):
         path.unlink(missing_ok=True)
     _remove_empty(home)
     if expired.rows or much_free:
@@ -149,13 +138,13 @@ def _expired_files(
             continue
         before = (moment - timedelta(days=days)).timestamp()
         # The change time is set by the kernel when a file is moved here; copying tools set the other one.
-        found = [
+        paths = [
             path
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.lstat().st_ctime < before and not _stays(home, path, waiting)
         ]
-        if found:
-            expired[name] = found
+        if paths:
+            expired[name] = paths
     return expired
 
 
@@ -165,7 +154,7 @@ def _stays(home: Home, path: Path, waiting: Collection[str]) -> bool:
     if folder == "reports":
         return below[0] != "batches" or below[1] in waiting
     if folder == "archive" and below[0] == "batches":
-        # Those of earlier releases may carry a part of their hash behind the name.
+        # As ``core/ingestion/archive_check.py`` has it, a part of their hash may stand behind the name.
         return any(file_id(path.name) == name or path.name.startswith(f"{name}.") for name in waiting)
     return False
 
@@ -227,10 +216,10 @@ def _last_success(instance: dg.DagsterInstance, runs_until: int) -> datetime | N
 
     Runs from before a person spoke about the clock may be dated by a wrong one.
     """
-    found = instance.get_run_records(
+    records = instance.get_run_records(
         dg.RunsFilter(job_name=RETENTION_JOB, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
     )
-    ended = found[0].end_time if found and found[0].storage_id > runs_until else None
+    ended = records[0].end_time if records and records[0].storage_id > runs_until else None
     return datetime.fromtimestamp(ended, UTC) if ended else None
 
 

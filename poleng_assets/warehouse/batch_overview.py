@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
-from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.erasures import newest_erasures
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def batch_overview(con: duckdb.DuckDBPyConnection, batches: Iterable[str] | None
         WHERE $wanted IS NULL OR list_contains($wanted, r.batch) ORDER BY r.reported_at""",
         {"wanted": wanted},
     ).fetchall()
-    lists, overview = Erasures(con, "contact_lists"), []
-    for *facts, contacts, reported_at in rows:
+    lists, overview = newest_erasures(con, "contact_lists"), []
+    for *facts, contacts, _ in rows:
         row = BatchRow(*facts)
-        erased = lists.of(row.batch, reported_at) if not row.listed else None
+        erased = lists.get(row.batch) if not row.listed else None
         if erased:
             row = replace(row, erased=erased.in_words(), listed=contacts or 0)
         overview.append(row)

@@ -35,15 +35,15 @@ def doubt_about_clock(
     known = sorted({*signs, *([trusted] if trusted else [])})
     if known and known[-1] > moment + SLACK:
         return (
-            f"the clock says {_told(moment)}, and something here is dated {_told(known[-1])}, which is "
+            f"the clock says {_minute(moment)}, and something here is dated {_minute(known[-1])}, which is "
             f"{_span(known[-1] - moment)} ahead: the clock was put back, or was wrong when that was written"
         )
-    later = [one for one in known if trusted is None or one >= trusted]
+    later = [sign for sign in known if trusted is None or sign >= trusted]
     for before, after in pairwise([*later, moment]):
         if after - before > timedelta(days=max_gap):
             now = "the clock says" if after == moment else "something here is dated"
             return (
-                f"{now} {_told(after)}, and the last sign of life before it is of {_told(before)}, "
+                f"{now} {_minute(after)}, and the last sign of life before it is of {_minute(before)}, "
                 f"{(after - before).days} days before: the clock may have jumped ahead"
             )
     return ""
@@ -84,7 +84,7 @@ def date_to_now(con: duckdb.DuckDBPyConnection, moment: datetime) -> Counter[str
         Rows that got another date, by table.
     """
     ahead = signs_of_life(con, moment)
-    new = {old: moment - timedelta(microseconds=place) for place, old in enumerate(reversed(ahead), start=1)}
+    new = {old: moment - timedelta(microseconds=rank) for rank, old in enumerate(reversed(ahead), start=1)}
     changed: Counter[str] = Counter()
     if not ahead:
         return changed
@@ -110,7 +110,7 @@ def _columns(con: duckdb.DuckDBPyConnection) -> Collection[tuple[str, str]]:
     ).fetchall()
 
 
-def _told(moment: datetime) -> str:
+def _minute(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 

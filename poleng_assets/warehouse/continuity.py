@@ -14,13 +14,13 @@ from typing import Any
 
 import duckdb
 
-from poleng_assets.warehouse.erasures import erasures_of
+from poleng_assets.warehouse.erasures import newest_erasures
 
 NAMED = 10
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportedWrite:
     """What one event says that the warehouse was given.
 
     Attributes:
@@ -60,20 +60,20 @@ def settled_until(con: duckdb.DuckDBPyConnection) -> int:
     return int(number or 0)
 
 
-def missing(con: duckdb.DuckDBPyConnection, told: Iterable[Told]) -> list[Told]:
+def missing(con: duckdb.DuckDBPyConnection, writes: Iterable[ReportedWrite]) -> list[ReportedWrite]:
     """Return the events whose rows the warehouse lacks, oldest first.
 
     Rows that were erased, by retention or on request, are not missing: only what is kept about a whole file,
     batch or decision is asked for.
     """
     settled = settled_until(con)
-    lost = [one for one in told if one.number > settled and not _IS_THERE[one.asset](con, one)]
-    return sorted(lost, key=lambda one: one.number)
+    lost = [write for write in writes if write.number > settled and not _IS_THERE[write.asset](con, write)]
+    return sorted(lost, key=lambda write: write.number)
 
 
-def in_words(lost: Iterable[Told]) -> str:
+def in_words(lost: Iterable[ReportedWrite]) -> str:
     """Name what is missing, the oldest first."""
-    names = [one.in_words() for one in lost]
+    names = [write.in_words() for write in lost]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
@@ -82,50 +82,50 @@ def _any(con: duckdb.DuckDBPyConnection, sql: str, *values: object) -> bool:
     return bool(con.execute(f"SELECT 1 WHERE EXISTS ({sql})", list(values)).fetchall())
 
 
-def _file(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+def _file(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     taken_in = "FROM ingested_files WHERE kind = ? AND name = ? AND content_hash = ?"
     withdrawn = "FROM decisions WHERE kind = 'withdraw' AND contains(reason || evidence::VARCHAR, ?)"
-    return _any(con, taken_in, one.asset, one.partition, one.metadata["content_hash"]) or _any(
-        con, withdrawn, one.partition
+    return _any(con, taken_in, write.asset, write.partition, write.metadata["content_hash"]) or _any(
+        con, withdrawn, write.partition
     )
 
 
-def _scores(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+def _scores(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     scored = "FROM predictions WHERE batch = ? AND model_version = ?"
     # Without answers there is nobody to score: they were erased, or the batch itself is missing.
     return (
-        _any(con, scored, one.partition, one.metadata["model_version"])
-        or not _any(con, "FROM batch_rows WHERE batch = ?", one.partition)
-        or _erased(con, "predictions", one.partition)
+        _any(con, scored, write.partition, write.metadata["model_version"])
+        or not _any(con, "FROM batch_rows WHERE batch = ?", write.partition)
+        or _erased(con, "predictions", write.partition)
     )
 
 
-def _report(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+def _report(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     reported = "FROM drift_reports WHERE batch = ? AND model_version = ?"
-    return _any(con, reported, one.partition, one.metadata["model_version"]) or _erased(
-        con, "drift_reports", one.partition
+    return _any(con, reported, write.partition, write.metadata["model_version"]) or _erased(
+        con, "drift_reports", write.partition
     )
 
 
-def _list(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
+def _list(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     return (
-        not one.metadata["contacts"]
-        or _any(con, "FROM issued_lists WHERE batch = ?", one.partition)
-        or _erased(con, "contact_lists", one.partition)
+        not write.metadata["contacts"]
+        or _any(con, "FROM issued_lists WHERE batch = ?", write.partition)
+        or _erased(con, "contact_lists", write.partition)
     )
 
 
-def _decision(con: duckdb.DuckDBPyConnection, one: Told) -> bool:
-    if "score_again" in one.metadata:
+def _decision(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
+    if "score_again" in write.metadata:
         taken_back = "FROM decisions WHERE kind = 'rollback' AND champion_version = ?"
-        return _any(con, taken_back, one.metadata["serving_version"])
+        return _any(con, taken_back, write.metadata["serving_version"])
     judged = "FROM decisions WHERE kind IN ('promote', 'reject') AND challenger_version = ?"
-    return _any(con, judged, one.metadata["challenger_version"])
+    return _any(con, judged, write.metadata["challenger_version"])
 
 
 def _erased(con: duckdb.DuckDBPyConnection, table: str, name: str) -> bool:
-    """Whether retention took rows of it; what an earlier release took has no name, and may be any."""
-    return any(one.name in (name, "") for one in erasures_of(con, table))
+    """Whether retention took rows of it."""
+    return name in newest_erasures(con, table)
 
 
 _IS_THERE = {

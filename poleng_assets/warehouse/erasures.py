@@ -15,7 +15,6 @@ from typing import Any
 import duckdb
 
 NAMED = 10
-_ALL = "an earlier release did not write down of which"
 
 
 @dataclass(frozen=True)
@@ -108,48 +107,18 @@ def changed_studies(con: duckdb.DuckDBPyConnection) -> list[StudyData]:
 
 
 def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
-    """Return what was erased from some tables, oldest first.
-
-    What earlier releases erased stands in the ledger only, without a name: such an erasure has none, and may
-    be of whatever was older than it.
-    """
-    erasures = [
-        Erasure(*row)
-        for row in con.execute(
-            """SELECT table_name, name, rows, erased_at, rule FROM erasures
-            WHERE list_contains($tables, table_name)""",
-            {"tables": list(tables)},
-        ).fetchall()
-    ]
-    erasures += [
-        Erasure(table, "", int(rows), decided_at, f"policies.retention.{table} ({_ALL})")
-        for table in tables
-        for decided_at, rows in con.execute(
-            """SELECT decided_at, evidence -> 'rows' ->> $table FROM decisions
-            WHERE kind = 'retention' AND (evidence -> 'rows' ->> $table) IS NOT NULL
-            AND decided_at < coalesce((SELECT min(erased_at) FROM erasures), 'infinity'::TIMESTAMPTZ)""",
-            {"table": table},
-        ).fetchall()
-    ]
-    return sorted(erasures, key=lambda erasure: (erasure.erased_at, erasure.table, erasure.name))
+    """Return what was erased from some tables, oldest first."""
+    rows = con.execute(
+        """SELECT table_name, name, rows, erased_at, rule FROM erasures
+        WHERE list_contains($tables, table_name) ORDER BY erased_at, table_name, name""",
+        {"tables": list(tables)},
+    ).fetchall()
+    return [Erasure(*row) for row in rows]
 
 
-class Erasures:
-    """What was erased from one table, to be asked for batch after batch."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
-        self._erasures = erasures_of(con, table)
-
-    def of(self, name: str, since: datetime | None = None) -> Erasure | None:
-        """Return the newest erasure of a batch, study or file; None when it lost nothing.
-
-        Args:
-            name: of what the rows belonged to.
-            since: when they were made: what an earlier release erased before that was of others.
-        """
-        own = [erasure for erasure in self._erasures if erasure.name == name]
-        unnamed = [one for one in self._erasures if not one.name and since and one.erased_at > since]
-        return next(reversed(own or unnamed), None)
+def newest_erasures(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, Erasure]:
+    """Return the newest erasure from a table of each batch, study or file that lost rows, by its name."""
+    return {erasure.name: erasure for erasure in erasures_of(con, table)}
 
 
 def summary(erasures: Sequence[Erasure]) -> list[str]:
@@ -164,6 +133,6 @@ def summary(erasures: Sequence[Erasure]) -> list[str]:
 
 
 def _names(erased: Sequence[Erasure]) -> str:
-    names = sorted({erasure.name for erasure in erased if erasure.name})
+    names = sorted({erasure.name for erasure in erased})
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f" ({', '.join(names[:NAMED])}{more})" if names else ""

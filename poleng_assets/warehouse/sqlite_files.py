@@ -120,5 +120,5 @@ def _texts(con: sqlite3.Connection, is_meant: Callable[[str], bool]) -> Iterator
 
 
 def _tables(con: sqlite3.Connection) -> list[str]:
-    found = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    return [name for (name,) in found]
+    rows = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return [name for (name,) in rows]

@@ -25,15 +25,18 @@ MEGABYTES_OF_A_COLUMN = 2
 
 
 @contextmanager
-def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what happens inside, or nothing of it."""
+def transaction(con: duckdb.DuckDBPyConnection, *, dry_run: bool = False) -> Iterator[None]:
+    """Commit what happens inside, or nothing of it; ``dry_run``: nothing of it, whatever happens."""
     con.begin()
     try:
         yield
     except BaseException:
         con.rollback()
         raise
-    con.commit()
+    if dry_run:
+        con.rollback()
+    else:
+        con.commit()
 
 
 @contextmanager

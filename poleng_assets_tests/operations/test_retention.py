@@ -28,7 +28,6 @@ from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.batch_overview import batch_overview
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.erasures import erasures_of
 from poleng_assets.warehouse.retention import erase_expired
 from poleng_assets.warehouse.writes import insert, transaction
@@ -367,13 +366,6 @@ def test_the_page_of_all_batches_says_so_too(filled: Connection, study: Study):
     page = render_overview(study, *story, made_at=TODAY)
     assert page.count("list erased on 2026-03-01, by policies.retention.contact_lists: 50 days") > 0
     assert story.reports.set_index("batch")["current"].to_dict() == {"old": True, "new": True}
-
-
-def test_what_an_earlier_release_erased_is_told_from_the_ledger(filled: Connection, study: Study):
-    filled.execute("DELETE FROM contact_lists WHERE batch = 'old'")
-    record_decision(filled, "retention", "kept as long", evidence={"rows": {"contact_lists": 1}})
-    old, _ = history_of(filled, study, "a")
-    assert "by policies.retention.contact_lists (an earlier release did not write down" in old.in_words()
 
 
 def test_nothing_that_was_erased_on_request_is_told(filled: Connection, study: Study):

@@ -9,7 +9,7 @@ import duckdb
 
 from poleng_assets.core.data.subject_ids import plain_id
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.erasures import newest_erasures
 from poleng_assets.warehouse.predictions import scores_of_person
 
 
@@ -86,14 +86,14 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
         study: names the id column.
         subject: the person's id; blanks around it are no part of it.
     """
-    lists, history = Erasures(con, "contact_lists"), []
+    lists, history = newest_erasures(con, "contact_lists"), []
     for row in scores_of_person(con, study, plain_id(subject)):
         may_be_listed = row.pop("may_be_listed")
         if row["reasons"]:
             row["reasons"] = without_withheld(row["reasons"], study) or None
         scoring = Scoring(**row)
         if may_be_listed and scoring.listed_at is None:
-            erased = lists.of(scoring.batch, scoring.scored_at)
+            erased = lists.get(scoring.batch)
             scoring = replace(scoring, list_erased=erased.in_words() if erased else "")
         history.append(scoring)
     return history

@@ -197,23 +197,28 @@ def table_without(
         table = _rows_without(table, _is_persons(table.column(names.index(person.column)), person), counts)
     if person.marks:
         table = _rows_without(table, person.marks.rows_of_table(table), counts)
-    if not person.recognisable:
-        return table
-    for index, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema if person.recognisable else ()):
         if names[index] in (person.column, *answers) or not _may_hold_text(field.type):
             continue
-        texts = table.column(index).to_pylist()
-        mentions = sum(isinstance(text, str) and person.mentioned_in(text) for text in texts)
-        if not mentions:
-            if any(not isinstance(cell, str | None) and person.mentioned_in(str(cell)) for cell in texts):
-                raise Unreadable(f"the id stands inside of {field.name}, a column of {field.type}")
-            continue
-        if person.column not in names:
+        cells = table.column(index).to_pylist()
+        mentions = _count_mentions(cells, field, person)
+        if mentions and person.column not in names:
             raise Unreadable(f"it has no column {person.column}, and {field.name} holds the id")
-        counts.mentions += mentions
-        kept = [person.redact(text) if text else text for text in texts]
-        table = table.set_column(index, field, pa.array(kept, type=field.type))
+        if mentions:
+            counts.mentions += mentions
+            kept = [person.redact(text) if text else text for text in cells]
+            table = table.set_column(index, field, pa.array(kept, type=field.type))
     return table
+
+
+def _count_mentions(cells: list[Any], field: pa.Field, person: Person) -> int:
+    """Return how many texts of a column name the person; raises when another kind of cell does."""
+    mentions = sum(isinstance(cell, str) and person.mentioned_in(cell) for cell in cells)
+    if not mentions and any(
+        not isinstance(cell, str | None) and person.mentioned_in(str(cell)) for cell in cells
+    ):
+        raise Unreadable(f"the id stands inside of {field.name}, a column of {field.type}")
+    return mentions
 
 
 def _rows_without(table: pa.Table, meant: pa.Array, counts: ErasureCounts) -> pa.Table:

@@ -134,8 +134,8 @@ class HomeFiles:
         """Return what of a file could not be looked into; the project's own files are of known kinds."""
         name = path.relative_to(self.home.root)
         if path.name.startswith(self.home.warehouse.name):
-            words = f"{name}: a part or a copy of a warehouse, which this does not look into"
-            return [] if self._is_warehouse(path) else [words]
+            reason = f"{name}: a part or a copy of a warehouse, which this does not look into"
+            return [] if self._is_warehouse(path) else [reason]
         if name.parts[0] in OWN and name.parts[0] not in OF_PEOPLE:
             return []
         try:
@@ -150,7 +150,7 @@ class HomeFiles:
         if path.stat().st_size > LIMIT:
             return [f"{name}: larger than {LIMIT // 2**20} MB"]
         closed = look_inside(path.read_bytes(), self.person, path.name).closed
-        return [str(name.parent / words) for words in closed]
+        return [str(name.parent / part) for part in closed]
 
     # Kinds of files
 

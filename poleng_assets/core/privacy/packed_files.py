@@ -240,14 +240,14 @@ class _Looker:
         """Whether the person stands in the column of ids of a CSV text: a short id is found only there."""
         if self.person.column not in text[:_BLOCK]:
             return False
-        found = ErasureCounts()
+        counts = ErasureCounts()
         try:
-            for _ in records_without(io.StringIO(text), self.person, (), found):
-                if found.rows:
+            for _ in records_without(io.StringIO(text), self.person, (), counts):
+                if counts.rows:
                     break
         except (Unreadable, csv.Error):
             return False
-        return found.rows > 0
+        return counts.rows > 0
 
 
 def table_holds(table: pa.Table, person: Person) -> bool:
@@ -258,9 +258,9 @@ def table_holds(table: pa.Table, person: Person) -> bool:
         if any(cell and person.matches_id(cell) for cell in cells):
             return True
     texts = [
-        one
-        for one in table.itercolumns()
-        if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)
+        column
+        for column in table.itercolumns()
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     ]
     for column in texts if person.recognisable else []:
         if any(cell and person.mentioned_in(cell) for cell in column.unique().to_pylist()):

@@ -61,7 +61,7 @@ class Marks:
         sample = content[:4096]
         if 4 * sample.count(0) < len(sample):
             encodings = ENCODINGS[:1]
-        if any(one in content for code in encodings for one in self._joined[code]):
+        if any(joined in content for code in encodings for joined in self._joined[code]):
             return True
         return any(
             self._is_score(token)
@@ -180,9 +180,8 @@ class Marks:
                 if self._in_object(content):
                     yield number
                 continue
-            found = self._header_in(line)
-            if found:
-                header, delimiter = found
+            if columns := self._header_in(line):
+                header, delimiter = columns
             elif header:
                 cells = _cells(line, delimiter)
                 if len(cells) == len(header) and self.is_row(dict(zip(header, cells, strict=True))):
@@ -201,8 +200,8 @@ class Marks:
     # Answers
 
     def _sets_of(self, names: Sequence[str]) -> list[Answers]:
-        at = [self.study.feature_names.index(name) for name in names]
-        return [tuple(answers[place] for place in at) for answers in self.answers]
+        columns = [self.study.feature_names.index(name) for name in names]
+        return [tuple(answers[column] for column in columns) for answers in self.answers]
 
     def _answers_to(self, names: Sequence[str]) -> list[Answers]:
         return [answers for answers in self._sets_of(names) if self._counts(tuple(names), answers)]

@@ -72,7 +72,7 @@ class Person:
 
     def in_bytes(self, content: bytes) -> bool:
         """Whether the id stands in bytes as a word, or answers or scores that are the person's alone."""
-        if self.recognisable and any(one in content for one in self.literals):
+        if self.recognisable and any(literal in content for literal in self.literals):
             named = self.bytes_pattern.search(content) is not None
         else:
             named = False
@@ -94,16 +94,17 @@ class Person:
     @cached_property
     def bytes_pattern(self) -> re.Pattern[bytes]:
         """Finds the id as a word in bytes, in the encodings that a file may have."""
-        words = [_BEFORE.encode() + re.escape(one) + _AFTER.encode() for one in self._in_bytes("utf-8")]
+        before, after = _BEFORE.encode(), _AFTER.encode()
+        patterns = [before + re.escape(literal) + after for literal in self._in_bytes("utf-8")]
         for code in _WIDE:
             before, after = _wide_ends(code)
-            words += [before + re.escape(one) + after for one in self._in_bytes(code)]
-        return re.compile(b"|".join(words))
+            patterns += [before + re.escape(literal) + after for literal in self._in_bytes(code)]
+        return re.compile(b"|".join(patterns))
 
     @cached_property
     def literals(self) -> list[bytes]:
         """The same without regard to words: quick to look for in large files."""
-        return [one for code in ("utf-8", *_WIDE) for one in self._in_bytes(code)]
+        return [literal for code in ("utf-8", *_WIDE) for literal in self._in_bytes(code)]
 
     @cached_property
     def longest(self) -> int:
@@ -124,7 +125,7 @@ class Person:
 
     def _in_bytes(self, encoding: str) -> set[bytes]:
         errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
-        return {one.encode(encoding, errors) for one in self.spellings}
+        return {spelling.encode(encoding, errors) for spelling in self.spellings}
 
 
 def _wide_ends(encoding: str) -> tuple[bytes, bytes]:

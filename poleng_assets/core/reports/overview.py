@@ -32,7 +32,7 @@ from poleng_assets.core.reports.pages import template
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.decisions import champion_changes
 from poleng_assets.warehouse.drift_reports import all_alerts, all_reports
-from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.erasures import newest_erasures
 from poleng_assets.warehouse.performance import all_performance
 
 # From the least to the gravest, and the sign of each: its colour alone must not have to tell.
@@ -118,8 +118,8 @@ def load_overview(con: duckdb.DuckDBPyConnection, study: Study) -> Overview:
 
     Alerts of questions that the study asks no longer are left out.
     """
-    reports, alerts, lists = all_reports(con), all_alerts(con), Erasures(con, "contact_lists")
-    erased = [lists.of(row.batch, row.reported_at.to_pydatetime()) for row in _records(reports)]
+    reports, alerts, lists = all_reports(con), all_alerts(con), newest_erasures(con, "contact_lists")
+    erased = [lists.get(row.batch) for row in _records(reports)]
     reports["list_erased"] = [erasure.in_words() if erasure else "" for erasure in erased]
     asked = alerts["column_name"].isin(column_titles(study))
     return Overview(

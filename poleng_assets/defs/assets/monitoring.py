@@ -17,7 +17,7 @@ from poleng_assets.text.markdown import escaped
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.contact_lists import list_stands
 from poleng_assets.warehouse.drift_reports import earlier_reports
-from poleng_assets.warehouse.erasures import Erasures
+from poleng_assets.warehouse.erasures import newest_erasures
 from poleng_assets.warehouse.predictions import outcomes_state, scoring_version
 from poleng_assets.warehouse.writes import now
 
@@ -134,7 +134,7 @@ def _inputs(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> "BatchI
 
     version = scoring_version(con, batch)
     if version is None:
-        erased = Erasures(con, "predictions").of(batch)
+        erased = newest_erasures(con, "predictions").get(batch)
         why = f"the scores were {erased.in_words()}" if erased else "materialise its predictions first"
         raise dg.Failure(f"{batch} is not scored: {why}.", allow_retries=False)
     return load_inputs(con, study, batch, version)

@@ -89,8 +89,8 @@ def take_snapshot(home: Home, warehouse: Warehouse, stage: Path) -> Snapshot:
             raise BackupRefused(str(error)) from error
         # Erasing a person writes references anew, and their hashes beside them, while it holds the warehouse.
         for folder in sorted(home.artifacts.resolve().glob(_REFERENCES)):
-            place = Path(home.artifacts.name) / folder.relative_to(home.artifacts.resolve())
-            _copy_folder(home, str(place), stage, snapshot, _copy)
+            reference = Path(home.artifacts.name) / folder.relative_to(home.artifacts.resolve())
+            _copy_folder(home, str(reference), stage, snapshot, _copy)
         for name in _HELD_FOLDERS:
             _copy_folder(home, name, stage, snapshot, _link)
         snapshot.held_seconds = time.monotonic() - began
@@ -231,15 +231,15 @@ def models_without_files(folder: Path, root: Path) -> list[str]:
     own = root.as_uri()
     return [
         name
-        for name, place in registered_places(folder / "mlflow.db")
-        if place.startswith("file:")
-        and not (place.startswith(f"{own}/") and any(_inside(folder, place.removeprefix(f"{own}/"))))
+        for name, uri in registered_places(folder / "mlflow.db")
+        if uri.startswith("file:")
+        and not (uri.startswith(f"{own}/") and any(_inside(folder, uri.removeprefix(f"{own}/"))))
     ]
 
 
 def _inside(folder: Path, uri: str) -> Iterator[Path]:
-    place = folder / unquote(uri)
-    return place.rglob("*") if place.is_dir() else iter(())
+    inner = folder / unquote(uri)
+    return inner.rglob("*") if inner.is_dir() else iter(())
 
 
 @contextmanager
