@@ -24,7 +24,7 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
 
     Args:
         scored: every respondent of a batch: id, the study's contact-list features as codes, ``score``
-            (probability of being disengaged), ``contact`` (boolean), and for the contacts ``reasons``
+            (probability of the positive class), ``contact`` (boolean), and for the contacts ``reasons``
             (words).
         study: which columns the list has and what the codes mean.
         remark: what the reader must know about this list, the same in every row; may be empty.

@@ -27,7 +27,7 @@ class ContactRule:
         """Return whom to contact among people who are no batch: bool, shape (n,).
 
         Args:
-            score: probability of being disengaged, shape (n,).
+            score: probability of the positive class, shape (n,).
         """
         return score >= self.threshold
 

@@ -22,7 +22,7 @@ class ServedModel(PythonModel):
         self.model = Model.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Return ``score`` (probability of being disengaged) and ``contact`` for each row."""
+        """Return ``score`` (probability of the positive class) and ``contact`` for each row."""
         score = self.model.score(model_input)
         return pd.DataFrame(
             {"score": score, "contact": self.model.rule.decide(score)}, index=model_input.index

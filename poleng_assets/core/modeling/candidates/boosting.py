@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters, stretched
-from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
-from poleng_assets.core.modeling.candidates.target_ordered_layout import Ranks
+from poleng_assets.core.modeling.candidates.one_hot_layout import OneHotLayout
+from poleng_assets.core.modeling.candidates.target_ordered_layout import TargetOrderedLayout
 from poleng_assets.core.modeling.candidates.tree_shap import TreeShap
 from poleng_assets.study.policies import TrainingPolicy
 
@@ -46,8 +46,8 @@ class Boosting(Candidate):
     kind: ClassVar[str] = "xgboost"
     booster: Any
     categorical: tuple[bool, ...]
-    levels: Levels | None = None
-    ranks: Ranks | None = None
+    levels: OneHotLayout | None = None
+    ranks: TargetOrderedLayout | None = None
 
     @classmethod
     def starting_points(cls, policy: TrainingPolicy) -> list[Parameters]:
@@ -95,8 +95,12 @@ class Boosting(Candidate):
 
         settings = dict(parameters)
         rounds, layout = settings.pop("rounds"), settings.pop("categories")
-        levels = Levels.fit(matrix, at_least=1) if layout == ONE_HOT else None
-        ranks = Ranks.fit(matrix, target, columns.categorical, MAX_RANKED) if layout == RANKED else None
+        levels = OneHotLayout.fit(matrix, at_least=1) if layout == ONE_HOT else None
+        ranks = (
+            TargetOrderedLayout.fit(matrix, target, columns.categorical, MAX_RANKED)
+            if layout == RANKED
+            else None
+        )
         blank = cls(None, columns.categorical, levels, ranks)
         # One thread: the sums of several are rounded in another order on a machine with other cores,
         # and folds and candidates that are fitted side by side use the cores better.
@@ -160,8 +164,10 @@ class Boosting(Candidate):
         import xgboost
 
         layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
-        levels = Levels(tuple(tuple(values) for values in layout["levels"])) if layout["levels"] else None
-        ranks = Ranks.from_lists(layout["ranks"]) if layout["ranks"] else None
+        levels = (
+            OneHotLayout(tuple(tuple(values) for values in layout["levels"])) if layout["levels"] else None
+        )
+        ranks = TargetOrderedLayout.from_lists(layout["ranks"]) if layout["ranks"] else None
         booster = xgboost.Booster({"nthread": 1}, model_file=folder / "booster.ubj")
         return cls(booster, tuple(layout["categorical"]), levels, ranks)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from poleng_assets.core.modeling.candidates.base import Candidate, Columns, Parameters, stretched
-from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
+from poleng_assets.core.modeling.candidates.one_hot_layout import OneHotLayout
 from poleng_assets.study.policies import TrainingPolicy
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Logistic(Candidate):
     kind: ClassVar[str] = "logistic"
     weights: np.ndarray
     intercept: float
-    levels: Levels
+    levels: OneHotLayout
     varies_by: int | None
     strength: float
     means: np.ndarray
@@ -64,7 +64,7 @@ class Logistic(Candidate):
         """Fit the regression by Newton's method; the problem is convex, so the seed changes nothing."""
         from sklearn.linear_model import LogisticRegression
 
-        levels = Levels.fit(matrix, MIN_ROWS_OF_A_LEVEL)
+        levels = OneHotLayout.fit(matrix, MIN_ROWS_OF_A_LEVEL)
         strength = parameters["strength"]
         regression = LogisticRegression(C=parameters["C"], solver="newton-cg", random_state=seed)
         regression.fit(levels.sparse(matrix, columns.varies_by, strength), target)
@@ -137,7 +137,7 @@ class Logistic(Candidate):
         return cls(
             np.load(folder / "weights.npy", allow_pickle=False),
             layout["intercept"],
-            Levels(tuple(tuple(values) for values in layout["levels"])),
+            OneHotLayout(tuple(tuple(values) for values in layout["levels"])),
             layout["varies_by"],
             layout["strength"],
             np.asarray(layout["means"]),

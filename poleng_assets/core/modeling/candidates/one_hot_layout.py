@@ -15,7 +15,7 @@ _WIDEST_TABLE = 2**16
 
 
 @dataclass(frozen=True)
-class Levels:
+class OneHotLayout:
     """Which answers get a column.
 
     Attributes:
@@ -26,7 +26,7 @@ class Levels:
     values: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def fit(cls, matrix: np.ndarray, at_least: int) -> Levels:
+    def fit(cls, matrix: np.ndarray, at_least: int) -> OneHotLayout:
         """Find the values that stand in at least so many rows of the matrix, shape (n, features)."""
         levels = []
         for column in matrix.T:

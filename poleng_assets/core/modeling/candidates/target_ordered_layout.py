@@ -12,7 +12,7 @@ _SMOOTHING_ROWS = 20.0
 
 
 @dataclass(frozen=True)
-class Ranks:
+class TargetOrderedLayout:
     """The rank of each category by its people's share of ones.
 
     For a target of two classes, one of the cuts along this order is the best of all ways to part the
@@ -27,7 +27,9 @@ class Ranks:
     ranks: tuple[tuple[float, ...] | None, ...]
 
     @classmethod
-    def fit(cls, matrix: np.ndarray, target: np.ndarray, categorical: Sequence[bool], at_most: int) -> Ranks:
+    def fit(
+        cls, matrix: np.ndarray, target: np.ndarray, categorical: Sequence[bool], at_most: int
+    ) -> TargetOrderedLayout:
         """Put the categories in order, of columns with at most so many.
 
         Args:
@@ -53,7 +55,7 @@ class Ranks:
         return cls(tuple(orders))
 
     @classmethod
-    def from_lists(cls, ranks: Sequence[Sequence[float | None] | None]) -> Ranks:
+    def from_lists(cls, ranks: Sequence[Sequence[float | None] | None]) -> TargetOrderedLayout:
         """Read what :meth:`to_lists` wrote."""
         return cls(
             tuple(

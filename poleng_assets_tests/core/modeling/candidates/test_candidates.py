@@ -23,8 +23,8 @@ from poleng_assets.core.modeling.candidates.blend import KINDS, Blend
 from poleng_assets.core.modeling.candidates.boosting import Boosting
 from poleng_assets.core.modeling.candidates.forest import Forest
 from poleng_assets.core.modeling.candidates.logistic import MIN_ROWS_OF_A_LEVEL, Logistic
-from poleng_assets.core.modeling.candidates.one_hot_layout import Levels
-from poleng_assets.core.modeling.candidates.target_ordered_layout import Ranks
+from poleng_assets.core.modeling.candidates.one_hot_layout import OneHotLayout
+from poleng_assets.core.modeling.candidates.target_ordered_layout import TargetOrderedLayout
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.conftest import as_table, with_policies
 
@@ -345,40 +345,40 @@ def test_a_blend_of_a_kind_that_is_none_is_not_loaded(data: Data, tmp_path: Path
         Blend.load(tmp_path)
 
 
-# Levels
+# The one-hot layout
 
 ANSWERS = np.array([[0, 5], [0, 7], [2, 7], [2, NAN], [9, 7]], dtype=np.float32)
 
 
 def test_only_values_that_stand_often_enough_get_a_column():
-    assert Levels.fit(ANSWERS, at_least=2).values == ((0.0, 2.0), (7.0,))
-    assert Levels.fit(ANSWERS, at_least=1).values == ((0.0, 2.0, 9.0), (5.0, 7.0))
-    assert Levels.fit(ANSWERS, at_least=4).values == ((), ())
+    assert OneHotLayout.fit(ANSWERS, at_least=2).values == ((0.0, 2.0), (7.0,))
+    assert OneHotLayout.fit(ANSWERS, at_least=1).values == ((0.0, 2.0, 9.0), (5.0, 7.0))
+    assert OneHotLayout.fit(ANSWERS, at_least=4).values == ((), ())
 
 
 def test_columns_are_counted_on_from_feature_to_feature():
-    assert Levels(((0.0, 2.0, 9.0), (), (5.0, 7.0))).starts == [0, 3, 3, 5]
+    assert OneHotLayout(((0.0, 2.0, 9.0), (), (5.0, 7.0))).starts == [0, 3, 3, 5]
 
 
 def test_rare_unseen_and_missing_answers_have_no_position():
-    levels = Levels.fit(ANSWERS, at_least=2)
+    levels = OneHotLayout.fit(ANSWERS, at_least=2)
     asked = np.array([[0, 7], [2, 5], [9, NAN], [NAN, 8], [-1, 6.5], [1, 100]], dtype=np.float32)
     found = [[0, 2], [1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1]]
     assert levels.positions(asked).tolist() == found
 
 
 def test_a_column_without_levels_has_no_position():
-    levels = Levels(((), (1.0,)))
+    levels = OneHotLayout(((), (1.0,)))
     assert levels.positions(np.array([[3.0, 1.0], [NAN, NAN]])).tolist() == [[-1, 0], [-1, -1]]
 
 
 def test_the_sparse_matrix_has_a_one_for_each_answer():
-    found = Levels.fit(ANSWERS, at_least=2).sparse(ANSWERS)
+    found = OneHotLayout.fit(ANSWERS, at_least=2).sparse(ANSWERS)
     assert found.toarray().tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 1], [0, 1, 0], [0, 0, 1]]
 
 
 def test_products_stand_after_the_answers_for_each_value_that_effects_vary_by():
-    levels = Levels(((0.0, 2.0), (5.0, 7.0)))
+    levels = OneHotLayout(((0.0, 2.0), (5.0, 7.0)))
     asked = np.array([[0, 5], [2, 5], [2, 7], [NAN, 7], [2, NAN]], dtype=np.float32)
     found = levels.sparse(asked, varies_by=0, strength=0.5).toarray()
     answers, for_0, for_2 = found[:, :4], found[:, 4:8], found[:, 8:]
@@ -389,12 +389,12 @@ def test_products_stand_after_the_answers_for_each_value_that_effects_vary_by():
 
 
 def test_no_strength_means_no_products():
-    levels = Levels(((0.0, 2.0), (5.0, 7.0)))
+    levels = OneHotLayout(((0.0, 2.0), (5.0, 7.0)))
     assert levels.sparse(ANSWERS, varies_by=0, strength=0.0).shape == (5, 4)
 
 
 def test_each_row_of_the_sparse_matrix_is_of_its_own_answers(data: Data):
-    levels = Levels.fit(data.matrix, MIN_ROWS_OF_A_LEVEL)
+    levels = OneHotLayout.fit(data.matrix, MIN_ROWS_OF_A_LEVEL)
     some = data.strangers[:30]
     whole = levels.sparse(some, data.columns.varies_by, 0.6)
     for row in range(30):
@@ -404,7 +404,7 @@ def test_each_row_of_the_sparse_matrix_is_of_its_own_answers(data: Data):
 
 
 def test_the_dense_matrix_leaves_quantities_as_they_are():
-    levels = Levels.fit(ANSWERS, at_least=1)
+    levels = OneHotLayout.fit(ANSWERS, at_least=1)
     found = levels.dense(ANSWERS, [True, False])
     assert found.dtype == np.float32
     expected = [[1, 0, 0, 5], [1, 0, 0, 7], [0, 1, 0, 7], [0, 1, 0, NAN], [0, 0, 1, 7]]
@@ -412,7 +412,7 @@ def test_the_dense_matrix_leaves_quantities_as_they_are():
 
 
 def test_a_dense_category_that_is_unknown_is_all_zeros():
-    levels = Levels(((0.0, 2.0), ()))
+    levels = OneHotLayout(((0.0, 2.0), ()))
     asked = np.array([[1, 3], [NAN, 3]], dtype=np.float32)
     assert levels.dense(asked, [True, True]).tolist() == [[0, 0], [0, 0]]
 
@@ -454,32 +454,32 @@ def test_the_same_seed_masks_the_same_rows(data: Data):
     assert first.shape != other.shape or not np.array_equal(first, other, equal_nan=True)
 
 
-# Ranks
+# The layout in the order of the target
 
 NAMES = np.array([[0.0, 5.0], [0.0, 6.0], [2.0, 7.0], [2.0, 8.0], [3.0, 9.0], [3.0, 5.0]], dtype=np.float32)
 ONES = np.array([1, 1, 0, 0, 1, 0], dtype=np.float32)
 
 
 def test_categories_stand_in_the_order_of_their_share_of_ones():
-    ranks = Ranks.fit(NAMES, ONES, (True, False), at_most=3)
+    ranks = TargetOrderedLayout.fit(NAMES, ONES, (True, False), at_most=3)
     assert ranks.ranked(NAMES)[:, 0].tolist() == [2, 2, 0, 0, 1, 1]
     assert ranks.ranked(NAMES)[:, 1].tolist() == NAMES[:, 1].tolist()
 
 
 def test_a_category_that_nobody_had_has_no_rank():
-    ranks = Ranks.fit(NAMES, ONES, (True, False), at_most=3)
+    ranks = TargetOrderedLayout.fit(NAMES, ONES, (True, False), at_most=3)
     asked = np.array([[1.0, 5.0], [4.0, 5.0], [np.nan, np.nan], [3.0, 5.0]], dtype=np.float32)
     assert np.isnan(ranks.ranked(asked)[:, 0]).tolist() == [True, True, True, False]
 
 
 def test_a_column_of_many_categories_stays_as_it_is():
-    ranks = Ranks.fit(NAMES, ONES, (True, True), at_most=3)
+    ranks = TargetOrderedLayout.fit(NAMES, ONES, (True, True), at_most=3)
     assert ranks.ranks[0] is not None
     assert ranks.ranks[1] is None
 
 
 def test_ranks_come_back_from_their_lists():
-    ranks = Ranks.fit(NAMES, ONES, (True, False), at_most=3)
-    again = Ranks.from_lists(json.loads(json.dumps(ranks.to_lists())))
+    ranks = TargetOrderedLayout.fit(NAMES, ONES, (True, False), at_most=3)
+    again = TargetOrderedLayout.from_lists(json.loads(json.dumps(ranks.to_lists())))
     np.testing.assert_array_equal(again.ranked(NAMES), ranks.ranked(NAMES))
     assert again.to_lists() == ranks.to_lists()
