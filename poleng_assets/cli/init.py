@@ -8,7 +8,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, open_home
 from poleng_assets.storage.home_study import study_of
-from poleng_assets.study.loading import STUDIES, study_file
+from poleng_assets.study.loading import named_study, study_file
 
 
 @click.command()
@@ -20,8 +20,7 @@ def init(study: str | None, home_folder: Path | None) -> None:
     STUDY is a study file, or the name of one that ships; by default the file that POLENG_STUDY names, or
     political_engagement. A home that has another study is left as it is: see `poleng study change`.
     """
-    shipped = STUDIES / f"{study}.yaml"
-    file = study_file() if study is None else shipped if shipped.exists() else Path(study)
+    file = named_study(study) if study else study_file()
     home = open_home(home_folder, file)
     made = study_of(home, file)
     console.print(f"{home.root} is a home for {made.title}, of {len(made.features)} questions.")

@@ -8,6 +8,7 @@ import click
 
 from poleng_assets.cli.console import console, home_option, instance_beside_daemon, named_home
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.study.loading import named_study
 from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
 
 
@@ -28,11 +29,11 @@ def show(home_folder: Path | None) -> None:
 
 
 @study.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("study", metavar="STUDY")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option
-def change(file: Path, yes: bool, home_folder: Path | None) -> None:
-    """Give a home the study of FILE, after telling what that changes.
+def change(study: str, yes: bool, home_folder: Path | None) -> None:
+    """Give a home another STUDY, after telling what that changes: a file, or the name of one that ships.
 
     The name of the study, its id and its target keep their names once the home holds rows or models. The
     ledger tells of the change. A daemon goes on with it; start `poleng serve` again.
@@ -40,7 +41,7 @@ def change(file: Path, yes: bool, home_folder: Path | None) -> None:
     from poleng_assets.operations.study_change import change_study, plan_change
     from poleng_assets.warehouse.connection import Warehouse
 
-    home = named_home(home_folder)
+    home, file = named_home(home_folder), named_study(study)
     planned = plan_change(home, file)
     if not planned.differences:
         console.print(f"{home.study_file} says the same as {file}: nothing is changed.")

@@ -43,7 +43,7 @@ def study_of(home: Home, given: StudySource = None) -> Study:
         raise OtherStudy(
             f"{home.study_file} is the study of this home, and {source} is another one: they differ in "
             f"{listed(differing)}. Nothing was done. Leave {VARIABLE} and --study away to use the home's "
-            "own study; `poleng study change FILE` gives it another one, and says what that changes"
+            "own study; `poleng study change STUDY` gives it another one, and says what that changes"
         )
     return own
 
@@ -56,10 +56,8 @@ def _asked(given: StudySource) -> tuple[Study | None, str]:
         return given, "the one that this process was given"
     if not os.environ.get(VARIABLE):
         return None, ""
-    path = study_file()
-    return _read(path, f"{VARIABLE} names it: correct it, name another study file, or unset {VARIABLE}"), str(
-        path
-    )
+    what_to_do = f"{VARIABLE} names it: correct it, name another study file, or unset {VARIABLE}"
+    return _read(study_file(), what_to_do), str(study_file())
 
 
 def open_home(home: Home, given: StudySource = None) -> Study:
@@ -81,9 +79,8 @@ def open_home(home: Home, given: StudySource = None) -> Study:
 def keep_study(home: Home, study: Study, text: str = "") -> None:
     """Write the study of a home: the text of its file with all comments, where there is one."""
     # JSON is YAML, and takes no label for a number.
-    write_whole(
-        home.study_file, text or json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    )
+    content = text or json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    write_whole(home.study_file, content)
 
 
 def _read(path: Path, what_to_do: str) -> Study:

@@ -21,6 +21,12 @@ def study_file() -> Path:
     return Path(os.environ.get(VARIABLE) or STUDIES / "political_engagement.yaml")
 
 
+def named_study(name: str) -> Path:
+    """Return the file of a study that ships, by its name, or else the file of that name."""
+    shipped = STUDIES / f"{name}.yaml"
+    return shipped if shipped.is_file() else Path(name)
+
+
 def load_study(path: Path | None = None) -> Study:
     """Read a study file and validate it; one that has not changed since is not read again.
 
@@ -50,8 +56,8 @@ def _study_in(path: Path, stamp: object) -> Study:
         raise StudyError(f"{path}: is no YAML: {error}") from error
     if not isinstance(text.content, dict):
         raise StudyError(f"{path}: line 1: a study is a mapping of fields, this is not")
-    if twice := list(text.repeated_keys(_as_one_key)):
-        raise StudyError("\n".join(f"{path}: line {one.line}: {_stands_twice(one)}" for one in twice))
+    if repeated := list(text.repeated_keys(_as_one_key)):
+        raise StudyError("\n".join(f"{path}: line {key.line}: {_stands_twice(key)}" for key in repeated))
     try:
         return Study.model_validate(text.content)
     except ValidationError as error:

@@ -173,6 +173,12 @@ def test_reset_keeps_the_study(home: Home, tmp_path: Path):
     assert home.study_file.read_bytes() == file.read_bytes()
 
 
+def test_the_study_that_ships_is_taken_over_by_its_name(home: Home, tmp_path: Path):
+    poleng(home, "init", changed(tmp_path / "mine.yaml", another_question))
+    assert poleng(home, "study", "change", "political_engagement", "--yes")[0] == 0
+    assert home.study_file.read_bytes() == SHIPPED.read_bytes()
+
+
 def test_comments_are_no_change(home: Home, tmp_path: Path):
     poleng(home, "init")
     bare = tmp_path / "bare.yaml"
