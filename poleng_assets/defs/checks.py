@@ -54,14 +54,14 @@ def _archive_check(kind: Kind) -> dg.AssetChecksDefinition:
 
         keep_days = warehouse.study.policies.retention.archive
         with warehouse.read() as con:
-            found = compare_archive(con, kind, landing.home.archive(kind), now(), keep_days)
+            findings = compare_archive(con, kind, landing.home.archive(kind), now(), keep_days)
         return dg.AssetCheckResult(
-            passed=found.sound,
+            passed=findings.sound,
             metadata={
-                "compared": found.compared,
-                "differ": ", ".join(found.differ) or "none",
-                "gone": ", ".join(found.gone) or "none",
-                "cannot_be_compared": ", ".join(found.unknown) or "none",
+                "compared": findings.compared,
+                "differ": ", ".join(findings.differ) or "none",
+                "gone": ", ".join(findings.gone) or "none",
+                "cannot_be_compared": ", ".join(findings.unknown) or "none",
             },
         )
 

@@ -54,7 +54,7 @@ def put_back(
         return _change(con, registry, config, pointed)
 
     def compute(change: _Change) -> _Change:
-        _see_that_it_can_serve(registry, change.target, pointed)
+        _require_usable(registry, change.target, pointed)
         return change
 
     def write(con: duckdb.DuckDBPyConnection, change: _Change) -> None:
@@ -105,28 +105,30 @@ def _change(
         # The alias was moved by hand: it is put back.
         target, serving = decision.version, pointed
     else:
-        target = rollback_target(serving, _that_may_serve(con, registry, config.to), config.to or None)
+        target = rollback_target(
+            serving, _versions_that_may_serve(con, registry, config.to), config.to or None
+        )
     taken_back = serving or 0
     reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
     again = batches_scored_by(con, taken_back) if config.score_again else []
     return _Change(target, taken_back, reason, again)
 
 
-def _that_may_serve(con: duckdb.DuckDBPyConnection, registry: Registry, wanted: int) -> set[int]:
+def _versions_that_may_serve(con: duckdb.DuckDBPyConnection, registry: Registry, wanted: int) -> set[int]:
     """Return the promoted versions that learned from nothing that was withdrawn since.
 
     Raises:
         RollbackRefused: the wanted one did.
     """
-    learned = {one.version: one.field_studies for one in registry.versions()}
+    learned = {version.version: version.field_studies for version in registry.versions()}
     promoted = promoted_versions(con)
-    doubts = {one: in_doubt(con, one, learned.get(one, ())) for one in promoted}
+    doubts = {version: in_doubt(con, version, learned.get(version, ())) for version in promoted}
     if doubt := doubts.get(wanted):
         raise RollbackRefused(f"{doubt}; `poleng withdraw STUDY --undo` lets a study count again")
-    return {one for one in promoted if not doubts[one]}
+    return {version for version in promoted if not doubts[version]}
 
 
-def _see_that_it_can_serve(registry: Registry, target: int, pointed: int | None) -> None:
+def _require_usable(registry: Registry, target: int, pointed: int | None) -> None:
     """See that the files of a version can be used, before anything says that it serves.
 
     Raises:
@@ -143,7 +145,7 @@ def _see_that_it_can_serve(registry: Registry, target: int, pointed: int | None)
         )
 
 
-def untold_rollback(
+def unreported_rollback(
     con: duckdb.DuckDBPyConnection, instance: dg.DagsterInstance, model_name: str
 ) -> dg.AssetMaterialization | None:
     """Return the event of a rollback that stands in the ledger and was never told of; None when all is told.
@@ -182,7 +184,7 @@ def _newest_event(instance: dg.DagsterInstance) -> dict[str, Any]:
     """Return what the newest event of the champion tells."""
     event = instance.get_latest_materialization_event(dg.AssetKey("champion"))
     materialization = event.asset_materialization if event else None
-    return {name: found.value for name, found in materialization.metadata.items()} if materialization else {}
+    return {name: entry.value for name, entry in materialization.metadata.items()} if materialization else {}
 
 
 @dg.job(name=ROLLBACK_JOB, description="Let an earlier version serve again, with its own reference.")

@@ -55,14 +55,14 @@ class Warehouse:
         path: of the DuckDB file.
         study: whose columns the tables have.
         patience_seconds: how long to wait for another process that holds the file.
-        say: told who holds it, at once and every ``SAY_EVERY_SECONDS``.
+        say: is called with who holds it, at once and every ``SAY_EVERY_SECONDS``.
         guard: looks at each connection before it is handed out, and raises to refuse it.
     """
 
     path: Path
     study: Study
     patience_seconds: float = PATIENCE_SECONDS
-    say: Callable[[str], None] = field(default=lambda words: None, compare=False, repr=False)
+    say: Callable[[str], None] = field(default=lambda message: None, compare=False, repr=False)
     guard: Callable[[duckdb.DuckDBPyConnection], None] = field(
         default=lambda con: None, compare=False, repr=False
     )
@@ -153,7 +153,7 @@ class Warehouse:
             yield con
         except duckdb.Error as error:
             # A full disk or a bad one; everything else is a fault of the query, and says so itself.
-            if not re.search(f"{_DISK_FULL}|{_DAMAGED_IN_USE}", _told(error)):
+            if not re.search(f"{_DISK_FULL}|{_DAMAGED_IN_USE}", _without_names(error)):
                 raise
             raise WarehouseUnusable(_trouble_words(self.path, error)) from error
         finally:
@@ -167,7 +167,7 @@ class Warehouse:
                 return duckdb.connect(self.path, read_only=read_only, config={"memory_limit": _memory()})
             except (duckdb.IOException, duckdb.ConnectionException) as error:
                 # The second: this process itself has it open, in the other of both ways.
-                if not re.search("could not set lock|different configuration", _told(error).lower()):
+                if not re.search("could not set lock|different configuration", _without_names(error).lower()):
                     raise
                 waited = time.monotonic() - started
                 if waited > self.patience_seconds:
@@ -185,8 +185,8 @@ def _memory() -> str:
 
 def _holder(error: Exception) -> str:
     """Return who holds the file, by name and number, as DuckDB tells it."""
-    found = re.search(r"in (.+?\(PID \d+\))", str(error))
-    return found.group(1) if found else "another process"
+    holder = re.search(r"in (.+?\(PID \d+\))", str(error))
+    return holder.group(1) if holder else "another process"
 
 
 def _waiting_words(path: Path, error: Exception, waited: float, patience: float) -> str:
@@ -239,13 +239,13 @@ _TROUBLES = (
 
 
 def _trouble_words(path: Path, error: Exception) -> str:
-    told = _told(error)
-    found = (words for pattern, words in _TROUBLES if re.search(pattern, told))
-    words = next(found, "it cannot be opened").format(duckdb=duckdb.__version__)
-    return f"the warehouse {path} cannot be used: {words}. DuckDB says: {_first_line(error)}"
+    message = _without_names(error)
+    troubles = (trouble for pattern, trouble in _TROUBLES if re.search(pattern, message))
+    trouble = next(troubles, "it cannot be opened").format(duckdb=duckdb.__version__)
+    return f"the warehouse {path} cannot be used: {trouble}. DuckDB says: {_first_line(error)}"
 
 
-def _told(error: Exception) -> str:
+def _without_names(error: Exception) -> str:
     """Return DuckDB's words without the names in them: what a folder is called decides nothing."""
     return re.sub(r'"[^"]*"', "", str(error))
 

@@ -121,7 +121,7 @@ def test_nothing_is_computed_while_the_warehouse_is_open_for_writing(
     assert click(
         home, "predictions", "drift_report", "contact_list", "overview", replace_issued_list=True
     ).success
-    assert home.conductor.run("retrain").success
+    assert home.runner.run("retrain").success
     assert all(report.success for report in home.drop("outcomes", BATCH))
     assert click(home, "field_study_request").success
     assert computed >= set(COMPUTING) - {"core.promotion.challenger_evaluation.evaluate_challenger"}

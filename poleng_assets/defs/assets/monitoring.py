@@ -43,7 +43,8 @@ CHECKS = {
     kinds={"python", "duckdb"},
     owners=["team:ml"],
     check_specs=[
-        dg.AssetCheckSpec(name, asset="drift_report", description=words) for name, words in CHECKS.items()
+        dg.AssetCheckSpec(name, asset="drift_report", description=description)
+        for name, description in CHECKS.items()
     ],
 )
 def drift_report(
@@ -215,7 +216,10 @@ def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
     from poleng_assets.core.statistics.selection_rates import passed_over
 
     measured, judgement = seen.measurements, seen.judgement
-    lines = [f"- {'**acted upon:** ' if one.acts else ''}{escaped(one.words)}" for one in judgement.reasons]
+    lines = [
+        f"- {'**acted upon:** ' if reason.acts else ''}{escaped(reason.words)}"
+        for reason in judgement.reasons
+    ]
     metadata: dict[str, Any] = {
         "verdict": judgement.verdict,
         "held": judgement.held,
@@ -230,12 +234,12 @@ def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
         "drifted_columns": len(judgement.drifted_columns),
         "estimate_trusted": measured.trust.trusted,
         "passed_over": "; ".join(
-            one.in_words() for one in passed_over(seen.contacts, study.policies.promotion)
+            group.in_words() for group in passed_over(seen.contacts, study.policies.promotion)
         )
         or "nobody",
     }
-    for one in measured.estimates:
-        metadata[f"estimated_{one.metric}"] = round(one.value, 4)
+    for estimate in measured.estimates:
+        metadata[f"estimated_{estimate.metric}"] = round(estimate.value, 4)
     auc = measured.estimate("auc")
     if auc is not None and auc.reference is not None:
         metadata |= {
@@ -245,8 +249,8 @@ def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
         }
     if measured.loss:
         metadata["estimated_auc_loss"] = round(measured.loss.value, 4)
-    for one in seen.realised.estimates if seen.realised else ():
-        metadata[f"realised_{one.metric}"] = round(one.value, 4)
+    for estimate in seen.realised.estimates if seen.realised else ():
+        metadata[f"realised_{estimate.metric}"] = round(estimate.value, 4)
     if measured.estimates:
         metadata["distances"] = dg.MetadataValue.md(distance_picture(study, measured))
     return metadata

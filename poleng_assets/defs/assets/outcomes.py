@@ -57,7 +57,7 @@ def realised_performance(
 ) -> dg.MaterializeResult:
     """How good the scores were, now that the labels are known; the reports say so from now on."""
     study, source = warehouse.study, context.partition_key
-    versions = {one.version: one for one in registry.versions()}
+    versions = {version.version: version for version in registry.versions()}
     performance: dict[tuple[str, int], RealisedPerformance] = {}
     with warehouse.read() as con:
         affected = affected_batches(con, study, source)
@@ -74,9 +74,9 @@ def realised_performance(
             "contradictory": count_contradictory_respondents(con, study, source),
         }
         estimated, current = estimated_auc(con), current_versions(con)
-    for (batch, version), found in performance.items():
-        if found.missing_because:
-            context.log.info(f"{batch}, version {version}: {found.missing_because}")
+    for (batch, version), realised in performance.items():
+        if realised.missing_because:
+            context.log.info(f"{batch}, version {version}: {realised.missing_because}")
     return _result(performance, people, estimated, current, warehouse.study.policies.overseer.sure)
 
 
@@ -138,10 +138,12 @@ def _result(
     """
     lost = {
         key: "; ".join(loss.in_words() for loss in losses)
-        for key, found in measured.items()
-        if (losses := found.significant_losses(sure))
+        for key, realised in measured.items()
+        if (losses := realised.significant_losses(sure))
     }
-    plotted = {batch: found for (batch, version), found in measured.items() if current[batch] == version}
+    plotted = {
+        batch: realised for (batch, version), realised in measured.items() if current[batch] == version
+    }
     return dg.MaterializeResult(
         metadata={
             "batches": len({batch for batch, _ in measured}),
@@ -177,10 +179,10 @@ def _plotted(current: "dict[str, RealisedPerformance]") -> dict[str, Any]:
     """Return numbers that the UI plots over files: of each batch, under the version that counts."""
     return {
         f"{batch}_{metric}": round(estimate.value, 4)
-        for batch, found in current.items()
+        for batch, realised in current.items()
         for metric in ("auc", "recall", "log_loss")
-        if (estimate := found.estimate(metric))
-    } | {f"{batch}_coverage": round(found.coverage, 4) for batch, found in current.items()}
+        if (estimate := realised.estimate(metric))
+    } | {f"{batch}_coverage": round(realised.coverage, 4) for batch, realised in current.items()}
 
 
 def _table(
@@ -195,19 +197,21 @@ def _table(
         {
             "batch": batch,
             "version": version,
-            "outcomes known": f"{found.respondents} of {found.scored} ({found.coverage:.0%})",
+            "outcomes known": f"{realised.respondents} of {realised.scored} ({realised.coverage:.0%})",
             "estimated AUC": f"{estimated[(batch, version)]:.4f}" if (batch, version) in estimated else "",
-            "realised AUC": _cell(found, "auc"),
-            "log-loss": _cell(found, "log_loss"),
-            "recall": _cell(found, "recall"),
-            "precision": _cell(found, "precision"),
-            "lost": lost.get((batch, version)) or found.missing_because or "no",
+            "realised AUC": _cell(realised, "auc"),
+            "log-loss": _cell(realised, "log_loss"),
+            "recall": _cell(realised, "recall"),
+            "precision": _cell(realised, "precision"),
+            "lost": lost.get((batch, version)) or realised.missing_because or "no",
         }
-        for (batch, version), found in measured.items()
+        for (batch, version), realised in measured.items()
     ]
     return frame_as_table(pd.DataFrame(rows))
 
 
-def _cell(found: "RealisedPerformance", metric: str) -> str:
-    one = found.estimate(metric)
-    return f"{one.value:.3f} ({one.lower:.3f} to {one.upper:.3f})" if one else ""
+def _cell(performance: "RealisedPerformance", metric: str) -> str:
+    estimate = performance.estimate(metric)
+    if estimate is None:
+        return ""
+    return f"{estimate.value:.3f} ({estimate.lower:.3f} to {estimate.upper:.3f})"

@@ -166,7 +166,7 @@ def _judge(
         )
     rival = None if fault else serving
     # Who stands in a study and in its correction is judged by the corrected answers, once.
-    learned = {name for one in (challenger, rival) if one for name in one.field_studies}
+    learned = {name for version in (challenger, rival) if version for name in version.field_studies}
     evaluation = evaluate_challenger(
         warehouse,
         registry.model(challenger),
@@ -174,10 +174,10 @@ def _judge(
         newest(learned.difference(contest.field_studies_withdrawn)),
     )
     shadow = _shadow_words(study, evaluation.shadows, rival)
-    for words in [shadow.in_words() for shadow in evaluation.shadows] or [shadow]:
-        context.log.info(words)
-    if words := describe_passed_over(evaluation.passed_over, study.policies.promotion):
-        context.log.warning(f"Version {challenger.version} {words}")
+    for line in [batch.in_words() for batch in evaluation.shadows] or [shadow]:
+        context.log.info(line)
+    if warning := describe_passed_over(evaluation.passed_over, study.policies.promotion):
+        context.log.warning(f"Version {challenger.version} {warning}")
     why = evaluation.reason(study.policies.promotion, fault)
     return _Verdict(contest, fault, evaluation.promoted, why, shadow, evaluation)
 

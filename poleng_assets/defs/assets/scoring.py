@@ -14,7 +14,7 @@ from poleng_assets.defs.assets.promotion import champion
 from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
-from poleng_assets.defs.rollback import untold_rollback
+from poleng_assets.defs.rollback import unreported_rollback
 from poleng_assets.models.registry import ModelVersion, Registry
 from poleng_assets.storage.files import in_place_of, write_whole
 from poleng_assets.study.schema import Study
@@ -124,8 +124,8 @@ def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Re
 
     def read(con: duckdb.DuckDBPyConnection) -> tuple[ModelVersion, str, int]:
         version = registry.serving(con, context.log.warning) or registry.champion()
-        if untold := untold_rollback(con, context.instance, study.name):
-            context.log_event(untold)
+        if event := unreported_rollback(con, context.instance, study.name):
+            context.log_event(event)
         return version, file_record(con, "batches", batch).data_hash, last_row(con, batch)
 
     def compute(inputs: tuple[ModelVersion, str, int]) -> _Scores:
@@ -220,12 +220,12 @@ def contact_list(
     made = warehouse.read_compute_write(state, read, compute, write)
     verdict, issued = made.plan.report.verdict, made.plan.issued
     if made.new and made.scored is not None:
-        words = f"issued beside {issued.in_words()}" if issued else "issued"
-        yield _told(folder, made.new, verdict, words, asked=len(made.scored))
+        happened = f"issued beside {issued.in_words()}" if issued else "issued"
+        yield _result(folder, made.new, verdict, happened, asked=len(made.scored))
     elif issued and made.plan.stands:
-        words = _stands_in_words(issued, made.plan.changed)
-        context.log.info(words)
-        yield _told(folder, issued, verdict, words)
+        happened = _stands_in_words(issued, made.plan.changed)
+        context.log.info(happened)
+        yield _result(folder, issued, verdict, happened)
     else:
         context.log.info(
             f"{batch} is {verdict}: its list is held back until the overseer has tried to get a better model"
@@ -277,7 +277,7 @@ def _plan(
             people = people_of_list(con, study, issued)
     elif config.release or not report.held:
         people = scored_people(con, study, batch)
-        _see_that_it_can_be_made(con, batch, report.model_version, issued, len(people))
+        _require_people_as_judged(con, batch, report.model_version, issued, len(people))
     changed = difference(con, study, issued) if issued else Difference(0, 0)
     return _Plan(report, issued, stands, why, changed, remark, people, moment_of_issue(con))
 
@@ -361,7 +361,7 @@ def _issue(
         )
 
 
-def _see_that_it_can_be_made(
+def _require_people_as_judged(
     con: duckdb.DuckDBPyConnection, batch: str, judged: int, issued: IssuedList | None, people: int
 ) -> None:
     """Raise when the newest scores are others than those that were judged, or nobody is left to list."""
@@ -381,11 +381,11 @@ def _see_that_it_can_be_made(
 
 def _stands_in_words(issued: IssuedList, changed: Difference) -> str:
     """Say that an issued list stands, how the current scores differ from it, and how to get another one."""
-    words = f"{issued.in_words()} was issued and stands"
+    stands = f"{issued.in_words()} was issued and stands"
     if not changed.added and not changed.dropped:
-        return f"{words}: the current scores flag the same people"
+        return f"{stands}: the current scores flag the same people"
     return (
-        f"{words}; by the current scores a list would have {changed.in_words()}. To have that one made, in "
+        f"{stands}; by the current scores a list would have {changed.in_words()}. To have that one made, in "
         "files of its own, materialise contact_list with `replace_issued_list: true` and a `reason`"
     )
 
@@ -404,15 +404,15 @@ def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.Data
     from poleng_assets.core.contacts.workbook import AboutList, write_workbook
 
     listed = make_list(scored, study, about.remark)
-    words = AboutList(about.batch, about.issued_at, about.model_version, asked=len(scored))
+    sheet = AboutList(about.batch, about.issued_at, about.model_version, asked=len(scored))
     # Both are whole before either is in its place: people and machines get the same list.
     with in_place_of(folder / f"{about.stem}.xlsx") as part:
-        write_workbook(part, listed, study, words)
+        write_workbook(part, listed, study, sheet)
         write_whole(folder / f"{about.stem}.csv", as_csv(listed))
 
 
-def _told(
-    folder: Path, about: IssuedList, verdict: str, words: str, asked: int | None = None
+def _result(
+    folder: Path, about: IssuedList, verdict: str, happened: str, asked: int | None = None
 ) -> dg.MaterializeResult:
     """Tell the graph of the list that stands now; ``asked``: of how many people, when it was made now."""
     metadata: dict[str, Any] = {
@@ -420,7 +420,7 @@ def _told(
         "contacts": about.contacts,
         "model_version": about.model_version,
         "list_number": about.number,
-        "what_happened": words,
+        "what_happened": happened,
         "verdict": verdict,
         "remark": about.remark or "none",
         "workbook": dg.MetadataValue.path(str(folder / f"{about.stem}.xlsx")),

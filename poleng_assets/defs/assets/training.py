@@ -80,8 +80,8 @@ def training_data(
 
     def read(con: duckdb.DuckDBPyConnection) -> _TrainingData:
         registry.require_serving_version(con)
-        for untold in untold_withdrawals(field_study_records(con), context.instance):
-            context.log_event(untold)
+        for event in untold_withdrawals(field_study_records(con), context.instance):
+            context.log_event(event)
         return _training_data(con, study)
 
     def write(con: duckdb.DuckDBPyConnection, data: _TrainingData) -> None:
@@ -131,9 +131,9 @@ def _training_data(con: duckdb.DuckDBPyConnection, study: Study) -> _TrainingDat
         dagster.Failure: there is none.
     """
     taken_in = field_study_records(con)
-    studies = {one.name: one.data_hash for one in taken_in if one.withdrawn_at is None}
+    studies = {file.name: file.data_hash for file in taken_in if file.withdrawn_at is None}
     if not studies:
-        withdrawn = ", ".join(one.name for one in taken_in)
+        withdrawn = ", ".join(file.name for file in taken_in)
         raise dg.Failure(
             f"There is no field study to learn from{f' (withdrawn: {withdrawn})' if withdrawn else ''}: "
             "drop one into landing/field_studies.",
@@ -218,8 +218,8 @@ def challenger(
         context.log.info(f"Training on {rows.training.num_rows} rows of {', '.join(rows.chosen.studies)}")
         logger = _trial_logger(context, registry, mlflow)
         trained = _train(rows, study, mode, registry.home.tuning / search, logger)
-        for words in trained.shown_proxies:
-            context.log.warning(f"Contact lists give something protected away: {words}")
+        for proxy in trained.shown_proxies:
+            context.log.warning(f"Contact lists give something protected away: {proxy}")
         version, card = _register(context.run.run_id, registry, mlflow, study, rows, trained, mode, search)
     # A full search may go on where a quick one, or an interrupted one, has stopped.
     registry.delete_searches(but="" if mode == "full" else search)
@@ -362,8 +362,8 @@ def _trial_logger(
 ) -> "Callable[[Trial, str], None]":
     """Tell of each trial in the run's log, and keep it as a nested MLflow run."""
 
-    def log(trial: "Trial", words: str) -> None:
-        context.log.info(words)
+    def log(trial: "Trial", message: str) -> None:
+        context.log.info(message)
         registry.log_trial(
             mlflow,
             f"trial {trial.number}: {trial.member.kind}",
