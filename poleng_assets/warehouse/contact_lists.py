@@ -7,7 +7,6 @@ the next number, and files of its own beside the earlier ones.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,9 +18,6 @@ from poleng_assets.warehouse.writes import insert, monotonic_timestamp
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Blanks and brackets stand in no batch's name, and every file system takes them.
-_NUMBERED = re.compile(r"(?P<batch>.+) \(list (?P<number>[1-9][0-9]*)\)")
 
 
 @dataclass(frozen=True)
@@ -73,13 +69,8 @@ class Difference:
 
 def file_stem(batch: str, number: int) -> str:
     """Return the name of a list's files without the suffix: ``march``, then ``march (list 2)``."""
+    # Blanks and brackets stand in no batch's name, and every file system takes them.
     return batch if number == 1 else f"{batch} (list {number})"
-
-
-def batch_of_file(stem: str) -> str:
-    """Return the batch whose list a file of this name, without its suffix, is."""
-    numbered = _NUMBERED.fullmatch(stem)
-    return numbered["batch"] if numbered else stem
 
 
 _COLUMNS = "batch, list_number, model_version, issued_at, contacts, remark, file"

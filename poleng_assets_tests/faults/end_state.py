@@ -203,7 +203,7 @@ def _page_of_all_batches(home: Home, con: duckdb.DuckDBPyConnection) -> Iterator
     if not home.overview.exists():
         return
     study, name = load_study(), str(home.overview.relative_to(home.root))
-    drawn = VARYING.sub("", render_overview(study, *load_overview(con, study), made_at=datetime.now(UTC)))
+    drawn = VARYING.sub("", render_overview(study, load_overview(con, study), made_at=datetime.now(UTC)))
     same = drawn == VARYING.sub("", home.overview.read_text(encoding="utf-8"))
     yield f"{name} {'as the warehouse has it' if same else _digest(home.overview)}"
 

@@ -18,7 +18,7 @@ from poleng_assets.defs.checks import list_differences
 from poleng_assets.defs.rollback import ROLLBACK_JOB
 from poleng_assets.operations.erase_person import erase_person
 from poleng_assets.study.loading import load_study
-from poleng_assets.warehouse.contact_lists import batch_of_file, file_stem
+from poleng_assets.warehouse.contact_lists import file_stem
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_promoted
 
@@ -183,4 +183,3 @@ def test_a_rollback_that_has_a_batch_scored_again_asks_for_another_list(promoted
 def test_the_name_of_a_list_tells_its_batch_and_is_no_name_of_a_batch(batch: str):
     assert file_stem(batch, 1) == batch
     assert file_stem(batch, 12) == f"{batch} (list 12)"
-    assert {batch_of_file(file_stem(batch, number)) for number in (1, 2, 12)} == {batch}

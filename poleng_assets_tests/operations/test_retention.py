@@ -363,7 +363,7 @@ def test_a_list_that_was_delivered_and_erased_is_not_one_that_is_still_to_come(f
 def test_the_page_of_all_batches_says_so_too(filled: Connection, study: Study):
     erase(filled, keeping(50, drift_reports=None))
     story = load_overview(filled, study)
-    page = render_overview(study, *story, made_at=TODAY)
+    page = render_overview(study, story, made_at=TODAY)
     assert page.count("list erased on 2026-03-01, by policies.retention.contact_lists: 50 days") > 0
     assert story.reports.set_index("batch")["current"].to_dict() == {"old": True, "new": True}
 

@@ -33,7 +33,7 @@ from poleng_assets.core.monitoring.verdict import Judgement, Reason
 from poleng_assets.core.reports.drift_report import render_report
 from poleng_assets.core.reports.holdout_charts import holdout_charts
 from poleng_assets.core.reports.model_card import ModelCard, render_model_card
-from poleng_assets.core.reports.overview import render_overview
+from poleng_assets.core.reports.overview import Overview, render_overview
 from poleng_assets.core.statistics.groups import evaluate_groups
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.core.statistics.resampling import bootstrap_intervals
@@ -154,6 +154,7 @@ def _overview(study: Study, count: int) -> str:
             "trusted": n % 4 == 0,
             "current": n % 5 != 1,
             "released": n % 8 == 2,
+            "list_erased": "",
         }
         for n in range(count)
     )
@@ -169,7 +170,8 @@ def _overview(study: Study, count: int) -> str:
          (START + timedelta(days=6.5), "rollback", 1, "why")],
         columns=["decided_at", "kind", "version", "reason"],
     )  # fmt: skip
-    return render_overview(study, reports, performance, alerts, promotions, START + timedelta(days=900))
+    story = Overview(reports, performance, alerts, promotions)
+    return render_overview(study, story, START + timedelta(days=900))
 
 
 def _model_card(study: Study) -> str:

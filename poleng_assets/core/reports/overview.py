@@ -79,7 +79,7 @@ class Overview(NamedTuple):
             ``held``, ``alarm``, ``rows``, ``reported_at``, ``estimated_auc``, ``reference_auc``,
             ``outside_support``, ``flagged_share``, ``trusted``, ``reasons``, ``current``: whether the
             scores of this version are the ones that count, and ``released``: whether the list of a held
-            batch was made after all, with this version. ``list_erased``, which may be missing: when and by
+            batch was made after all, with this version. ``list_erased``: when and by
             which rule the list was erased, empty when it was not.
         performance: as the table of that name.
         alerts: ``batch``, ``model_version``, ``column_name`` and ``method`` of each figure that alerts;
@@ -132,26 +132,15 @@ def report_address(batch: str, version: int) -> str:
     return f"./batches/{quote(batch, safe='')}/version_{version}.html"
 
 
-def render_overview(
-    study: Study,
-    reports: pd.DataFrame,
-    performance: pd.DataFrame,
-    alerts: pd.DataFrame,
-    promotions: pd.DataFrame,
-    made_at: datetime,
-) -> str:
+def render_overview(study: Study, overview: Overview, made_at: datetime) -> str:
     """Return the page as HTML that opens offline: it links to the reports beside it, and to nothing else.
 
     Args:
         study: titles.
-        reports: as :class:`Overview` says, like the three that follow.
-        performance: estimated and realised.
-        alerts: of figures.
-        promotions: of champions.
+        overview: what the page is made of.
         made_at: with a time zone.
     """
-    if "list_erased" not in reports:
-        reports = reports.assign(list_erased="")
+    reports, performance, alerts, promotions = overview
     reports = reports.assign(reported_at=pd.to_datetime(reports["reported_at"], utc=True))
     reports = reports.sort_values(["reported_at", "batch"], kind="stable").reset_index(drop=True)
     promotions = promotions.assign(decided_at=pd.to_datetime(promotions["decided_at"], utc=True))

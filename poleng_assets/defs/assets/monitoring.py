@@ -97,10 +97,10 @@ def overview(
     from poleng_assets.core.reports.overview import load_overview, render_overview
 
     with warehouse.read() as con:
-        story = load_overview(con, warehouse.study)
-    page = render_overview(warehouse.study, *story, made_at=now())
+        batches = load_overview(con, warehouse.study)
+    page = render_overview(warehouse.study, batches, made_at=now())
     path = write_whole(landing.home.overview, page)
-    reports = story[0]
+    reports = batches.reports
     current = reports[reports["current"]]
     return dg.MaterializeResult(
         metadata={

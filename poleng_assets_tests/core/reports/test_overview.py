@@ -51,6 +51,7 @@ def report(batch: str, day: int, verdict: str = "clear", **changes: Any) -> dict
         "trusted": verdict == "clear",
         "current": True,
         "released": False,
+        "list_erased": "",
     }
     return usual | changes
 
@@ -100,7 +101,7 @@ STORY = overview(
 
 
 def render(study: Study, found: Overview = STORY) -> str:
-    return render_overview(study, *found, NOW)
+    return render_overview(study, found, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +361,9 @@ def test_the_warehouse_tells_all_that_the_page_needs(con: duckdb.DuckDBPyConnect
     insert(con, "predictions", scored)
     reports = [report("b", 1, "untrusted", held=True, alarm=True), report("b", 2, model_version=2)]
     kept = (
-        pd.DataFrame(reports).drop(columns=["current", "released"]).assign(drifted_columns=0, rows_measured=1)
+        pd.DataFrame(reports)
+        .drop(columns=["current", "released", "list_erased"])
+        .assign(drifted_columns=0, rows_measured=1)
     )
     insert(con, "drift_reports", kept)
     insert(con, "performance", pd.DataFrame([performance("b", 2, "estimated")]))
@@ -384,7 +387,7 @@ def test_the_warehouse_tells_all_that_the_page_needs(con: duckdb.DuckDBPyConnect
 
 def test_reports_of_an_earlier_release_are_read_too(con: duckdb.DuckDBPyConnection, study: Study):
     old = pd.DataFrame([report("b", 1, "drifted"), report("c", 2)])
-    new = ["held", "alarm", "trusted", "current", "released", "reasons"]
+    new = ["held", "alarm", "trusted", "current", "released", "list_erased", "reasons"]
     insert(con, "drift_reports", old.drop(columns=new).assign(drifted_columns=0))
     found = load_overview(con, study).reports
     assert found["held"].tolist() == [True, False]
