@@ -21,7 +21,7 @@ from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.files import earlier_files, file_records, set_fingerprint
+from poleng_assets.warehouse.files import FileRecord, earlier_files, file_records, set_fingerprint
 from poleng_assets.warehouse.holdout import count_set_aside
 from poleng_assets.warehouse.outcomes import count_contradicted_since
 from poleng_assets.warehouse.overlaps import (
@@ -355,21 +355,8 @@ def _under_other_ids(
         return {}
     records = [record for record in file_records(con, kind) if record.name in set(earlier)]
     if different < policy.telling_share * rows:
-        mine = fingerprint(con, study, kind, name)
-        same = {
-            record.name: rows
-            for record in records
-            if record.rows_kept == rows
-            and (
-                theirs := Fingerprint.parse(
-                    record.rows_fingerprint, study, record.rows_kept, record.rows_erased
-                )
-            )
-            is not None
-            and theirs.by_answers == mine.by_answers
-            and theirs.by_id != mine.by_id
-        }
-        return same if rows >= policy.min_same_rows else {}
+        enough = rows >= policy.min_same_rows
+        return dict.fromkeys(_renamed_copies(con, study, kind, name, records), rows) if enough else {}
     looked_at: list[str] = []
     total = 0
     for record in records:
@@ -380,6 +367,23 @@ def _under_other_ids(
     counts = count_same_answers_under_other_ids(con, study, kind, name, looked_at)
     least = max(policy.min_alike, policy.min_alike_share * rows)
     return {other: count for other, count in counts.items() if count >= least}
+
+
+def _renamed_copies(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, records: Sequence[FileRecord]
+) -> list[str]:
+    """Return the files whose answers are those of a file, each as often, under other ids."""
+    mine = fingerprint(con, study, kind, name)
+    kept = {
+        record.name: Fingerprint.parse(record.rows_fingerprint, study, mine.rows, record.rows_erased)
+        for record in records
+        if record.rows_kept == mine.rows
+    }
+    return [
+        other
+        for other, theirs in kept.items()
+        if theirs is not None and theirs.by_answers == mine.by_answers and theirs.by_id != mine.by_id
+    ]
 
 
 def _as_many(some: int, all_: int) -> str:

@@ -96,9 +96,8 @@ def ingest(
         read, quarantined, ids_may_repeat = _insert_rows(con, study, kind, name, file)
         later = move_repeated_ids(con, study, kind, name) if ids_may_repeat else 0
         # A correction further down is no fault of a file of outcomes.
-        _refuse_if_too_broken(
-            con, study, kind, name, read, quarantined + (later if kind != "outcomes" else 0)
-        )
+        broken = quarantined + (later if kind != "outcomes" else 0)
+        _refuse_if_too_broken(con, study, kind, name, read, broken)
         quarantined += later
         fingerprint = refuse_if_known(con, study, kind, name)
         if kind == "outcomes":
@@ -107,10 +106,8 @@ def ingest(
         if kind == "field_studies":
             # Of the rows that are kept, after the last chunk: a stratum, and people with the same answers,
             # may stand anywhere in the file.
-            set_aside_repeats(con, study, name)
-            draw_holdout(con, study, name)
-            keep_duplicates_together(con, study, name)
-            balance_holdout(con, study, name)
+            for settle in (set_aside_repeats, draw_holdout, keep_duplicates_together, balance_holdout):
+                settle(con, study, name)
         result = Ingested(name, digest, read, read - quarantined, quarantined, tuple(ignored))
         columns = {**vars(result), "ignored_columns": ", ".join(ignored), "rows_fingerprint": fingerprint}
         del columns["already"]

@@ -60,33 +60,34 @@ def set_withdrawn(
     Raises:
         WithdrawalRefused: no such field study was taken in.
     """
+    named = _versions_of(con, study)
+    changed = [record.name for record in named if (record.withdrawn_at is None) != undo]
+    if not changed:
+        return named
+    learned_from = sorted(
+        version for version, names in (learned or {}).items() if set(names).intersection(changed)
+    )
+    whose = f"; versions that learned from it: {', '.join(map(str, learned_from))}" if learned_from else ""
+    with transaction(con):
+        set_withdrawn_at(con, changed, None if undo else now())
+        record_decision(
+            con,
+            "withdraw",
+            f"{', '.join(changed)} {'counts again' if undo else 'is withdrawn'}: {reason}{whose}",
+            evidence={"field_studies": changed, "undo": undo, "versions_that_learned": learned_from},
+            champion_version=serving,
+            dagster_run_id=dagster_run_id,
+        )
+    return _versions_of(con, study)
+
+
+def _versions_of(con: duckdb.DuckDBPyConnection, study: str) -> list[FileRecord]:
     known = field_study_records(con)
     named = [record for record in known if study in (record.name, name_and_number(record.name)[0])]
     if not named:
         names = ", ".join(record.name for record in known) or "none"
         raise WithdrawalRefused(f"no field study {study!r} was taken in; there are: {names}")
-    changed = [record.name for record in named if (record.withdrawn_at is None) != undo]
-    if changed:
-        learned_from = sorted(
-            version for version, names in (learned or {}).items() if set(names).intersection(changed)
-        )
-        whose = (
-            f"; versions that learned from it: {', '.join(map(str, learned_from))}" if learned_from else ""
-        )
-        what = "counts again" if undo else "is withdrawn"
-        with transaction(con):
-            set_withdrawn_at(con, changed, None if undo else now())
-            record_decision(
-                con,
-                "withdraw",
-                f"{', '.join(changed)} {what}: {reason}{whose}",
-                evidence={"field_studies": changed, "undo": undo, "versions_that_learned": learned_from},
-                champion_version=serving,
-                dagster_run_id=dagster_run_id,
-            )
-    return [
-        record for record in field_study_records(con) if record.name in {version.name for version in named}
-    ]
+    return named
 
 
 def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
