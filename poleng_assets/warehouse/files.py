@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 
@@ -93,17 +93,8 @@ def content_hashes(con: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
 
 
 def names_of_files(con: duckdb.DuckDBPyConnection, kind: Kind) -> list[str]:
-    """Return the names of the files of a kind that were taken in."""
-    rows = con.execute("SELECT name FROM ingested_files WHERE kind = ?", [kind]).fetchall()
-    return [name for (name,) in rows]
-
-
-def newest_files(con: duckdb.DuckDBPyConnection, kind: Kind, most: int) -> list[str]:
-    """Return the names of the files of a kind that were taken in last, newest first."""
-    rows = con.execute(
-        "SELECT name FROM ingested_files WHERE kind = ? ORDER BY ingested_at DESC, name LIMIT ?", [kind, most]
-    ).fetchall()
-    return [name for (name,) in rows]
+    """Return the names of the files of a kind that were taken in, the newest first."""
+    return [record.name for record in file_records(con, kind)]
 
 
 def add_file(con: duckdb.DuckDBPyConnection, kind: Kind, columns: Mapping[str, Any]) -> None:
@@ -136,54 +127,21 @@ def add_refusal(
         replace_partition(con, "refused_files", key, refusal)
 
 
-def set_fingerprint(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, fingerprint: str) -> None:
-    """Keep the fingerprint of a file's rows."""
+def update_file(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, **columns: Any) -> None:
+    """Write other values into some columns of a file that was taken in."""
+    assignments = ", ".join(f"{column} = ${column}" for column in columns)
     con.execute(
-        "UPDATE ingested_files SET rows_fingerprint = ? WHERE kind = ? AND name = ?",
-        [fingerprint, kind, name],
+        f"UPDATE ingested_files SET {assignments} WHERE kind = $_kind AND name = $_name",  # noqa: S608
+        {**columns, "_kind": kind, "_name": name},
     )
 
 
-def set_archived_hash(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, archived_hash: str) -> None:
-    """Keep the hash of an archived file from which people were erased."""
-    con.execute(
-        "UPDATE ingested_files SET archived_hash = ? WHERE kind = ? AND name = ?", [archived_hash, kind, name]
-    )
+def count_file_rows(
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str
+) -> tuple[int, int, int, int, int]:
+    """Count a file's rows: read, kept, of those with a score, in quarantine, erased.
 
-
-def set_withdrawn_at(con: duckdb.DuckDBPyConnection, names: Collection[str], moment: datetime | None) -> None:
-    """Mark field studies as withdrawn at a moment, or as counting again (None)."""
-    con.execute(
-        """UPDATE ingested_files SET withdrawn_at = ?
-        WHERE kind = 'field_studies' AND list_contains(?::VARCHAR[], name)""",
-        [moment, list(names)],
-    )
-
-
-def move_out_of_quarantine(
-    con: duckdb.DuckDBPyConnection, kind: Kind, name: str, rows: int, data_hash: str
-) -> None:
-    """Count rows of a file as kept that were in quarantine, and give its data another hash."""
-    con.execute(
-        """UPDATE ingested_files SET rows_kept = rows_kept + $rows,
-            rows_quarantined = rows_quarantined - $rows, data_hash = $data_hash
-        WHERE kind = $kind AND name = $name""",
-        {"rows": rows, "data_hash": data_hash, "kind": kind, "name": name},
-    )
-
-
-class FileRows(NamedTuple):
-    """Where the rows of one file are, counted: read, kept, of those with a score, in quarantine, erased."""
-
-    read: int
-    kept: int
-    scored: int
-    quarantined: int
-    erased: int
-
-
-def count_file_rows(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> FileRows:
-    """Count where the rows of a file are; of field studies and outcomes, all that are kept count as scored.
+    Of field studies and outcomes, all that are kept count as scored.
 
     Raises:
         LookupError: no such file was taken in.
@@ -204,38 +162,28 @@ def count_file_rows(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
     ).fetchall()
     if not rows:
         raise LookupError(f"no file {name} was taken in as {kind}")
-    return FileRows(*rows[0])
+    return rows[0]
 
 
-class BatchRows(NamedTuple):
-    """The rows of all batches: read, kept, waiting for a score, in quarantine, in refused files, erased."""
+def count_batch_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
+    """Count the rows of all batches: read, with a score, in quarantine, in refused files, erased, waiting.
 
-    read: int
-    kept: int
-    waiting: int
-    quarantined: int
-    refused: int
-    erased: int
-
-
-def count_batch_rows(con: duckdb.DuckDBPyConnection) -> BatchRows:
-    """Count where the rows of all batches are.
-
-    Rows without a score are counted batch by batch, because this is done with every batch and a join of all
-    people of all years would take longer with each of them.
+    Rows that wait for a score are counted batch by batch, because this is done with every batch and a join of
+    all people of all years would take longer with each of them.
     """
-    (row,) = con.execute(
+    (counts,) = con.execute(
         """WITH kept AS (SELECT batch, count(*) AS rows FROM batch_rows GROUP BY batch),
         scorings AS (
             SELECT batch, scored_at, count(*) AS rows FROM predictions GROUP BY batch, scored_at),
-        current AS (SELECT batch, arg_max(rows, scored_at) AS rows FROM scorings GROUP BY batch)
+        current AS (SELECT batch, arg_max(rows, scored_at) AS rows FROM scorings GROUP BY batch),
+        unscored AS (SELECT coalesce(sum(greatest(kept.rows - coalesce(current.rows, 0), 0)), 0) AS rows
+            FROM kept LEFT JOIN current USING (batch))
         SELECT
             (SELECT coalesce(sum(rows_read), 0) FROM ingested_files WHERE kind = 'batches'),
-            (SELECT coalesce(sum(rows), 0) FROM kept),
-            (SELECT coalesce(sum(greatest(kept.rows - coalesce(current.rows, 0), 0)), 0)
-                FROM kept LEFT JOIN current USING (batch)),
+            (SELECT coalesce(sum(rows), 0) FROM kept) - (SELECT rows FROM unscored),
             (SELECT count(DISTINCT (source, row_number)) FROM quarantine WHERE source LIKE 'batches/%'),
             (SELECT coalesce(sum(rows), 0) FROM refused_files WHERE kind = 'batches'),
-            (SELECT coalesce(sum(rows_erased), 0) FROM ingested_files WHERE kind = 'batches')"""
+            (SELECT coalesce(sum(rows_erased), 0) FROM ingested_files WHERE kind = 'batches'),
+            (SELECT rows FROM unscored)"""
     ).fetchall()
-    return BatchRows(*map(int, row))
+    return tuple(map(int, counts))

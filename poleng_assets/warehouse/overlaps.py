@@ -48,24 +48,18 @@ def count_different_answers(
     return int(rows), int(different)
 
 
-def count_common_ids(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
-) -> dict[str, int]:
-    """Count for each earlier file its rows whose id is in a file; files without any are left out."""
-    return _count_common(con, kind, name, earlier, _id_hash(study))
-
-
 def count_common_rows(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    kind: Kind,
+    name: str,
+    earlier: Sequence[str],
+    *,
+    same_answers: bool,
 ) -> dict[str, int]:
-    """Count for each earlier file its rows that are in a file: same id, same answers."""
-    return _count_common(con, kind, name, earlier, _row_hash(study, kind))
-
-
-def _count_common(
-    con: duckdb.DuckDBPyConnection, kind: Kind, name: str, earlier: Sequence[str], hashed: str
-) -> dict[str, int]:
+    """Count for each earlier file its rows whose id, and answers, are in a file; none are left out."""
     table, key = ROW_TABLES[kind]
+    hashed = _row_hash(study, kind) if same_answers else _id_hash(study)
     counted = con.execute(
         f"""SELECT {key}, count(*) FROM {table} WHERE {key} IN (SELECT unnest($earlier::VARCHAR[]))
         AND {hashed} IN (SELECT {hashed} FROM {table} WHERE {key} = $name) GROUP BY {key}""",  # noqa: S608

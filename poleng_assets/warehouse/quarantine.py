@@ -61,13 +61,6 @@ def worst_faults(con: duckdb.DuckDBPyConnection, source: str, limit: int) -> lis
     ).fetchall()
 
 
-def faults_of(con: duckdb.DuckDBPyConnection, source: str) -> list[tuple[int, str, str]]:
-    """Return row number, column and reason of all faults of a source, in the order of its rows."""
-    return con.execute(
-        "SELECT row_number, column_name, reason FROM quarantine WHERE source = ? ORDER BY ALL", [source]
-    ).fetchall()
-
-
 def rows_of(con: duckdb.DuckDBPyConnection, source: str) -> list[tuple[int, str, list[tuple[str, str]]]]:
     """Return number, payload and faults (column, reason) of each row of a source, in order."""
     return con.execute(

@@ -11,7 +11,7 @@ import duckdb
 
 from poleng_assets.storage.dropped_files import SUFFIXES, content_hash
 from poleng_assets.storage.home import Kind
-from poleng_assets.warehouse.files import file_records, set_archived_hash
+from poleng_assets.warehouse.files import file_records, update_file
 
 REMOVED = "removed"
 
@@ -91,7 +91,7 @@ def note_rewritten(con: duckdb.DuckDBPyConnection, kind: Kind, paths: Iterable[P
         for record in records:
             if path.name in _file_names(record.name, record.content_hash):
                 archived_hash = content_hash(path) if path.exists() else REMOVED
-                set_archived_hash(con, kind, record.name, archived_hash)
+                update_file(con, kind, record.name, archived_hash=archived_hash)
 
 
 def _file_names(name: str, taken_in: str) -> list[str]:

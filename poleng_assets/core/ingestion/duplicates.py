@@ -21,11 +21,10 @@ from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.files import FileRecord, earlier_files, file_records, set_fingerprint
+from poleng_assets.warehouse.files import FileRecord, earlier_files, file_records, update_file
 from poleng_assets.warehouse.holdout import count_set_aside
 from poleng_assets.warehouse.outcomes import count_contradicted_since
 from poleng_assets.warehouse.overlaps import (
-    count_common_ids,
     count_common_rows,
     count_different_answers,
     count_known_people,
@@ -147,7 +146,7 @@ def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
         if theirs is None:
             # Of an earlier release, or rows were put back or erased since.
             theirs = fingerprint(con, study, kind, other)
-            set_fingerprint(con, kind, other, theirs.text)
+            update_file(con, kind, other, rows_fingerprint=theirs.text)
         if theirs.by_id == mine.by_id and not _news_in_quarantine(
             con, study, kind, name, other, record.rows_erased
         ):
@@ -330,8 +329,8 @@ def _shares(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
 ) -> list[Share]:
     """Return the earlier files that share people or answers with a file, those that share most first."""
-    people = count_common_ids(con, study, kind, name, earlier)
-    same = count_common_rows(con, study, kind, name, list(people)) if people else {}
+    people = count_common_rows(con, study, kind, name, earlier, same_answers=False)
+    same = count_common_rows(con, study, kind, name, list(people), same_answers=True) if people else {}
     alike = {} if kind == "outcomes" else _under_other_ids(con, study, kind, name, earlier)
     shares = [
         Share(other, people.get(other, 0), same.get(other, 0), alike.get(other, 0))

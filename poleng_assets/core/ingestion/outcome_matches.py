@@ -98,13 +98,8 @@ def outcomes_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Met
     records = (record for record in file_records(con, "outcomes") if record.name == name)
     return Met(
         read=max((record.rows_read for record in records), default=0),
-        people=matches.people,
-        matched=matches.matched,
-        corrected=earlier.corrected,
-        conflicting=earlier.conflicting,
-        repeated=earlier.repeated,
-        known_before=earlier.known_before,
-        in_several_batches=matches.in_several_batches,
+        **matches._asdict(),
+        **earlier._asdict(),
         batches=tuple(batches_of(con, study, name)),
         strangers=unknown,
     )

@@ -74,8 +74,8 @@ def account(
     Raises:
         LookupError: no such file was taken in.
     """
-    rows = count_file_rows(con, study, kind, name)
-    return Account(rows.read, in_file, rows.kept, rows.scored, rows.quarantined, rows.erased)
+    read, *others = count_file_rows(con, study, kind, name)
+    return Account(read, in_file, *others)
 
 
 def rows_in(path: Path | None, study: Study, kind: Kind) -> int | None:
@@ -126,12 +126,4 @@ def balance(con: duckdb.DuckDBPyConnection) -> Balance:
     just released from quarantine. That the scores are those of the very people of a batch is seen by its own
     account.
     """
-    rows = count_batch_rows(con)
-    return Balance(
-        read=rows.read,
-        scored=rows.kept - rows.waiting,
-        quarantined=rows.quarantined,
-        refused=rows.refused,
-        erased=rows.erased,
-        waiting=rows.waiting,
-    )
+    return Balance(*count_batch_rows(con))

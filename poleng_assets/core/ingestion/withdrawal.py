@@ -15,7 +15,7 @@ import duckdb
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.warehouse.decisions import record_decision
-from poleng_assets.warehouse.files import FileRecord, file_records, set_withdrawn_at
+from poleng_assets.warehouse.files import FileRecord, file_records, update_file
 from poleng_assets.warehouse.writes import now, transaction
 
 
@@ -69,7 +69,9 @@ def set_withdrawn(
     )
     whose = f"; versions that learned from it: {', '.join(map(str, learned_from))}" if learned_from else ""
     with transaction(con):
-        set_withdrawn_at(con, changed, None if undo else now())
+        moment = None if undo else now()
+        for name in changed:
+            update_file(con, "field_studies", name, withdrawn_at=moment)
         record_decision(
             con,
             "withdraw",

@@ -25,7 +25,7 @@ from poleng_assets.core.statistics.selection_rates import GroupContacts, describ
 from poleng_assets.study.policies import PromotionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
-from poleng_assets.warehouse.files import newest_files
+from poleng_assets.warehouse.files import names_of_files
 from poleng_assets.warehouse.predictions import people_sample
 from poleng_assets.warehouse.training_sets import labelled_rows
 
@@ -77,7 +77,7 @@ def evaluate_challenger(
     policy = study.policies.promotion
     with warehouse.read() as con:
         holdout = labelled_rows(con, study, field_studies, "holdout")
-        newest = newest_files(con, "batches", policy.shadow_batches) if champion else []
+        newest = names_of_files(con, "batches")[: policy.shadow_batches] if champion else []
         batches = [(name, *people_sample(con, study, name, policy.shadow_rows)) for name in newest]
     shadows = [
         _shadow(study, name, rows, people, challenger, champion) for name, rows, people in batches if champion

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 ROWS_ACCOUNTED_FOR = "every_row_is_kept_or_in_quarantine"
 NOBODY_CAME_BEFORE = "nobody_came_before"
 PEOPLE_ARE_KNOWN = "people_stand_in_batches"
+_CHECKS = {
+    ROWS_ACCOUNTED_FOR: "Rows in the file = rows in the warehouse + rows in quarantine.",
+    NOBODY_CAME_BEFORE: "Nobody stands in an earlier file with the same answers, or on a contact list "
+    "already.",
+    PEOPLE_ARE_KNOWN: "Some people of the file stand in a batch, and none seems to stand there in another "
+    "spelling.",
+}
 
 
 class ArrivalConfig(dg.Config):
@@ -39,35 +46,7 @@ class ArrivalConfig(dg.Config):
     )
 
 
-def rows_check(kind: Kind) -> dg.AssetCheckSpec:
-    """Declare the check that no row of a file got lost on the way in."""
-    return dg.AssetCheckSpec(
-        ROWS_ACCOUNTED_FOR,
-        asset=kind,
-        description="Rows in the file = rows in the warehouse + rows in quarantine.",
-    )
-
-
-def nobody_before_check(kind: Kind) -> dg.AssetCheckSpec:
-    """Declare the check that no answers of a file came with an earlier one, and nobody is listed already."""
-    return dg.AssetCheckSpec(
-        NOBODY_CAME_BEFORE,
-        asset=kind,
-        description="Nobody stands in an earlier file with the same answers, or on a contact list already.",
-    )
-
-
-def people_known_check() -> dg.AssetCheckSpec:
-    """Declare the check that outcomes are of people who stand in batches, spelled as they are there."""
-    return dg.AssetCheckSpec(
-        PEOPLE_ARE_KNOWN,
-        asset="outcomes",
-        description="Some people of the file stand in a batch, and none seems to stand there in another "
-        "spelling.",
-    )
-
-
-def arrival_asset(kind: Kind, description: str, second_check: dg.AssetCheckSpec) -> dg.AssetsDefinition:
+def _arrival_asset(kind: Kind, description: str, second_check: str) -> dg.AssetsDefinition:
     """Define the asset that takes in the files of a kind, one partition for each."""
 
     @dg.asset(
@@ -78,7 +57,10 @@ def arrival_asset(kind: Kind, description: str, second_check: dg.AssetCheckSpec)
         kinds={"duckdb"},
         owners=["team:survey"],
         pool=WAREHOUSE_POOL,
-        check_specs=[rows_check(kind), second_check],
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=kind, description=_CHECKS[check])
+            for check in (ROWS_ACCOUNTED_FOR, second_check)
+        ],
     )
     def arrival(
         context: dg.AssetExecutionContext,
@@ -89,6 +71,23 @@ def arrival_asset(kind: Kind, description: str, second_check: dg.AssetCheckSpec)
         yield from take_in(context, kind, config, landing, warehouse)
 
     return arrival
+
+
+batches = _arrival_asset(
+    "batches",
+    "Respondents of one batch, checked against the study and kept in the warehouse.",
+    NOBODY_CAME_BEFORE,
+)
+field_studies = _arrival_asset(
+    "field_studies",
+    "Labelled respondents of one field study, each in the training part or in the frozen holdout.",
+    NOBODY_CAME_BEFORE,
+)
+outcomes = _arrival_asset(
+    "outcomes",
+    "What respondents of earlier batches turned out to be, joined to them by id.",
+    PEOPLE_ARE_KNOWN,
+)
 
 
 class _Arrival(NamedTuple):
@@ -421,20 +420,3 @@ def _forget_partition(context: dg.AssetExecutionContext, kind: Kind) -> None:
     accepted = context.instance.get_materialized_partitions(dg.AssetKey(kind))
     if context.partition_key not in accepted:
         context.instance.delete_dynamic_partition(PARTITIONS[kind].name or "", context.partition_key)
-
-
-batches = arrival_asset(
-    "batches",
-    "Respondents of one batch, checked against the study and kept in the warehouse.",
-    nobody_before_check("batches"),
-)
-field_studies = arrival_asset(
-    "field_studies",
-    "Labelled respondents of one field study, each in the training part or in the frozen holdout.",
-    nobody_before_check("field_studies"),
-)
-outcomes = arrival_asset(
-    "outcomes",
-    "What respondents of earlier batches turned out to be, joined to them by id.",
-    people_known_check(),
-)

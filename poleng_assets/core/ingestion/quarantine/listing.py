@@ -8,7 +8,7 @@ import duckdb
 
 from poleng_assets.storage.home import KINDS, Kind
 from poleng_assets.warehouse.files import file_record
-from poleng_assets.warehouse.quarantine import commonest_faults, count_by_source, faults_of, source_of
+from poleng_assets.warehouse.quarantine import commonest_faults, count_by_source, rows_of, source_of
 
 _SHOWN = 3
 
@@ -59,4 +59,5 @@ def list_faults(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> list[F
         LookupError: no such file was taken in.
     """
     file_record(con, kind, name)
-    return [Fault(*fault) for fault in faults_of(con, source_of(kind, name))]
+    rows = rows_of(con, source_of(kind, name))
+    return [Fault(number, *fault) for number, _, faults in rows for fault in faults]

@@ -26,7 +26,7 @@ from poleng_assets.core.ingestion.quarantine.sheet import (
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.decisions import record_decision
-from poleng_assets.warehouse.files import FileRecord, file_record, move_out_of_quarantine
+from poleng_assets.warehouse.files import FileRecord, file_record, update_file
 from poleng_assets.warehouse.holdout import keep_duplicates_together
 from poleng_assets.warehouse.outcomes import assign_batches
 from poleng_assets.warehouse.people import kept_rows, rename_file, row_numbers_by_id
@@ -253,8 +253,15 @@ def _put_back(
         insert(con, table, sound.assign(**{key: name}))
     numbers = [int(number) for number in sound[ROW_NUMBER]]
     remove_rows(con, source_of(kind, name), numbers)
-    data_hash = _hash_with(file_record(con, kind, name).data_hash, sound)
-    move_out_of_quarantine(con, kind, name, len(numbers), data_hash)
+    record = file_record(con, kind, name)
+    update_file(
+        con,
+        kind,
+        name,
+        rows_kept=record.rows_kept + len(numbers),
+        rows_quarantined=record.rows_quarantined - len(numbers),
+        data_hash=_hash_with(record.data_hash, sound),
+    )
 
 
 def _hash_with(data_hash: str, sound: pd.DataFrame) -> str:
