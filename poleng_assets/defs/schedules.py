@@ -6,9 +6,10 @@ The digest is no schedule: the command line and a daemon that was off must not m
 
 import dagster as dg
 
+from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.defs import jobs
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.defs.sensors import retraining_requests, survey
+from poleng_assets.defs.sensors.overseer import retraining_requests, survey
 from poleng_assets.storage.home_study import study_of
 
 
@@ -27,7 +28,7 @@ def weekly_retraining(
 
     It is the same request, so that neither trains on data that the other has tried.
     """
-    memory, situation, _ = survey(context.instance, landing, {})
+    state, situation, _ = survey(context.instance, landing, LoopState())
     if situation.champion is None:
         return dg.SkipReason("No model serves yet: the overseer trains the first one")
     if situation.retraining:
@@ -39,9 +40,7 @@ def weekly_retraining(
         return dg.SkipReason(
             f"The retraining on {studies} failed {situation.retrain_failures} times: look at its newest run"
         )
-    return retraining_requests(
-        context.instance, memory["studies"], f"weekly retraining; new field data: {studies}"
-    )
+    return retraining_requests(context.instance, state, f"weekly retraining; new field data: {studies}")
 
 
 archive_schedule = dg.ScheduleDefinition(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
+from poleng_assets.core.data.asset_events import DriftReport, Overview
 from poleng_assets.defs.events import History, newest, serving_version
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.models.artifacts import ModelUnusable
@@ -98,9 +99,9 @@ class Watch:
             if self._replaced():
                 return
             instance = self._open()
-            told = serving_version(newest(instance, "champion"))
-            self._follow(told)
-            self._read_history(instance, told)
+            serving = serving_version(instance)
+            self._follow(serving)
+            self._read_history(instance, serving)
             self.seen = replace(self.seen, looked_at=self._clock(), failed="")
         except Exception as error:
             # The boundary: databases of two libraries, a registry and a disk fail each in its own way, and a
@@ -197,9 +198,9 @@ class Watch:
         self.seen = replace(self.seen, champion=champion, doubt=doubt, reloads=self.seen.reloads + 1)
         log.info("Version %d serves; it was loaded in %.1f s", number, time.monotonic() - started)
 
-    def _read_history(self, instance: dg.DagsterInstance, told: int | None) -> None:
+    def _read_history(self, instance: dg.DagsterInstance, serving: int | None) -> None:
         now, before = self._clock(), self.seen.history
         if before is not None and now - before.read_at < HISTORY_SECONDS:
             return
-        history = History(told, newest(instance, "drift_report"), newest(instance, "overview"), now)
+        history = History(serving, newest(instance, DriftReport), newest(instance, Overview), now)
         self.seen = replace(self.seen, history=history)

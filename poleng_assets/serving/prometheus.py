@@ -23,15 +23,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from poleng_assets.defs.events import VERDICTS, Told
+from poleng_assets.core.data.asset_events import DriftReport, Overview
+from poleng_assets.defs.events import Recorded
 from poleng_assets.serving.champion_watcher import Seen
 from poleng_assets.serving.connections import REASONS, Reason
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# Of the newest report: the gauge, what its event calls it, and what it says.
+# Of the newest report: the gauge, the field of its event, and what it says.
 _OF_THE_BATCH = (
-    ("poleng_batch_rows", "dagster/row_count", "Respondents of the batch that was judged last."),
+    ("poleng_batch_rows", "rows", "Respondents of the batch that was judged last."),
     ("poleng_batch_flagged_ratio", "share_flagged", "Share of that batch to be contacted."),
     (
         "poleng_batch_outside_support_ratio",
@@ -153,9 +154,9 @@ class _OfTheGraph(Collector):
             if history.overview:
                 yield from _of_all_batches(history.overview)
 
-    def _of_the_batch(self, report: Told) -> Iterator[Metric]:
+    def _of_the_batch(self, report: Recorded[DriftReport]) -> Iterator[Metric]:
         yield _gauge("poleng_batch_judged_timestamp_seconds", "When a batch was judged last.", report.at)
-        drifted = report.facts.get("drifted_columns")
+        drifted = report.event.drifted_columns
         if drifted is not None:
             yield _gauge(
                 "poleng_batch_drift_score",
@@ -163,27 +164,27 @@ class _OfTheGraph(Collector):
                 "reference do: 0 none, 1 all.",
                 drifted / self._questions,
             )
-        for name, fact, words in _OF_THE_BATCH:
-            value = report.facts.get(fact)
+        for name, attribute, words in _OF_THE_BATCH:
+            value = getattr(report.event, attribute)
             if value is not None:
                 yield _gauge(name, words, value)
         verdict = GaugeMetricFamily(
             "poleng_batch_verdict", "1 for the verdict on that batch, 0 for the others.", labels=["verdict"]
         )
-        for one in VERDICTS:
-            verdict.add_metric([one], float(report.facts.get("verdict") == one))
+        for name in Overview().batches_by_verdict():
+            verdict.add_metric([name], float(report.event.verdict == name))
         yield verdict
 
 
-def _of_all_batches(overview: Told) -> Iterator[Metric]:
+def _of_all_batches(overview: Recorded[Overview]) -> Iterator[Metric]:
     yield _gauge("poleng_overview_timestamp_seconds", "When the batches were counted last.", overview.at)
     batches = GaugeMetricFamily(
         "poleng_batches", "Batches by the verdict on their current scores.", labels=["verdict"]
     )
-    for verdict in VERDICTS:
-        batches.add_metric([verdict], overview.facts[f"batches_{verdict}"])
+    for verdict, number in overview.event.batches_by_verdict().items():
+        batches.add_metric([verdict], number)
     yield batches
-    yield _gauge("poleng_alarms", "Alarms that the overseer has raised.", overview.facts["alarms"])
+    yield _gauge("poleng_alarms", "Alarms that the overseer has raised.", overview.event.alarms)
 
 
 def _gauge(name: str, words: str, value: Any) -> GaugeMetricFamily:

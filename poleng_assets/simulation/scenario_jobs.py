@@ -6,9 +6,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import runs_in_progress
-from poleng_assets.defs.sensors import survey
+from poleng_assets.defs.sensors.overseer import survey
 from poleng_assets.operations.reset import (
     ResetRefused,
     reset_data,
@@ -89,7 +90,7 @@ def _wait_until_settled(context: dg.OpExecutionContext, landing: Landing, drop: 
     while time.monotonic() < give_up:
         time.sleep(LOOK_SECONDS)
         others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
-        if not waiting.exists() and not others and survey(context.instance, landing, {})[2].idle:
+        if not waiting.exists() and not others and survey(context.instance, landing, LoopState())[2].idle:
             return
     raise dg.Failure(
         f"{drop.path.name} was not dealt with in {PATIENCE_SECONDS / 60:.0f} minutes. Are the sensors turned "

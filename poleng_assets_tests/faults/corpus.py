@@ -42,7 +42,6 @@ from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import (
-    CHAMPION_ASSET,
     batch_arrivals,
     field_study_arrivals,
     outcome_arrivals,
@@ -1583,7 +1582,7 @@ class _Door:
         full = build_defs(home=home, settle_seconds=0.0)
         # Batches wait for a model; that one serves is all that their arrival asks for.
         instance.report_runless_asset_event(
-            dg.AssetMaterialization(CHAMPION_ASSET, metadata={"serving_version": 1})
+            dg.AssetMaterialization("champion", metadata={"serving_version": 1})
         )
         runners = {}
         for kind in KINDS:

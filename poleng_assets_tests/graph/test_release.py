@@ -18,12 +18,13 @@ from click.testing import CliRunner, Result
 
 from poleng_assets.cli.quarantine import quarantine
 from poleng_assets.core.ingestion.quarantine.sheet import mending_sheet
+from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.defs import quarantine_release as module
 from poleng_assets.defs.checks import list_differences
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.quarantine_release import RELEASE_JOB
 from poleng_assets.defs.run_history import PARTITION_TAG
-from poleng_assets.defs.sensors import survey
+from poleng_assets.defs.sensors.overseer import survey
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.registry import CHAMPION
 from poleng_assets.storage.home import Kind
@@ -93,7 +94,7 @@ def test_released_people_of_a_batch_are_scored_reported_and_listed(quick: Worksh
     assert quick.query("SELECT count(*) FROM current_predictions WHERE batch = 'march'") == [
         (len(frame) - BROKEN,)
     ]
-    _, before, _ = survey(quick.instance, quick.landing, {})
+    _, before, _ = survey(quick.instance, quick.landing, LoopState())
     report = put_back(quick, "batches/march", mend(quick, "batches", "march", AGE, frame[AGE][:BROKEN]))
     assert report.success, report.message
     assert report.metadata["batches"]["rows_released"] == BROKEN
@@ -113,7 +114,7 @@ def test_released_people_of_a_batch_are_scored_reported_and_listed(quick: Worksh
     )
     assert rows == len(frame)
     assert list_differences(quick.warehouse, quick.landing, "march") == (set(), set())
-    _, after, decided = survey(quick.instance, quick.landing, {})
+    _, after, decided = survey(quick.instance, quick.landing, LoopState())
     assert decided.idle
     assert after.batches_since_retraining == before.batches_since_retraining, "it is no new batch"
     checked = quick.checks("score_batch")
@@ -252,27 +253,27 @@ def test_released_outcomes_are_measured(quick: Workshop):
 def test_released_rows_of_a_field_study_are_other_data_to_learn_from(quick: Workshop):
     """Last in this module: another version may serve afterwards."""
     frame = drop_broken(quick, "field_studies", "followup", "followup_study", AGE)
-    _, before, _ = survey(quick.instance, quick.landing, {})
+    _, before, _ = survey(quick.instance, quick.landing, LoopState())
     assert before.pending == ("followup",)
     assert quick.runner.run(RETRAIN_JOB).success
-    memory, situation, _ = survey(quick.instance, quick.landing, {})
+    state, situation, _ = survey(quick.instance, quick.landing, LoopState())
     assert situation.pending == ()
     first = quick.query("SELECT DISTINCT training_data_hash FROM training_sets")
 
     sheet = mend(quick, "field_studies", "followup", AGE, frame[AGE][:BROKEN])
     assert put_back(quick, "field_studies/followup", sheet).success
-    memory, situation, _ = survey(quick.instance, quick.landing, memory)
+    state, situation, _ = survey(quick.instance, quick.landing, state)
     assert situation.pending == ("followup",)
     trained = quick.runner.run(RETRAIN_JOB)
     assert trained.success, trained.message
     assert "taken_over" not in trained.metadata["challenger"]
     assert len(quick.query("SELECT DISTINCT training_data_hash FROM training_sets")) == len(first) + 1
-    _, situation, _ = survey(quick.instance, quick.landing, memory)
+    _, situation, _ = survey(quick.instance, quick.landing, state)
     assert situation.pending == ()
     ((rows,),) = quick.query("SELECT count(*) FROM field_study_rows WHERE field_study = 'followup'")
     assert rows == len(frame)
     # Taken in again by hand, it is still known as what it has become.
     taken = quick.runner.run("ingest_field_study", partition_key="followup")
     assert taken.success, taken.message
-    _, situation, _ = survey(quick.instance, quick.landing, memory)
+    _, situation, _ = survey(quick.instance, quick.landing, state)
     assert situation.pending == ()

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from poleng_assets.cli.main import main
 from poleng_assets.core.contacts.contact_history import history_of
 from poleng_assets.defs.checks import list_differences
+from poleng_assets.defs.events import serving_version
 from poleng_assets.defs.rollback import ROLLBACK_JOB
-from poleng_assets.defs.sensors import serving_version
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.registry import Registry
 from poleng_assets.study.loading import load_study

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.definitions import build_defs
-from poleng_assets.defs import sensors
+from poleng_assets.defs import events
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import PARTITION_TAG, REQUEST_TAG, attempts_of
-from poleng_assets.defs.sensors import FEW, survey
+from poleng_assets.defs.sensors.overseer import FEW, survey
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import open_home
 from poleng_assets.study import loading
@@ -201,16 +203,17 @@ def test_batches_whose_partition_was_deleted_are_forgotten(office: Office, few: 
 def test_an_empty_cursor_leads_to_the_same_answer_as_one_that_grew(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sensors, "EVENTS_AT_ONCE", 4)  # several pages of each asset
+    monkeypatch.setattr(events, "AT_ONCE", 4)  # several pages of each asset
     landing = office.landing
-    memory: dict[str, Any] = {}
+    state = LoopState()
     for number in range(6):
         office.hold([f"held_{number}"])
-        memory, _, _ = survey(office.instance, landing, memory)
+        state, _, _ = survey(office.instance, landing, state)
     office.tell("contact_list", "held_4", contacts=1)
     office.tell("realised_performance", "labels", losses=dg.MetadataValue.json({"1": ["held_2"]}))
-    grown = survey(office.instance, landing, memory)
-    assert grown == survey(office.instance, landing, {})
+    grown = survey(office.instance, landing, state)
+    assert grown == survey(office.instance, landing, LoopState())
+    assert LoopState.from_json(grown[0].to_json()) == grown[0]
     assert [one.batch for one in grown[1].open_batches] == ["held_0", "held_1", "held_2", "held_3", "held_5"]
     assert grown[1].lost == ("held_2",)
 
@@ -230,9 +233,9 @@ def test_a_list_is_never_seen_without_the_report_before_it(office: Office, monke
         return ask(records_filter, *arguments, **named)
 
     monkeypatch.setattr(office.instance, "fetch_materializations", meanwhile)
-    memory, _, _ = survey(office.instance, office.landing, {})
+    state, _, _ = survey(office.instance, office.landing, LoopState())
     assert made == ["quick"]
-    _, situation, decided = survey(office.instance, office.landing, memory)
+    _, situation, decided = survey(office.instance, office.landing, state)
     assert situation.open_batches == ()
     assert decided.idle
 
@@ -240,17 +243,17 @@ def test_a_list_is_never_seen_without_the_report_before_it(office: Office, monke
 @pytest.mark.parametrize("why", ["older release", "other history", "wiped"])
 def test_a_cursor_of_another_history_is_not_believed(office: Office, why: str):
     office.hold(["held"])
-    memory, _, _ = survey(office.instance, office.landing, {})
-    memory["since_retraining"] = 7
+    state, _, _ = survey(office.instance, office.landing, LoopState())
+    state = replace(state, batches_since_contest=7)
     if why == "older release":
-        memory["read"] = {"batches": 1}
+        state = LoopState.from_json(json.dumps({"read": {"batches": 1}, "since_retraining": 7}))
     elif why == "other history":
-        memory["read"] += 1_000_000
+        state = replace(state, read=state.read + 1_000_000)
     else:
         office.instance.wipe_assets([dg.AssetKey("champion")])
-    fresh = survey(office.instance, office.landing, {})
-    assert survey(office.instance, office.landing, memory) == fresh
-    assert fresh[0]["since_retraining"] is None
+    fresh = survey(office.instance, office.landing, LoopState())
+    assert survey(office.instance, office.landing, state) == fresh
+    assert fresh[0].batches_since_contest is None
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from poleng_assets.core.data.asset_events import DriftReport
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.models.registry import CHAMPION
 from poleng_assets.serving.champion_watcher import (
@@ -79,10 +80,10 @@ def test_the_champion_is_loaded_and_the_newest_figures_are_read(watch: Watch, se
         ORDER BY reported_at DESC LIMIT 1""",
         LATER_BATCH,
     )
-    told = seen.history.report.facts
-    assert (told["verdict"], told["drifted_columns"]) == (verdict, drifted)
-    assert told["estimated_auc"] == pytest.approx(auc, abs=1e-4)
-    assert seen.history.overview.facts["batches"] == 2
+    report = seen.history.report.event
+    assert (report.verdict, report.drifted_columns) == (verdict, drifted)
+    assert report.estimated_auc == pytest.approx(auc, abs=1e-4)
+    assert sum(seen.history.overview.event.batches_by_verdict().values()) == 2
 
 
 def test_a_row_is_scored_in_one_thread(watch: Watch):
@@ -226,7 +227,7 @@ def test_figures_of_batches_are_read_now_and_then(copied: Served, following: Wat
         )
     following.look()
     assert following.seen.history is not None and following.seen.history.report is not None
-    assert len(following.seen.history.report.facts) > 1
+    assert following.seen.history.report.partition != "later"
     hours[0] += HISTORY_SECONDS
     following.look()
-    assert following.seen.history.report.facts == {"verdict": "clear"}
+    assert following.seen.history.report.event == DriftReport(verdict="clear")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 
 from poleng_assets.study.policies import OverseerPolicy
 
@@ -94,6 +95,16 @@ class Plan:
         return self.retrain is None and not self.score and not self.release and not self.request
 
 
+class Action(StrEnum):
+    """What is to be done about one open batch."""
+
+    WAIT = auto()
+    SCORE = auto()
+    RELEASE = auto()
+    GIVE_UP = auto()
+    LEAVE = auto()
+
+
 def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
     """Decide what to launch: at most one retraining, and never the same one twice.
 
@@ -103,50 +114,79 @@ def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
     """
     if situation.champion is None:
         return _first_model(situation, policy.max_retrain_attempts)
-    score: list[str] = []
-    release: list[tuple[str, str]] = []
-    waiting: list[str] = []
-    messages: list[str] = []
-    data = bool(situation.pending) and situation.retrain_failures < policy.max_retrain_attempts
-    learnable = data and not _cooling(situation, policy)
-    for one in situation.open_batches:
-        if one.batch in situation.busy:
-            continue
-        held = one.held and one.version == situation.champion
-        if held and (situation.retraining or situation.arriving or learnable):
-            waiting.append(one.batch)
-        elif situation.failures.get(one.batch, 0) >= policy.max_retrain_attempts:
-            messages.append(
-                f"Batch {one.batch} failed {policy.max_retrain_attempts} times with model version "
-                f"{situation.champion}: look at its newest run and mend the cause. It is tried again after "
-                "a while, or when you say poleng retry"
-            )
-        elif held:
-            release.append((one.batch, _why_released(situation, policy)))
-        else:
-            score.append(one.batch)
-    retrain = None
+    batches: dict[Action, list[str]] = {action: [] for action in Action}
+    for batch in situation.open_batches:
+        batches[action_for(batch, situation, policy)].append(batch.batch)
+    waiting = batches[Action.WAIT]
+    messages = [_given_up(batch, situation, policy) for batch in batches[Action.GIVE_UP]]
+    retrain = _retraining(waiting, situation, policy, messages) or _retrain_without(
+        situation, policy, messages
+    )
+    request: tuple[str, ...] = ()
+    if situation.unanswered and not (
+        _has_data(situation, policy) or situation.arriving or situation.retraining
+    ):
+        request = _request(situation, policy, messages)
+    release = tuple((batch, _why_released(situation, policy)) for batch in batches[Action.RELEASE])
+    messages += [f"List of {batch} is made with the present champion: {why}" for batch, why in release]
+    return Plan(retrain, tuple(batches[Action.SCORE]), release, request, tuple(messages))
+
+
+def action_for(batch: OpenBatch, situation: Situation, policy: OverseerPolicy) -> Action:
+    """Return what is to be done about an open batch while a champion serves."""
+    if batch.batch in situation.busy:
+        return Action.LEAVE
+    held = batch.held and batch.version == situation.champion
+    if held and (situation.retraining or situation.arriving or _may_learn(situation, policy)):
+        return Action.WAIT
+    if situation.failures.get(batch.batch, 0) >= policy.max_retrain_attempts:
+        return Action.GIVE_UP
+    return Action.RELEASE if held else Action.SCORE
+
+
+def _has_data(situation: Situation, policy: OverseerPolicy) -> bool:
+    """Whether there is field data that a retraining may still be tried on."""
+    return bool(situation.pending) and situation.retrain_failures < policy.max_retrain_attempts
+
+
+def _may_learn(situation: Situation, policy: OverseerPolicy) -> bool:
+    """Whether a retraining may be tried now."""
+    return _has_data(situation, policy) and not _cooling(situation, policy)
+
+
+def _given_up(batch: str, situation: Situation, policy: OverseerPolicy) -> str:
+    return (
+        f"Batch {batch} failed {policy.max_retrain_attempts} times with model version "
+        f"{situation.champion}: look at its newest run and mend the cause. It is tried again after "
+        "a while, or when you say poleng retry"
+    )
+
+
+def _retraining(
+    waiting: list[str], situation: Situation, policy: OverseerPolicy, messages: list[str]
+) -> str | None:
+    """Return why to train a challenger for batches that wait or show a loss; None when not to, or not now."""
     # By name: in which order batches of one drop were scored decides nothing.
-    wanted = [
+    causes = [
         *(f"drift in {batch}" for batch in sorted(waiting)),
         *(f"loss in {batch}" for batch in situation.lost),
     ]
-    if waiting and situation.retraining:
-        messages.append(f"Held until the retraining ends: {', '.join(waiting)}")
-    elif waiting and situation.arriving:
-        studies = ", ".join(situation.arriving)
-        messages.append(f"Held until {studies} is taken in: {', '.join(waiting)}")
-    elif wanted and learnable and not situation.retraining and situation.together:
+    if waiting and (situation.retraining or situation.arriving):
+        until = "the retraining ends"
+        if not situation.retraining:
+            until = f"{', '.join(situation.arriving)} is taken in"
+        messages.append(f"Held until {until}: {', '.join(waiting)}")
+        return None
+    if situation.retraining or not causes or not _may_learn(situation, policy):
+        return None
+    if situation.together:
         messages.append(f"The retraining waits until {', '.join(situation.together)} is scored, too")
-    elif wanted and learnable and not situation.retraining and not situation.arriving:
-        retrain = f"{', '.join(wanted)}; new field data: {', '.join(situation.pending)}"
-        messages.append(f"Retraining: {retrain}")
-    retrain = retrain or _retrain_without(situation, policy, messages)
-    request: tuple[str, ...] = ()
-    if situation.unanswered and not (data or situation.arriving or situation.retraining):
-        request = _request(situation, policy, messages)
-    messages += [f"List of {batch} is made with the present champion: {why}" for batch, why in release]
-    return Plan(retrain, tuple(score), tuple(release), request, tuple(messages))
+        return None
+    if situation.arriving:
+        return None
+    retrain = f"{', '.join(causes)}; new field data: {', '.join(situation.pending)}"
+    messages.append(f"Retraining: {retrain}")
+    return retrain
 
 
 def _retrain_without(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> str | None:
