@@ -47,7 +47,7 @@ class Row:
 
 def quality(data: Path, home: Home) -> list[Row]:
     """Play the full scenario, and measure the founding champion and the one after the follow-up study."""
-    command = [sys.executable, "-m", "poleng_assets.cli.main", "simulate", "full"]
+    command = [sys.executable, "-m", "poleng_assets.cli", "simulate", "full"]
     subprocess.run([*command, "--data", str(data), "--home", str(home.root)], check=True)
     registry = Registry(home, load_study())
     first, second = (registry.model(registry.version(number)) for number in (1, 2))

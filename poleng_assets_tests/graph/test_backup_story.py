@@ -170,7 +170,7 @@ def test_a_backup_of_any_moment_of_a_run_ends_like_the_undisturbed_home(quick: P
     archives: list[Path] = []
     under_way: list[int] = []
     with subprocess.Popen(
-        [sys.executable, "-m", "poleng_assets.cli.main", "settle", "--home", str(home.root)],
+        [sys.executable, "-m", "poleng_assets.cli", "settle", "--home", str(home.root)],
         cwd=CHECKOUT,
         env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,
