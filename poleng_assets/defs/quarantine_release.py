@@ -73,10 +73,10 @@ def _refuse_while_busy(context: dg.OpExecutionContext, kind: Kind, name: str) ->
     """
     from poleng_assets.core.ingestion.contract import FileRefused
 
-    others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
-    if name in busy_partitions(others):
+    other_runs = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
+    if name in busy_partitions(other_runs):
         raise FileRefused(f"a run works on {name} at this moment; try it again when it is done")
-    if kind == "field_studies" and any(run.job_name == RETRAIN_JOB for run in others):
+    if kind == "field_studies" and any(run.job_name == RETRAIN_JOB for run in other_runs):
         raise FileRefused("a model is being trained at this moment; try it again when that is done")
 
 

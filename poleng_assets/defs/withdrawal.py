@@ -40,8 +40,10 @@ def mark_as_withdrawn(
     registry: dg.ResourceParam[Registry],
 ) -> None:
     """Withdraw a field study, or take that back."""
-    others = [run.job_name for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
-    if RETRAIN_JOB in others:
+    running_jobs = [
+        run.job_name for run in runs_in_progress(context.instance) if run.run_id != context.run_id
+    ]
+    if RETRAIN_JOB in running_jobs:
         raise dg.Failure(
             "Nothing was withdrawn: a model is being trained at this moment; try it again when that is done.",
             allow_retries=False,

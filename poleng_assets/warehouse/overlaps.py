@@ -102,12 +102,13 @@ def count_same_answers_under_other_ids(
 ) -> dict[str, int]:
     """Count for earlier files the people of a file who answer exactly as somebody with another id there."""
     table, key = ROW_TABLES[kind]
-    said = _answer_hash(study, kind)
+    answer_hash = _answer_hash(study, kind)
     counted = con.execute(
-        f"""WITH _mine AS (SELECT {said} AS _said, "{study.id}" AS _id FROM {table} WHERE {key} = $name)
+        f"""WITH _mine AS (
+            SELECT {answer_hash} AS _said, "{study.id}" AS _id FROM {table} WHERE {key} = $name)
         SELECT _file, count(DISTINCT _id) FROM (
             SELECT _mine._id AS _id, theirs.{key} AS _file, theirs."{study.id}" AS _other
-            FROM {table} theirs JOIN _mine ON _mine._said = {said}
+            FROM {table} theirs JOIN _mine ON _mine._said = {answer_hash}
             WHERE theirs.{key} IN (SELECT unnest($earlier::VARCHAR[]))
         ) WHERE _id <> _other GROUP BY _file""",  # noqa: S608
         {"name": name, "earlier": list(earlier)},

@@ -95,7 +95,7 @@ def as_written(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     inexact = pa.repeat(False, len(values))
     if is_uuid(kind):
         stored = values.storage if isinstance(values, pa.ExtensionArray) else values
-        texts = [None if one is None else str(uuid.UUID(bytes=one)) for one in stored.to_pylist()]
+        texts = [None if value is None else str(uuid.UUID(bytes=value)) for value in stored.to_pylist()]
         return pa.array(texts, pa.string()), inexact
     if pa.types.is_floating(kind):
         numbers = values.cast(pa.float64())
@@ -190,16 +190,18 @@ def near_spellings(
     keys = _keys(unknown)
     for portion in known:
         texts = pc.unique(pc.drop_null(portion))
-        theirs = _keys(texts)
-        there = pc.is_in(theirs, keys)
-        for key, text in zip(theirs.filter(there).to_pylist(), texts.filter(there).to_pylist(), strict=True):
+        known_keys = _keys(texts)
+        shared = pc.is_in(known_keys, keys)
+        for key, text in zip(
+            known_keys.filter(shared).to_pylist(), texts.filter(shared).to_pylist(), strict=True
+        ):
             first_of.setdefault(key, text)
     alike = [
-        (one, first_of[key])
-        for one, key in zip(unknown.to_pylist(), keys.to_pylist(), strict=True)
+        (text, first_of[key])
+        for text, key in zip(unknown.to_pylist(), keys.to_pylist(), strict=True)
         if key in first_of
     ]
-    shown_ones = tuple(NearSpelling(one, other, _differ_by(one, other)) for one, other in alike[:examples])
+    shown_ones = tuple(NearSpelling(text, other, _differ_by(text, other)) for text, other in alike[:examples])
     return Strangers(len(unknown), len(alike), shown_ones)
 
 
@@ -230,9 +232,9 @@ def _keys(texts: pa.Array, leave_out: str = "") -> pa.Array:
     return texts
 
 
-def _differ_by(one: str, other: str) -> tuple[str, ...]:
+def _differ_by(given: str, known: str) -> tuple[str, ...]:
     """Name each step without which two ids of one key would not meet."""
-    pair = pa.array([one, other])
+    pair = pa.array([given, known])
     needed = [name for name in _STEPS if len(set(_keys(pair, leave_out=name).to_pylist())) > 1]
     # Where two steps each do without the other, both are named.
     changing = [name for name, step in _STEPS.items() if not step(pair).equals(pair)]

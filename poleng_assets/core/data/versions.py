@@ -22,7 +22,7 @@ def name_and_number(id_: str) -> tuple[str, int]:
     return name, int(number or 1)
 
 
-def place(name: str, digest: str, known: Mapping[str, str]) -> str:
+def assign_id(name: str, digest: str, known: Mapping[str, str]) -> str:
     """Return the id under which a file belongs.
 
     Args:

@@ -40,13 +40,13 @@ class ArchiveFindings:
     def in_words(self) -> str:
         """Return it as one line, with names."""
         parts = [f"{self.compared:,} files are what was taken in"]
-        for words, ids in (
+        for what, ids in (
             ("hold something else", self.differ),
             ("are gone", self.gone),
             ("cannot be compared, people were erased from them", self.unknown),
         ):
             if ids:
-                parts.append(f"{len(ids):,} {words}: {', '.join(ids)}")
+                parts.append(f"{len(ids):,} {what}: {', '.join(ids)}")
         return "; ".join(parts)
 
 

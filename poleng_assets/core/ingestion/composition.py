@@ -50,8 +50,8 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
     if not lines:
         return f"Fewer than {fewest} people: nothing is told of them."
     table = pd.DataFrame(lines, columns=["question", "answer", "people", "share"])
-    words = frame_as_table(table, align=("left", "left", "right", "right"))
-    return f"{words}\n\nSeldom answers are told together: no line is of fewer than {fewest} people."
+    shares = frame_as_table(table, align=("left", "left", "right", "right"))
+    return f"{shares}\n\nSeldom answers are told together: no line is of fewer than {fewest} people."
 
 
 def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:
@@ -80,11 +80,11 @@ def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:
 def _groups(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> dict[str, list[Group]]:
     """Return how many people gave each answer, by the title of the question."""
     groups = {}
-    for column, title, words in _questions(study, kind):
+    for column, title, label in _questions(study, kind):
         rows = count_answers(con, kind, name, column)
         if column in study.feature_names and study.feature(column).is_ordinal:
             rows.sort(key=lambda row: (row[0] is None, int(row[0] or 0)))
-        groups[title] = [Group(words(code) or NO_ANSWER, people) for code, people in rows]
+        groups[title] = [Group(label(code) or NO_ANSWER, people) for code, people in rows]
     return groups
 
 

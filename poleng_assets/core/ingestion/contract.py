@@ -83,11 +83,11 @@ def check_columns(columns: Sequence[str], study: Study, kind: Kind) -> list[str]
     """
     needed = required_columns(study, kind)
     missing = [name for name in needed if name not in columns]
-    there = missing_in_words(missing, columns)
+    present = missing_in_words(missing, columns)
     if missing == needed:
         raise FileRefused(
             f"none of the needed columns is there ({listed(needed)}): does the file have a header row, and "
-            f"is it whole? {there}".rstrip()
+            f"is it whole? {present}".rstrip()
         )
     twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:
@@ -98,7 +98,7 @@ def check_columns(columns: Sequence[str], study: Study, kind: Kind) -> list[str]
             hint = " (the target: without it this is a batch, to be dropped into landing/batches)"
         raise FileRefused(
             f"{_count(len(missing), 'column')} missing: {listed(missing)}{hint}. A file of {kind} needs: "
-            f"{listed(needed)}. {there}".rstrip()
+            f"{listed(needed)}. {present}".rstrip()
         )
     return [name for name in columns if name and name not in needed]
 
@@ -135,11 +135,11 @@ def check_rows(
             columns[name], column_faults = _codes(_plain(name, table[name]), question, ascii_only)
         if name in (study.id, study.target.name):
             column_faults.append(_empty(columns[name], column_faults))
-        faults += [(place, name, reason) for fault in column_faults for place, reason in fault.each()]
+        faults += [(index, name, reason) for fault in column_faults for index, reason in fault.each()]
     rows = pa.table(columns)
     if faults:
         sound = np.ones(table.num_rows, dtype=bool)
-        sound[[place for place, _, _ in faults]] = False
+        sound[[index for index, _, _ in faults]] = False
         rows = rows.filter(pa.array(sound))
     written = _plain_texts(table.select(names))
     if faults and is_uuid(table[study.id].type):
@@ -177,9 +177,9 @@ def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
 
 def _plain_texts(table: pa.Table) -> pa.Table:
     """Return a table without views of texts, of which Arrow takes no rows."""
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_string_view(field.type):
-            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
+            table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
     return table
 
 
@@ -204,9 +204,9 @@ class _Fault:
     def each(self) -> Iterator[tuple[int, str]]:
         """Yield the place of each broken row, from 0, and the reason."""
         if self.rows.true_count:
-            places = np.flatnonzero(self.rows)
-            for place, value in zip(places, self.values.take(pa.array(places)).to_pylist(), strict=True):
-                yield int(place), self.reason.format(value=_shown(value))
+            indices = np.flatnonzero(self.rows)
+            for index, value in zip(indices, self.values.take(pa.array(indices)).to_pylist(), strict=True):
+                yield int(index), self.reason.format(value=_shown(value))
 
 
 def _codes(values: pa.Array, question: Feature | Target, ascii_only: bool) -> tuple[pa.Array, list[_Fault]]:
@@ -273,11 +273,11 @@ def _shown(value: object) -> str:
 
 def _broken(table: pa.Table, numbers: np.ndarray, faults: list[tuple[int, str, str]]) -> pd.DataFrame:
     """Return what goes to quarantine, one row for each fault, in the order of the file."""
-    places = sorted({place for place, _, _ in faults})
-    rows = table.take(pa.array(places, pa.int64())).to_pylist()
-    payloads = {place: as_payload(row) for place, row in zip(places, rows, strict=True)}
+    indices = sorted({index for index, _, _ in faults})
+    rows = table.take(pa.array(indices, pa.int64())).to_pylist()
+    payloads = {index: as_payload(row) for index, row in zip(indices, rows, strict=True)}
     return pd.DataFrame(
-        [(int(numbers[place]), name, reason, payloads[place]) for place, name, reason in sorted(faults)],
+        [(int(numbers[index]), name, reason, payloads[index]) for index, name, reason in sorted(faults)],
         columns=QUARANTINE_COLUMNS,
     )
 

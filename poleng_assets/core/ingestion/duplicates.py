@@ -61,18 +61,18 @@ class Share:
 
     def in_words(self, rows: int) -> str:
         """Tell it of a file of so many rows."""
-        words = []
+        parts = []
         if self.people:
-            words.append(
+            parts.append(
                 f"{self.people:,} of {rows:,} people stand in {self.name} as well "
                 f"({_as_many(self.same_answers, self.people)} the same answers)"
             )
         if self.under_other_ids:
-            words.append(
+            parts.append(
                 f"{self.under_other_ids:,} of {rows:,} people answer exactly as people of {self.name} do, "
                 "under other ids"
             )
-        return "; ".join(words)
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ class Shared:
 
     def in_words(self) -> str:
         """Tell it in one line; empty when all is new."""
-        words = [share.in_words(self.rows) for share in self.files[:_FILES_NAMED]]
+        parts = [share.in_words(self.rows) for share in self.files[:_FILES_NAMED]]
         if len(self.files) > _FILES_NAMED:
-            words.append(f"{len(self.files) - _FILES_NAMED:,} more files share people with it")
+            parts.append(f"{len(self.files) - _FILES_NAMED:,} more files share people with it")
         if self.listed:
-            words.append(f"{self.listed:,} of its people are on a contact list already")
+            parts.append(f"{self.listed:,} of its people are on a contact list already")
         if self.set_aside:
-            words.append(f"{self.set_aside:,} rows are set aside: neither learned from nor held out")
-        return "; ".join(words)
+            parts.append(f"{self.set_aside:,} rows are set aside: neither learned from nor held out")
+        return "; ".join(parts)
 
 
 def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> str:
@@ -135,31 +135,31 @@ def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
     Raises:
         FileRefused: an earlier file has the same rows; of field studies, also the same under other ids.
     """
-    mine = fingerprint(con, study, kind, name)
-    if not mine.rows:
-        return mine.text
+    own = fingerprint(con, study, kind, name)
+    if not own.rows:
+        return own.text
     for record in file_records(con, kind):
         other, when = record.name, record.ingested_at
-        if record.rows_kept != mine.rows or other == name:
+        if record.rows_kept != own.rows or other == name:
             continue
-        theirs = Fingerprint.parse(record.rows_fingerprint, study, mine.rows, record.rows_erased)
-        if theirs is None:
+        earlier = Fingerprint.parse(record.rows_fingerprint, study, own.rows, record.rows_erased)
+        if earlier is None:
             # Of an earlier release, or rows were put back or erased since.
-            theirs = fingerprint(con, study, kind, other)
-            update_file(con, kind, other, rows_fingerprint=theirs.text)
-        if theirs.by_id == mine.by_id and not _news_in_quarantine(
+            earlier = fingerprint(con, study, kind, other)
+            update_file(con, kind, other, rows_fingerprint=earlier.text)
+        if earlier.by_id == own.by_id and not _news_in_quarantine(
             con, study, kind, name, other, record.rows_erased
         ):
-            raise FileRefused(_known_words(con, study, kind, name, other, when, mine.rows))
-        alike = theirs.by_answers == mine.by_answers and mine.rows >= study.policies.ingestion.min_same_rows
+            raise FileRefused(_known_words(con, study, kind, name, other, when, own.rows))
+        alike = earlier.by_answers == own.by_answers and own.rows >= study.policies.ingestion.min_same_rows
         if kind == "field_studies" and alike and name_and_number(other)[0] != name_and_number(name)[0]:
             raise FileRefused(
-                f"its {mine.rows:,} rows are those of the field study {other!r}, taken in on "
+                f"its {own.rows:,} rows are those of the field study {other!r}, taken in on "
                 f"{when:%Y-%m-%d %H:%M} UTC, under other ids: the same answers and targets, each as often. "
                 "Nobody is learned from twice. If the ids were wrong before, drop this file under the name "
                 f"of the first ({name_and_number(other)[0]}): it then takes its place"
             )
-    return mine.text
+    return own.text
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _known_words(
     rows: int,
 ) -> str:
     same_name = name_and_number(name)[0] == name_and_number(other)[0]
-    words = (
+    message = (
         f"the same {rows:,} row{'s' if rows > 1 else ''} were taken in as {other!r} on {when:%Y-%m-%d %H:%M} "
         f"UTC, {'' if same_name else 'under another name, '}perhaps in another order or format; "
         "they are not taken in twice"
@@ -219,11 +219,11 @@ def _known_words(
     if kind == "outcomes":
         changed = count_contradicted_since(con, study, name, when)
         if changed:
-            words += (
+            message += (
                 f". Later files say otherwise of {changed:,} of these people: if this one is right "
                 "after all, drop a file with those people alone"
             )
-    return words
+    return message
 
 
 def _news_in_quarantine(
@@ -233,8 +233,8 @@ def _news_in_quarantine(
 
     When rows of the earlier one were erased since, nobody can say, and the rows that are kept decide.
     """
-    mine, theirs = (_broken_rows(con, study, kind, file) for file in (name, other))
-    return bool(mine - theirs) and not erased
+    own, earlier = (_broken_rows(con, study, kind, file) for file in (name, other))
+    return bool(own - earlier) and not erased
 
 
 def _broken_rows(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Counter[str]:
@@ -317,12 +317,12 @@ def shared_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind
     )
 
 
-def _same_name(one: str, other: str) -> bool:
-    return name_and_number(one)[0] == name_and_number(other)[0]
+def _same_name(name: str, other: str) -> bool:
+    return name_and_number(name)[0] == name_and_number(other)[0]
 
 
-def _older(one: str, other: str) -> bool:
-    return name_and_number(one)[1] < name_and_number(other)[1]
+def _older(name: str, other: str) -> bool:
+    return name_and_number(name)[1] < name_and_number(other)[1]
 
 
 def _shares(
@@ -372,16 +372,16 @@ def _renamed_copies(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, records: Sequence[FileRecord]
 ) -> list[str]:
     """Return the files whose answers are those of a file, each as often, under other ids."""
-    mine = fingerprint(con, study, kind, name)
+    own = fingerprint(con, study, kind, name)
     kept = {
-        record.name: Fingerprint.parse(record.rows_fingerprint, study, mine.rows, record.rows_erased)
+        record.name: Fingerprint.parse(record.rows_fingerprint, study, own.rows, record.rows_erased)
         for record in records
-        if record.rows_kept == mine.rows
+        if record.rows_kept == own.rows
     }
     return [
         other
-        for other, theirs in kept.items()
-        if theirs is not None and theirs.by_answers == mine.by_answers and theirs.by_id != mine.by_id
+        for other, earlier in kept.items()
+        if earlier is not None and earlier.by_answers == own.by_answers and earlier.by_id != own.by_id
     ]
 
 

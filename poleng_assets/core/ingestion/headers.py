@@ -39,7 +39,7 @@ def blanks_follow(header: str, delimiter: str) -> bool:
     return re.search(re.escape(delimiter) + " +\\S", header) is not None
 
 
-def missing_in_words(missing: Sequence[str], found: Sequence[str]) -> str:
+def missing_in_words(missing: Sequence[str], present: Sequence[str]) -> str:
     """Tell which columns a file has and which of them are nearest to the missing ones, in whole sentences.
 
     A first row that may be a person's answers is not repeated: it is no header.
@@ -48,7 +48,7 @@ def missing_in_words(missing: Sequence[str], found: Sequence[str]) -> str:
         missing: names that are needed and not there.
         found: the names that are there, as :func:`plain_name` gives them.
     """
-    named = [name for name in found if name]
+    named = [name for name in present if name]
     sentences = []
     if named and all(map(_may_be_a_name, named)):
         sentences.append(f"It has: {listed(named)}.")
@@ -65,9 +65,9 @@ def listed(names: Sequence[str]) -> str:
     return some if len(names) <= _MOST_NAMED else f"{some} and {len(names) - _MOST_NAMED:,} more"
 
 
-def _nearest(name: str, found: Sequence[str]) -> str | None:
+def _nearest(name: str, present: Sequence[str]) -> str | None:
     by_letters: dict[str, str] = {}
-    for other in found[:_MOST_COMPARED]:
+    for other in present[:_MOST_COMPARED]:
         by_letters.setdefault(_letters(other), other)
     close = difflib.get_close_matches(_letters(name), by_letters, n=1, cutoff=_CLOSE)
     return by_letters[close[0]] if close else None

@@ -90,14 +90,14 @@ def _cells(
 ) -> tuple[dict[_Stratum, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return the place of each stratum, and people in the holdout, wanted there, and in all, by place."""
     columns, share = _strata(study), study.policies.training.holdout_share
-    places: dict[_Stratum, int] = {}
+    positions: dict[_Stratum, int] = {}
     sums: dict[_Stratum, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for *values, held, everybody in count_held_out(con, name, columns):
         for stratum in _strata_of(study, dict(zip(columns, values, strict=True))):
-            places.setdefault(stratum, len(places))
+            positions.setdefault(stratum, len(positions))
             sums[stratum] += (held, everybody)
-    held, everybody = np.array([sums[stratum] for stratum in places]).reshape(-1, 2).T
-    return places, (held, everybody * share, everybody)
+    held, everybody = np.array([sums[stratum] for stratum in positions]).reshape(-1, 2).T
+    return positions, (held, everybody * share, everybody)
 
 
 def _strata_of(study: Study, values: dict[str, Any]) -> list[_Stratum]:
@@ -105,12 +105,12 @@ def _strata_of(study: Study, values: dict[str, Any]) -> list[_Stratum]:
 
 
 def _unevenness(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> float:
-    places, (held, wanted, everybody) = _cells(con, study, name)
-    return float(_harm(held[None], wanted, everybody, _weights(places))[0]) if places else 0.0
+    positions, (held, wanted, everybody) = _cells(con, study, name)
+    return float(_harm(held[None], wanted, everybody, _weights(positions))[0]) if positions else 0.0
 
 
-def _weights(places: dict[_Stratum, int]) -> np.ndarray:
-    return np.array([_WHOLE if len(stratum) < 2 else 1.0 for stratum in places])
+def _weights(positions: dict[_Stratum, int]) -> np.ndarray:
+    return np.array([_WHOLE if len(stratum) < 2 else 1.0 for stratum in positions])
 
 
 def _harm(held: np.ndarray, wanted: np.ndarray, everybody: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def _free_kinds(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> list
 
 
 def _moves(
-    kinds: list[_Kind], places: dict[_Stratum, int], cells: tuple[np.ndarray, np.ndarray, np.ndarray]
+    kinds: list[_Kind], positions: dict[_Stratum, int], cells: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> dict[str, list[int]]:
     """Choose the groups that change sides; return them by the part that they get.
 
@@ -153,11 +153,11 @@ def _moves(
     Metaheuristics, 2003). Nothing of it is left to chance: the same study ends in the same draw.
     """
     held, wanted, everybody = cells
-    weights = _weights(places)
-    people = np.zeros((len(kinds), len(places)))
+    weights = _weights(positions)
+    people = np.zeros((len(kinds), len(positions)))
     for row, kind in enumerate(kinds):
         for stratum, count in kind.people:
-            people[row, places[stratum]] = count
+            people[row, positions[stratum]] = count
     start = np.array([len(kind.groups["holdout"]) for kind in kinds])
     most = start + [len(kind.groups["train"]) for kind in kinds]
     step = np.concatenate([people, -people])

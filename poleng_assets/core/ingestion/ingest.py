@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from poleng_assets.core.data.parallel import prefetch
-from poleng_assets.core.data.versions import place
+from poleng_assets.core.data.versions import assign_id
 from poleng_assets.core.ingestion.contract import (
     QUARANTINE_COLUMNS,
     CheckedRows,
@@ -175,12 +175,12 @@ def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | 
         digest: hash of its content, when it is known already.
     """
     hashes = {record.name: record.content_hash for record in file_records(con, kind)}
-    return place(file_id(path.name), digest or content_hash(path), hashes)
+    return assign_id(file_id(path.name), digest or content_hash(path), hashes)
 
 
 def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -> Ingested | None:
     """Return what is known of this very file; refuse the content of a file of another name."""
-    others = []
+    copies = []
     for record in file_records(con, kind):
         if record.name == name:
             return Ingested(
@@ -193,8 +193,8 @@ def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -
                 already=True,
             )
         if record.content_hash == digest:
-            others.append(record)
-    for record in others:
+            copies.append(record)
+    for record in copies:
         raise FileRefused(
             f"the same content was taken in as {record.name!r} on {record.ingested_at:%Y-%m-%d %H:%M} UTC; "
             "it is not taken in twice"

@@ -68,20 +68,20 @@ class Met:
 
     def in_words(self) -> str:
         """Tell it in one line, what is wrong first."""
-        words = [f"{self.read:,} rows read", f"{self.matched:,} of {self.people:,} people matched"]
+        parts = [f"{self.read:,} rows read", f"{self.matched:,} of {self.people:,} people matched"]
         if not self.matched:
-            words[1] = f"NONE of {self.people:,} people stands in a batch so far, so no score is compared"
+            parts[1] = f"NONE of {self.people:,} people stands in a batch so far, so no score is compared"
         elif self.unknown:
-            words.append(f"{self.unknown:,} unknown (in no batch)")
+            parts.append(f"{self.unknown:,} unknown (in no batch)")
         if self.corrected:
-            words.append(f"{self.corrected:,} corrected")
+            parts.append(f"{self.corrected:,} corrected")
         if self.conflicting:
-            words.append(f"{self.conflicting:,} conflicting within the file (the last row counts)")
+            parts.append(f"{self.conflicting:,} conflicting within the file (the last row counts)")
         if self.known_before:
-            words.append(f"{self.known_before:,} known before")
+            parts.append(f"{self.known_before:,} known before")
         if self.in_several_batches:
-            words.append(f"{self.in_several_batches:,} stand in several batches")
-        return ", ".join(words) + (f". Of the unknown, {near}" if (near := self.strangers.in_words()) else "")
+            parts.append(f"{self.in_several_batches:,} stand in several batches")
+        return ", ".join(parts) + (f". Of the unknown, {near}" if (near := self.strangers.in_words()) else "")
 
 
 def outcomes_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Met:

@@ -74,8 +74,8 @@ def account(
     Raises:
         LookupError: no such file was taken in.
     """
-    read, *others = count_file_rows(con, study, kind, name)
-    return Account(read, in_file, *others)
+    read, *rest = count_file_rows(con, study, kind, name)
+    return Account(read, in_file, *rest)
 
 
 def rows_in(path: Path | None, study: Study, kind: Kind) -> int | None:

@@ -131,10 +131,10 @@ class TakenCopy:
                 "it has been left alone"
             )
 
-    def _is_still(self, place: Path) -> bool:
+    def _is_still(self, path: Path) -> bool:
         """Whether the original, which may have been moved, still holds what was copied and nobody writes."""
         try:
-            with _opened(place) as file:
+            with _opened(path) as file:
                 now = os.fstat(file.fileno())
                 if is_open_for_writing(file.fileno()):
                     return False
@@ -146,7 +146,7 @@ class TakenCopy:
             self.status.st_size,
         ):
             return False
-        return now.st_mtime_ns == self.status.st_mtime_ns and content_hash(place) == self.digest
+        return now.st_mtime_ns == self.status.st_mtime_ns and content_hash(path) == self.digest
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,10 @@ class Landing:
                 seen.left[name] = "a disk or file is mounted there, it cannot be moved: unmount it"
             elif not may_change:
                 seen.left[name] = f"nothing may be removed from {folder}: see that it may be written"
-            elif isinstance(found := self._settled(kind, path, status, seen), Dropped):
-                seen.dropped.append(found)
+            elif isinstance(dropped := self._settled(kind, path, status, seen), Dropped):
+                seen.dropped.append(dropped)
                 ages[name] = status.st_mtime_ns
-        seen.dropped.sort(key=lambda one: (ages[one.path.name], one.path.name))
+        seen.dropped.sort(key=lambda dropped: (ages[dropped.path.name], dropped.path.name))
         return seen
 
     def _settled(self, kind: Kind, path: Path, status: os.stat_result, seen: Look) -> Dropped | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import dagster as dg
 
 from poleng_assets.core.data.asset_events import FileTakenIn
-from poleng_assets.core.data.versions import name_and_number, place
+from poleng_assets.core.data.versions import assign_id, name_and_number
 from poleng_assets.defs import jobs
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.events import newest_of, serving_version
@@ -136,7 +136,7 @@ def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, versions: Sequ
     events = {id_: newest_of(instance, FileTakenIn, dropped.kind, partition=id_) for id_ in versions}
     known = {id_: event.content_hash for id_, event in events.items() if event and event.content_hash}
     # Only a name that is taken needs the hash: it reads the whole file.
-    return place(dropped.name, content_hash(dropped.path), known) if known else dropped.name
+    return assign_id(dropped.name, content_hash(dropped.path), known) if known else dropped.name
 
 
 def _resting(dropped: Dropped, attempts: Attempts, job: str) -> str:

@@ -1,20 +1,20 @@
-from poleng_assets.core.data.versions import name_and_number, newest, place, version_id
+from poleng_assets.core.data.versions import assign_id, name_and_number, newest, version_id
 
 
 def test_a_new_name_is_its_own_id():
-    assert place("march", "aa", {}) == "march"
-    assert place("march", "aa", {"april": "aa", "marching@2": "aa"}) == "march"
+    assert assign_id("march", "aa", {}) == "march"
+    assert assign_id("march", "aa", {"april": "aa", "marching@2": "aa"}) == "march"
 
 
 def test_the_same_content_keeps_its_id():
     known = {"march": "aa", "march@2": "bb"}
-    assert place("march", "aa", known) == "march"
-    assert place("march", "bb", known) == "march@2"
+    assert assign_id("march", "aa", known) == "march"
+    assert assign_id("march", "bb", known) == "march@2"
 
 
 def test_other_content_becomes_the_next_version():
-    assert place("march", "bb", {"march": "aa"}) == "march@2"
-    assert place("march", "zz", {"march": "aa", "march@2": "bb", "march@10": "cc"}) == "march@11"
+    assert assign_id("march", "bb", {"march": "aa"}) == "march@2"
+    assert assign_id("march", "zz", {"march": "aa", "march@2": "bb", "march@10": "cc"}) == "march@11"
 
 
 def test_an_id_tells_its_name_and_number():

@@ -52,8 +52,8 @@ class Pending:
         # How many sound rows stand before each malformed one, and so which malformed ones before each row.
         malformed = np.array([row.row_number for row in self._rows], dtype=np.int64)
         sound_before = malformed - self._last - 1 - np.arange(len(malformed))
-        place = np.arange(rows.num_rows, dtype=np.int64)
-        numbers = self._last + 1 + place + np.searchsorted(sound_before, place, side="right")
+        index = np.arange(rows.num_rows, dtype=np.int64)
+        numbers = self._last + 1 + index + np.searchsorted(sound_before, index, side="right")
         self._last = int(numbers[-1])
         passed = int(np.searchsorted(malformed, self._last))
         chunk = Chunk(rows, numbers, tuple(self._rows[:passed]))

@@ -92,9 +92,9 @@ class OpenFile(ABC):
         Raises:
             FileRefused: a part of the file cannot be read.
         """
-        there = [name for name in self._needed if self.columns.count(name) == 1]
-        place = self.columns.index(there[0]) if there else 0
-        return sum(c.rows.num_rows + len(c.malformed) for c in self._chunks([(place, "any")]))
+        present = [name for name in self._needed if self.columns.count(name) == 1]
+        index = self.columns.index(present[0]) if present else 0
+        return sum(c.rows.num_rows + len(c.malformed) for c in self._chunks([(index, "any")]))
 
     @abstractmethod
     def _chunks(self, wanted: list[tuple[int, str]]) -> Iterator[Chunk]:

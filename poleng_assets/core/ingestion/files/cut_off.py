@@ -39,8 +39,12 @@ def refuse_if_cut_off(
         study.target.name: study.target.codes
     }
     if column in codes:
-        words = [str(code) for code in codes[column]] + (list(_TRUTH) if set(codes[column]) == {0, 1} else [])
-        longer = [word for word in words if word.startswith(value.casefold()) and word != value.casefold()]
+        spellings = [str(code) for code in codes[column]] + (
+            list(_TRUTH) if set(codes[column]) == {0, 1} else []
+        )
+        longer = [
+            word for word in spellings if word.startswith(value.casefold()) and word != value.casefold()
+        ]
         why = f"may be the beginning of {longer[0]!r}" if longer else ""
     elif column == study.id:
         shortest = shortest_other_id(con, study, kind, name, but=value)

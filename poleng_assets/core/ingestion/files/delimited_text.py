@@ -106,10 +106,10 @@ class TextFile(OpenFile):
         text = begin.decode("latin-1")
         if text.lstrip().startswith("<"):
             raise FileRefused(f"{self._path.name} is no table: its content is HTML or XML")
-        found = [self._header_under(text, delimiter) for delimiter in DELIMITERS]
-        counts = [len(set(self._needed) & {_name(written) for written in names}) for names, _ in found]
+        headers = [self._header_under(text, delimiter) for delimiter in DELIMITERS]
+        counts = [len(set(self._needed) & {_name(written) for written in names}) for names, _ in headers]
         best = counts.index(max(counts))
-        names, self._skip = found[best]
+        names, self._skip = headers[best]
         self._delimiter = DELIMITERS[best]
         self._blanks_follow = blanks_follow(text[: self._skip], self._delimiter)
         if self._skip >= _BLOCK:
@@ -190,7 +190,7 @@ class TextFile(OpenFile):
 
     def _chunks_by_arrow(self, wanted: list[tuple[int, str]]) -> Iterator[Chunk]:
         # Arrow's names are the columns' places: a needed name may stand in the header in other blanks.
-        places, names = [str(place) for place, _ in wanted], [name for _, name in wanted]
+        indices, names = [str(index) for index, _ in wanted], [name for _, name in wanted]
         pending = Pending(len(self.columns))
         try:
             reader = arrow_csv.open_csv(
@@ -198,14 +198,14 @@ class TextFile(OpenFile):
                 read_options=arrow_csv.ReadOptions(
                     use_threads=False,  # else malformed rows have no numbers
                     block_size=MAX_RECORD,
-                    column_names=[str(place) for place in range(len(self.columns))],
+                    column_names=[str(index) for index in range(len(self.columns))],
                 ),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=pending.add
                 ),
                 convert_options=arrow_csv.ConvertOptions(
-                    include_columns=places,
-                    column_types=dict.fromkeys(places, pa.string()),
+                    include_columns=indices,
+                    column_types=dict.fromkeys(indices, pa.string()),
                     strings_can_be_null=False,
                 ),
             )
@@ -237,7 +237,7 @@ class TextFile(OpenFile):
         )
 
     def _chunks_by_python(self, wanted: list[tuple[int, str]]) -> Iterator[Chunk]:
-        places, names = [place for place, _ in wanted], [name for _, name in wanted]
+        indices, names = [index for index, _ in wanted], [name for _, name in wanted]
         lines = _Lines(io.TextIOWrapper(self._text(), "utf-8", newline=""), MAX_RECORD, self._too_long)
         kept: list[list[str]] = []
         numbers: list[int] = []
@@ -248,7 +248,7 @@ class TextFile(OpenFile):
             if reason:
                 malformed.append(Malformed(number, reason, lines.text.rstrip("\r\n")[:MAX_LINE_KEPT]))
             else:
-                kept.append([record[place] for place in places])
+                kept.append([record[index] for index in indices])
                 numbers.append(number)
             size += lines.size
             if len(kept) + len(malformed) >= CHUNK or size > MAX_RECORD:

@@ -46,17 +46,17 @@ def rows_at_once(
         pyarrow.ArrowException: the file is damaged.
     """
     wanted = set(columns)
-    places = [place for place in range(footer.num_columns) if footer.schema.column(place).path in wanted]
+    indices = [index for index in range(footer.num_columns) if footer.schema.column(index).path in wanted]
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     size_of_a_row = 0
     to_look_at: dict[int, list[str]] = {}
-    for place in places:
-        column = footer.schema.column(place)
+    for index in indices:
+        column = footer.schema.column(index)
         size_of_a_row += max(column.length, 8)
         if longest is not None:
             refuse_long_value(column.path, column.length, longest)
         for number, group in enumerate(groups):
-            chunk = group.column(place)
+            chunk = group.column(index)
             unpacked = chunk.total_uncompressed_size
             if longest is not None and unpacked > BUDGET:
                 if unpacked > MOST_ON_AVERAGE * chunk.num_values:

@@ -66,16 +66,16 @@ def _texts_that_repeat(footer: pq.FileMetaData) -> list[str]:
     and Arrow begins a chunk with each: with small ones, more is lost than won.
     """
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    found: list[str] = []
+    repeating: list[str] = []
     if len(groups) > 1 and footer.num_rows < len(groups) * CHUNK // 2:
-        return found
-    for place in range(footer.num_columns):
-        column, chunks = footer.schema.column(place), [group.column(place) for group in groups]
+        return repeating
+    for index in range(footer.num_columns):
+        column, chunks = footer.schema.column(index), [group.column(index) for group in groups]
         is_text = column.logical_type.type == "STRING" and column.max_repetition_level == 0
         size = sum(chunk.total_uncompressed_size for chunk in chunks)
         if is_text and "." not in column.path and size < 4 * footer.num_rows:
-            found.append(column.path)
-    return found
+            repeating.append(column.path)
+    return repeating
 
 
 def _unpacked_bytes(rows: pa.Table) -> int:
@@ -109,7 +109,7 @@ class ParquetFile(OpenFile):
             raise too_large(path, max_bytes)
 
     def _chunks(self, wanted: list[tuple[int, str]]) -> Iterator[Chunk]:
-        raw = [self._raw[place] for place, _ in wanted]
+        raw = [self._raw[index] for index, _ in wanted]
         self._refuse_nested(wanted)
         read = size = 0
         try:
@@ -137,18 +137,18 @@ class ParquetFile(OpenFile):
     def _unpacked(self) -> int:
         """Return what the pages of the needed columns take when they are unpacked, as the file says."""
         footer = self._file.metadata
-        places = [
-            place
-            for place in range(footer.num_columns)
-            if plain_name(footer.schema.column(place).path.partition(".")[0]) in self._needed
+        indices = [
+            index
+            for index in range(footer.num_columns)
+            if plain_name(footer.schema.column(index).path.partition(".")[0]) in self._needed
         ]
         groups = map(footer.row_group, range(footer.num_row_groups))
-        return sum(group.column(place).total_uncompressed_size for group in groups for place in places)
+        return sum(group.column(index).total_uncompressed_size for group in groups for index in indices)
 
     def _refuse_nested(self, wanted: list[tuple[int, str]]) -> None:
         """Refuse lists and the like before they are read: one row may hold any number of them."""
-        for place, name in wanted:
-            kind = self._file.schema_arrow.field(place).type
+        for index, name in wanted:
+            kind = self._file.schema_arrow.field(index).type
             if pa.types.is_nested(kind):
                 raise FileRefused(
                     f"the column {name} holds {kind}, not answers: they are codes, as numbers or text"

@@ -32,11 +32,11 @@ class Quotes:
             self._tail = (self._tail + block)[-2:]
             return
         signs = np.frombuffer(self._tail + block, dtype=np.uint8)
-        places = np.flatnonzero(signs[1:-1] == ord('"')) + 1
-        opens = (self._seen + np.arange(len(places))) % 2 == 0
-        neighbours = np.where(opens, signs[places - 1], signs[places + 1])
+        positions = np.flatnonzero(signs[1:-1] == ord('"')) + 1
+        opens = (self._seen + np.arange(len(positions))) % 2 == 0
+        neighbours = np.where(opens, signs[positions - 1], signs[positions + 1])
         self.are_plain = bool(self._edges[neighbours].all())
-        self._seen += len(places)
+        self._seen += len(positions)
         self._tail = (self._tail + block)[-2:]
 
     def end(self) -> None:
