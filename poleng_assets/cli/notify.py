@@ -25,6 +25,6 @@ def notify() -> None:
     for address in addresses:
         delivery = address.deliver("poleng: a test", text, WAIT_SECONDS)
         failed += not delivery.done
-        console.print(f"{address.name} took the message." if delivery.done else f"{delivery.words}.")
+        console.print(f"{address.name} took the message." if delivery.done else f"{delivery.error}.")
     if failed:
         raise click.ClickException(f"{failed} of {len(addresses)} addresses did not take the message.")

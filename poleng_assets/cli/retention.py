@@ -23,6 +23,6 @@ def retention(dry_run: bool, trust_clock: bool, home_folder: Path | None) -> Non
     settings = {"dry_run": dry_run, "trust_clock": trust_clock}
     with open_runner(open_home(home_folder)) as runner:
         report = runner.run(
-            RETENTION_JOB, run_config={"ops": {"erase_what_expired": {"config": settings}}}, told=True
+            RETENTION_JOB, run_config={"ops": {"erase_what_expired": {"config": settings}}}, log=True
         )
     sys.exit(0 if report.success else 1)

@@ -68,6 +68,6 @@ def retrain(mode: str | None, reason: str, home_folder: Path | None) -> None:
             "training_data": {"config": {"reason": reason}},
             "challenger": {"config": {"mode": mode or ""}},
         }
-        report = runner.run(RETRAIN_JOB, run_config={"ops": ops}, told=True)
+        report = runner.run(RETRAIN_JOB, run_config={"ops": ops}, log=True)
     if not report.success:
         sys.exit(1)

@@ -71,5 +71,5 @@ def _serves(process: psutil.Process, home: Home) -> bool:
         return True
     # ``dagster dev`` hands its settings on as JSON; a relative place in them is one of its folder.
     settings = " ".join(process.cmdline())
-    places = (home.dagster, os.path.relpath(home.dagster, process.cwd()))
-    return any(f"base_dir: {place}\\n" in settings for place in places)
+    folders = (home.dagster, os.path.relpath(home.dagster, process.cwd()))
+    return any(f"base_dir: {folder}\\n" in settings for folder in folders)

@@ -130,12 +130,12 @@ class HeadlessRunner:
         run_config: dict[str, Any] | None = None,
         partition_key: str | None = None,
         tags: dict[str, str] | None = None,
-        told: bool = False,
+        log: bool = False,
     ) -> RunReport:
-        """Run one job to its end in this process, and show how it went; ``told``: and what it says."""
+        """Run one job to its end in this process, and show how it went; ``log``: and what it logs."""
         started = time.monotonic()
         result = self.defs.resolve_job_def(job_name).execute_in_process(
-            run_config={**(run_config or {}), "loggers": _console("INFO" if told else "CRITICAL")},
+            run_config={**(run_config or {}), "loggers": _console("INFO" if log else "CRITICAL")},
             partition_key=partition_key,
             instance=self.instance,
             raise_on_error=False,

@@ -26,10 +26,10 @@ _answered = threading.local()
 
 @dataclass(frozen=True)
 class Delivery:
-    """How one delivery went; ``words`` say what is wrong, without the address."""
+    """How one delivery went; ``error`` says what is wrong, without the address."""
 
     done: bool
-    words: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _deliver(address: Address, title: str, text: str) -> Delivery:
         )
         service = apprise.Apprise.instantiate(address.url, asset=asset)
         if service is None:
-            return Delivery(False, f"{address.name} is no address that Apprise understands: mend it")
+            return Delivery(False, f"{address.name} is no address that Apprise understands: correct it")
         service.socket_connect_timeout = min(service.socket_connect_timeout, SOCKET_SECONDS)
         service.socket_read_timeout = min(service.socket_read_timeout, SOCKET_SECONDS)
         if service.overflow_mode == apprise.OverflowMode.UPSTREAM:
@@ -129,6 +129,6 @@ def _not_of_a_delivery(record: logging.LogRecord) -> bool:
 
 def _only_the_code(record: logging.LogRecord) -> bool:
     """Of what Apprise logs, keep the number that a server answered with; the rest may hold the address."""
-    if found := re.search(r"error=(\d{3})\b", record.getMessage()):
-        _answered.code = found[1]
+    if code := re.search(r"error=(\d{3})\b", record.getMessage()):
+        _answered.code = code[1]
     return False

@@ -65,15 +65,15 @@ class Failure:
         run_id: of the run.
         job: its name.
         partition: that it worked on, may be empty.
-        words: of the innermost error, with the name of its class.
-        meant: whether the words were written for people (``dagster.Failure``); others may hold values.
+        error: message of the innermost error, with the name of its class.
+        meant: whether it was written for people (``dagster.Failure``); others may hold values.
         happened_at: seconds since 1970, UTC.
     """
 
     run_id: str
     job: str
     partition: str
-    words: str
+    error: str
     meant: bool
     happened_at: float
 
@@ -113,19 +113,19 @@ def about(event: Event, home: str) -> Message | None:
         event: of any asset.
         home: the folder in which it happened, named in each message.
     """
-    words = _WORDS.get(event.asset)
-    told = words(event) if words else None
-    if told is None:
+    describe = _DESCRIPTIONS.get(event.asset)
+    description = describe(event) if describe else None
+    if description is None:
         return None
-    kind, cause, title, text = told
+    kind, cause, title, text = description
     return Message(event.key, cause, kind, title, _signed(text, home, event.happened_at), event.happened_at)
 
 
 def about_failure(failure: Failure, home: str) -> Message:
     """Return what is told about a failed run; values of unforeseen errors are left out."""
     of = f" of {failure.partition}" if failure.partition else ""
-    words = failure.words if failure.meant else without_values(failure.words)
-    text = f"{_full_stop(words)}\nThe whole error stands in the UI, run {failure.run_id[:8]}."
+    error = failure.error if failure.meant else without_values(failure.error)
+    text = f"{_full_stop(error)}\nThe whole error stands in the UI, run {failure.run_id[:8]}."
     return Message(
         f"failed/{failure.run_id}",
         f"failed/{failure.job}/{failure.partition}",
@@ -146,11 +146,11 @@ def about_refusal(kind: str, note_name: str, note: str, home: str, happened_at: 
         home: the folder in which it happened.
         happened_at: when the note was written, seconds since 1970.
     """
-    found = _REFUSED.fullmatch(note)
-    if found is None:
+    refusal = _REFUSED.fullmatch(note)
+    if refusal is None:
         return None
-    file, why = found["file"], without_values(found["why"], ids=False)
-    advice = f"\n{found['do'].strip()}" if found["do"] else ""
+    file, why = refusal["file"], without_values(refusal["why"], ids=False)
+    advice = f"\n{refusal['do'].strip()}" if refusal["do"] else ""
     text = f"Why: {_full_stop(why)}{advice}\nThe whole reason: rejected/{kind}/{note_name}"
     return Message(
         f"refused/{kind}/{note_name}/{happened_at:.3f}",
@@ -221,21 +221,21 @@ def _counted(names: Iterable[str]) -> list[str]:
     return [f"{name} ({times} times)" if times > 1 else name for name, times in Counter(names).items()]
 
 
-def without_values(words: str, *, ids: bool = True) -> str:
+def without_values(error: str, *, ids: bool = True) -> str:
     """Return the first line of an error without what may be an answer or an id of a person.
 
     Libraries quote the value that they could not use. What is quoted is left out, and, if ``ids``,
     long numbers and words of letters and digits.
     """
-    line = words.strip().partition("\n")[0]
+    line = error.strip().partition("\n")[0]
     line = _ANSWER.sub("…", _QUOTED.sub("…", _EXAMPLES.sub("", line)))
     return _ID.sub("…", line) if ids else line
 
 
-_Told = tuple[str, str, str, str]
+_Description = tuple[str, str, str, str]
 
 
-def _of_report(event: Event) -> _Told | None:
+def _of_report(event: Event) -> _Description | None:
     told = event.metadata
     if not told.get("alarm"):
         return None
@@ -253,7 +253,7 @@ def _of_report(event: Event) -> _Told | None:
     return "drift", f"drift/{batch}/{version}", f"Alarm: batch {batch} is {verdict}", text
 
 
-def _of_training(event: Event) -> _Told:
+def _of_training(event: Event) -> _Description:
     told = event.metadata
     text = (
         f"A challenger is trained on all field studies. Why: "
@@ -262,7 +262,7 @@ def _of_training(event: Event) -> _Told:
     return "training", f"training/{told.get('training_data_hash')}", "Retraining started", text
 
 
-def _of_champion(event: Event) -> _Told:
+def _of_champion(event: Event) -> _Description:
     told = event.metadata
     serving, challenger = told.get("serving_version"), told.get("challenger_version")
     why = _full_stop(str(told.get("reason", "unknown")))
@@ -278,7 +278,7 @@ def _of_champion(event: Event) -> _Told:
     return "champion", cause, f"Rejected: model version {challenger} is not promoted", f"{stays} Why: {why}"
 
 
-def _of_request(event: Event) -> _Told | None:
+def _of_request(event: Event) -> _Description | None:
     told = event.metadata
     if not told.get("interviews"):
         return None
@@ -291,7 +291,7 @@ def _of_request(event: Event) -> _Told | None:
     return "request", cause, f"Field data are wanted: {told['interviews']} interviews", text
 
 
-def _of_outcomes(event: Event) -> _Told | None:
+def _of_outcomes(event: Event) -> _Description | None:
     losses = {version: names for version, names in dict(event.metadata.get("losses") or {}).items() if names}
     if not losses:
         return None
@@ -305,14 +305,14 @@ def _of_outcomes(event: Event) -> _Told | None:
     )
 
 
-_WORDS: dict[str, Callable[[Event], _Told | None]] = {
+_DESCRIPTIONS: dict[str, Callable[[Event], _Description | None]] = {
     "drift_report": _of_report,
     "training_data": _of_training,
     "champion": _of_champion,
     "field_study_request": _of_request,
     "realised_performance": _of_outcomes,
 }
-TOLD_ASSETS = tuple(_WORDS)
+REPORTED_ASSETS = tuple(_DESCRIPTIONS)
 
 
 def about_clock(doubt: str, home: str, at: float) -> Message:
@@ -327,7 +327,7 @@ def _batch_lines(batches: Sequence[tuple[str, str, int, bool]]) -> list[str]:
         return []
     counted = Counter(verdict for _, verdict, _, _ in batches)
     verdicts = ", ".join(f"{number} {verdict}" for verdict, number in counted.most_common())
-    notable = [one for one in batches if one[1] != "clear"]
+    notable = [batch for batch in batches if batch[1] != "clear"]
     shown = [
         f"- {name}: {verdict} under version {version}{', held' if held else ''}"
         for name, verdict, version, held in notable[:LISTED]
@@ -348,9 +348,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _full_stop(words: str) -> str:
-    words = words.strip()
-    return words if words.endswith((".", "!", "?")) else f"{words}."
+def _full_stop(sentence: str) -> str:
+    sentence = sentence.strip()
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
 def _signed(text: str, home: str, at: float) -> str:

@@ -140,7 +140,7 @@ class Outbox:
             failures, _ = self.store.failures(recipient.id)
             pause = min(SHORTEST_PAUSE * 2.0 ** min(failures, 20), LONGEST_PAUSE)
             self.store.mark_failed(recipient.id, first.key, time.time() + pause)
-            remarks.append(f"{delivery.words}; {len(waiting)} waiting, tried again in {pause:.0f} seconds")
+            remarks.append(f"{delivery.error}; {len(waiting)} waiting, tried again in {pause:.0f} seconds")
             if len(remarks) > 1 or unit[0].tries + 1 < STUBBORN_AFTER:
                 break
         return remarks
@@ -186,27 +186,27 @@ def _units(waiting: Sequence[Waiting], allowance: int) -> list[list[Waiting]]:
 
 
 def _take_over_files(folder: Path, store: OutboxStore) -> None:
-    """Take over an outbox that was a folder of JSON files, and remove them."""
+    """Take over an outbox that was a folder of JSON files, and remove them; killed, it begins again."""
     if not folder.is_dir():
         return
     files = {path.stem: path for path in (folder / "messages").glob("*.json")}
-    messages = {}
+    keys: dict[str, str] = {}
     for name, path in files.items():
         content = _read_json(path, {part.name for part in fields(Message)} | {"kept_at"})
         kept_at = content.pop("kept_at")
-        messages[name] = (Message(**content), float(kept_at))
+        store.add(Message(**content), kept_at, repeat_after=0.0)
+        keys[name] = content["key"]
     old = folder / "state.json"
-    state = _read_json(old, {"ledgers", *(part.name for part in fields(State))}) if old.exists() else {}
-    ledgers: dict[str, dict[str, Any]] = state.pop("ledgers", {})
-    addresses = [(address, ledger["failures"], ledger["retry_at"]) for address, ledger in ledgers.items()]
-    deliveries: list[tuple[str, str, int, float | None, str]] = []
-    for address, ledger in ledgers.items():
-        for name in set(ledger["sent"]) | set(ledger["tries"]):
-            if name in messages:
-                sent_at, counts_as = ledger["sent"].get(name, (None, ""))
-                key = messages[name][0].key
-                deliveries.append((address, key, ledger["tries"].get(name, 0), sent_at, counts_as))
-    store.take_over(state, messages.values(), addresses, deliveries)
+    if old.exists():
+        state = _read_json(old, {"ledgers", *(part.name for part in fields(State))})
+        ledgers: dict[str, dict[str, Any]] = state.pop("ledgers")
+        for address in ledgers:
+            store.register(address)
+        for address, ledger in ledgers.items():
+            for name, (sent_at, counts_as) in ledger["sent"].items():
+                if name in keys:
+                    store.mark_delivered(address, [keys[name]], sent_at, counts_as)
+        store.save_state(state)
     for path in (*files.values(), old, folder / ".lock"):
         path.unlink(missing_ok=True)
     for left in (folder / "messages", folder):

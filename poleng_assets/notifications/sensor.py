@@ -26,7 +26,7 @@ from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import PARTITION_TAG, words_of
 from poleng_assets.notifications.addresses import VARIABLE, read_addresses
 from poleng_assets.notifications.messages import (
-    TOLD_ASSETS,
+    REPORTED_ASSETS,
     Day,
     Event,
     Failure,
@@ -144,7 +144,7 @@ def _events_to_tell(
     complain: Callable[[str], object],
 ) -> Iterator[Message]:
     """Yield what is told about some events; one that breaks the words is left out."""
-    for asset in TOLD_ASSETS:
+    for asset in REPORTED_ASSETS:
         for event in _materializations(instance, asset, within):
             try:
                 message = about(event, home)
@@ -256,7 +256,7 @@ def _day(instance: dg.DagsterInstance, landing: Landing, since: float, until: fl
     reports = list(_materializations(instance, "drift_report", within))
     told = [
         about(event, str(home.root))
-        for asset in TOLD_ASSETS
+        for asset in REPORTED_ASSETS
         for event in _materializations(instance, asset, within)
         if asset != "drift_report"
     ]

@@ -158,26 +158,6 @@ class OutboxStore:
                 "UPDATE addresses SET failures = failures + 1, retry_at = ? WHERE id = ?", [retry_at, address]
             )
 
-    def take_over(
-        self,
-        state: dict[str, Any],
-        messages: Iterable[tuple[Message, float]],
-        addresses: Iterable[tuple[str, int, float]],
-        deliveries: Iterable[tuple[str, str, int, float | None, str]],
-    ) -> None:
-        """Write everything that an outbox of files held, in one transaction; may be repeated."""
-        with self._con:
-            self._con.executemany(
-                "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(*vars(message).values(), kept_at) for message, kept_at in messages],
-            )
-            self._con.executemany("INSERT OR IGNORE INTO addresses VALUES (?, ?, ?)", addresses)
-            self._con.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, ?, ?)", deliveries)
-            self._con.executemany(
-                "INSERT OR IGNORE INTO state VALUES (?, ?)",
-                [(name, json.dumps(value)) for name, value in state.items()],
-            )
-
 
 @contextmanager
 def open_store(path: Path) -> Iterator[OutboxStore | None]:

@@ -60,13 +60,13 @@ def delete_rows(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Co
 
 
 def cells_with(
-    con: duckdb.DuckDBPyConnection, table: str, column: str, words: Sequence[str]
+    con: duckdb.DuckDBPyConnection, table: str, column: str, texts: Sequence[str]
 ) -> list[tuple[int, str]]:
-    """Return row id and text of the cells of a column that contain any of some words."""
-    named = " OR ".join(f'contains("{column}"::VARCHAR, $w{number})' for number in range(len(words)))
+    """Return row id and text of the cells of a column that contain any of some texts."""
+    named = " OR ".join(f'contains("{column}"::VARCHAR, $t{number})' for number in range(len(texts)))
     return con.execute(
         f'SELECT rowid, "{column}"::VARCHAR FROM "{table}" WHERE {named}',  # noqa: S608
-        {f"w{number}": word for number, word in enumerate(words)},
+        {f"t{number}": text for number, text in enumerate(texts)},
     ).fetchall()
 
 

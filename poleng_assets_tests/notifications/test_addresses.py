@@ -43,8 +43,8 @@ def test_no_secret_is_told_when_a_delivery_fails(url, caplog, capfd):
     delivery = Address(3, url).deliver("Title", "Text", 5.0)
     out, err = capfd.readouterr()
     assert not delivery.done
-    assert delivery.words.startswith("address 3 of POLENG_NOTIFY")
-    assert SECRET not in delivery.words + out + err + caplog.text
+    assert delivery.error.startswith("address 3 of POLENG_NOTIFY")
+    assert SECRET not in delivery.error + out + err + caplog.text
 
 
 def test_no_secret_is_logged_when_a_delivery_succeeds(caplog):
