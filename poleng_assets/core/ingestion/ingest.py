@@ -63,6 +63,7 @@ def ingest(
     path: Path,
     name: str | None = None,
     confirm: Callable[[], None] | None = None,
+    digest: str | None = None,
 ) -> Ingested:
     """Take one file into the warehouse, whole or not at all.
 
@@ -78,6 +79,7 @@ def ingest(
         path: of the file.
         name: the id of a file from the archive; of one in landing it follows from its name and content.
         confirm: called before what was read is committed. When it raises, nothing is.
+        digest: content hash of the file, when it is known already.
 
     Raises:
         FileRefused: the file cannot be read, breaks the contract, has no rows, repeats the content of a
@@ -85,7 +87,7 @@ def ingest(
             outcomes of nobody who stands in a batch (``core/ingestion/outcome_matches.py``). Nothing was
             written.
     """
-    digest = content_hash(path)
+    digest = digest or content_hash(path)
     name = name or id_of(con, kind, path, digest)
     known = _known(con, kind, name, digest)
     if known is not None:

@@ -128,33 +128,30 @@ def take_in(
             to it, and nothing was taken in.
     """
     from poleng_assets.core.ingestion.contract import FileRefused
-    from poleng_assets.core.ingestion.ingest import record_refusal
     from poleng_assets.core.ingestion.row_accounting import rows_in
 
     study = warehouse.study
     path = _landing_file(landing, kind, config.file, context.partition_key)
     in_archive = path.parent == landing.home.archive(kind)
     with ExitStack() as stack:
-        with warehouse.connect() as con:
-            if doubt := clock_in_doubt(context.instance, landing.home, con):
-                raise dg.Failure(
-                    f"{path.name} was not taken in, the clock is in doubt: {doubt}.", allow_retries=False
-                )
-            copy = None if in_archive else _copied(context, stack, landing, kind, path)
-            source = copy.path if copy else path
-            name = _id_in_landing(con, kind, copy, context.partition_key) if copy else file_id(path.name)
-            try:
+        # The file is copied and counted, and what it met is read, while the warehouse is not held.
+        copy = None if in_archive else _copied(context, stack, landing, kind, path)
+        source = copy.path if copy else path
+        try:
+            with warehouse.connect() as con:
+                if doubt := clock_in_doubt(context.instance, landing.home, con):
+                    raise dg.Failure(
+                        f"{path.name} was not taken in, the clock is in doubt: {doubt}.", allow_retries=False
+                    )
+                name = _id_in_landing(con, kind, copy, context.partition_key) if copy else file_id(path.name)
                 result = _ingest(con, study, landing.home, kind, source, name, copy)
-            except FileRefused as refusal:
-                reason = str(refusal)
-                record_refusal(con, kind, source, rows_in(source, study, kind), reason)
-            except FileChanged as change:
-                raise _not_now(context, kind, str(change)) from change
-            else:
-                reason = ""
-                arrival = _described(con, study, kind, source, result)
-        if reason:
-            _refuse(context, kind, path, copy, reason, landing)
+        except FileRefused as refusal:
+            _refuse(context, warehouse, kind, path, copy, str(refusal), landing)
+        except FileChanged as change:
+            raise _not_now(context, kind, str(change)) from change
+        in_file = rows_in(source, study, kind)
+        with warehouse.read() as con:
+            arrival = _described(con, study, kind, in_file, result)
         archived = landing.keep(kind, copy, name, new=not result.already) if copy else path
         _log(context, arrival)
         yield _event(arrival, archived)
@@ -188,20 +185,21 @@ def _ingest(
 
     if copy:
         _check_at_the_door(con, home, kind, copy, name)
-    return ingest(con, study, kind, source, name, confirm=confirm)
+    return ingest(con, study, kind, source, name, confirm=confirm, digest=copy.digest if copy else None)
 
 
 def _described(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, source: Path, result: "Ingested"
+    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, in_file: int | None, result: "Ingested"
 ) -> _Arrival:
+    """Read what the warehouse says of a file; ``in_file``: its rows, counted again, None when it is gone."""
     from poleng_assets.core.ingestion.composition import composition
-    from poleng_assets.core.ingestion.row_accounting import account, rows_in
+    from poleng_assets.core.ingestion.row_accounting import account
     from poleng_assets.core.ingestion.target_balance import remark_on_balance
     from poleng_assets.warehouse.contact_lists import list_stands
 
     return _Arrival(
         result=result,
-        account=account(con, study, kind, result.name, rows_in(source, study, kind)),
+        account=account(con, study, kind, result.name, in_file),
         data_hash=file_record(con, kind, result.name).data_hash,
         people=composition(con, study, kind, result.name),
         list_stands=kind == "batches" and list_stands(con, result.name),
@@ -389,13 +387,21 @@ def _event(arrival: _Arrival, archived: Path) -> dg.MaterializeResult:
 
 def _refuse(
     context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
     kind: Kind,
     path: Path,
     copy: TakenCopy | None,
     reason: str,
     landing: Landing,
 ) -> NoReturn:
-    """Set the file aside and forget its partition, unless an accepted file has that name."""
+    """Write down why, set the file aside, and forget its partition, unless an accepted file has that name."""
+    from poleng_assets.core.ingestion.ingest import record_refusal
+    from poleng_assets.core.ingestion.row_accounting import rows_in
+
+    source = copy.path if copy else path
+    rows = rows_in(source, warehouse.study, kind)
+    with warehouse.connect() as con:
+        record_refusal(con, kind, source, rows, reason)
     if copy is None:
         rejected = landing.reject(kind, path, reason)
     else:
