@@ -4,15 +4,17 @@ It moves the champion's alias, writes the ledger, and tells the graph by an even
 ``champion``. The version brings its own reference; the overseer scores batches again if asked to.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dagster as dg
 import duckdb
 from pydantic import Field
 
+from poleng_assets.core.data.asset_events import Champion
 from poleng_assets.core.ingestion.withdrawal import in_doubt, withdrawn
 from poleng_assets.core.promotion.rollback import RollbackRefused, rollback_target
 from poleng_assets.defs.assets.promotion import WHOEVER_SERVES
+from poleng_assets.defs.events import newest, serving_version
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.mlflow_links import version_page
 from poleng_assets.models.registry import CHAMPION, Registry
@@ -156,35 +158,32 @@ def unreported_rollback(
     decision = serving_decision(con)
     if decision is None or decision.score_again is None:
         return None
-    if _newest_event(instance).get("serving_version") == decision.version:
+    if serving_version(instance) == decision.version:
         return None
     change = _Change(decision.version, decision.before or 0, decision.why, list(decision.score_again))
     return _event(instance, model_name, change)
 
 
 def _event(instance: dg.DagsterInstance, model_name: str, change: _Change) -> dg.AssetMaterialization:
-    judged = _newest_event(instance).get("judged_field_studies", {})
+    before = newest(instance, Champion)
+    # Field studies that were judged stay judged: the same data are not trained on twice.
+    judged = before.event.judged_field_studies if before else None
+    event = Champion(
+        change.target,
+        change.taken_back,
+        promoted=True,
+        reason=change.reason,
+        judged_field_studies=judged or {},
+        score_again=change.score_again,
+    )
     return dg.AssetMaterialization(
         "champion",
         metadata={
-            "promoted": True,
-            "serving_version": change.target,
-            "challenger_version": change.taken_back,
-            "reason": change.reason,
+            **event.metadata(),
             "mlflow_version": dg.MetadataValue.url(version_page(model_name, change.target)),
-            "score_again": dg.MetadataValue.json(change.score_again),
-            # Field studies that were judged stay judged: the same data are not trained on twice.
-            "judged_field_studies": dg.MetadataValue.json(judged),
         },
         tags={"dagster/data_version": WHOEVER_SERVES},
     )
-
-
-def _newest_event(instance: dg.DagsterInstance) -> dict[str, Any]:
-    """Return what the newest event of the champion tells."""
-    event = instance.get_latest_materialization_event(dg.AssetKey("champion"))
-    materialization = event.asset_materialization if event else None
-    return {name: entry.value for name, entry in materialization.metadata.items()} if materialization else {}
 
 
 @dg.job(name=ROLLBACK_JOB, description="Let an earlier version serve again, with its own reference.")

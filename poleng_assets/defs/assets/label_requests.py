@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 import duckdb
 
+from poleng_assets.core.data.asset_events import LabelRequest
 from poleng_assets.core.monitoring.measurements import DISTANCES, UNSEEN
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
@@ -152,13 +153,16 @@ def _as_csv(request: "FieldStudyRequest", study: Study) -> str:
 def _metadata(
     study: Study, candidates: _Candidates, request: "FieldStudyRequest", path: str
 ) -> dict[str, Any]:
+    event = LabelRequest(
+        interviews=request.size,
+        request=request.words,
+        model_version=candidates.version,
+        batches=", ".join(candidates.batches) or "none",
+        drifted=", ".join(study.feature(name).title for name in candidates.drifted) or "none",
+        list=dg.MetadataValue.path(path),
+    )
     return {
-        "request": request.words,
-        "interviews": request.size,
+        **event.metadata(),
         "strata": dg.MetadataValue.md(frame_as_table(request.strata)),
-        "batches": ", ".join(candidates.batches) or "none",
-        "drifted": ", ".join(study.feature(name).title for name in candidates.drifted) or "none",
-        "model_version": candidates.version,
-        "list": dg.MetadataValue.path(path),
         **({"auc_within": round(request.within, 4)} if request.size else {}),
     }

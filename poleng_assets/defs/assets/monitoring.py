@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 import duckdb
 
+from poleng_assets.core.data.asset_events import DriftReport, Overview
 from poleng_assets.defs.assets.scoring import predictions
 from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.landing import Landing
@@ -28,6 +29,7 @@ NOT_HELD = "batch_is_not_held"
 NOTHING_SHIFTED = "answers_have_not_shifted"
 PERFORMANCE_HOLDS = "expected_performance_holds"
 ESTIMATE_TRUSTED = "estimate_can_be_trusted"
+VERDICTS = ("clear", "drifted", "untrusted", "insufficient")
 CHECKS = {
     NOT_HELD: "The overseer found nothing to act upon.",
     NOTHING_SHIFTED: "People of a kind answer as those of the reference do.",
@@ -74,7 +76,7 @@ def drift_report(
     for reason in seen.judgement.words:
         context.log.info(f"{batch}: {reason}")
     return dg.MaterializeResult(
-        metadata=_metadata(landing.home, study, seen) | {"list_stands": stands}, check_results=_checks(seen)
+        metadata=_metadata(landing.home, study, seen, stands), check_results=_checks(seen)
     )
 
 
@@ -102,15 +104,16 @@ def overview(
     path = write_whole(landing.home.overview, page)
     reports = batches.reports
     current = reports[reports["current"]]
+    verdicts = current["verdict"].value_counts()
+    event = Overview(
+        alarms=int(reports["alarm"].sum()),
+        **{f"batches_{verdict}": int(verdicts.get(verdict, 0)) for verdict in VERDICTS},
+    )
     return dg.MaterializeResult(
         metadata={
+            **event.metadata(),
             "page": dg.MetadataValue.path(str(path)),
             "batches": int(reports["batch"].nunique()),
-            "alarms": int(reports["alarm"].sum()),
-            **{
-                f"batches_{verdict}": int((current["verdict"] == verdict).sum())
-                for verdict in ("clear", "drifted", "untrusted", "insufficient")
-            },
         }
     )
 
@@ -211,7 +214,7 @@ def _plotted(seen: "BatchReport", check: str) -> dict[str, float]:
     return {name: round(value, 4) for name, value in known[check].items() if value is not None}
 
 
-def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
+def _metadata(home: Home, study: Study, seen: "BatchReport", list_stands: bool) -> dict[str, Any]:
     from poleng_assets.core.reports.drift_charts import distance_picture
     from poleng_assets.core.statistics.selection_rates import passed_over
 
@@ -220,18 +223,28 @@ def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
         f"- {'**acted upon:** ' if reason.acts else ''}{escaped(reason.words)}"
         for reason in judgement.reasons
     ]
+    auc, loss = measured.estimate("auc"), measured.loss
+    compared = auc if auc is not None and auc.reference is not None else None
+    event = DriftReport(
+        model_version=seen.version,
+        verdict=judgement.verdict,
+        held=judgement.held,
+        alarm=judgement.alarm,
+        reasons=dg.MetadataValue.md("\n".join(lines)),
+        report=dg.MetadataValue.path(str(home.report(seen.batch, seen.version))),
+        list_stands=list_stands,
+        rows=measured.rows,
+        drifted_columns=len(judgement.drifted_columns),
+        share_outside_support=round(measured.outside_support, 4),
+        share_flagged=round(measured.flagged_share, 4),
+        estimated_auc_lower=round(compared.lower, 4) if compared else None,
+        estimated_auc_upper=round(compared.upper, 4) if compared else None,
+        reference_auc=round(compared.reference, 4) if compared and compared.reference is not None else None,
+        estimated_auc_loss=round(loss.value, 4) if loss else None,
+    )
     metadata: dict[str, Any] = {
-        "verdict": judgement.verdict,
-        "held": judgement.held,
-        "alarm": judgement.alarm,
-        "model_version": seen.version,
-        "reasons": dg.MetadataValue.md("\n".join(lines)),
-        "report": dg.MetadataValue.path(str(home.report(seen.batch, seen.version))),
-        "dagster/row_count": measured.rows,
+        **event.metadata(),
         "rows_measured": measured.rows_measured,
-        "share_outside_support": round(measured.outside_support, 4),
-        "share_flagged": round(measured.flagged_share, 4),
-        "drifted_columns": len(judgement.drifted_columns),
         "estimate_trusted": measured.trust.trusted,
         "passed_over": "; ".join(
             group.in_words() for group in passed_over(seen.contacts, study.policies.promotion)
@@ -240,15 +253,6 @@ def _metadata(home: Home, study: Study, seen: "BatchReport") -> dict[str, Any]:
     }
     for estimate in measured.estimates:
         metadata[f"estimated_{estimate.metric}"] = round(estimate.value, 4)
-    auc = measured.estimate("auc")
-    if auc is not None and auc.reference is not None:
-        metadata |= {
-            "estimated_auc_lower": round(auc.lower, 4),
-            "estimated_auc_upper": round(auc.upper, 4),
-            "reference_auc": round(auc.reference, 4),
-        }
-    if measured.loss:
-        metadata["estimated_auc_loss"] = round(measured.loss.value, 4)
     for estimate in seen.realised.estimates if seen.realised else ():
         metadata[f"realised_{estimate.metric}"] = round(estimate.value, 4)
     if measured.estimates:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
+from poleng_assets.core.data import asset_events
 from poleng_assets.defs.assets.arrivals import outcomes
 from poleng_assets.defs.partitions import outcomes_partitions
 from poleng_assets.defs.resources.landing import Landing
@@ -144,12 +145,14 @@ def _result(
     plotted = {
         batch: realised for (batch, version), realised in measured.items() if current[batch] == version
     }
+    event = asset_events.RealisedPerformance(
+        batches=len({batch for batch, _ in measured}), losses=_by_version(list(lost))
+    )
     return dg.MaterializeResult(
         metadata={
-            "batches": len({batch for batch, _ in measured}),
+            **event.metadata(),
             "performance": dg.MetadataValue.md(_table(measured, estimated, lost)),
             **people,
-            "losses": dg.MetadataValue.json(_by_version(list(lost))),
             **_plotted(plotted),
         },
         check_results=[

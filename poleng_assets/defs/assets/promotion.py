@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import dagster as dg
 import duckdb
 
+from poleng_assets.core.data.asset_events import Champion
 from poleng_assets.core.data.versions import newest
 from poleng_assets.core.ingestion.withdrawal import in_doubt, withdrawn
 from poleng_assets.defs.assets.training import challenger
@@ -244,19 +245,22 @@ def _result(
     rows = [(gate.name, "passed" if gate.passed else "failed", gate.words) for gate in gates]
     if serves is None:
         fault = "no version serves: the first challenger was rejected"
+    event = Champion(
+        serves.version if serves else 0,
+        challenger.version,
+        verdict.won,
+        verdict.reason,
+        {gate.name: dict(gate.figures) for gate in gates},
+        json.loads(challenger.tags["field_study_hashes"]),
+    )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(WHOEVER_SERVES),
         metadata={
-            "promoted": verdict.won,
-            "serving_version": serves.version if serves else 0,
-            "challenger_version": challenger.version,
-            "reason": verdict.reason,
+            **event.metadata(),
             "gates": dg.MetadataValue.md(
                 table(["gate", "", "what was found"], rows) if gates else escaped(verdict.reason)
             ),
             "shadow": dg.MetadataValue.md(verdict.shadow),
-            "figures": dg.MetadataValue.json({gate.name: dict(gate.figures) for gate in gates}),
-            "judged_field_studies": dg.MetadataValue.json(json.loads(challenger.tags["field_study_hashes"])),
             "training_data_hash": challenger.training_data_hash,
             "mlflow_run_id": challenger.run_id,
             "passed_over": "; ".join(group.in_words() for group in passed_over) or "nobody",
@@ -268,7 +272,7 @@ def _result(
                 check_name=CAN_SERVE,
                 metadata={
                     "what_is_wrong": fault or "nothing",
-                    "serving_version": serves.version if serves else 0,
+                    "serving_version": event.serving_version,
                 },
             )
         ],

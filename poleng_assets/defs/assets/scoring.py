@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 import duckdb
 from pydantic import Field
 
+from poleng_assets.core.data.asset_events import ROW_COUNT, ContactList, Predictions
 from poleng_assets.defs.assets.arrivals import batches
 from poleng_assets.defs.assets.promotion import champion
 from poleng_assets.defs.partitions import batch_partitions
@@ -94,10 +95,10 @@ def predictions(
         # By its own, each run would give other data: a report of the same scores would be called unsynced.
         data_version=dg.DataVersion(f"version {scores.version} of {scores.data_hash}"),
         metadata={
-            "dagster/row_count": respondents,
+            **Predictions(scores.version).metadata(),
+            ROW_COUNT: respondents,
             "contacts": contacts,
             "share_flagged": round(contacts / respondents, 4) if respondents else 0.0,
-            "model_version": scores.version,
             "scores": dg.MetadataValue.md(frame_as_table(histogram)),
         },
         check_results=checks,
@@ -415,19 +416,16 @@ def _result(
     folder: Path, about: IssuedList, verdict: str, happened: str, asked: int | None = None
 ) -> dg.MaterializeResult:
     """Tell the graph of the list that stands now; ``asked``: of how many people, when it was made now."""
-    metadata: dict[str, Any] = {
-        "dagster/row_count": about.contacts,
-        "contacts": about.contacts,
+    share = None if asked is None else round(about.contacts / asked, 4) if asked else 0.0
+    event = ContactList(about.contacts, share, about.number, about.remark or "none", happened)
+    metadata = {
+        **event.metadata(),
+        ROW_COUNT: about.contacts,
         "model_version": about.model_version,
-        "list_number": about.number,
-        "what_happened": happened,
         "verdict": verdict,
-        "remark": about.remark or "none",
         "workbook": dg.MetadataValue.path(str(folder / f"{about.stem}.xlsx")),
         "list": dg.MetadataValue.path(str(folder / f"{about.stem}.csv")),
     }
-    if asked is not None:
-        metadata["share_flagged"] = round(about.contacts / asked, 4) if asked else 0.0
     return dg.MaterializeResult(metadata=metadata)
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field
 
+from poleng_assets.core.data.asset_events import ROW_COUNT, Challenger, TrainingData
 from poleng_assets.core.data.versions import newest
 from poleng_assets.core.ingestion.withdrawal import field_study_records
 from poleng_assets.defs.assets.arrivals import field_studies
@@ -150,12 +151,10 @@ def _described(data: _TrainingData, reason: str, pending: list[str]) -> dg.Mater
     return dg.MaterializeResult(
         data_version=dg.DataVersion(data.hash),
         metadata={
-            "dagster/row_count": int(data.counts["training_rows"].sum()),
+            **TrainingData(reason, ", ".join(pending) or "none", data.hash).metadata(),
+            ROW_COUNT: int(data.counts["training_rows"].sum()),
             "holdout_rows": int(data.counts["holdout_rows"].sum()),
-            "reason": reason,
-            "pending": ", ".join(pending) or "none",
             "field_studies": dg.MetadataValue.md(frame_as_table(data.counts.round(4))),
-            "training_data_hash": data.hash,
         },
         check_results=[
             dg.AssetCheckResult(
@@ -333,7 +332,7 @@ def _metadata(
     tuned, evaluation = trained.tuned, trained.evaluation
     charts = "\n\n".join(as_markdown(title, chart) for title, chart in card.plots.items())
     return {
-        "version": version.version,
+        **Challenger(version.version).metadata(),
         **{name: round(evaluation.figures[name], 4) for name in SHOWN if name in evaluation.figures},
         "cv_log_loss": round(tuned.log_loss, 4),
         "comparison": dg.MetadataValue.md(_comparison(tuned)),
@@ -376,9 +375,9 @@ def _trial_logger(
 
 
 def _taken_over(made: ModelVersion) -> dict[str, Any]:
+    taken_over = "trained before on the very same data: it would be the same model, bit for bit"
     return {
-        "version": made.version,
-        "taken_over": "trained before on the very same data: it would be the same model, bit for bit",
+        **Challenger(made.version, taken_over).metadata(),
         "field_studies": ", ".join(made.field_studies),
         "mlflow_run_id": made.run_id,
         "training_data_hash": made.training_data_hash,
