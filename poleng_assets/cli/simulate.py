@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @home_option
 def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_folder: Path | None) -> None:
     """Play a scenario: drop its files one by one, let the sensors react, and show how it ended."""
-    from poleng_assets.simulation.player import play, scenario_data
+    from poleng_assets.simulation.player import play_scenario, scenario_data
     from poleng_assets.storage.synthetic import OtherPeople
 
     started = time.monotonic()
@@ -57,7 +57,7 @@ def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_fol
             runner.run_until_idle()
 
         try:
-            ending = play(scenario, folder, landing, warehouse, settle)
+            ending = play_scenario(scenario, folder, landing, warehouse, settle)
         except (FileNotFoundError, FileExistsError, OtherPeople) as error:
             raise click.ClickException(str(error)) from error
         waiting = [f"{name}: {words}" for name, words in runner.skips.items() if "Waiting" in words]

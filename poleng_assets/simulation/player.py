@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.simulation.scenarios import Drop, Scenario, drops, shortfalls
+from poleng_assets.simulation.scenarios import Drop, Scenario, drops, unmet_expectations
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.files import move, sync_tree
 from poleng_assets.storage.home import KINDS, Home
@@ -56,7 +56,7 @@ def scenario_data(home: Home, study: Study, data: Path | None) -> Path:
     return folder
 
 
-def play(
+def play_scenario(
     scenario: Scenario,
     data: Path,
     landing: Landing,
@@ -80,17 +80,17 @@ def play(
     story = drops(data, scenario)
     known = _known_files(warehouse)
     _see_that_nobody_else_is_there(data, landing, known)
-    for one in story:
-        refuse_other_people(landing.home, one.path)
-    new = [one for one in story if (one.kind, content_hash(one.path)) not in known]
-    for one in new:
-        landing.submit(one.kind, one.path)
-        settle(one)
+    for drop in story:
+        refuse_other_people(landing.home, drop.path)
+    new = [drop for drop in story if (drop.kind, content_hash(drop.path)) not in known]
+    for drop in new:
+        landing.submit(drop.kind, drop.path)
+        settle(drop)
     with warehouse.connect() as con:
         rows = batch_overview(con, [drop.name for drop in story if drop.kind == "batches"])
         count = count_decisions(con)
     promotions, retrainings = count.get("promote", 0), count.get("retrain", 0) - 1
-    faults = shortfalls(scenario, story, rows, promotions, retrainings)
+    faults = unmet_expectations(story, rows, promotions, retrainings)
     return Ending(len(new), rows, faults)
 
 

@@ -16,7 +16,7 @@ from poleng_assets.operations.reset import (
     reset_events,
     see_that_it_is_meant,
 )
-from poleng_assets.simulation.player import Ending, play, scenario_data
+from poleng_assets.simulation.player import Ending, play_scenario, scenario_data
 from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.synthetic import REAL, OtherPeople, sort_of_home
@@ -43,7 +43,7 @@ class ScenarioConfig(dg.Config):
 
 def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
     @dg.op(name=f"play_{scenario}", description=description)
-    def play_scenario(
+    def play(
         context: dg.OpExecutionContext,
         config: ScenarioConfig,
         landing: dg.ResourceParam[Landing],
@@ -57,7 +57,7 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
 
         try:
             data = scenario_data(landing.home, warehouse.study, Path(config.data) if config.data else None)
-            ending = play(scenario, data, landing, warehouse, settle)
+            ending = play_scenario(scenario, data, landing, warehouse, settle)
         except OtherPeople as refusal:
             raise dg.Failure(str(refusal), allow_retries=False) from refusal
         context.add_output_metadata({"dropped": ending.dropped, "batches": _table(ending)})
@@ -69,7 +69,7 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
 
     @dg.job(name=f"simulate_{scenario}", description=description)
     def simulate() -> None:
-        play_scenario()
+        play()
 
     return simulate
 

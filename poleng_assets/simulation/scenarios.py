@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,16 @@ class Drop:
         """The id that the file name gives."""
         return file_id(self.path.name)
 
+    @property
+    def is_drifted(self) -> bool:
+        """Whether it is a batch of people whom the founding study does not know."""
+        return self.kind == "batches" and self.name.startswith("drift_")
+
+    @property
+    def is_later_study(self) -> bool:
+        """Whether it is a field study to learn from after the founding one."""
+        return self.kind == "field_studies" and self.name != FOUNDING_STUDY
+
 
 def drops(data: Path, scenario: Scenario) -> list[Drop]:
     """Return the files of a scenario in the order in which they are dropped.
@@ -44,71 +54,64 @@ def drops(data: Path, scenario: Scenario) -> list[Drop]:
     Raises:
         FileNotFoundError: the folder has no founding study, or no batch for the scenario.
     """
-    studies = _files(data / "field_studies")
-    founding = [path for path in studies if file_id(path.name) == FOUNDING_STUDY]
+    studies, batches = _files(data, "field_studies"), _files(data, "batches")
+    founding = [drop for drop in studies if not drop.is_later_study]
     if not founding:
         raise FileNotFoundError(f"{data / 'field_studies'} has no {FOUNDING_STUDY}.parquet or .csv")
-    batches = _files(data / "batches")
-    drifted = [path for path in batches if file_id(path.name).startswith("drift_")]
-    clean = [path for path in batches if path not in drifted]
-    quiet = [] if scenario == "drift" else clean
-    loud = [] if scenario == "clean" else drifted
+    quiet = [drop for drop in batches if not drop.is_drifted and scenario != "drift"]
+    loud = [drop for drop in batches if drop.is_drifted and scenario != "clean"]
     if not quiet and not loud:
         raise FileNotFoundError(f"{data / 'batches'} has no batch for the scenario {scenario!r}")
-    later = [path for path in studies if path not in founding] if loud else []
-    wanted = {file_id(path.name) for path in [*quiet, *loud]}
-    outcomes = [path for path in _files(data / "outcomes") if file_id(path.name) in wanted]
-    return [
-        *(Drop("field_studies", path) for path in founding),
-        *(Drop("batches", path) for path in quiet),
-        *(Drop("field_studies", path) for path in later),
-        *(Drop("batches", path) for path in loud),
-        *(Drop("outcomes", path) for path in outcomes),
-    ]
+    later = [drop for drop in studies if drop.is_later_study and loud]
+    wanted = {drop.name for drop in (*quiet, *loud)}
+    outcomes = [drop for drop in _files(data, "outcomes") if drop.name in wanted]
+    return [*founding, *quiet, *later, *loud, *outcomes]
 
 
-def shortfalls(
-    scenario: Scenario,
-    dropped: Sequence[Drop],
-    rows: Sequence[BatchRow],
-    promotions: int,
-    retrainings: int,
+def unmet_expectations(
+    dropped: Sequence[Drop], rows: Sequence[BatchRow], promotions: int, retrainings: int
 ) -> list[str]:
-    """Return in what the scenario did not end as it should; empty when all is well.
+    """Return in what a scenario did not end as it should; empty when it did.
 
     Args:
-        scenario: that was played.
         dropped: its files.
         rows: how the batches fared.
         promotions: versions promoted in this home.
         retrainings: trainings after the first one.
     """
-    faults = []
     current = {row.batch: row for row in rows if row.current}
     first = {row.batch: row for row in reversed(rows)}
-    for drop in (one for one in dropped if one.kind == "batches"):
-        row = current.get(drop.name)
-        if row is None:
-            faults.append(f"{drop.name} has no report")
-        elif row.listed != row.flagged:
-            faults.append(f"{drop.name}: {row.flagged} people are flagged, {row.listed} stand in the list")
-        elif not drop.name.startswith("drift_") and first[drop.name].verdict not in QUIET:
-            faults.append(f"{drop.name} should be clear, and is {first[drop.name].verdict}")
-    loud = [one.name for one in dropped if one.kind == "batches" and one.name.startswith("drift_")]
-    later = [one for one in dropped if one.kind == "field_studies" and one.name != FOUNDING_STUDY]
-    if loud and loud[0] in first and first[loud[0]].verdict not in LOUD:
-        faults.append(f"{loud[0]} should be drifted or untrusted, and is {first[loud[0]].verdict}")
+    faults = [
+        fault
+        for drop in dropped
+        if drop.kind == "batches" and (fault := _fault_of_batch(drop, current.get(drop.name), first))
+    ]
+    loud = next((drop.name for drop in dropped if drop.is_drifted), None)
+    later = sum(drop.is_later_study for drop in dropped)
+    if loud in first and first[loud].verdict not in LOUD:
+        faults.append(f"{loud} should be drifted or untrusted, and is {first[loud].verdict}")
     if loud and later:
-        if retrainings != len(later):
-            faults.append(f"{retrainings} retrainings, {len(later)} expected")
-        if promotions < 1 + len(later):
+        if retrainings != later:
+            faults.append(f"{retrainings} retrainings, {later} expected")
+        if promotions < 1 + later:
             faults.append("no better model was promoted after the drift")
-        if loud[0] in current and current[loud[0]].version == first[loud[0]].version:
-            faults.append(f"{loud[0]} was not scored again by the new model")
+        if loud in current and current[loud].version == first[loud].version:
+            faults.append(f"{loud} was not scored again by the new model")
     return faults
 
 
-def _files(folder: Path) -> list[Path]:
+def _fault_of_batch(drop: Drop, row: BatchRow | None, first: Mapping[str, BatchRow]) -> str:
+    if row is None:
+        return f"{drop.name} has no report"
+    if row.listed != row.flagged:
+        return f"{drop.name}: {row.flagged} people are flagged, {row.listed} stand in the list"
+    if not drop.is_drifted and first[drop.name].verdict not in QUIET:
+        return f"{drop.name} should be clear, and is {first[drop.name].verdict}"
+    return ""
+
+
+def _files(data: Path, kind: Kind) -> list[Drop]:
+    folder = data / kind
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if has_known_suffix(path.name))
+    return [Drop(kind, path) for path in sorted(folder.iterdir()) if has_known_suffix(path.name)]

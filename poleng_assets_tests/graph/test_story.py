@@ -15,7 +15,7 @@ import pytest
 from mlflow.entities import Run
 
 from poleng_assets.core.reports.holdout_charts import CAPTIONS
-from poleng_assets.simulation.player import play
+from poleng_assets.simulation.player import play_scenario
 from poleng_assets.study.loading import load_study
 from poleng_assets_tests.graph.conftest import Workshop, open_workshop
 
@@ -26,7 +26,7 @@ STUDY = load_study()
 def told(tmp_path_factory, survey_data):
     """The full scenario, played once."""
     with open_workshop(tmp_path_factory.mktemp("told") / "home", survey_data) as workshop:
-        ending = play(
+        ending = play_scenario(
             "full",
             survey_data,
             workshop.landing,
@@ -276,7 +276,7 @@ def test_playing_the_same_scenario_again_changes_nothing(told: Workshop, survey_
         told.query("SELECT max(scored_at) FROM predictions"),
     )
     runs = told.instance.get_runs_count()
-    ending = play(
+    ending = play_scenario(
         "full", survey_data, told.landing, told.warehouse, lambda drop: pytest.fail("nothing is new")
     )
     assert ending.dropped == 0
