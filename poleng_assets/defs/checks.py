@@ -76,7 +76,7 @@ def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tupl
 
     Flagged by the version that the list was made by: the batch may have been scored by another one since.
     """
-    from poleng_assets.core.contacts.contact_list import harmless
+    from poleng_assets.core.data.spreadsheet_safety import escape_formula
     from poleng_assets.warehouse.contact_lists import flagged_or_listed, newest_list
 
     study = warehouse.study
@@ -87,7 +87,7 @@ def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tupl
         flagged = flagged_or_listed(con, study, issued)
     if issued.contacts and not flagged:
         return set(), set()  # their rows were kept long enough, and erased
-    wanted = {harmless(subject) for subject in flagged}
+    wanted = {escape_formula(subject) for subject in flagged}
     path = landing.home.contact_lists / f"{issued.stem}.csv"
     if not path.exists():
         return wanted, set()

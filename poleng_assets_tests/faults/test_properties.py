@@ -27,7 +27,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from poleng_assets.core.contacts.contact_list import as_csv, as_it_was, contact_list, harmless
+from poleng_assets.core.contacts.contact_list import as_csv, contact_list
+from poleng_assets.core.data.spreadsheet_safety import escape_formula, unescape_formula
 from poleng_assets.core.features.codes import to_codes
 from poleng_assets.core.features.encoder import Encoder, EncodingError
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
@@ -724,20 +725,20 @@ cell_texts = st.one_of(
     )
 )
 def test_no_cell_of_a_list_is_run_and_every_text_survives_it(texts: list[str]):
-    text = as_csv(pd.DataFrame({"cell": [harmless(one) for one in texts]}))
+    text = as_csv(pd.DataFrame({"cell": [escape_formula(one) for one in texts]}))
     read = [record[0] for record in csv.reader(io.StringIO(text, newline=""), strict=True)][1:]
     for cell, was in zip(read, texts, strict=True):
         assert not cell.startswith(("=", "+", "-", "@", "\t", "\n"))
         assert not cell.strip().startswith(("=", "+", "-", "@"))
-        assert cell == harmless(was)
-        assert (as_it_was(cell) if cell != was else cell) == was
+        assert cell == escape_formula(was)
+        assert (unescape_formula(cell) if cell != was else cell) == was
 
 
 @settings(PROFILE, max_examples=300)
 @given(one=cell_texts, other=cell_texts)
 @example(one="=1", other="'=1")
 def test_two_texts_are_never_one_cell(one: str, other: str):
-    assert (harmless(one) == harmless(other)) is (one == other)
+    assert (escape_formula(one) == escape_formula(other)) is (one == other)
 
 
 @settings(PROFILE, max_examples=100)
@@ -761,6 +762,6 @@ def test_a_contact_list_names_each_contact_once_and_no_one_else(ids: list[str], 
     listed = contact_list(scored, STUDY, remark="")
     read = pd.read_csv(io.StringIO(as_csv(listed)), dtype=str, keep_default_na=False)
     wanted = scored[scored["contact"]]
-    assert sorted(read[STUDY.id]) == sorted(harmless(one) for one in wanted[STUDY.id])
+    assert sorted(read[STUDY.id]) == sorted(escape_formula(one) for one in wanted[STUDY.id])
     assert len(set(read[STUDY.id])) == len(wanted)
     assert not read.map(lambda cell: cell.startswith(("=", "+", "-", "@"))).to_numpy().any()

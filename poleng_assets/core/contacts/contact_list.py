@@ -1,22 +1,14 @@
-"""The contact list as a contact centre gets it: words beside the ids, strongest first.
-
-What belongs here too is how a cell is kept from being run by the spreadsheet that opens it.
-"""
+"""The contact list as a contact centre gets it: words beside the ids, strongest first."""
 
 from __future__ import annotations
 
 import csv
-import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
+from poleng_assets.core.data.spreadsheet_safety import escape_formula
 from poleng_assets.study.schema import Study
-
-# https://owasp.org/www-community/attacks/CSV_Injection; spreadsheets of the Far East take the wide forms
-# for the narrow ones.
-FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
-CELL_BREAKS = "\t\r\n\0"
 
 
 def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.DataFrame:
@@ -40,7 +32,7 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
         texts[name] = chosen[name].map(study.feature(name).label, na_action=None)
     texts["reasons"] = chosen["reasons"].fillna("")
     texts["remark"] = pd.Series(remark, index=chosen.index, dtype=object)
-    safe = {name: text.astype(object).map(harmless) for name, text in texts.items()}
+    safe = {name: text.astype(object).map(escape_formula) for name, text in texts.items()}
     columns = {study.id: safe.pop(study.id), "prediction": chosen["score"].round(4), **safe}
     return pd.DataFrame(columns).reset_index(drop=True)
 
@@ -69,26 +61,3 @@ def read_list(path: Path) -> pd.DataFrame:
         return listed.astype({"prediction": float})
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no contact list as it was made: {error}") from error
-
-
-def harmless(text: str) -> str:
-    """Keep a spreadsheet from running a cell as a formula (OWASP, CSV injection).
-
-    A cell that begins with a sign of a formula, blanks and invisible characters aside, gets an apostrophe
-    before it. So does one that has an apostrophe there already: :func:`as_it_was` takes off just one.
-    """
-    if text[:1].isalnum():
-        return text
-    begins = text.lstrip(_unseen(text))
-    risky = text.startswith((*CELL_BREAKS, "'")) or begins.startswith(tuple(FORMULA_SIGNS))
-    return f"'{text}" if risky else text
-
-
-def as_it_was(cell: str) -> str:
-    """Return the text that :func:`harmless` made a cell of."""
-    return cell.removeprefix("'")
-
-
-def _unseen(text: str) -> str:
-    """Return the blanks, controls and formatting characters of a text (Unicode categories Z and C)."""
-    return "".join({sign for sign in text if unicodedata.category(sign)[0] in "ZC"})

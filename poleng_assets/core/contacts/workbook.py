@@ -28,7 +28,7 @@ from xlsxwriter.format import Format
 from xlsxwriter.utility import xl_range
 from xlsxwriter.worksheet import Worksheet
 
-from poleng_assets.core.contacts.contact_list import as_it_was
+from poleng_assets.core.data.spreadsheet_safety import unescape_formula
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.contact_lists import list_in_file
 from poleng_assets.warehouse.predictions import count_scored_without
@@ -227,7 +227,9 @@ def _people(listed: pd.DataFrame, about: AboutList) -> str:
 
 
 def _remark(listed: pd.DataFrame) -> str:
-    remarks = [as_it_was(text) for text in listed.get("remark", pd.Series(dtype=object)).unique() if text]
+    remarks = [
+        unescape_formula(text) for text in listed.get("remark", pd.Series(dtype=object)).unique() if text
+    ]
     if not remarks:
         return "Empty: the checks of this batch gave no reason for caution."
     return f"{'. '.join(remarks)}. It is about the whole list, and stands in every row of it."
@@ -324,7 +326,7 @@ def _rows(part: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 def _as_read(cell: str, name: str) -> str:
     """Return a text as a person reads it: each reason on a line of its own."""
-    text = as_it_was(cell)
+    text = unescape_formula(cell)
     return text.replace("; ", "\n") if name == "reasons" else text
 
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from poleng_assets.core.contacts.contact_list import harmless
+from poleng_assets.core.data.spreadsheet_safety import escape_formula
 from poleng_assets.core.data.subject_ids import plain_id
 from poleng_assets.core.privacy.quasi_identifiers import ERASED, Marks
 from poleng_assets.study.policies import PrivacyPolicy
@@ -58,7 +58,7 @@ class Person:
     @cached_property
     def ids(self) -> frozenset[str]:
         """The id as it may stand in the column of ids."""
-        return frozenset(map(harmless, self._spelled) if self.listed else self._spelled)
+        return frozenset(map(escape_formula, self._spelled) if self.listed else self._spelled)
 
     def matches_id(self, cell: object) -> bool:
         """Whether a cell of the column of ids is this person's; whole numbers are read as the door does."""

@@ -142,10 +142,11 @@ def _write_request(path: Path, text: str) -> Path:
 
 
 def _as_csv(request: "FieldStudyRequest", study: Study) -> str:
-    from poleng_assets.core.contacts.contact_list import as_csv, harmless
+    from poleng_assets.core.contacts.contact_list import as_csv
+    from poleng_assets.core.data.spreadsheet_safety import escape_formula
 
     def harmless_text(cell: Any) -> Any:
-        return harmless(cell) if isinstance(cell, str) else cell
+        return escape_formula(cell) if isinstance(cell, str) else cell
 
     return as_csv(request.people.astype({study.id: str}).map(harmless_text))
 

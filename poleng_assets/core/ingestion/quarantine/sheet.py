@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from poleng_assets.core.contacts.contact_list import as_it_was, harmless
+from poleng_assets.core.data.spreadsheet_safety import escape_formula, unescape_formula
 from poleng_assets.core.ingestion.contract import required_columns
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
@@ -58,7 +58,7 @@ def mending_sheet(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name
 
     One line for each row: its number, the columns that such a file needs as they were read, and what is
     wrong in words. A row with the wrong number of fields has empty answers, and its text in a column of
-    its own. No cell is run as a formula (``core/contacts/contact_list.py:harmless``).
+    its own. No cell is run as a formula (``core/contacts/contact_list.py:escape_formula``).
 
     Raises:
         LookupError: no such file was taken in.
@@ -76,7 +76,9 @@ def mending_sheet(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name
             reason if column == WHOLE_ROW else f"{column}: {reason}" for column, reason in row.faults
         )
         answers = [_cell(row.values.get(column)) for column in needed]
-        writer.writerow([number, *answers, *(harmless(lines[number]) for _ in extra), harmless(faults)])
+        writer.writerow(
+            [number, *answers, *(escape_formula(lines[number]) for _ in extra), escape_formula(faults)]
+        )
     # Without the mark, Excel reads UTF-8 as Windows-1252, and an id would come back as another one.
     return "\ufeff" + text.getvalue()
 
@@ -93,13 +95,15 @@ def as_text(value: Any) -> str:
 def _cell(value: Any) -> str:
     text = as_text(value)
     # A code such as -1 is a number for a spreadsheet, not a formula.
-    return text if _PLAIN_NUMBER.fullmatch(text) else harmless(text)
+    return text if _PLAIN_NUMBER.fullmatch(text) else escape_formula(text)
 
 
 def mended_values(cells: Mapping[str, str], row: QuarantinedRow, needed: Sequence[str]) -> dict[str, str]:
     """Return what a person wrote; a cell that nobody touched is the value that was read."""
     before = row.values
     return {
-        name: as_text(before.get(name)) if cells[name] == _cell(before.get(name)) else as_it_was(cells[name])
+        name: as_text(before.get(name))
+        if cells[name] == _cell(before.get(name))
+        else unescape_formula(cells[name])
         for name in needed
     }
