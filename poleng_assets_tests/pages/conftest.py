@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from poleng_assets.core.modeling.decision_rule import ContactRule
+from poleng_assets.core.modeling.training_configuration import Member, TrainingConfiguration
 from poleng_assets.core.monitoring.batch_report import BatchReport
 from poleng_assets.core.monitoring.measurements import (
     ALL_COLUMNS,
@@ -30,10 +32,11 @@ from poleng_assets.core.monitoring.measurements import (
 )
 from poleng_assets.core.monitoring.realised_performance import RealisedPerformance
 from poleng_assets.core.monitoring.verdict import Judgement, Reason
+from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
 from poleng_assets.core.reports.drift_report import render_report
-from poleng_assets.core.reports.holdout_charts import holdout_charts
 from poleng_assets.core.reports.model_card import ModelCard, render_model_card
 from poleng_assets.core.reports.overview import Overview, render_overview
+from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.core.statistics.groups import evaluate_groups
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.core.statistics.resampling import bootstrap_intervals
@@ -184,23 +187,28 @@ def _model_card(study: Study) -> str:
             study=study,
             version=7,
             trained_at=START,
-            training_data={"spring": (5_000, 800), "autumn": (700, 100)},
             training_data_hash="f00d" * 16,
+            evaluation=HoldoutEvaluation(
+                reference=pd.DataFrame({study.target.name: target, "score": score, "contact": contact}),
+                figures=evaluate(target, score, contact),
+                intervals=bootstrap_intervals(target, score, contact, repeats=20),
+                on_training={},
+                groups=evaluate_groups(target, score, contact, groups, 100),
+                populations=evaluate_groups(
+                    target, score, contact, {"country": groups[study.protected[0]]}, 5
+                ),
+                importance={name: 1 / n for n, name in enumerate(study.feature_names, 1)},
+                rows={"spring": (5_000, 800), "autumn": (700, 100)},
+            ),
             candidates=pd.DataFrame(
                 {"candidate": ["chosen", "forest 2"], "log_loss": [0.55, None], "seconds": [3, 12],
                  "parameters": ["a long list of parameters " * 4, ""]}
             ),
-            members=["60% xgboost (max_depth 4)", "40% logistic regression"],
-            calibration="none",
-            contact_rule="contact from a probability of 0.500 on",
-            figures=evaluate(target, score, contact),
-            intervals=bootstrap_intervals(target, score, contact, repeats=20),
-            protected_groups=evaluate_groups(target, score, contact, groups, 100),
-            populations=evaluate_groups(target, score, contact, {"country": groups[study.protected[0]]}, 5),
-            importance=[(feature.title, 1 / n) for n, feature in enumerate(study.features, 1)],
-            plots=holdout_charts(target, score),
-            seeds={"training": 23},
-            package_versions={"xgboost": "2.1.4"},
+            configuration=TrainingConfiguration(
+                (Member("xgboost", {"max_depth": 4}, 0.6), Member("logistic", {"C": 0.05}, 0.4)),
+                Calibration(),
+                ContactRule(0.5),
+            ),
             dagster_run_id="run-of-dagster",
             mlflow_run_id="run-of-mlflow",
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 
 from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.modeling.explanations import shown_questions
-from poleng_assets.core.modeling.tuning import TuningResult
+from poleng_assets.core.modeling.training_configuration import TrainingConfiguration
 from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
 from poleng_assets.core.reports.charts import Chart
 from poleng_assets.core.reports.holdout_charts import BARS_SHOWN, CAPTIONS, holdout_charts
@@ -29,7 +30,6 @@ from poleng_assets.core.statistics.metrics import METRICS, Metric
 from poleng_assets.core.statistics.proxies import shown_proxies
 from poleng_assets.core.statistics.selection_rates import contacts_in_table, passed_over
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.training_sets import TrainingSet
 
 CANDIDATES_SHOWN = 15
 LIBRARIES = ("nannyml", "optuna", "poleng_assets", "scikit-learn", "xgboost")
@@ -44,98 +44,35 @@ class ModelCard:
         study: titles, labels and policies.
         version: of the model.
         trained_at: with a time zone.
-        training_data: for each field study, the number of training rows and of holdout rows.
-        training_data_hash: of all of them.
+        training_data_hash: of all field studies that it learned from.
+        evaluation: on the holdout; a figure without an interval is shown alone.
         candidates: what was tried before this one was chosen, best first: ``candidate``, ``log_loss`` and
             whatever columns else; may be empty.
-        members: what the model is made of, one sentence for each member of the blend.
-        calibration: what is done to its scores, in words.
-        contact_rule: whom to contact, in words.
-        figures: on the holdout, as :func:`~poleng_assets.core.statistics.metrics.evaluate` returns them.
-        intervals: of those figures, 95 %; a figure without one is shown alone.
-        protected_groups: as :func:`~poleng_assets.core.statistics.metrics.evaluate_groups` returns them, for
-            the protected properties of the study, by column name or by title.
-        populations: the same for populations, such as countries in words.
-        importance: title of a question, and how much it moves a score (mean of log-odds without sign).
-        plots: charts of the holdout, by title; those of
-            :data:`~poleng_assets.core.reports.holdout_charts.CAPTIONS`.
-        seeds: by what they are of.
-        package_versions: by name of the package.
+        configuration: that it was trained by.
         dagster_run_id: of the run that trained it.
         mlflow_run_id: of the run that keeps it.
-        proxies: questions that stand for a protected one, as
-            :func:`~poleng_assets.core.statistics.proxies.proxies` returns them; None when nobody measured it.
     """
 
     study: Study
     version: int
     trained_at: datetime
-    training_data: Mapping[str, tuple[int, int]]
     training_data_hash: str
+    evaluation: HoldoutEvaluation
     candidates: pd.DataFrame
-    members: Sequence[str]
-    calibration: str
-    contact_rule: str
-    figures: Mapping[str, float]
-    intervals: Mapping[str, Interval]
-    protected_groups: pd.DataFrame
-    populations: pd.DataFrame
-    importance: Sequence[tuple[str, float]]
-    plots: Mapping[str, Chart]
-    seeds: Mapping[str, int]
-    package_versions: Mapping[str, str]
+    configuration: TrainingConfiguration
     dagster_run_id: str
     mlflow_run_id: str
-    proxies: Mapping[str, str] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        evaluation: HoldoutEvaluation,
-        study: Study,
-        chosen: TrainingSet,
-        tuned: TuningResult,
-        version: int,
-        trained_at: datetime,
-        run: str,
-        mlflow_run: str,
-    ) -> ModelCard:
-        """Return what the card of a version tells.
+    @cached_property
+    def plots(self) -> dict[str, Chart]:
+        """Charts of the holdout, by title."""
+        reference = self.evaluation.reference
+        return holdout_charts(reference[self.study.target.name].to_numpy(), reference["score"].to_numpy())
 
-        Args:
-            evaluation: of the model.
-            study: titles, labels and policies.
-            chosen: what it learned from.
-            tuned: how its training configuration was found.
-            version: that it gets in the registry.
-            trained_at: with a time zone.
-            run: of Dagster.
-            mlflow_run: that keeps it.
-        """
-        target, score = evaluation.reference[study.target.name], evaluation.reference["score"]
-        policies = study.policies
-        return cls(
-            study=study,
-            version=version,
-            trained_at=trained_at,
-            training_data=evaluation.rows,
-            training_data_hash=chosen.hash,
-            candidates=tuned.table(),
-            members=[member.in_words() for member in tuned.configuration.members],
-            calibration=tuned.configuration.calibration.in_words(),
-            contact_rule=tuned.configuration.rule.in_words(),
-            figures=evaluation.figures,
-            intervals=evaluation.intervals,
-            protected_groups=evaluation.groups,
-            populations=evaluation.populations,
-            importance=[(study.feature(name).title, value) for name, value in evaluation.importance.items()],
-            plots=holdout_charts(target.to_numpy(), score.to_numpy()),
-            seeds={"training": policies.training.seed, "promotion": policies.promotion.seed},
-            package_versions={name: library_version(name) for name in LIBRARIES},
-            dagster_run_id=run,
-            mlflow_run_id=mlflow_run,
-            proxies=evaluation.proxies,
-        )
+    @property
+    def importance(self) -> list[tuple[str, float]]:
+        """Title of each question, and how much it moves a score (mean of log-odds without sign)."""
+        return [(self.study.feature(name).title, value) for name, value in self.evaluation.importance.items()]
 
 
 @dataclass(frozen=True)
@@ -157,6 +94,7 @@ class Section:
 def render_model_card(card: ModelCard) -> str:
     """Return the card as HTML that opens offline: no script, no font, every picture inside."""
     study, titles = card.study, {feature.name: feature.title for feature in card.study.features}
+    evaluation, figures, policies = card.evaluation, card.evaluation.figures, card.study.policies
     return template("model_card.html").render(
         card=card,
         study=study,
@@ -164,34 +102,36 @@ def render_model_card(card: ModelCard) -> str:
         trained_at=card.trained_at.astimezone(UTC),
         sought=study.target.codes[study.target.positive],
         others=study.target.codes[1 - study.target.positive],
-        training_rows=sum(rows for rows, _ in card.training_data.values()),
-        holdout_rows=sum(rows for _, rows in card.training_data.values()),
+        training_rows=sum(rows for rows, _ in evaluation.rows.values()),
+        holdout_rows=sum(rows for _, rows in evaluation.rows.values()),
         protected=[titles[name] for name in study.protected],
-        masked=[titles[name] for name in study.policies.training.masked],
-        shown_reasons=[titles[name] for name in shown_questions(study, card.proxies)],
-        given_away=shown_proxies(study, card.proxies),
-        in_short=how_good(card.figures, card.intervals),
+        masked=[titles[name] for name in policies.training.masked],
+        shown_reasons=[titles[name] for name in shown_questions(study, evaluation.proxies)],
+        given_away=shown_proxies(study, evaluation.proxies),
+        in_short=how_good(figures, evaluation.intervals),
         figures=[
-            Line(metric.title, (*_value_and_interval(card, metric), metric.explanation))
+            Line(metric.title, (*_value_and_interval(evaluation, metric), metric.explanation))
             for metric in METRICS.values()
-            if metric.name in card.figures
+            if metric.name in figures
         ],
         tiles=[
-            (METRICS[name].title, *_value_and_interval(card, METRICS[name]))
+            (METRICS[name].title, *_value_and_interval(evaluation, METRICS[name]))
             for name in TILES
-            if name in card.figures
+            if name in figures
         ],
-        confusion=_confusion(card.figures),
+        confusion=_confusion(figures),
         passed_over=_passed_over(card),
-        worst_groups=worst_groups(card.protected_groups, card.figures, titles),
-        worst_populations=worst_groups(card.populations, card.figures, titles),
+        worst_groups=worst_groups(evaluation.groups, figures, titles),
+        worst_populations=worst_groups(evaluation.populations, figures, titles),
         group_tables=[
-            ("Protected groups", _sections(card.protected_groups, card.figures, titles)),
-            ("Populations", _sections(card.populations, card.figures, titles)),
+            ("Protected groups", _sections(evaluation.groups, figures, titles)),
+            ("Populations", _sections(evaluation.populations, figures, titles)),
         ],
         questions=_questions(card.importance),
         more_questions=max(0, len(card.importance) - BARS_SHOWN),
         captions=CAPTIONS,
+        seeds={"training": policies.training.seed, "promotion": policies.promotion.seed},
+        package_versions={name: library_version(name) for name in LIBRARIES},
         columns=[str(name).replace("_", " ") for name in card.candidates.columns],
         candidates=[[_cell(v) for v in row] for row in card.candidates.head(CANDIDATES_SHOWN).to_numpy()],
         numeric=[pd.api.types.is_numeric_dtype(kind) for kind in card.candidates.dtypes],
@@ -286,18 +226,18 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
     return sentences
 
 
-def _value_and_interval(card: ModelCard, metric: Metric) -> tuple[str, str]:
-    return (
-        _figure(card.figures[metric.name], metric.unit),
-        _between(card.intervals.get(metric.name), metric.unit),
-    )
+def _value_and_interval(evaluation: HoldoutEvaluation, metric: Metric) -> tuple[str, str]:
+    value, interval = evaluation.figures[metric.name], evaluation.intervals.get(metric.name)
+    return _figure(value, metric.unit), _between(interval, metric.unit)
 
 
 def _passed_over(card: ModelCard) -> list[str]:
     """Return in words the groups that the contact rule passes over, each of them once."""
-    policy = card.study.policies.promotion
-    counted = [*contacts_in_table(card.protected_groups), *contacts_in_table(card.populations)]
-    return list(dict.fromkeys(group.in_words() for group in passed_over(counted, policy)))
+    tables = (card.evaluation.groups, card.evaluation.populations)
+    counted = [group for table in tables for group in contacts_in_table(table)]
+    return list(
+        dict.fromkeys(group.in_words() for group in passed_over(counted, card.study.policies.promotion))
+    )
 
 
 def _first(shown: pd.DataFrame, column: str, largest: bool = False) -> pd.Series:

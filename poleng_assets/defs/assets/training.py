@@ -303,7 +303,17 @@ def _register(
         },
     )
     number = registry.next_version()
-    card = ModelCard.of(evaluation, study, chosen, tuned, number, now(), run_id, logged.run_id)
+    card = ModelCard(
+        study,
+        number,
+        now(),
+        chosen.hash,
+        evaluation,
+        tuned.table(),
+        tuned.configuration,
+        run_id,
+        logged.run_id,
+    )
     path = write_whole(registry.home.model_card(number), render_model_card(card))
     registry.log_page(mlflow, path, "model_card")
     # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.

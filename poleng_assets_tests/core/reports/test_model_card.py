@@ -5,19 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from poleng_assets.core.reports.holdout_charts import CAPTIONS, holdout_charts
+from poleng_assets.core.data.library_versions import library_version
+from poleng_assets.core.modeling.decision_rule import ContactRule
+from poleng_assets.core.modeling.training_configuration import Member, TrainingConfiguration
+from poleng_assets.core.promotion.holdout_evaluation import HoldoutEvaluation
+from poleng_assets.core.reports.holdout_charts import CAPTIONS
 from poleng_assets.core.reports.model_card import (
     CANDIDATES_SHOWN,
+    LIBRARIES,
     ModelCard,
     how_good,
     render_model_card,
     worst_groups,
 )
+from poleng_assets.core.statistics.calibration import Calibration
 from poleng_assets.core.statistics.groups import OTHERS, evaluate_groups
 from poleng_assets.core.statistics.metrics import evaluate
 from poleng_assets.core.statistics.resampling import bootstrap_intervals
@@ -35,29 +42,35 @@ def card(study: Study) -> ModelCard:
     groups = {
         name: random.choice(["these", "those", "few"], 900, p=[0.6, 0.38, 0.02]) for name in study.protected
     }
+    questions = study.feature_names
     return ModelCard(
         study=study,
         version=7,
         trained_at=datetime(2025, 3, 1, 9, 30, tzinfo=UTC),
-        training_data={"spring": (5_000, 800), "autumn": (700, 100)},
         training_data_hash="f00d" * 16,
+        evaluation=HoldoutEvaluation(
+            reference=pd.DataFrame({study.target.name: target, "score": score, "contact": contact}),
+            figures=evaluate(target, score, contact),
+            intervals=bootstrap_intervals(target, score, contact, repeats=20),
+            on_training={},
+            groups=evaluate_groups(target, score, contact, groups, 100),
+            populations=evaluate_groups(target, score, contact, {"country": groups[study.protected[0]]}, 5),
+            importance={questions[0]: 0.5, questions[1]: 0.25},
+            rows={"spring": (5_000, 800), "autumn": (700, 100)},
+        ),
         candidates=pd.DataFrame(
             {"candidate": ["chosen", "forest 2"], "log_loss": [0.55123, None], "trials_run": [3, 12]}
         ),
-        members=["100% xgboost (max_depth 4)"],
-        calibration="none",
-        contact_rule="contact from a probability of 0.500 on, at most 100 people of a batch",
-        figures=evaluate(target, score, contact),
-        intervals=bootstrap_intervals(target, score, contact, repeats=20),
-        protected_groups=evaluate_groups(target, score, contact, groups, 100),
-        populations=evaluate_groups(target, score, contact, {"country": groups[study.protected[0]]}, 5),
-        importance=[("What is asked", 0.5), ("What else is asked", 0.25)],
-        plots=holdout_charts(target, score),
-        seeds={"training": 23},
-        package_versions={"xgboost": "2.1.4"},
+        configuration=TrainingConfiguration(
+            (Member("xgboost", {"max_depth": 4}),), Calibration(), ContactRule(0.5, 100)
+        ),
         dagster_run_id="run-of-dagster",
         mlflow_run_id="run-of-mlflow",
     )
+
+
+def with_evaluation(card: ModelCard, **changes: Any) -> ModelCard:
+    return replace(card, evaluation=replace(card.evaluation, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +118,7 @@ def test_a_card_says_what_is_decided_and_about_whom(page: str, study: Study):
     text = Page(page).text
     assert study.target.definition in text
     assert f"“{study.target.codes[1]}”" in text
-    assert "contact from a probability of 0.500 on, at most 100 people of a batch" in text
+    assert "contact the 100 most likely people of each batch" in text
     assert "learned from: spring, autumn" in text
 
 
@@ -129,38 +142,46 @@ def test_questions_are_titles_and_never_column_names(page: str, study: Study):
 
 
 def test_figures_stand_with_their_intervals(card: ModelCard, page: str):
-    low, high = card.intervals["auc"]
-    assert row_of(page, "Ranking (AUC)")[:2] == [f"{card.figures['auc']:.3f}", f"{low:.3f} to {high:.3f}"]
-    low, high = card.intervals["recall"]
-    assert row_of(page, "Recall")[:2] == [f"{card.figures['recall']:.1%}", f"{low:.1%} to {high:.1%}"]
+    low, high = card.evaluation.intervals["auc"]
+    assert row_of(page, "Ranking (AUC)")[:2] == [
+        f"{card.evaluation.figures['auc']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+    ]
+    low, high = card.evaluation.intervals["recall"]
+    assert row_of(page, "Recall")[:2] == [
+        f"{card.evaluation.figures['recall']:.1%}",
+        f"{low:.1%} to {high:.1%}",
+    ]
 
 
 def test_a_figure_without_an_interval_stands_alone(card: ModelCard):
-    assert row_of(render_model_card(replace(card, intervals={})), "Ranking (AUC)")[1] == ""
+    assert row_of(render_model_card(with_evaluation(card, intervals={})), "Ranking (AUC)")[1] == ""
 
 
 def test_contacts_and_truth_are_counted(card: ModelCard, page: str, study: Study):
-    figures = card.figures
+    figures = card.evaluation.figures
     hit, missed = int(figures["true_positives"]), int(figures["false_negatives"])
     assert row_of(page, study.target.codes[1]) == [f"{hit:,}", f"{missed:,}"]
     assert sum(int(cell) for code in (0, 1) for cell in row_of(page, study.target.codes[code])) == 900
 
 
 def test_groups_too_small_are_counted_without_any_figure(card: ModelCard, page: str):
-    left_out = int(card.protected_groups.loc[card.protected_groups["value"] == OTHERS, "rows"].iloc[0])
+    left_out = int(card.evaluation.groups.loc[card.evaluation.groups["value"] == OTHERS, "rows"].iloc[0])
     assert row_of(page, OTHERS) == [str(left_out), "", "", "", "", "", "", "not shown: too few people"]
 
 
 def test_a_group_has_its_figures_with_intervals(card: ModelCard, page: str):
-    first = card.protected_groups.iloc[0]
+    first = card.evaluation.groups.iloc[0]
     cells = row_of(page, "these")
     assert cells[:3] == [f"{first['rows']:,}", f"{first['target_rate']:.1%}", f"{first['flagged_share']:.1%}"]
     assert cells[3] == f"{first['recall']:.1%} ({first['recall_lower']:.1%} to {first['recall_upper']:.1%})"
 
 
 def test_what_cannot_be_said_about_a_group_is_left_empty(card: ModelCard):
-    silent = card.populations.assign(recall=np.nan, recall_lower=np.nan, recall_upper=np.nan, auc=np.nan)
-    page = render_model_card(replace(card, populations=silent, protected_groups=silent))
+    silent = card.evaluation.populations.assign(
+        recall=np.nan, recall_lower=np.nan, recall_upper=np.nan, auc=np.nan
+    )
+    page = render_model_card(with_evaluation(card, populations=silent, groups=silent))
     assert "nan" not in Page(page).text.split()
     assert row_of(page, "these")[3:6:2] == ["", ""]
 
@@ -182,10 +203,10 @@ def test_of_many_candidates_the_best_are_shown_and_the_others_counted(card: Mode
     assert f"And {40 - CANDIDATES_SHOWN} more" in Page(page).text
 
 
-def test_what_it_takes_to_make_it_again_is_there(page: str):
+def test_what_it_takes_to_make_it_again_is_there(card: ModelCard, page: str):
     assert row_of(page, "training data hash") == ["f00d" * 16]
-    assert row_of(page, "seed: training") == ["23"]
-    assert row_of(page, "xgboost") == ["2.1.4"]
+    assert row_of(page, "seed: training") == [str(card.study.policies.training.seed)]
+    assert all(row_of(page, name) == [library_version(name)] for name in LIBRARIES)
     assert row_of(page, "Dagster run") == ["run-of-dagster"]
     assert row_of(page, "MLflow run") == ["run-of-mlflow"]
 
@@ -200,16 +221,15 @@ def test_the_time_of_training_is_told_in_utc(card: ModelCard):
     assert "Trained 2025-02-28 23:30 UTC" in Page(render_model_card(replace(card, trained_at=east))).text
 
 
-def test_a_model_without_version_or_history_has_a_card_too(card: ModelCard):
-    bare = replace(
-        card,
-        candidates=pd.DataFrame(),
+def test_a_model_of_which_little_is_known_has_a_card_too(card: ModelCard):
+    evaluation = card.evaluation
+    bare = with_evaluation(
+        replace(card, candidates=pd.DataFrame()),
         intervals={},
-        figures={name: value for name, value in card.figures.items() if name.endswith("tives")},
-        protected_groups=card.protected_groups.iloc[:0],
-        populations=card.populations.iloc[:1],
-        importance=[],
-        plots={},
+        figures={name: value for name, value in evaluation.figures.items() if name.endswith("tives")},
+        groups=evaluation.groups.iloc[:0],
+        populations=evaluation.populations.iloc[:1],
+        importance={},
     )
     page = render_model_card(bare)
     text = Page(page).text
@@ -218,15 +238,20 @@ def test_a_model_without_version_or_history_has_a_card_too(card: ModelCard):
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
 def test_hostile_names_are_text_and_nothing_else(card: ModelCard, name: str):
-    hostile = replace(
-        card,
-        training_data={name: (1, 1)},
-        members=[name],
-        contact_rule=name,
-        candidates=pd.DataFrame({name: [name]}),
-        protected_groups=card.protected_groups.assign(value=name, property=name),
-        importance=[(name, 1.0)],
-        package_versions={name: name},
+    feature = card.study.features[0]
+    study = card.study.model_copy(
+        update={"features": (feature.model_copy(update={"title": name}), *card.study.features[1:])}
+    )
+    hostile = with_evaluation(
+        replace(
+            card,
+            study=study,
+            candidates=pd.DataFrame({name: [name]}),
+            configuration=replace(card.configuration, members=(Member(name, {name: name}),)),
+            dagster_run_id=name,
+        ),
+        rows={name: (1, 1)},
+        groups=card.evaluation.groups.assign(value=name, property=name),
     )
     page = render_model_card(hostile)
     assert name not in page
