@@ -64,7 +64,7 @@ def clock_in_doubt(
     *,
     remember: bool = False,
 ) -> str:
-    """Say why the clock may be wrong and what to do, or nothing.
+    """Return why the clock may be wrong and what to do, or nothing.
 
     Args:
         instance: whose newest runs are signs of life.
@@ -90,7 +90,7 @@ def look_at_clock(
     con: duckdb.DuckDBPyConnection | None = None,
     last_success: datetime | None = None,
 ) -> str:
-    """Say why the clock may be wrong, or nothing.
+    """Return why the clock may be wrong, or nothing.
 
     Args:
         mark: of the home.

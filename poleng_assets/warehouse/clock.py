@@ -21,7 +21,7 @@ SLACK = timedelta(hours=1)
 def doubt_about_clock(
     moment: datetime, signs: Iterable[datetime], max_gap: int, trusted: datetime | None = None
 ) -> str:
-    """Say why the clock may be wrong, or nothing.
+    """Return why the clock may be wrong, or nothing.
 
     Every two neighbouring signs of life are compared, the present moment among them: one row that was
     written under a wrong clock makes it no better.

@@ -19,7 +19,7 @@ from typing import TypeVar
 import duckdb
 
 from poleng_assets.study.schema import Study
-from poleng_assets.warehouse.schema import create_tables, lacks_nothing
+from poleng_assets.warehouse.schema import create_tables, is_up_to_date
 from poleng_assets.warehouse.writes import transaction
 
 Inputs = TypeVar("Inputs")
@@ -96,7 +96,7 @@ class Warehouse:
             raise FileNotFoundError(self.path)
         with self._opened(read_only=True) as con:
             # One that may not be written is read as it is.
-            current = lacks_nothing(con, self.study) or not os.access(self.path, os.W_OK)
+            current = is_up_to_date(con, self.study) or not os.access(self.path, os.W_OK)
             if current:
                 self.guard(con)
                 yield con

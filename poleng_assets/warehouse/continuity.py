@@ -124,7 +124,7 @@ def _decision(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
 
 
 def _erased(con: duckdb.DuckDBPyConnection, table: str, name: str) -> bool:
-    """Whether retention took rows of it."""
+    """Return whether retention took rows of it."""
     return name in newest_erasures(con, table)
 
 

@@ -64,7 +64,7 @@ def count_contradicted_since(
 
 
 def assign_batches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> None:
-    """Say for each outcome of a file in which batch its respondent stands, whatever the file is called.
+    """Set for each outcome of a file the batch in which its respondent stands, whatever the file is called.
 
     That is the batch which the file is named after when it has the respondent, else the newest one that
     has. An outcome that comes before every batch of its respondent keeps the name of its file. Nothing

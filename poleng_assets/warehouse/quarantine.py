@@ -89,7 +89,7 @@ def remove_rows(con: duckdb.DuckDBPyConnection, source: str, numbers: Collection
 
 
 def may_repeat_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> bool:
-    """Whether an id may stand in several rows of a file.
+    """Return whether an id may stand in several rows of a file.
 
     Ids with different hashes are different, and ten million hashes take a quarter of their ids' memory.
     Where two hashes are the same, the ids themselves must be looked at.

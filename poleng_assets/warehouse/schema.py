@@ -164,8 +164,8 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
         con.execute(CURRENT_PREDICTIONS)
 
 
-def lacks_nothing(con: duckdb.DuckDBPyConnection, study: Study) -> bool:
-    """Whether a warehouse has all tables and columns of this release and of the study."""
+def is_up_to_date(con: duckdb.DuckDBPyConnection, study: Study) -> bool:
+    """Return whether a warehouse has all tables and columns of this release and of the study."""
     try:
         made_for = con.execute(f"SELECT {_LAYOUT}()").fetchall()
     except duckdb.CatalogException:  # of an earlier release; to look for it in the catalogue takes longer

@@ -62,7 +62,7 @@ def plain_id(text: str) -> str:
 
 
 def is_id_type(kind: pa.DataType) -> bool:
-    """Whether a column of such a type (of Arrow; of a dictionary, that of its values) may hold ids."""
+    """Return whether a column of such a type (of Arrow; of a dictionary, that of its values) may hold ids."""
     return (
         pa.types.is_null(kind)
         or pa.types.is_integer(kind)
@@ -76,7 +76,7 @@ def is_id_type(kind: pa.DataType) -> bool:
 
 
 def is_uuid(kind: pa.DataType) -> bool:
-    """Whether a type holds UUIDs: Parquet's own, or the sixteen bytes that writers without it use."""
+    """Return whether a type holds UUIDs: Parquet's own, or the sixteen bytes that writers without it use."""
     plain = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     named = not isinstance(kind, pa.BaseExtensionType) or kind.extension_name == "arrow.uuid"
     return bool(named and pa.types.is_fixed_size_binary(plain) and plain.byte_width == _UUID_BYTES)
@@ -140,7 +140,7 @@ class NearSpelling:
     differ_by: tuple[str, ...]
 
     def in_words(self) -> str:
-        """Tell it in one line; what cannot be seen is written as its code."""
+        """Describe it in one line; what cannot be seen is written as its code."""
         given, known = shown(self.given), shown(self.known)
         if unicodedata.normalize("NFKC", given) == unicodedata.normalize("NFKC", known):
             given, known = ascii(self.given), ascii(self.known)
@@ -162,7 +162,7 @@ class Strangers:
     examples: tuple[NearSpelling, ...]
 
     def in_words(self) -> str:
-        """Say what nearly matched and what to do; empty when nothing did."""
+        """Describe what nearly matched and what to do; empty when nothing did."""
         if not self.alike:
             return ""
         examples = "; ".join(near.in_words() for near in self.examples)

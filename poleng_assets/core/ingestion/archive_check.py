@@ -34,7 +34,7 @@ class ArchiveFindings:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing differs and nothing is gone."""
+        """Return whether nothing differs and nothing is gone."""
         return not self.differ and not self.gone
 
     def in_words(self) -> str:

@@ -61,7 +61,7 @@ class CheckedRows:
 
     @property
     def broken_rows(self) -> int:
-        """How many rows have at least one fault."""
+        """Return how many rows have at least one fault."""
         return self.broken["row_number"].nunique()
 
 

@@ -60,7 +60,7 @@ class Share:
     under_other_ids: int = 0
 
     def in_words(self, rows: int) -> str:
-        """Tell it of a file of so many rows."""
+        """Describe it for a file of so many rows."""
         parts = []
         if self.people:
             parts.append(
@@ -103,11 +103,11 @@ class Shared:
 
     @property
     def repeats(self) -> bool:
-        """Whether answers came again, or somebody is listed already: then a person should know."""
+        """Return whether answers came again, or somebody is listed already: then a person should know."""
         return bool(self.same_answers or self.under_other_ids or self.listed)
 
     def in_words(self) -> str:
-        """Tell it in one line; empty when all is new."""
+        """Describe it in one line; empty when all is new."""
         parts = [share.in_words(self.rows) for share in self.files[:_FILES_NAMED]]
         if len(self.files) > _FILES_NAMED:
             parts.append(f"{len(self.files) - _FILES_NAMED:,} more files share people with it")
@@ -229,7 +229,7 @@ def _known_words(
 def _news_in_quarantine(
     con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, other: str, erased: int
 ) -> bool:
-    """Whether a file has broken rows that the earlier one has not.
+    """Return whether a file has broken rows that the earlier one has not.
 
     When rows of the earlier one were erased since, nobody can say, and the rows that are kept decide.
     """

@@ -35,12 +35,12 @@ def plain_name(written: str) -> str:
 
 
 def blanks_follow(header: str, delimiter: str) -> bool:
-    """Whether a header line has blanks behind its delimiters, so that a quote behind them opens a field."""
+    """Return whether a header has blanks behind its delimiters, so that a quote behind them opens a field."""
     return re.search(re.escape(delimiter) + " +\\S", header) is not None
 
 
 def missing_in_words(missing: Sequence[str], present: Sequence[str]) -> str:
-    """Tell which columns a file has and which of them are nearest to the missing ones, in whole sentences.
+    """Describe which columns a file has and which are nearest to the missing ones, in whole sentences.
 
     A first row that may be a person's answers is not repeated: it is no header.
 
@@ -92,7 +92,7 @@ def _stripped(text: str) -> str:
 
 
 def _is_no_part(sign: str) -> bool:
-    """Whether a character is a blank, a control or one that has no shape."""
+    """Return whether a character is a blank, a control or one that has no shape."""
     return sign.isspace() or unicodedata.category(sign) in ("Cc", "Cf", "Zs", "Zl", "Zp")
 
 

@@ -63,11 +63,11 @@ class Met:
 
     @property
     def in_order(self) -> bool:
-        """Whether somebody was met, and nobody seems to be spelled otherwise."""
+        """Return whether somebody was met, and nobody seems to be spelled otherwise."""
         return self.matched > 0 and not self.strangers.alike
 
     def in_words(self) -> str:
-        """Tell it in one line, what is wrong first."""
+        """Describe it in one line, what is wrong first."""
         parts = [f"{self.read:,} rows read", f"{self.matched:,} of {self.people:,} people matched"]
         if not self.matched:
             parts[1] = f"NONE of {self.people:,} people stands in a batch so far, so no score is compared"

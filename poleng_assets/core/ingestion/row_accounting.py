@@ -40,18 +40,18 @@ class Account:
 
     @property
     def balanced(self) -> bool:
-        """Whether every row that came in is somewhere."""
+        """Return whether every row that came in is somewhere."""
         return self.taken_in_whole and self.scored == self.kept
 
     @property
     def taken_in_whole(self) -> bool:
-        """Whether every row of the file is kept, in quarantine or erased; erased ones may be gone from it."""
+        """Return whether every row of the file is kept, in quarantine or erased (then it may be gone from it)."""
         in_file = self.read if self.in_file is None else self.in_file
         file_agrees = in_file + self.erased >= self.read >= in_file
         return file_agrees and self.kept + self.quarantined + self.erased == self.read
 
     def in_words(self) -> str:
-        """Tell where the rows are."""
+        """Describe where the rows are."""
         file = "the file is not kept any more" if self.in_file is None else f"{self.in_file:,} in the file"
         return (
             f"{self.read:,} rows read ({file}) = {self.scored:,} scored + {self.quarantined:,} in quarantine "
@@ -111,7 +111,7 @@ class Balance:
         return self.read - self.scored - self.quarantined - self.erased - self.waiting
 
     def in_words(self) -> str:
-        """Tell where the rows are."""
+        """Describe where the rows are."""
         return (
             f"{self.came_in:,} rows came in = {self.scored:,} scored + {self.waiting:,} waiting for a score "
             f"+ {self.quarantined:,} in quarantine + {self.refused:,} in refused files "

@@ -50,7 +50,7 @@ def remark_on_balance(con: duckdb.DuckDBPyConnection, study: Study, name: str) -
 
 
 def in_words(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
-    """Tell how many people of a field study gave each answer to the target."""
+    """Describe how many people of a field study gave each answer to the target."""
     people = _people(con, study, name)
     each = " and ".join(
         f"{number:,} of {study.target.codes[code]!r} ({code})" for code, number in people.items()

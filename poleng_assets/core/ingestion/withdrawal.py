@@ -93,7 +93,7 @@ def _versions_of(con: duckdb.DuckDBPyConnection, study: str) -> list[FileRecord]
 
 
 def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
-    """See that a dropped field study is not one that was withdrawn.
+    """Refuse a dropped field study that was withdrawn.
 
     Raises:
         FileRefused: it is, under whatever name.

@@ -63,7 +63,7 @@ class Pending:
 
     @property
     def ends_short(self) -> bool:
-        """Whether the last row of all has too few fields."""
+        """Return whether the last row of all has too few fields."""
         return bool(self._rows) and self._short
 
     def rest(self, names: Sequence[str]) -> Chunk | None:

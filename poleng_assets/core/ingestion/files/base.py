@@ -102,7 +102,7 @@ class OpenFile(ABC):
 
 
 def is_other_content(begin: bytes) -> bool:
-    """Whether a file begins as something that is neither text nor a table of it."""
+    """Return whether a file begins as something that is neither text nor a table of it."""
     return any(begin.startswith(magic) for magic, _ in _MAGICS)
 
 

@@ -21,7 +21,7 @@ class Quotes:
 
     @property
     def is_open(self) -> bool:
-        """Whether a quote that was opened is not closed yet."""
+        """Return whether a quote that was opened is not closed yet."""
         return self._seen % 2 == 1
 
     def look_at(self, block: bytes) -> None:

@@ -57,7 +57,7 @@ class Released:
     already: int
 
     def in_words(self) -> str:
-        """Tell what became of the rows of the sheet, and how many are left."""
+        """Describe what became of the rows of the sheet, and how many are left."""
         parts = [f"{_rows(self.released)} of {self.kind}/{self.file.name} put back"]
         if self.still_broken:
             parts.append(f"{_rows(self.still_broken)} of the sheet still broken")
