@@ -45,7 +45,7 @@ class Account:
 
     @property
     def taken_in_whole(self) -> bool:
-        """Return whether every row of the file is kept, in quarantine or erased (then it may be gone from it)."""
+        """Return whether every row of the file is kept, in quarantine or erased (gone from it, perhaps)."""
         in_file = self.read if self.in_file is None else self.in_file
         file_agrees = in_file + self.erased >= self.read >= in_file
         return file_agrees and self.kept + self.quarantined + self.erased == self.read
