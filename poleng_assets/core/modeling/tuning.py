@@ -148,7 +148,9 @@ def search_name(training_data_hash: str, study: Study) -> str:
 
     What may differ is how long the search goes on: a full one goes on where a quick one stopped.
     """
-    policy = study.policies.training.model_dump(exclude={"mode", "quick", "full"})
+    # In the layout of earlier releases, without what has a default since: their searches are known again.
+    policy = study.policies.training.model_dump(exclude={"mode", "quick", "full"}, exclude_defaults=True)
+    policy |= policy.pop("xgboost")
     features = [feature.model_dump() for feature in study.features]
     libraries = [library_version(name) for name in ("optuna", "scikit-learn", "xgboost")]
     content = json.dumps(

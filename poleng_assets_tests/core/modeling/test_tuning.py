@@ -477,6 +477,8 @@ def test_a_search_has_another_name_for_other_data_features_or_training_policy(st
         search_name("abc", with_policies(study, training={"folds": 5})),
         search_name("abc", with_policies(study, training={"candidates": ("logistic",)})),
         search_name("abc", with_policies(study, training={"xgboost": {"rounds": 699}})),
+        search_name("abc", with_policies(study, training={"forest": {"trees": 81}})),
+        search_name("abc", with_policies(study, training={"xgboost": {"search": {"max_depth": (2, 9)}}})),
     ]
     assert len(set(names)) == len(names)
 
