@@ -21,45 +21,25 @@ def recover(yes: bool, home_folder: Path | None) -> None:
     """
     from poleng_assets.defs import jobs
     from poleng_assets.defs.continuity import LOOKED_AT_AT_START, reported_writes
-    from poleng_assets.warehouse.continuity import missing
-    from poleng_assets.warehouse.decisions import record_decision
+    from poleng_assets.warehouse.continuity import missing, record_loss
     from poleng_assets.warehouse.writes import transaction
 
     home = open_home(home_folder)
     warehouse = open_warehouse(home)
     with open_runner(home, looked_at=False) as runner:
-        told = reported_writes(runner.instance, LOOKED_AT_AT_START)
+        writes = reported_writes(runner.instance, LOOKED_AT_AT_START)
         with warehouse.connect() as con:
-            lost = missing(con, told)
+            lost = missing(con, writes)
         if not lost:
             console.print("The warehouse has all that Dagster's history tells of.")
             return
         console.print("The warehouse lacks:")
-        for one in lost:
-            console.print(f"  {one.in_words()}")
+        for write in lost:
+            console.print(f"  {write.in_words()}")
         if not yes:
             click.confirm("Write that down, and make it again from the archive?", abort=True)
         with warehouse.connect() as con, transaction(con):
-            for one in lost:
-                if one.asset == "champion" and one.metadata.get("promoted"):
-                    record_decision(
-                        con,
-                        "promote",
-                        f"written down again from Dagster's history: {one.metadata.get('reason', '')}",
-                        evidence={"lost_event": one.number},
-                        champion_version=one.metadata["challenger_version"],
-                        challenger_version=one.metadata["challenger_version"],
-                    )
-            record_decision(
-                con,
-                "recover",
-                f"the warehouse lacked {len(lost)} things that Dagster's history tells of: made again from "
-                "the archive, as far as their files are kept",
-                evidence={
-                    "history_until": max(one.number for one in told),
-                    "lost": [one.in_words() for one in lost],
-                },
-            )
+            record_loss(con, lost, until=max(write.number for write in writes))
         by_asset = {
             "field_studies": jobs.ingest_field_study.name,
             "outcomes": jobs.ingest_outcomes.name,
@@ -67,7 +47,9 @@ def recover(yes: bool, home_folder: Path | None) -> None:
                 ("batches", "predictions", "drift_report", "contact_list"), jobs.process_batch.name
             ),
         }
-        wanted = dict.fromkeys((by_asset[one.asset], one.partition) for one in lost if one.asset in by_asset)
+        wanted = dict.fromkeys(
+            (by_asset[write.asset], write.partition) for write in lost if write.asset in by_asset
+        )
         # Batches before outcomes, which are of their people.
         sequence = sorted(wanted, key=lambda pair: pair[0] == jobs.ingest_outcomes.name)
         reports = [runner.run(job, partition_key=partition) for job, partition in sequence]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
+from poleng_assets.core.data.asset_events import FileTakenIn
+from poleng_assets.defs.events import newest_of
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.erasures import changed_studies
 
@@ -18,22 +20,15 @@ def report_changed_studies(instance: dg.DagsterInstance, warehouse: Warehouse) -
         changed = changed_studies(con)
     reported = []
     for study in changed:
-        page = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey("field_studies"), asset_partitions=[study.name]), 1
-        )
-        newest = page.records[0].asset_materialization if page.records else None
-        known = newest.metadata.get("data_hash") if newest else None
-        if known is not None and known.value == study.data_hash:
+        known = newest_of(instance, FileTakenIn, "field_studies", partition=study.name)
+        if known is not None and known.data_hash == study.data_hash:
             continue
+        event = FileTakenIn(rows=study.rows, content_hash=study.content_hash, data_hash=study.data_hash)
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 "field_studies",
                 partition=study.name,
-                metadata={
-                    "dagster/row_count": study.rows,
-                    "content_hash": study.content_hash,
-                    "data_hash": study.data_hash,
-                },
+                metadata=event.metadata(),
                 tags={"dagster/data_version": study.data_hash},
             )
         )

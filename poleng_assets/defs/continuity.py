@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import duckdb
 
+from poleng_assets.core.data.asset_events import (
+    EVENTS,
+    AssetEvent,
+    Champion,
+    ContactList,
+    DriftReport,
+    FileTakenIn,
+    Predictions,
+)
+from poleng_assets.defs.events import newest_first
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.warehouse.connection import Warehouse, WarehouseUnusable
-from poleng_assets.warehouse.continuity import ASSETS, NEEDED, ReportedWrite, in_words, missing
+from poleng_assets.warehouse.continuity import ASSETS, ReportedWrite, in_words, missing
 from poleng_assets.warehouse.files import names_of_files
 
 # Commits are lost from the end: the newest events tell. Of these, some may be of rows that are gone for good.
@@ -40,19 +51,30 @@ def reported_writes(instance: dg.DagsterInstance, newest: int) -> list[ReportedW
     """
     writes = []
     for asset in ASSETS:
-        records = instance.fetch_materializations(dg.AssetKey(asset), limit=newest).records
-        for record in records:
-            event = record.asset_materialization
-            metadata = {name: value.value for name, value in (event.metadata if event else {}).items()}
-            partition = record.partition_key or ""
-            # A list that was held back reports nothing.
-            if NEEDED[asset] not in metadata and "score_again" not in metadata:
-                continue
+        for recorded in newest_first(instance, EVENTS[asset], asset, limit=newest):
+            partition = recorded.partition
             if partition and not instance.has_dynamic_partition(_PARTITIONS[asset], partition):
                 continue
-            at = datetime.fromtimestamp(record.timestamp, UTC)
-            writes.append(ReportedWrite(asset, partition, metadata, at, record.storage_id))
+            if (given := _given(recorded.event)) is not None:
+                at = datetime.fromtimestamp(recorded.at, UTC)
+                writes.append(ReportedWrite(asset, partition, at, recorded.storage_id, **given))
     return writes
+
+
+def _given(event: AssetEvent) -> dict[str, Any] | None:
+    """Return what an event says that the warehouse was given; None of a list that was held back."""
+    match event:
+        case FileTakenIn(content_hash=str(content_hash)):
+            return {"content_hash": content_hash}
+        case Predictions(model_version=int(version)) | DriftReport(model_version=int(version)):
+            return {"version": version}
+        case ContactList(contacts=int(contacts)):
+            return {"contacts": contacts}
+        case Champion(is_rollback=True, serving_version=version):
+            return {"version": version, "rolled_back": True}
+        case Champion(challenger_version=int(version), promoted=promoted, reason=reason):
+            return {"version": version, "promoted": bool(promoted), "reason": reason}
+    return None
 
 
 def files_without_event(instance: dg.DagsterInstance, con: duckdb.DuckDBPyConnection) -> list[str]:

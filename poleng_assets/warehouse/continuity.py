@@ -7,13 +7,13 @@ that they tell of, into other files. How they are read stands in ``poleng_assets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import duckdb
 
+from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.erasures import newest_erasures
 
 NAMED = 10
@@ -26,28 +26,37 @@ class ReportedWrite:
     Attributes:
         asset: that was made.
         partition: of the batch, study or file; empty for the champion.
-        metadata: of the event, plain values.
         at: when it happened.
         number: its storage id.
+        content_hash: of a file.
+        version: that scored, was reported on or was judged; after a rollback, the one that serves.
+        contacts: on a list.
+        rolled_back: whether the champion was put back.
+        promoted: whether the version that was judged serves since.
+        reason: of the decision.
     """
 
     asset: str
     partition: str
-    metadata: Mapping[str, Any]
     at: datetime
     number: int
+    content_hash: str = ""
+    version: int = 0
+    contacts: int = 0
+    rolled_back: bool = False
+    promoted: bool = False
+    reason: str = ""
 
     def in_words(self) -> str:
         """Name what was written down, and when."""
-        version = self.metadata.get("model_version")
         what = {
             "batches": f"batch {self.partition}",
             "field_studies": f"field study {self.partition}",
             "outcomes": f"outcomes {self.partition}",
-            "predictions": f"scores of {self.partition} by version {version}",
-            "drift_report": f"report of {self.partition} under version {version}",
+            "predictions": f"scores of {self.partition} by version {self.version}",
+            "drift_report": f"report of {self.partition} under version {self.version}",
             "contact_list": f"contact list of {self.partition}",
-            "champion": f"decision on version {self.metadata.get('challenger_version')}",
+            "champion": f"decision on version {self.version}",
         }[self.asset]
         return f"{what} ({self.at:%Y-%m-%d %H:%M} UTC)"
 
@@ -71,6 +80,33 @@ def missing(con: duckdb.DuckDBPyConnection, writes: Iterable[ReportedWrite]) -> 
     return sorted(lost, key=lambda write: write.number)
 
 
+def record_loss(con: duckdb.DuckDBPyConnection, lost: Sequence[ReportedWrite], until: int) -> None:
+    """Write down that a loss is known, and the promotions among it again; within a transaction.
+
+    Args:
+        con: of the warehouse.
+        lost: what is missing.
+        until: storage id of the newest event that was looked at.
+    """
+    for write in lost:
+        if write.promoted:
+            record_decision(
+                con,
+                "promote",
+                f"written down again from Dagster's history: {write.reason}",
+                evidence={"lost_event": write.number},
+                champion_version=write.version,
+                challenger_version=write.version,
+            )
+    record_decision(
+        con,
+        "recover",
+        f"the warehouse lacked {len(lost)} things that Dagster's history tells of: made again from "
+        "the archive, as far as their files are kept",
+        evidence={"history_until": until, "lost": [write.in_words() for write in lost]},
+    )
+
+
 def in_words(lost: Iterable[ReportedWrite]) -> str:
     """Name what is missing, the oldest first."""
     names = [write.in_words() for write in lost]
@@ -85,7 +121,7 @@ def _any(con: duckdb.DuckDBPyConnection, sql: str, *values: object) -> bool:
 def _file(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     taken_in = "FROM ingested_files WHERE kind = ? AND name = ? AND content_hash = ?"
     withdrawn = "FROM decisions WHERE kind = 'withdraw' AND contains(reason || evidence::VARCHAR, ?)"
-    return _any(con, taken_in, write.asset, write.partition, write.metadata["content_hash"]) or _any(
+    return _any(con, taken_in, write.asset, write.partition, write.content_hash) or _any(
         con, withdrawn, write.partition
     )
 
@@ -94,7 +130,7 @@ def _scores(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     scored = "FROM predictions WHERE batch = ? AND model_version = ?"
     # Without answers there is nobody to score: they were erased, or the batch itself is missing.
     return (
-        _any(con, scored, write.partition, write.metadata["model_version"])
+        _any(con, scored, write.partition, write.version)
         or not _any(con, "FROM batch_rows WHERE batch = ?", write.partition)
         or _erased(con, "predictions", write.partition)
     )
@@ -102,25 +138,25 @@ def _scores(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
 
 def _report(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     reported = "FROM drift_reports WHERE batch = ? AND model_version = ?"
-    return _any(con, reported, write.partition, write.metadata["model_version"]) or _erased(
+    return _any(con, reported, write.partition, write.version) or _erased(
         con, "drift_reports", write.partition
     )
 
 
 def _list(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     return (
-        not write.metadata["contacts"]
+        not write.contacts
         or _any(con, "FROM issued_lists WHERE batch = ?", write.partition)
         or _erased(con, "contact_lists", write.partition)
     )
 
 
 def _decision(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
-    if "score_again" in write.metadata:
+    if write.rolled_back:
         taken_back = "FROM decisions WHERE kind = 'rollback' AND champion_version = ?"
-        return _any(con, taken_back, write.metadata["serving_version"])
+        return _any(con, taken_back, write.version)
     judged = "FROM decisions WHERE kind IN ('promote', 'reject') AND challenger_version = ?"
-    return _any(con, judged, write.metadata["challenger_version"])
+    return _any(con, judged, write.version)
 
 
 def _erased(con: duckdb.DuckDBPyConnection, table: str, name: str) -> bool:
@@ -138,9 +174,3 @@ _IS_THERE = {
     "champion": _decision,
 }
 ASSETS = tuple(_IS_THERE)
-NEEDED = {
-    **dict.fromkeys(("batches", "field_studies", "outcomes"), "content_hash"),
-    **dict.fromkeys(("predictions", "drift_report"), "model_version"),
-    "contact_list": "contacts",
-    "champion": "challenger_version",
-}
