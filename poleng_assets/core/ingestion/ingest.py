@@ -78,8 +78,8 @@ def ingest(
         kind: of the file.
         path: of the file.
         name: the id of a file from the archive; of one in landing it follows from its name and content.
-        confirm: called before what was read is committed. When it raises, nothing is.
-        digest: content hash of the file, when it is known already.
+        confirm: called before what was read is committed, which it prevents by raising.
+        digest: content hash of the file, when it is known.
 
     Raises:
         FileRefused: the file cannot be read, breaks the contract, has no rows, repeats the content of a
@@ -89,8 +89,7 @@ def ingest(
     """
     digest = digest or content_hash(path)
     name = name or id_of(con, kind, path, digest)
-    known = _known(con, kind, name, digest)
-    if known is not None:
+    if (known := _known(con, kind, name, digest)) is not None:
         return known
     limit = study.policies.ingestion.max_expanded_megabytes * 2**20
     with transaction(con), open_file(path, required_columns(study, kind), max_bytes=limit) as file:
