@@ -1,5 +1,6 @@
 """Monitoring: what a scored batch looks like beside the reference, and all batches on one page."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -24,6 +25,7 @@ from poleng_assets.warehouse.writes import now
 
 if TYPE_CHECKING:
     from poleng_assets.core.monitoring.batch_report import BatchInputs, BatchReport, ModelContext
+    from poleng_assets.core.monitoring.verdict import Reason
 
 NOT_HELD = "batch_is_not_held"
 NOTHING_SHIFTED = "answers_have_not_shifted"
@@ -218,38 +220,13 @@ def _metadata(home: Home, study: Study, seen: "BatchReport", list_stands: bool) 
     from poleng_assets.core.reports.drift_charts import distance_picture
     from poleng_assets.core.statistics.selection_rates import passed_over
 
-    measured, judgement = seen.measurements, seen.judgement
-    lines = [
-        f"- {'**acted upon:** ' if reason.acts else ''}{escaped(reason.words)}"
-        for reason in judgement.reasons
-    ]
-    auc, loss = measured.estimate("auc"), measured.loss
-    compared = auc if auc is not None and auc.reference is not None else None
-    event = DriftReport(
-        model_version=seen.version,
-        verdict=judgement.verdict,
-        held=judgement.held,
-        alarm=judgement.alarm,
-        reasons=dg.MetadataValue.md("\n".join(lines)),
-        report=dg.MetadataValue.path(str(home.report(seen.batch, seen.version))),
-        list_stands=list_stands,
-        rows=measured.rows,
-        drifted_columns=len(judgement.drifted_columns),
-        share_outside_support=round(measured.outside_support, 4),
-        share_flagged=round(measured.flagged_share, 4),
-        estimated_auc_lower=round(compared.lower, 4) if compared else None,
-        estimated_auc_upper=round(compared.upper, 4) if compared else None,
-        reference_auc=round(compared.reference, 4) if compared and compared.reference is not None else None,
-        estimated_auc_loss=round(loss.value, 4) if loss else None,
-    )
+    measured = seen.measurements
+    groups = passed_over(seen.contacts, study.policies.promotion)
     metadata: dict[str, Any] = {
-        **event.metadata(),
+        **_event(home, seen, list_stands).metadata(),
         "rows_measured": measured.rows_measured,
         "estimate_trusted": measured.trust.trusted,
-        "passed_over": "; ".join(
-            group.in_words() for group in passed_over(seen.contacts, study.policies.promotion)
-        )
-        or "nobody",
+        "passed_over": "; ".join(group.in_words() for group in groups) or "nobody",
     }
     for estimate in measured.estimates:
         metadata[f"estimated_{estimate.metric}"] = round(estimate.value, 4)
@@ -258,3 +235,34 @@ def _metadata(home: Home, study: Study, seen: "BatchReport", list_stands: bool) 
     if measured.estimates:
         metadata["distances"] = dg.MetadataValue.md(distance_picture(study, measured))
     return metadata
+
+
+def _event(home: Home, seen: "BatchReport", list_stands: bool) -> DriftReport:
+    measured, judgement = seen.measurements, seen.judgement
+    auc, loss = measured.estimate("auc"), measured.loss
+    event = DriftReport(
+        model_version=seen.version,
+        verdict=judgement.verdict,
+        held=judgement.held,
+        alarm=judgement.alarm,
+        reasons=dg.MetadataValue.md("\n".join(map(_line, judgement.reasons))),
+        report=dg.MetadataValue.path(str(home.report(seen.batch, seen.version))),
+        list_stands=list_stands,
+        rows=measured.rows,
+        drifted_columns=len(judgement.drifted_columns),
+        share_outside_support=round(measured.outside_support, 4),
+        share_flagged=round(measured.flagged_share, 4),
+        estimated_auc_loss=round(loss.value, 4) if loss else None,
+    )
+    if auc is None or auc.reference is None:
+        return event
+    return replace(
+        event,
+        estimated_auc_lower=round(auc.lower, 4),
+        estimated_auc_upper=round(auc.upper, 4),
+        reference_auc=round(auc.reference, 4),
+    )
+
+
+def _line(reason: "Reason") -> str:
+    return f"- {'**acted upon:** ' if reason.acts else ''}{escaped(reason.words)}"
