@@ -6,11 +6,13 @@ measured again, by that event; a field study is other data to learn from since.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.data.asset_events import FileTakenIn
+from poleng_assets.defs.events import newest_of
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import busy_partitions, runs_in_progress
@@ -61,7 +63,9 @@ def put_rows_back(
         raise dg.Failure(f"Nothing was put back: {refusal}.", allow_retries=False) from refusal
     context.log.info(released.in_words())
     # Not only when rows were put back now: a run may have died between the warehouse and the event.
-    if _told(context.instance, kind, name) != released.file.data_hash:
+    known = newest_of(context.instance, FileTakenIn, kind, partition=name)
+    # Events of earlier releases of this project, and of files that were taken in, know no other data.
+    if known is None or (known.data_hash or known.content_hash) != released.file.data_hash:
         context.log_event(_event(released))
 
 
@@ -80,35 +84,23 @@ def _refuse_while_busy(context: dg.OpExecutionContext, kind: Kind, name: str) ->
         raise FileRefused("a model is being trained at this moment; try it again when that is done")
 
 
-def _told(instance: dg.DagsterInstance, kind: Kind, name: str) -> str | None:
-    """Return the hash of the data that the newest event of a file speaks of."""
-    found = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey(kind), asset_partitions=[name]), limit=1
-    )
-    event = found.records[0].asset_materialization if found.records else None
-    if event is None:
-        return None
-    # Events of earlier releases of this project, and of files that were taken in, know no other data.
-    told = event.metadata.get("data_hash") or event.metadata.get("content_hash")
-    return str(told.value) if told else None
-
-
 def _event(released: "Released") -> dg.AssetMaterialization:
-    metadata: dict[str, Any] = {
-        "dagster/row_count": released.file.rows_kept,
-        "rows_read": released.file.rows_read,
-        "rows_quarantined": released.file.rows_quarantined,
-        "content_hash": released.file.content_hash,
-        "data_hash": released.file.data_hash,
-        "released": True,
-        "rows_released": released.released,
-        "in_words": released.in_words(),
-    }
+    file = released.file
+    event = FileTakenIn(
+        rows=file.rows_kept,
+        rows_read=file.rows_read,
+        rows_quarantined=file.rows_quarantined,
+        content_hash=file.content_hash,
+        data_hash=file.data_hash,
+        released=True,
+        rows_released=released.released,
+        in_words=released.in_words(),
+    )
     return dg.AssetMaterialization(
         released.kind,
-        partition=released.file.name,
-        metadata=metadata,
-        tags={"dagster/data_version": released.file.data_hash},
+        partition=file.name,
+        metadata=event.metadata(),
+        tags={"dagster/data_version": file.data_hash},
     )
 
 

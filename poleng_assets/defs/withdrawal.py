@@ -7,11 +7,13 @@ It marks the study in the warehouse, writes the ledger, and tells the graph by a
 import dagster as dg
 from pydantic import Field
 
+from poleng_assets.core.data.asset_events import FileTakenIn
 from poleng_assets.core.ingestion.withdrawal import (
     WithdrawalRefused,
     field_study_records,
     set_withdrawn,
 )
+from poleng_assets.defs.events import newest_first
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import runs_in_progress
@@ -87,27 +89,23 @@ def untold_withdrawals(
 
 def _told_withdrawn(instance: dg.DagsterInstance, study: FileRecord) -> bool:
     """Return whether the newest event that speaks of it says that a study is withdrawn."""
-    found = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey("field_studies"), asset_partitions=[study.name]),
-        limit=100,
-    )
-    for record in found.records:
-        event = record.asset_materialization
-        if event is not None and "withdrawn" in event.metadata:
-            return bool(event.metadata["withdrawn"].value)
+    for recorded in newest_first(instance, FileTakenIn, "field_studies", partition=study.name, limit=100):
+        if recorded.event.withdrawn is not None:
+            return recorded.event.withdrawn
     return False
 
 
 def _event(study: FileRecord) -> dg.AssetMaterialization:
+    event = FileTakenIn(
+        rows=study.rows_kept,
+        content_hash=study.content_hash,
+        data_hash=study.data_hash,
+        withdrawn=study.withdrawn_at is not None,
+    )
     return dg.AssetMaterialization(
         "field_studies",
         partition=study.name,
-        metadata={
-            "dagster/row_count": study.rows_kept,
-            "content_hash": study.content_hash,
-            "data_hash": study.data_hash,
-            "withdrawn": study.withdrawn_at is not None,
-        },
+        metadata=event.metadata(),
         tags={"dagster/data_version": study.data_hash},
     )
 

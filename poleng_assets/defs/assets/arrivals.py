@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -9,6 +10,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field
 
+from poleng_assets.core.data.asset_events import FileTakenIn
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.partitions import PARTITIONS
@@ -244,9 +246,10 @@ def _check_at_the_door(
 
 
 class _Earlier(NamedTuple):
-    """What a file met in the warehouse: its metadata, warnings, and whether it is as it should be."""
+    """What a file met in the warehouse: in words, in numbers, warnings, and whether it is as it should be."""
 
-    metadata: dict[str, Any]
+    event: FileTakenIn
+    counts: dict[str, Any]
     warnings: list[str]
     check: dg.AssetCheckResult
 
@@ -260,7 +263,7 @@ def _matches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> _Earlie
     from poleng_assets.core.ingestion.outcome_matches import outcomes_met
 
     met = outcomes_met(con, study, name)
-    metadata: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "read": met.read,
         "matched": met.matched,
         "unknown": met.unknown,
@@ -275,9 +278,9 @@ def _matches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> _Earlie
     warnings = [met.in_words()] if not met.in_order or met.conflicting else []
     severity = dg.AssetCheckSeverity.WARN if met.matched else dg.AssetCheckSeverity.ERROR
     check = dg.AssetCheckResult(
-        passed=met.in_order, check_name=PEOPLE_ARE_KNOWN, severity=severity, metadata=metadata
+        passed=met.in_order, check_name=PEOPLE_ARE_KNOWN, severity=severity, metadata=counts
     )
-    return _Earlier({**metadata, "what_they_met": met.in_words()}, warnings, check)
+    return _Earlier(FileTakenIn(what_they_met=met.in_words()), counts, warnings, check)
 
 
 def _overlaps(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Earlier:
@@ -285,7 +288,7 @@ def _overlaps(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: st
     from poleng_assets.core.ingestion.outcome_matches import waiting_in_another_spelling
 
     shared = shared_with_earlier(con, study, kind, name)
-    metadata: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "came_before": shared.people,
         "came_before_with_the_same_answers": shared.same_answers,
         "same_answers_under_other_ids": shared.under_other_ids,
@@ -300,9 +303,10 @@ def _overlaps(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: st
         passed=not shared.repeats,
         check_name=NOBODY_CAME_BEFORE,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=metadata,
+        metadata=counts,
     )
-    return _Earlier({**metadata, "what_came_before": "; ".join(warnings) or "nothing"}, warnings, check)
+    event = FileTakenIn(what_came_before="; ".join(warnings) or "nothing")
+    return _Earlier(event, counts, warnings, check)
 
 
 def _landing_file(landing: Landing, kind: Kind, file_name: str, partition: str) -> Path:
@@ -353,20 +357,24 @@ def _log(context: dg.AssetExecutionContext, arrival: _Arrival) -> None:
 
 def _event(arrival: _Arrival, archived: Path) -> dg.MaterializeResult:
     result, account = arrival.result, arrival.account
+    event = replace(
+        arrival.earlier.event,
+        rows=result.rows_kept,
+        rows_read=result.rows_read,
+        rows_quarantined=result.rows_quarantined,
+        content_hash=result.content_hash,
+        data_hash=arrival.data_hash,
+        list_stands=arrival.list_stands,
+        remark=arrival.remark or None,
+    )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(arrival.data_hash),
         metadata={
-            "dagster/row_count": result.rows_kept,
-            "rows_read": result.rows_read,
-            "rows_quarantined": result.rows_quarantined,
+            **event.metadata(),
+            **arrival.earlier.counts,
             "who_they_are": dg.MetadataValue.md(arrival.people),
             "ignored_columns": ", ".join(result.ignored_columns) or "none",
-            "content_hash": result.content_hash,
-            "data_hash": arrival.data_hash,
             "file": dg.MetadataValue.path(str(archived)),
-            "list_stands": arrival.list_stands,
-            **arrival.earlier.metadata,
-            **({"remark": arrival.remark} if arrival.remark else {}),
         },
         check_results=[
             dg.AssetCheckResult(
