@@ -6,8 +6,8 @@ files share in ``warehouse/overlaps.py``, labels in ``warehouse/outcomes.py``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -73,16 +73,6 @@ def row_numbers_by_id(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, 
     )
 
 
-def kept_rows(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, numbers: Collection[int]) -> set[int]:
-    """Return which of some rows of a file are kept."""
-    table, key = ROW_TABLES[kind]
-    rows = con.execute(
-        f"SELECT row_number FROM {table} WHERE {key} = ? AND row_number IN (SELECT unnest(?::BIGINT[]))",  # noqa: S608
-        [name, list(numbers)],
-    ).fetchall()
-    return {number for (number,) in rows}
-
-
 def rename_file(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, new_name: str) -> None:
     """Give the rows of a file to another one."""
     table, key = ROW_TABLES[kind]
@@ -96,6 +86,6 @@ def known_ids(
 ) -> Iterator[pa.Array]:
     """Yield the ids in tables of respondents, in portions; one that stands several times comes as often."""
     for table in tables:
-        rows: Any = con.execute(f'SELECT "{study.id}" FROM {table}').to_arrow_reader(100_000)  # noqa: S608
-        for portion in rows:
+        rows = con.sql(f'SELECT "{study.id}" FROM {table}')  # noqa: S608
+        for portion in rows.to_arrow_reader(100_000):
             yield portion.column(0)

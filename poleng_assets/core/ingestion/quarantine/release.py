@@ -29,7 +29,7 @@ from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.files import FileRecord, file_record, update_file
 from poleng_assets.warehouse.holdout import keep_duplicates_together
 from poleng_assets.warehouse.outcomes import assign_batches
-from poleng_assets.warehouse.people import kept_rows, rename_file, row_numbers_by_id
+from poleng_assets.warehouse.people import rename_file, row_numbers_by_id
 from poleng_assets.warehouse.quarantine import remove_rows, source_of
 from poleng_assets.warehouse.schema import ROW_TABLES
 from poleng_assets.warehouse.writes import insert, transaction
@@ -105,13 +105,14 @@ def release(
         needed = required_columns(study, kind)
         mended = read_sheet(sheet, study, kind)
         waiting = quarantined_rows(con, kind, name)
-        already = kept_rows(con, kind, name, [number for number in mended if number not in waiting])
+        kept = row_numbers_by_id(con, study, kind, name)
+        already = set(kept.values()).intersection(mended).difference(waiting)
         _refuse_unknown_rows(mended, waiting, already, source)
         known = {n: mended_values(mended[n], waiting[n], needed) for n in sorted(mended) if n in waiting}
         # A row without any answer is one that nobody has filled in yet.
         todo = {number: values for number, values in known.items() if any(values.values())}
         _refuse_changed_ids(todo, waiting, study.id, needed)
-        sound, broken = _check(con, study, kind, name, todo, waiting)
+        sound, broken = _check(study, kind, todo, waiting, kept)
         changed = _replace_faults(con, source, broken, waiting) or len(sound) > 0
         if len(sound):
             _put_back(con, study, kind, name, sound)
@@ -177,19 +178,18 @@ def _refuse_changed_ids(
 
 
 def _check(
-    con: duckdb.DuckDBPyConnection,
     study: Study,
     kind: Kind,
-    name: str,
     todo: Mapping[int, Mapping[str, str]],
     waiting: Mapping[int, QuarantinedRow],
+    kept: Mapping[str, int],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the sound rows as the warehouse stores them, and the faults of the others as quarantine does."""
     needed = required_columns(study, kind)
     table = pa.table({column: pa.array([r[column] for r in todo.values()], pa.string()) for column in needed})
     checked = check_rows(table, study, kind, row_numbers=np.array(list(todo), dtype=np.int64))
     sound = checked.frame()
-    taken = row_numbers_by_id(con, study, kind, name)
+    taken = dict(kept)
     repeated: dict[int, int] = {}
     for number, person in zip(sound[ROW_NUMBER], sound[study.id], strict=True):
         if person in taken:
