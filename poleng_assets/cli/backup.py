@@ -86,8 +86,8 @@ def restore(file: Path, home_folder: Path | None) -> None:
     manifest = restored.manifest
     for words in restored.other_versions:
         console.print(styled("yellow", "Mind:"), f"{words}.")
-    if restored.buried:
-        console.print(f"{restored.buried} runs were under way then; their work is done again.")
+    if restored.failed_runs:
+        console.print(f"{restored.failed_runs} runs were under way then; their work is done again.")
     console.print(
         f"{home.root} is what {manifest.home} was on {manifest.made_at}: {len(manifest.hashes):,} files, "
         f"in {time.monotonic() - started:.1f} s. Go on: poleng settle --home {shlex.quote(str(home.root))}"

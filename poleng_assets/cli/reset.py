@@ -25,9 +25,9 @@ def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
     """
     from poleng_assets.operations.reset import (
         ResetRefused,
+        check_confirmation,
         reset_data,
         reset_history,
-        see_that_it_is_meant,
     )
 
     home = open_home(home_folder)
@@ -36,7 +36,7 @@ def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
             console.print(f"This removes everything that the project keeps in {home.root}.")
             confirm = click.prompt(f"Type the name of that folder ({home.root.name}) to go on", default="")
         try:
-            see_that_it_is_meant(home, confirm or "")
+            check_confirmation(home, confirm or "")
         except ResetRefused as refusal:
             raise click.ClickException(str(refusal)) from refusal
         reset_data(home)

@@ -138,7 +138,7 @@ def erase_person(
     if home.warehouse.exists():
         with warehouse.connect() as con:
             _refuse_unfinished(HomeFiles(home, study, person), content_hashes(con))
-            alone = _Alone(warehouse, person, con)
+            alone = _UniqueAnswers(warehouse, person, con)
             person = replace(person, marks=marks_of(con, study, sorted(person.ids), alone))
             report.files = HomeFiles(home, study, person, report.notes).clean(con)
             _clean_references(home, study, con, person, registry, report)
@@ -198,7 +198,7 @@ def described(changed_files: Sequence[ChangedFile], home: Home) -> list[str]:
 
 
 @dataclass
-class _Alone:
+class _UniqueAnswers:
     """Asks the warehouse whether nobody else gave the same answers, and remembers what it said."""
 
     warehouse: Warehouse

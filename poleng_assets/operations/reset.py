@@ -15,7 +15,7 @@ class ResetRefused(ValueError):
     """A home is not emptied; the message says why."""
 
 
-def see_that_it_is_meant(home: Home, typed: str) -> None:
+def check_confirmation(home: Home, typed: str) -> None:
     """See that who wants to empty a home has typed its name, and loses nobody else's files.
 
     Args:

@@ -24,7 +24,7 @@ from poleng_assets.operations.backup.archive import (
     installed_versions,
     read_archive,
 )
-from poleng_assets.operations.backup.snapshot import claimed, models_without_files
+from poleng_assets.operations.backup.snapshot import exclusive_folder, models_without_files
 from poleng_assets.operations.backup.state import LAST_BACKUP, contents
 from poleng_assets.storage.files import sync_folder, sync_tree, write_whole
 from poleng_assets.storage.home import Home
@@ -44,12 +44,12 @@ class Restored:
 
     Attributes:
         manifest: of the archive.
-        buried: how many runs were under way when it was made.
+        failed_runs: how many runs were under way when it was made.
         other_versions: in words, each library that has another version here.
     """
 
     manifest: Manifest
-    buried: int
+    failed_runs: int
     other_versions: tuple[str, ...]
 
 
@@ -73,27 +73,27 @@ def restore_backup(archive: Path, home: Home) -> Restored:
             f"{root} is a file system of its own, and cannot be exchanged as a whole: "
             f"name a folder in it, such as --home {root / 'home'}"
         )
-    with claimed(root.with_name(f".{root.name}.restore")) as stage:
+    with exclusive_folder(root.with_name(f".{root.name}.restore")) as stage:
         _finish_earlier(root)
-        _need_empty(root)
+        _require_empty(root)
         manifest = read_archive(archive, into=stage)
         _check_warehouse(stage, manifest)
         _point_mlflow_to(root, stage, manifest)
         dagster_store.move_paths(Home(stage).dagster, Path(manifest.home), root)
-        buried = _leave_no_run_alive(stage)
+        failed_runs = _fail_runs_in_progress(stage)
         note = {"made_at": manifest.made_at, "file": archive.name}
         write_whole(stage / LAST_BACKUP, json.dumps(note))
         _make_private(stage)
         sync_tree(stage)
         _exchange(stage, root)
-    return Restored(manifest, buried, tuple(_other_versions(manifest)))
+    return Restored(manifest, failed_runs, tuple(_other_versions(manifest)))
 
 
 def _aside(root: Path) -> Path:
     return root.with_name(f".{root.name}.empty")
 
 
-def _need_empty(root: Path) -> None:
+def _require_empty(root: Path) -> None:
     held = contents(root)
     if held:
         raise HomeNotEmpty(
@@ -111,7 +111,7 @@ def _finish_earlier(root: Path) -> None:
     if not root.exists():
         aside.rename(root)
         return
-    _need_empty(aside)
+    _require_empty(aside)
     if (aside / README).exists() and not (root / README).exists():
         shutil.copy2(aside / README, root / README)
     shutil.rmtree(aside)
@@ -126,10 +126,10 @@ def _exchange(stage: Path, root: Path) -> None:
                 shutil.copy2(root / name, stage / name)
         root.rename(aside)
         try:
-            _need_empty(aside)  # somebody may have dropped a file meanwhile
+            _require_empty(aside)  # somebody may have dropped a file meanwhile
         except HomeNotEmpty:
             aside.rename(root)
-            _need_empty(root)
+            _require_empty(root)
             raise
     stage.rename(root)
     sync_folder(root.parent)
@@ -159,7 +159,7 @@ def _point_mlflow_to(root: Path, stage: Path, manifest: Manifest) -> None:
         raise ArchiveBroken(f"it lacks the files of {', '.join(missing)}")
 
 
-def _leave_no_run_alive(stage: Path) -> int:
+def _fail_runs_in_progress(stage: Path) -> int:
     """Mark the runs that were under way as failed, and forget the heartbeat of the daemon; return how many.
 
     Nobody executes them here: on another machine they would be taken to live for ever, and on this one

@@ -12,9 +12,9 @@ from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.defs.sensors.overseer import survey
 from poleng_assets.operations.reset import (
     ResetRefused,
+    check_confirmation,
     reset_data,
     reset_events,
-    see_that_it_is_meant,
 )
 from poleng_assets.simulation.player import Ending, play_scenario, scenario_data
 from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
@@ -49,7 +49,7 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
         landing: dg.ResourceParam[Landing],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> None:
-        _see_that_it_is_meant(landing, config.home, "Nothing was played")
+        _check_confirmation(landing, config.home, "Nothing was played")
 
         def settle(drop: Drop) -> None:
             context.log.info(f"{drop.path.name} dropped into landing/{drop.kind}")
@@ -74,7 +74,7 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
     return simulate
 
 
-def _see_that_it_is_meant(landing: Landing, typed: str, nothing_happened: str) -> None:
+def _check_confirmation(landing: Landing, typed: str, nothing_happened: str) -> None:
     name = landing.home.root.name
     if typed.strip() not in (name, str(landing.home.root)):
         raise dg.Failure(
@@ -151,7 +151,7 @@ def forget_everything(
             allow_retries=False,
         )
     try:
-        see_that_it_is_meant(landing.home, config.home)
+        check_confirmation(landing.home, config.home)
     except ResetRefused as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from refusal
     reset_data(landing.home)

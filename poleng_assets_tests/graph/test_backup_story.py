@@ -191,7 +191,7 @@ def test_a_backup_of_any_moment_of_a_run_ends_like_the_undisturbed_home(quick: P
     for number in range(MOMENTS):
         copy = Home(tmp_path / f"copy_{number}")
         restored = restore_backup(archives[int(number * step)], copy)
-        under_way.append(restored.buried)
+        under_way.append(restored.failed_runs)
         with open_workshop(copy.root, quick) as workshop:
             reports = workshop.runner.run_until_idle()
             assert all(report.success for report in reports), [r.message for r in reports]

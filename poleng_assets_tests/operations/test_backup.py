@@ -36,7 +36,7 @@ from poleng_assets.operations.backup import make as making
 from poleng_assets.operations.backup import snapshot
 from poleng_assets.operations.backup.archive import FORMAT, ArchiveBroken, read_archive
 from poleng_assets.operations.backup.make import Backup, backups_made, make_backup
-from poleng_assets.operations.backup.snapshot import BackupRefused, claimed
+from poleng_assets.operations.backup.snapshot import BackupRefused, exclusive_folder
 from poleng_assets.operations.backup.state import MANIFEST, SUMS
 from poleng_assets.operations.restore import HomeNotEmpty, restore_backup
 from poleng_assets.storage.files import write_whole
@@ -387,7 +387,7 @@ def test_a_full_disk_leaves_no_half_archive(furnished: Home, tmp_path: Path):
 
 def test_one_backup_at_a_time(furnished: Home, warehouse: Warehouse, tmp_path: Path):
     with (
-        claimed(furnished.root / ".backup"),
+        exclusive_folder(furnished.root / ".backup"),
         pytest.raises(BackupRefused, match="another backup or restore works"),
     ):
         make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
@@ -850,7 +850,7 @@ def test_no_run_of_then_is_alive_and_no_daemon_is_seen(furnished: Home, warehous
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "here", []))
         assert daemon_is_running(instance)
         made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
-    assert restore_backup(made.path, empty_home(tmp_path)).buried == 2
+    assert restore_backup(made.path, empty_home(tmp_path)).failed_runs == 2
     with open_instance(Home(tmp_path / "restored")) as instance:
         assert runs_in_progress(instance) == []
         assert instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])) == 2

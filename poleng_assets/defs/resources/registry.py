@@ -18,23 +18,23 @@ class RunRegistry(Registry):
     """The registry as runs use it: what it refuses ends the run in words, and is not tried again."""
 
     def serving(self, con: duckdb.DuckDBPyConnection, say: Callable[[str], None]) -> ModelVersion | None:
-        """As the plain one; raises ``dagster.Failure``."""
+        """Do as the plain registry does; raises ``dagster.Failure``."""
         with refusals_end_the_run():
             return super().serving(con, say)
 
     def require_serving_version(self, con: duckdb.DuckDBPyConnection) -> None:
-        """As the plain one; raises ``dagster.Failure``."""
+        """Do as the plain registry does; raises ``dagster.Failure``."""
         with refusals_end_the_run():
             super().require_serving_version(con)
 
     def champion(self) -> ModelVersion:
-        """As the plain one; raises ``dagster.Failure``."""
+        """Do as the plain registry does; raises ``dagster.Failure``."""
         with refusals_end_the_run():
             return super().champion()
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
-        """As the plain one; raises ``dagster.Failure``."""
+        """Do as the plain registry does; raises ``dagster.Failure``."""
         with refusals_end_the_run(), super().training_run(mlflow) as run:
             yield run
 

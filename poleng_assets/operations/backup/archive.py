@@ -146,7 +146,7 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
                 headers = iter(archive)
                 manifest = _read_head(archive, headers, path.stat().st_size)
                 if into is not None:
-                    _need_space(manifest, into)
+                    _require_space(manifest, into)
                 _read_members(archive, headers, manifest, into)
             # To the end: the checksum of the whole stands there.
             behind = 0
@@ -257,7 +257,7 @@ def _read_first(
     return _content(archive, header).read()
 
 
-def _need_space(manifest: Manifest, folder: Path) -> None:
+def _require_space(manifest: Manifest, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if manifest.size > free:
         raise ArchiveBroken(f"it needs {manifest.size:,} bytes, and {folder} has {free:,} left")

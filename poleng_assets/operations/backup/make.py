@@ -14,7 +14,7 @@ from poleng_assets.operations.backup.archive import (
     read_archive,
     write_archive,
 )
-from poleng_assets.operations.backup.snapshot import BackupRefused, claimed, take_snapshot
+from poleng_assets.operations.backup.snapshot import BackupRefused, exclusive_folder, take_snapshot
 from poleng_assets.operations.backup.state import LAST_BACKUP, contents
 from poleng_assets.storage.files import move, write_whole
 from poleng_assets.storage.home import Home
@@ -63,7 +63,7 @@ def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool =
     target = target.resolve()
     _refuse_target(home, target, force=force)
     part = target.with_name(f".{target.name}.part")
-    with claimed(home.root / STAGE) as stage:
+    with exclusive_folder(home.root / STAGE) as stage:
         snapshot = take_snapshot(home, warehouse, stage)
         hashes = hash_files(stage)
         manifest = Manifest(

@@ -101,7 +101,7 @@ def take_snapshot(home: Home, warehouse: Warehouse, stage: Path) -> Snapshot:
             _copy_folder(home, entry.name, stage, snapshot, _copy, but=VERSIONS)
         else:
             _take(entry, stage / entry.name, snapshot, _copy)
-    _need_models(stage, home.root)
+    _require_model_files(stage, home.root)
     return snapshot
 
 
@@ -214,7 +214,7 @@ def _link(path: Path, copy: Path) -> bool:
     return True
 
 
-def _need_models(stage: Path, root: Path) -> None:
+def _require_model_files(stage: Path, root: Path) -> None:
     """Raise when the store names a model that is not in the snapshot."""
     missing = models_without_files(stage, root)
     if missing:
@@ -243,7 +243,7 @@ def _inside(folder: Path, uri: str) -> Iterator[Path]:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
+def exclusive_folder(folder: Path) -> Iterator[Path]:
     """Make a folder that one process at a time may work in, empty; remove it at the end.
 
     What a killed process left in it is removed: its lock ended with it.
@@ -260,7 +260,7 @@ def claimed(folder: Path) -> Iterator[Path]:
             raise BackupRefused(f"another backup or restore works in {folder}: wait until it ends") from None
         if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
             raise BackupRefused(f"another backup or restore has just ended in {folder}: try again")
-        empty_out(folder)
+        _remove_contents(folder)
         try:
             yield folder
         finally:
@@ -269,7 +269,7 @@ def claimed(folder: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def empty_out(folder: Path) -> None:
+def _remove_contents(folder: Path) -> None:
     """Remove what is in a folder."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
