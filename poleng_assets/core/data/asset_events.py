@@ -151,6 +151,7 @@ class DriftReport(AssetEvent):
         estimated_auc, estimated_auc_lower, estimated_auc_upper, reference_auc, estimated_auc_loss: without
             labels; None where nothing could be estimated.
         realised_auc: with the outcomes that are known by now.
+        estimate_trusted: whether the estimates can be believed.
     """
 
     asset: ClassVar[str] = "drift_report"
@@ -171,6 +172,7 @@ class DriftReport(AssetEvent):
     reference_auc: float | None = None
     estimated_auc_loss: float | None = None
     realised_auc: float | None = None
+    estimate_trusted: bool | None = None
 
 
 @dataclass(frozen=True)

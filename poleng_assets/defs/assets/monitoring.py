@@ -225,7 +225,6 @@ def _metadata(home: Home, study: Study, seen: "BatchReport", list_stands: bool) 
     metadata: dict[str, Any] = {
         **_event(home, seen, list_stands).metadata(),
         "rows_measured": measured.rows_measured,
-        "estimate_trusted": measured.trust.trusted,
         "passed_over": "; ".join(group.in_words() for group in groups) or "nobody",
     }
     for estimate in measured.estimates:
@@ -253,6 +252,7 @@ def _event(home: Home, seen: "BatchReport", list_stands: bool) -> DriftReport:
         share_outside_support=round(measured.outside_support, 4),
         share_flagged=round(measured.flagged_share, 4),
         estimated_auc_loss=round(loss.value, 4) if loss else None,
+        estimate_trusted=measured.trust.trusted,
     )
     if auc is None or auc.reference is None:
         return event
