@@ -20,7 +20,7 @@ def file_id(name: str) -> str:
 
 
 def has_known_suffix(name: str) -> bool:
-    """Say whether files of such a name can be read; a suffix alone is no name."""
+    """Return whether files of such a name can be read; a suffix alone is no name."""
     return known_suffix(name) != "" and file_id(name) != ""
 
 

@@ -34,7 +34,7 @@ _LITTER = frozenset(
 
 
 def name_problem(name: str) -> str:
-    """Say why a file of that name can never be taken in; nothing when it can."""
+    """Return why a file of that name can never be taken in; nothing when it can."""
     if not NAME.fullmatch(name) or ".." in name or name.endswith("."):
         return (
             "its name may hold letters, digits, '.', '-' and '_' only, 100 at most; it must begin with a "
@@ -48,7 +48,7 @@ def name_problem(name: str) -> str:
 
 
 def clash_problem(name: str, others: Iterable[str]) -> str:
-    """Say which name a new one cannot be told from where capitals do not count; nothing when there is none.
+    """Return which name differs from a new one by capitals alone; nothing when none does.
 
     A name that is among the others is no clash: its file is a version of what is there.
 
@@ -70,20 +70,20 @@ def clash_problem(name: str, others: Iterable[str]) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a system does not show files of that name."""
+    """Return whether a system does not show files of that name."""
     return name.startswith(".")
 
 
 def may_be_meant(name: str) -> bool:
-    """Whether a hidden file looks like one that somebody wanted to drop; macOS puts ``._`` beside others."""
+    """Return whether a hidden file looks like one that was to be dropped; macOS puts ``._`` beside others."""
     return is_hidden(name) and has_known_suffix(name) and not name.startswith(("._", ".~"))
 
 
 def is_temporary(name: str) -> bool:
-    """Whether programs give such names to files that they have not finished."""
+    """Return whether programs give such names to files that they have not finished."""
     return name.casefold().endswith(_TEMPORARY_ENDS) or _TEMPORARY.fullmatch(name) is not None
 
 
 def is_litter(name: str) -> bool:
-    """Whether systems and editors leave such files and folders behind by themselves."""
+    """Return whether systems and editors leave such files and folders behind by themselves."""
     return name.casefold() in _LITTER or name.endswith("~")

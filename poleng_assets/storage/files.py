@@ -65,10 +65,10 @@ def move(path: Path, target: Path) -> Path:
 
 def make_folder(folder: Path, mode: int = 0o777) -> Path:
     """Make a folder and those above it that are missing, so that the disk knows of them; return it."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True, mode=mode)
-        sync_folder(one.parent)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True, mode=mode)
+        sync_folder(path.parent)
     return folder
 
 

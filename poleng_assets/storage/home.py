@@ -233,10 +233,10 @@ class Home:
             if folder.name == "models" or folder.is_symlink() or not folder.is_dir():
                 continue
             for page in folder.glob("version_*.html"):
-                place = self.batch_reports / folder.name / page.name
-                place.parent.mkdir(exist_ok=True)
+                target = self.batch_reports / folder.name / page.name
+                target.parent.mkdir(exist_ok=True)
                 with suppress(FileNotFoundError):  # another process opens this home, too
-                    page.replace(place)
+                    page.replace(target)
                     moved.append(f"{quote(folder.name, safe='')}/{page.name}")
             if folder != self.batch_reports and not any(folder.iterdir()):
                 with suppress(FileNotFoundError):

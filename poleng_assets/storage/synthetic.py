@@ -33,7 +33,7 @@ def metadata_of_made_up() -> dict[bytes, bytes]:
 
 
 def is_made_up(home: Home, file: Path) -> bool:
-    """Whether a file is one of the synthetic population.
+    """Return whether a file is one of the synthetic population.
 
     Files of earlier releases have no mark: there, the population's own folder in the home tells.
     """
@@ -56,10 +56,10 @@ def is_made_up(home: Home, file: Path) -> bool:
 def sort_of_home(home: Home) -> Sort | None:
     """Return which sort of people a home holds; None when it holds nobody."""
     try:
-        told = json.loads(home.people.read_text(encoding="utf-8"))["people"]
+        sort = json.loads(home.people.read_text(encoding="utf-8"))["people"]
     except FileNotFoundError:
         return _sort_of_unmarked(home)
-    return MADE_UP if told == MADE_UP else REAL
+    return MADE_UP if sort == MADE_UP else REAL
 
 
 def _sort_of_unmarked(home: Home) -> Sort | None:
@@ -74,16 +74,16 @@ def _sort_of_unmarked(home: Home) -> Sort | None:
 
 
 def claim(home: Home, sort: Sort) -> Sort:
-    """Say that a home is of a sort, unless it is of one already; return of which it is."""
-    found = sort_of_home(home)
+    """Mark a home as of a sort, unless it is of one already; return its sort."""
+    current = sort_of_home(home)
     if not home.people.exists():
-        found = found or sort
-        write_whole(home.people, json.dumps({"people": found}))
-    return found or sort
+        current = current or sort
+        write_whole(home.people, json.dumps({"people": current}))
+    return current or sort
 
 
 def admit(home: Home, file: Path) -> None:
-    """See that a file is of the sort of its home; the first one says which sort that is.
+    """Refuse a file of another sort than its home; the first one says which sort that is.
 
     Raises:
         OtherPeople: it is of the other sort.

@@ -20,7 +20,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def is_open_for_writing(handle: int) -> bool:
-    """Whether a process of this machine has a file open for writing, whoever it belongs to.
+    """Return whether a process of this machine has a file open for writing, whoever it belongs to.
 
     The kernel is asked for a read lease, which it grants only when nobody has
     (https://man7.org/linux/man-pages/man2/F_GETLEASE.2const.html). Where it gives none (a network disk, a
@@ -44,7 +44,7 @@ def writers_in_words(path: Path) -> str:
 
 
 def ends_early(path: Path) -> bool:
-    """Whether a file ends where a whole one seldom does: lines without an end of the last, half a Parquet.
+    """Return whether a file ends where a whole one seldom does: no end of the last line, half a Parquet.
 
     Raises:
         OSError: the file cannot be read.
@@ -65,11 +65,11 @@ def ends_early(path: Path) -> bool:
 
 def mount_points() -> frozenset[str]:
     """Return what is mounted where, bound files too; nothing where the system does not tell."""
-    return frozenset(place for _, place, _ in _mounts())
+    return frozenset(path for _, path, _ in _mounts())
 
 
 def _lease_refused(handle: int) -> bool | None:
-    """Whether the kernel refuses a read lease because of a writer; None when it gives none to us."""
+    """Return whether the kernel refuses a read lease because of a writer; None when it gives none to us."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return None
     try:
@@ -99,10 +99,10 @@ def _writes(process: Path, handle: Path, status: os.stat_result) -> bool:
         other = handle.stat()
         if (other.st_dev, other.st_ino) != (status.st_dev, status.st_ino):
             return False
-        told = (process / "fdinfo" / handle.name).read_text().splitlines()
+        lines = (process / "fdinfo" / handle.name).read_text().splitlines()
     except OSError:
         return False
-    flags = next((line.split()[1] for line in told if line.startswith("flags:")), "0")
+    flags = next((line.split()[1] for line in lines if line.startswith("flags:")), "0")
     return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
 
 
@@ -124,5 +124,5 @@ def _mounts() -> Iterator[tuple[str, str, str]]:
     for line in lines:
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
-        place = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n")
-        yield fields[2], place.replace("\\134", "\\"), after.split(" ")[0]
+        path = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n")
+        yield fields[2], path.replace("\\134", "\\"), after.split(" ")[0]

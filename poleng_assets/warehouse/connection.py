@@ -161,7 +161,7 @@ class Warehouse:
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         started = time.monotonic()
-        said = -SAY_EVERY_SECONDS
+        last_message = -SAY_EVERY_SECONDS
         while True:
             try:
                 return duckdb.connect(self.path, read_only=read_only, config={"memory_limit": _memory()})
@@ -173,8 +173,8 @@ class Warehouse:
                 if waited > self.patience_seconds:
                     raise WarehouseBusy(_busy_words(self.path, error, self.patience_seconds)) from error
                 # Two runs that meet let go within moments: that is no news.
-                if waited > 1.0 and waited - said >= SAY_EVERY_SECONDS:
-                    said = waited
+                if waited > 1.0 and waited - last_message >= SAY_EVERY_SECONDS:
+                    last_message = waited
                     self.say(_waiting_words(self.path, error, waited, self.patience_seconds))
                 time.sleep(0.2)
 

@@ -63,7 +63,7 @@ class Difference:
     dropped: int
 
     def in_words(self) -> str:
-        """Say it in numbers."""
+        """Describe it in numbers."""
         return f"{self.added} people more and {self.dropped} fewer"
 
 
@@ -118,7 +118,7 @@ def why_another(con: duckdb.DuckDBPyConnection, issued: IssuedList) -> str:
 
 
 def list_stands(con: duckdb.DuckDBPyConnection, batch: str) -> bool:
-    """Whether a list of the batch was issued, and nothing in the ledger asks for another one."""
+    """Return whether a list of the batch was issued, and nothing in the ledger asks for another one."""
     issued = newest_list(con, batch)
     return issued is not None and not why_another(con, issued)
 
@@ -141,7 +141,7 @@ def difference(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList)
 def is_the_same(
     con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList, version: int, remark: str
 ) -> bool:
-    """Whether a list made now, by the current scores, would be the issued one."""
+    """Return whether a list made now, by the current scores, would be the issued one."""
     if (issued.model_version, issued.remark) != (version, remark):
         return False
     ((others,),) = con.execute(

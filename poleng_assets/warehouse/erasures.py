@@ -36,7 +36,7 @@ class Erasure:
     rule: str
 
     def in_words(self) -> str:
-        """Tell when and why, without a full stop."""
+        """Describe when and why, without a full stop."""
         return f"erased on {self.erased_at:%Y-%m-%d}, by {self.rule}"
 
 

@@ -16,7 +16,7 @@ _HEADER = b"SQLite format 3\0"
 
 
 def is_sqlite(path: Path) -> bool:
-    """Whether a file begins like a SQLite database."""
+    """Return whether a file begins like a SQLite database."""
     with path.open("rb") as file:
         return file.read(len(_HEADER)) == _HEADER
 

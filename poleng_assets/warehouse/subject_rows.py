@@ -171,7 +171,7 @@ def others_answered(
     names: Sequence[str],
     answers: Answers,
 ) -> bool:
-    """Whether somebody else gave these answers to these questions."""
+    """Return whether somebody else gave these answers to these questions."""
     same = " AND ".join(f'"{name}" IS NOT DISTINCT FROM ?' for name in names)
     return any(
         con.execute(

@@ -120,7 +120,7 @@ class TakenCopy:
     status: os.stat_result
 
     def confirm(self) -> None:
-        """See that the original is still what was copied.
+        """Check that the original is still what was copied.
 
         Raises:
             FileChanged: it is not, or somebody has it open for writing.
@@ -132,7 +132,7 @@ class TakenCopy:
             )
 
     def _is_still(self, path: Path) -> bool:
-        """Whether the original, which may have been moved, still holds what was copied and nobody writes."""
+        """Return whether the original (perhaps moved) still holds what was copied, and nobody writes."""
         try:
             with _opened(path) as file:
                 now = os.fstat(file.fileno())
@@ -212,7 +212,7 @@ class Landing:
         return Dropped(kind, path, stamp, problem) if is_free else None
 
     def _look_into(self, path: Path, status: os.stat_result, seen: Look) -> bool:
-        """Say in ``seen`` what keeps a file from being taken in; return whether it ends early.
+        """Note in ``seen`` what keeps a file from being taken in; return whether it ends early.
 
         Raises:
             FileNotFoundError: a run has just moved it away.
@@ -282,12 +282,12 @@ class Landing:
             part.touch(mode=0o600)
             part.chmod(0o600)  # its owner's alone before anything stands in it
             shutil.copyfile(file, part)
-            place = part.replace(target)
+            dropped = part.replace(target)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        _dropped_whole.add(_stamp(place.lstat()))
-        return place
+        _dropped_whole.add(_stamp(dropped.lstat()))
+        return dropped
 
     # Taking in
 
@@ -434,8 +434,8 @@ class Landing:
 
     def archived(self, kind: Kind, name: str) -> Path | None:
         """Return the archived file of an id, None when it is not kept."""
-        places = (self.home.archive(kind) / f"{name}{suffix}" for suffix in SUFFIXES)
-        return next((place for place in places if place.exists()), None)
+        paths = (self.home.archive(kind) / f"{name}{suffix}" for suffix in SUFFIXES)
+        return next((path for path in paths if path.exists()), None)
 
     # Refusing
 
@@ -459,8 +459,8 @@ class Landing:
         Returns:
             Its new place, and why the original stays; nothing when it is gone.
         """
-        place = self._set_apart(kind, copy.path, reason)
-        return place, self.remove(copy)
+        rejected = self._set_apart(kind, copy.path, reason)
+        return rejected, self.remove(copy)
 
     def _set_apart(self, kind: Kind, path: Path, reason: str) -> Path:
         # A file system allows 255 bytes: a number and ".reason.txt" must still fit behind the name.
@@ -536,7 +536,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _is_fixed(handle: int) -> bool:
-    """Whether a file is marked so that nobody may remove it (``chattr +i``, ``+a``)."""
+    """Return whether a file is marked so that nobody may remove it (``chattr +i``, ``+a``)."""
     flags = bytearray(8)
     try:
         fcntl.ioctl(handle, _GET_FLAGS, flags)
@@ -546,7 +546,7 @@ def _is_fixed(handle: int) -> bool:
 
 
 def _is_stuck(folder: Path, status: os.stat_result) -> bool:
-    """Whether a file belongs to somebody else, in a folder where only owners may remove theirs."""
+    """Return whether a file belongs to somebody else, in a folder where only owners may remove theirs."""
     around, me = folder.stat(), os.geteuid()
     return bool(around.st_mode & stat.S_ISVTX) and me not in (0, status.st_uid, around.st_uid)
 

@@ -22,20 +22,20 @@ def refuse_environment(run_config: Mapping[str, Any]) -> None:
     Raises:
         dagster.Failure: which field it is stands in the message.
     """
-    for place in _from_environment(run_config.get("ops") or {}, "ops"):
+    for setting in _from_environment(run_config.get("ops") or {}, "ops"):
         raise dg.Failure(
-            f"{place} is to be read from an environment variable, which may hold a secret: write the value "
+            f"{setting} is to be read from an environment variable, which may hold a secret: write the value "
             "itself into the configuration of the run",
             allow_retries=False,
         )
 
 
-def _from_environment(part: Any, place: str) -> Iterator[str]:
+def _from_environment(part: Any, path: str) -> Iterator[str]:
     if isinstance(part, Mapping):
         if set(part) == {"env"}:
-            yield place
+            yield path
         for name, value in part.items():
-            yield from _from_environment(value, f"{place}.{name}")
+            yield from _from_environment(value, f"{path}.{name}")
     elif isinstance(part, list):
         for value in part:
-            yield from _from_environment(value, place)
+            yield from _from_environment(value, path)
