@@ -69,7 +69,11 @@ def plan_change(home: Home, file: Path) -> StudyChange:
     before = load_study(home.study_file) if home.study_file.exists() else open_home(home)
     changed = differences(before, after)
     if home.warehouse.exists() or home.mlflow_store.exists():
-        bound = [f"{one.field} {one.before!r}: {_BOUND[one.field]}" for one in changed if one.field in _BOUND]
+        bound = [
+            f"{change.field} {change.before!r}: {_BOUND[change.field]}"
+            for change in changed
+            if change.field in _BOUND
+        ]
         if bound:
             raise ChangeRefused(
                 f"{home.root} cannot get the study of {file}. What it holds is bound to {'; '.join(bound)}. "
@@ -87,7 +91,7 @@ def change_study(home: Home, change: StudyChange, warehouse: Warehouse) -> None:
         warehouse: of the home, with the study that it is to get; it gets the columns that it lacks.
     """
     if home.warehouse.exists():
-        fields = {one.field: {"before": one.before, "after": one.after} for one in change.differences}
+        fields = {field.field: {"before": field.before, "after": field.after} for field in change.differences}
         with warehouse.connect() as con, transaction(con):
             record_decision(
                 con, "study", f"another study: {len(fields)} fields differ", evidence={"fields": fields}

@@ -47,7 +47,7 @@ def load_study(path: Path | None = None) -> Study:
 
 @lru_cache(maxsize=16)
 def _study_in(path: Path, stamp: object) -> Study:
-    """Read a study anew only when ``stamp`` has changed: sensors ask every few seconds."""
+    """Read a study again only when ``stamp`` has changed: sensors ask every few seconds."""
     try:
         text = StudyText(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -63,21 +63,21 @@ def _study_in(path: Path, stamp: object) -> Study:
     except ValidationError as error:
         faults = []
         for fault in error.errors():
-            where, why = _fault(fault["loc"], fault["msg"])
-            if fault["type"] == "string_type" and (written := text.written(where)) is not None:
-                why += f": if {written or 'nothing'} is meant as a word, put it in quotes"
-            faults.append(f"{path}: line {text.line_of(where)}: {'.'.join(where)}: {why}")
+            location, reason = _fault(fault["loc"], fault["msg"])
+            if fault["type"] == "string_type" and (written := text.written(location)) is not None:
+                reason += f": if {written or 'nothing'} is meant as a word, put it in quotes"
+            faults.append(f"{path}: line {text.line_of(location)}: {'.'.join(location)}: {reason}")
         raise StudyError("\n".join(faults)) from error
 
 
 def _fault(location: tuple[str | int, ...], message: str) -> tuple[tuple[str, ...], str]:
     """Return where a fault is and why; a rule about the whole study names its field in the message."""
-    why = message.removeprefix("Value error, ")
-    where = tuple(str(part) for part in location if part != "[key]")
-    if not where:
-        field, _, why = why.partition(": ")
-        where = tuple(field.split("."))
-    return where, why
+    reason = message.removeprefix("Value error, ")
+    path = tuple(str(part) for part in location if part != "[key]")
+    if not path:
+        field, _, reason = reason.partition(": ")
+        path = tuple(field.split("."))
+    return path, reason
 
 
 def _as_one_key(mapping: tuple[str, ...], key: str) -> object:

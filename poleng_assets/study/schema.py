@@ -44,13 +44,13 @@ def _read_code(written: object) -> int:
     return code
 
 
-def _read_words(written: str) -> str:
-    words = written.strip()
-    if not words:
+def _read_text(written: str) -> str:
+    text = written.strip()
+    if not text:
         raise ValueError("has no words")
-    if control := _CONTROL.search(words):
+    if control := _CONTROL.search(text):
         raise ValueError(f"holds a control character, {control[0]!a}")
-    return words
+    return text
 
 
 def _not_reserved(name: str) -> str:
@@ -63,7 +63,7 @@ def _not_reserved(name: str) -> str:
 
 
 Code = Annotated[int, BeforeValidator(_read_code)]
-Words = Annotated[str, AfterValidator(_read_words)]
+Text = Annotated[str, AfterValidator(_read_text)]
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_not_reserved)]
 
 
@@ -71,10 +71,10 @@ class Feature(Strict):
     """One column of the survey, with the question asked and what each code means."""
 
     name: ColumnName
-    question: Words
-    title: Words
+    question: Text
+    title: Text
     kind: Literal["nominal", "ordinal", "binary"]
-    codes: dict[Code, Words] = Field(min_length=2)
+    codes: dict[Code, Text] = Field(min_length=2)
 
     @property
     def is_ordinal(self) -> bool:
@@ -114,11 +114,11 @@ class Target(Strict):
     """What is predicted; ``positive`` is the code of the people worth a contact."""
 
     name: ColumnName
-    question: Words
-    title: Words
-    definition: Words
+    question: Text
+    title: Text
+    definition: Text
     positive: Code
-    codes: dict[Code, Words] = Field(min_length=2, max_length=2)
+    codes: dict[Code, Text] = Field(min_length=2, max_length=2)
 
     @model_validator(mode="after")
     def _is_zero_one(self) -> Self:
@@ -133,7 +133,7 @@ class Study(Strict):
     """One survey programme; see ``studies/political_engagement.yaml`` for the file it is read from."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    title: Words
+    title: Text
     id: ColumnName
     target: Target
     contact_list: tuple[str, ...]

@@ -96,8 +96,8 @@ class StudyText:
 
     def written(self, location: tuple[str, ...]) -> str | None:
         """Return the word at a location as it is written; None when no single word stands there."""
-        _, node, whole = self._walk(location)
-        return node.value if whole and isinstance(node, yaml.ScalarNode) else None
+        _, node, reached = self._walk(location)
+        return node.value if reached and isinstance(node, yaml.ScalarNode) else None
 
     def repeated_keys(self, same: Callable[[tuple[str, ...], str], object]) -> Iterator[Repeated]:
         """Yield each key that stands twice in one mapping: YAML lets the last one win.
@@ -133,11 +133,11 @@ def _repeated(
     if isinstance(node, yaml.MappingNode):
         seen: dict[object, tuple[str, int]] = {}
         for key, value in node.value:
-            line, what = key.start_mark.line + 1, same(location, key.value)
-            if what in seen:
-                yield Repeated((*location, key.value), line, *seen[what])
-            seen[what] = key.value, line
+            line, identity = key.start_mark.line + 1, same(location, key.value)
+            if identity in seen:
+                yield Repeated((*location, key.value), line, *seen[identity])
+            seen[identity] = key.value, line
             yield from _repeated((*location, key.value), value, same, seen_nodes)
     elif isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            yield from _repeated((*location, str(place)), item, same, seen_nodes)
+        for index, item in enumerate(node.value):
+            yield from _repeated((*location, str(index)), item, same, seen_nodes)
