@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from poleng_assets.cli.console import console, styled
+from poleng_assets.core.data.asset_events import (
+    Challenger,
+    Champion,
+    ContactList,
+    FileTakenIn,
+    RealisedPerformance,
+    event_of,
+)
 from poleng_assets.text.plain_text import in_one_line
 
 if TYPE_CHECKING:
@@ -13,76 +22,74 @@ if TYPE_CHECKING:
 
 def show_run(report: RunReport) -> None:
     """Tell in one line how a run went."""
-    told = f"  {report.job} {in_one_line(report.partition)}".rstrip()
+    title = f"  {report.job} {in_one_line(report.partition)}".rstrip()
     if not report.success:
-        console.print(styled("red", f"{told} failed"), f": {report.message}", sep="")
+        console.print(styled("red", f"{title} failed"), f": {report.message}", sep="")
         return
-    words = [say(report.metadata[asset]) for asset, say in _SAYINGS.items() if asset in report.metadata]
-    console.print(f"{told}: {'; '.join(words)}", styled("dim", f"({report.seconds:.1f} s)"))
+    lines = [
+        line(event_of(asset, report.metadata[asset]))
+        for asset, line in _LINES.items()
+        if asset in report.metadata
+    ]
+    console.print(f"{title}: {'; '.join(lines)}", styled("dim", f"({report.seconds:.1f} s)"))
 
 
-def _about_champion(metadata: dict[str, Any]) -> str:
-    if "score_again" in metadata:
-        return str(metadata["reason"])
-    outcome = "promoted" if metadata["promoted"] else "not promoted"
-    if not metadata["figures"]:
+def _about_champion(event: Champion) -> str:
+    if event.is_rollback:
+        return event.reason
+    outcome = "promoted" if event.promoted else "not promoted"
+    if not event.figures:
         outcome = f"was {outcome} before"
-    return f"version {metadata['challenger_version']} {outcome}: {metadata['reason']}"
+    return f"version {event.challenger_version} {outcome}: {event.reason}"
 
 
-def _about_challenger(metadata: dict[str, Any]) -> str:
-    if "taken_over" in metadata:
-        return f"version {metadata['version']} was {metadata['taken_over']}"
-    return f"version {metadata['version']} trained"
+def _about_challenger(event: Challenger) -> str:
+    return f"version {event.version} {f'was {event.taken_over}' if event.taken_over else 'trained'}"
 
 
-def _about_list(metadata: dict[str, Any]) -> str:
-    if "share_flagged" not in metadata:
-        return str(metadata["what_happened"])
-    number = metadata["list_number"]
-    beside = f", in list {number}" if number > 1 else ""
-    return f"{metadata['contacts']:,} contacts{'' if metadata['remark'] == 'none' else ', marked'}{beside}"
+def _about_list(event: ContactList) -> str:
+    if event.share_flagged is None:
+        return str(event.what_happened)
+    beside = f", in list {event.list_number}" if event.list_number > 1 else ""
+    return f"{event.contacts or 0:,} contacts{'' if event.remark == 'none' else ', marked'}{beside}"
 
 
-def _about_study(metadata: dict[str, Any]) -> str:
-    if "withdrawn" in metadata:
-        return "withdrawn" if metadata["withdrawn"] else "counts again"
-    remark = f", {metadata['remark']}" if "remark" in metadata else ""
-    return f"{_rows_kept(metadata, 'labelled rows')} taken in{_before(metadata)}{remark}"
+def _about_study(event: FileTakenIn) -> str:
+    if event.withdrawn is not None:
+        return "withdrawn" if event.withdrawn else "counts again"
+    remark = f", {event.remark}" if event.remark is not None else ""
+    return f"{_rows_kept(event, 'labelled rows')} taken in{_earlier(event)}{remark}"
 
 
-def _rows_kept(metadata: dict[str, Any], whom: str) -> str:
-    apart = metadata["rows_quarantined"]
-    kept = f"{metadata['dagster/row_count']:,} {whom}"
-    return f"{kept} ({apart:,} more in quarantine)" if apart else kept
+def _rows_kept(event: FileTakenIn, whom: str) -> str:
+    kept = f"{event.rows or 0:,} {whom}"
+    return f"{kept} ({event.rows_quarantined:,} more in quarantine)" if event.rows_quarantined else kept
 
 
-def _before(metadata: dict[str, Any]) -> str:
-    """Return what came before, to stand behind what came; events of earlier releases do not tell it."""
-    before = metadata.get("what_came_before", "nothing")
-    return "" if before == "nothing" else f"; {before}"
+def _earlier(event: FileTakenIn) -> str:
+    """Return what the file shares with earlier ones, to stand behind its rows."""
+    return "" if event.what_came_before in (None, "nothing") else f"; {event.what_came_before}"
 
 
-def _about_outcomes(metadata: dict[str, Any]) -> str:
-    return str(metadata.get("what_they_met", f"{metadata['dagster/row_count']:,} outcomes"))
+def _about_outcomes(event: FileTakenIn) -> str:
+    return event.what_they_met or f"{event.rows or 0:,} outcomes"
 
 
-def _about_performance(metadata: dict[str, Any]) -> str:
-    batches = metadata["batches"]
-    if not batches:
+def _about_performance(event: RealisedPerformance) -> str:
+    if not event.batches:
         return "no score to compare them with yet"
-    return f"compared with the scores of {batches:,} batch{'' if batches == 1 else 'es'}"
+    return f"compared with the scores of {event.batches:,} batch{'' if event.batches == 1 else 'es'}"
 
 
-_SAYINGS: dict[str, Any] = {
+_LINES: dict[str, Callable[[Any], str]] = {
     "field_studies": _about_study,
-    "training_data": lambda m: m["reason"],
+    "training_data": lambda event: event.reason,
     "challenger": _about_challenger,
     "champion": _about_champion,
-    "batches": lambda m: f"{_rows_kept(m, 'respondents')}{_before(m)}",
-    "predictions": lambda m: f"scored by version {m['model_version']}",
-    "drift_report": lambda m: f"{m['verdict']}{', held' if m['held'] else ''}",
-    "field_study_request": lambda m: f"{m['interviews']:,} interviews asked for",
+    "batches": lambda event: f"{_rows_kept(event, 'respondents')}{_earlier(event)}",
+    "predictions": lambda event: f"scored by version {event.model_version}",
+    "drift_report": lambda event: f"{event.verdict}{', held' if event.held else ''}",
+    "field_study_request": lambda event: f"{event.interviews:,} interviews asked for",
     "contact_list": _about_list,
     "outcomes": _about_outcomes,
     "realised_performance": _about_performance,

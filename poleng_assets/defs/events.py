@@ -38,6 +38,11 @@ class Recorded(Generic[E]):
     at: float
     storage_id: int
 
+    @property
+    def key(self) -> str:
+        """The same event has the same key in a restored event log, where storage ids may differ."""
+        return f"{self.asset}/{self.partition}/{self.run_id}/{self.at:.3f}"
+
 
 @dataclass(frozen=True)
 class History:
@@ -123,7 +128,16 @@ def events(instance: dg.DagsterInstance, asset: str, **within: Any) -> Iterator[
         within: limits that ``dagster.AssetRecordsFilter`` takes, such as ``after_storage_id``.
     """
     for record in records(instance, asset, **within):
-        yield _recorded(asset, event_of(asset, plain_values(record.asset_materialization)), record)
+        yield recorded(asset, record)
+
+
+def recorded(asset: str, record: dg.EventLogRecord) -> Recorded[AssetEvent]:
+    """Read one event.
+
+    Raises:
+        KeyError: its metadata lacks what the asset always tells.
+    """
+    return _recorded(asset, event_of(asset, plain_values(record.asset_materialization)), record)
 
 
 def records(instance: dg.DagsterInstance, asset: str, **within: Any) -> Iterator[dg.EventLogRecord]:

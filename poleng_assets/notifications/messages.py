@@ -14,6 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from poleng_assets.core.data.asset_events import (
+    Champion,
+    DriftReport,
+    LabelRequest,
+    RealisedPerformance,
+    TrainingData,
+)
+from poleng_assets.defs.events import Recorded
 from poleng_assets.text.markdown import unescaped
 from poleng_assets.warehouse.outbox import Message
 
@@ -31,30 +39,6 @@ _ID = re.compile(r"(?<![\w.])(?:\w*\d{4,}\w*|(?=\w*\d)(?=\w*[^\W\d])\w{6,})(?!\w
 _REFUSED = re.compile(
     r"(?P<file>.+?) was refused\.\n\nWhy: (?P<why>.*?)(?:\n\nWhat to do: (?P<do>.*))?\s*", re.S
 )
-
-
-@dataclass(frozen=True)
-class Event:
-    """An asset that was made: what the event log says of it.
-
-    Attributes:
-        asset: its name.
-        run_id: of the run that made it.
-        partition: a batch or a file, empty when the asset has no partitions.
-        metadata: as the asset gave it, plain values.
-        happened_at: seconds since 1970, UTC.
-    """
-
-    asset: str
-    run_id: str
-    partition: str
-    metadata: Mapping[str, Any]
-    happened_at: float
-
-    @property
-    def key(self) -> str:
-        """The same event has the same key in a restored event log, where storage ids may differ."""
-        return f"{self.asset}/{self.partition}/{self.run_id}/{self.happened_at:.3f}"
 
 
 @dataclass(frozen=True)
@@ -106,19 +90,19 @@ class Day:
     backup_at: str = ""
 
 
-def about(event: Event, home: str) -> Message | None:
-    """Return what is told about an event, None when it is no news.
+def about(recorded: Recorded[Any], home: str) -> Message | None:
+    """Return the message about an event, None when it is no news.
 
     Args:
-        event: of any asset.
+        recorded: of any asset.
         home: the folder in which it happened, named in each message.
     """
-    describe = _DESCRIPTIONS.get(event.asset)
-    description = describe(event) if describe else None
-    if description is None:
+    content_of = _DESCRIPTIONS.get(recorded.asset)
+    content = content_of(recorded) if content_of else None
+    if content is None:
         return None
-    kind, cause, title, text = description
-    return Message(event.key, cause, kind, title, _signed(text, home, event.happened_at), event.happened_at)
+    kind, cause, title, text = content
+    return Message(recorded.key, cause, kind, title, _signed(text, home, recorded.at), recorded.at)
 
 
 def about_failure(failure: Failure, home: str) -> Message:
@@ -232,80 +216,82 @@ def without_values(error: str, *, ids: bool = True) -> str:
     return _ID.sub("…", line) if ids else line
 
 
+# Kind, cause, title and text of a message.
 _Description = tuple[str, str, str, str]
 
 
-def _of_report(event: Event) -> _Description | None:
-    told = event.metadata
-    if not told.get("alarm"):
+def _of_report(recorded: Recorded[DriftReport]) -> _Description | None:
+    batch, event = recorded.partition, recorded.event
+    if not event.alarm:
         return None
-    batch, version, verdict = event.partition, told.get("model_version"), told.get("verdict")
     reasons = [
         line.removeprefix("- ").removeprefix("**acted upon:** ")
-        for line in unescaped(str(told.get("reasons", ""))).splitlines()
+        for line in unescaped(str(event.reasons)).splitlines()
         if line.startswith("- ")
     ]
     top = "\n".join(f"- {_full_stop(reason)}" for reason in reasons[:TOP_REASONS])
     text = (
-        f"Batch {batch} is {verdict} under model version {version}. Its contact list is held until a better "
-        f"model was looked for.\n{top}\nReport: {told.get('report', 'none')}"
+        f"Batch {batch} is {event.verdict} under model version {event.model_version}. Its contact list is "
+        f"held until a better model was looked for.\n{top}\nReport: {event.report}"
     )
-    return "drift", f"drift/{batch}/{version}", f"Alarm: batch {batch} is {verdict}", text
+    cause = f"drift/{batch}/{event.model_version}"
+    return "drift", cause, f"Alarm: batch {batch} is {event.verdict}", text
 
 
-def _of_training(event: Event) -> _Description:
-    told = event.metadata
+def _of_training(recorded: Recorded[TrainingData]) -> _Description:
+    event = recorded.event
     text = (
-        f"A challenger is trained on all field studies. Why: "
-        f"{_full_stop(str(told.get('reason', 'unknown')))}\nNew field studies: {told.get('pending', 'none')}."
+        f"A challenger is trained on all field studies. Why: {_full_stop(event.reason)}\n"
+        f"New field studies: {event.pending}."
     )
-    return "training", f"training/{told.get('training_data_hash')}", "Retraining started", text
+    return "training", f"training/{event.training_data_hash}", "Retraining started", text
 
 
-def _of_champion(event: Event) -> _Description:
-    told = event.metadata
-    serving, challenger = told.get("serving_version"), told.get("challenger_version")
-    why = _full_stop(str(told.get("reason", "unknown")))
-    if "score_again" in told:
-        again = told["score_again"]
+def _of_champion(recorded: Recorded[Champion]) -> _Description:
+    event = recorded.event
+    serving, challenger, why = event.serving, event.challenger_version, _full_stop(event.reason)
+    if event.is_rollback:
+        again = event.score_again
         batches = f"\nBatches that are scored again: {_names(again)}." if again else ""
-        return "champion", event.key, f"Rolled back: model version {serving} serves again", f"{why}{batches}"
-    if told.get("promoted"):
+        return (
+            "champion",
+            recorded.key,
+            f"Rolled back: model version {serving} serves again",
+            f"{why}{batches}",
+        )
+    if event.promoted:
         cause, text = f"promoted/{challenger}", f"Version {challenger} passed every gate: {why}"
         return "champion", cause, f"Promoted: model version {challenger} serves now", text
     stays = f"Version {serving} goes on serving." if serving else "No version serves yet."
-    cause = f"rejected/{challenger}/{serving}"
+    cause = f"rejected/{challenger}/{event.serving_version}"
     return "champion", cause, f"Rejected: model version {challenger} is not promoted", f"{stays} Why: {why}"
 
 
-def _of_request(event: Event) -> _Description | None:
-    told = event.metadata
-    if not told.get("interviews"):
+def _of_request(recorded: Recorded[LabelRequest]) -> _Description | None:
+    event = recorded.event
+    if not event.interviews:
         return None
     text = (
-        f"There is no field data to learn from. {_full_stop(str(told.get('request', '')))}\n"
-        f"Model version {told.get('model_version')} is in doubt on: {told.get('batches')}. Shifted: "
-        f"{told.get('drifted')}.\nWhom to ask stands in {told.get('list')}"
+        f"There is no field data to learn from. {_full_stop(str(event.request))}\n"
+        f"Model version {event.model_version} is in doubt on: {event.batches}. Shifted: "
+        f"{event.drifted}.\nWhom to ask stands in {event.list}"
     )
-    cause = f"request/{told.get('model_version')}/{told.get('batches')}"
-    return "request", cause, f"Field data are wanted: {told['interviews']} interviews", text
+    cause = f"request/{event.model_version}/{event.batches}"
+    return "request", cause, f"Field data are wanted: {event.interviews} interviews", text
 
 
-def _of_outcomes(event: Event) -> _Description | None:
-    losses = {version: names for version, names in dict(event.metadata.get("losses") or {}).items() if names}
+def _of_outcomes(recorded: Recorded[RealisedPerformance]) -> _Description | None:
+    event = recorded.event
+    losses = {version: names for version, names in (event.losses or {}).items() if names}
     if not losses:
         return None
     lines = [f"Model version {version}: {_names(names)}." for version, names in losses.items()]
     text = "\n".join(["It surely does worse than is tolerated on people of these batches:", *lines])
-    return (
-        "loss",
-        f"loss/{json.dumps(losses, sort_keys=True)}",
-        "Outcomes show that the model does worse",
-        text,
-    )
+    cause = f"loss/{json.dumps(losses, sort_keys=True)}"
+    return "loss", cause, "Outcomes show that the model does worse", text
 
 
-_DESCRIPTIONS: dict[str, Callable[[Event], _Description | None]] = {
+_DESCRIPTIONS: dict[str, Callable[[Recorded[Any]], _Description | None]] = {
     "drift_report": _of_report,
     "training_data": _of_training,
     "champion": _of_champion,

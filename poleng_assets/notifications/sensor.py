@@ -22,13 +22,13 @@ from typing import Any
 import dagster as dg
 
 from poleng_assets.defs.clock import clock_in_doubt
+from poleng_assets.defs.events import Recorded, events, recorded, records, serving_version
 from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import PARTITION_TAG, words_of
 from poleng_assets.notifications.addresses import VARIABLE, read_addresses
 from poleng_assets.notifications.messages import (
     REPORTED_ASSETS,
     Day,
-    Event,
     Failure,
     about,
     about_clock,
@@ -145,35 +145,16 @@ def _events_to_tell(
 ) -> Iterator[Message]:
     """Yield what is told about some events; one that breaks the words is left out."""
     for asset in REPORTED_ASSETS:
-        for event in _materializations(instance, asset, within):
+        for record in records(instance, asset, **within):
             try:
-                message = about(event, home)
+                message = about(recorded(asset, record), home)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                complain(f"Nothing is told of {event.key}: its metadata cannot be read: {error!r}")
+                complain(f"There is no message about {asset}, event {record.storage_id}: {error!r}")
                 continue
             if message:
                 yield message
     for failure in _failures(instance, within):
         yield about_failure(failure, home)
-
-
-def _materializations(instance: dg.DagsterInstance, asset: str, within: Mapping[str, Any]) -> Iterator[Event]:
-    cursor = None
-    while True:
-        page = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), **within),
-            EVENTS_AT_ONCE,
-            cursor=cursor,
-            ascending=True,
-        )
-        for record in page.records:
-            made = record.asset_materialization
-            if made is not None:
-                metadata = {name: value.value for name, value in made.metadata.items()}
-                yield Event(asset, record.run_id, record.partition_key or "", metadata, record.timestamp)
-        if not page.has_more:
-            return
-        cursor = page.cursor
 
 
 def _failures(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> Iterator[Failure]:
@@ -253,31 +234,23 @@ def _digest_due(hour: int, now: float) -> float:
 def _day(instance: dg.DagsterInstance, landing: Landing, since: float, until: float) -> Day:
     home = landing.home
     within = {"after_timestamp": since, "before_timestamp": until}
-    reports = list(_materializations(instance, "drift_report", within))
-    told = [
+    reports: list[Recorded[Any]] = list(events(instance, "drift_report", **within))
+    messages = [
         about(event, str(home.root))
         for asset in REPORTED_ASSETS
-        for event in _materializations(instance, asset, within)
+        for event in events(instance, asset, **within)
         if asset != "drift_report"
     ]
-    arrived = [event for kind in KINDS for event in _materializations(instance, kind, within)]
-    champion = instance.get_latest_materialization_event(dg.AssetKey("champion"))
-    made = champion.asset_materialization if champion else None
-    serving = made.metadata["serving_version"].value if made else None
+    arrived: list[Recorded[Any]] = [event for kind in KINDS for event in events(instance, kind, **within)]
     return Day(
         since,
         until,
-        champion=int(str(serving)) if serving else None,
+        champion=serving_version(instance),
         batches=[
-            (
-                event.partition,
-                str(event.metadata.get("verdict", "unknown")),
-                int(event.metadata.get("model_version", 0)),
-                bool(event.metadata.get("held")),
-            )
-            for event in sorted(reports, key=lambda event: event.happened_at)
+            (report.partition, report.event.verdict, report.event.model_version or 0, report.event.held)
+            for report in sorted(reports, key=lambda report: report.at)
         ],
-        events=[one.title for one in sorted(filter(None, told), key=lambda one: one.happened_at)],
+        events=[one.title for one in sorted(filter(None, messages), key=lambda one: one.happened_at)],
         waiting={kind: [path.name for path in landing.waiting(kind)] for kind in KINDS},
         refused=[
             note.name.removesuffix(NOTE)
@@ -286,9 +259,7 @@ def _day(instance: dg.DagsterInstance, landing: Landing, since: float, until: fl
             if since < at <= until
         ],
         quarantined={
-            event.partition: int(event.metadata["rows_quarantined"])
-            for event in arrived
-            if event.metadata.get("rows_quarantined")
+            file.partition: file.event.rows_quarantined for file in arrived if file.event.rows_quarantined
         },
         failed=[
             f"{one.job}{f' of {one.partition}' if one.partition else ''}"

@@ -299,7 +299,7 @@ def test_an_event_without_the_metadata_of_today_stops_nothing(home: Workshop):
     with open_outbox(home.home.outbox, load_study().policies.notifications) as outbox:
         assert outbox is not None
         assert collect(home.instance, home.landing, outbox, time.time(), complaints.append) == 1
-    assert "Nothing is told of realised_performance" in complaints[0]
+    assert "There is no message about realised_performance" in complaints[0]
 
 
 def test_a_digest_comes_each_day_also_when_nothing_happened(home: Workshop):

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from poleng_assets.core.data.asset_events import event_of
+from poleng_assets.defs.events import Recorded
 from poleng_assets.notifications.messages import (
     TEXT_LENGTH,
     Day,
-    Event,
     Failure,
     about,
     about_failure,
@@ -30,8 +31,8 @@ REPORT: dict[str, Any] = {
 }
 
 
-def event(asset: str, partition: str = "", run: str = "run", **metadata: object) -> Event:
-    return Event(asset, run, partition, metadata, AT)
+def event(asset: str, partition: str = "", run: str = "run", **metadata: object) -> Recorded[Any]:
+    return Recorded(asset, partition, event_of(asset, metadata), run, AT, 1)
 
 
 def test_an_alarm_names_batch_version_home_time_and_the_top_reasons():
