@@ -59,7 +59,7 @@ def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam
     """Tell what happened since the last look."""
     addresses = read_addresses()
     if not addresses:
-        return dg.SkipReason(f"Nobody is told anything: {VARIABLE} names no address")
+        return dg.SkipReason(f"No recipients: {VARIABLE} is not set")
     home, policy = landing.home, study_of(landing.home).policies.notifications
     try:
         with open_outbox(home.outbox, policy) as outbox:

@@ -196,7 +196,7 @@ def record(workshop: Workshop, asset: str, metadata: dict[str, Any], partition: 
 
 def test_nobody_is_told_and_nothing_is_kept_without_an_address(home: Workshop, monkeypatch):
     monkeypatch.delenv("POLENG_NOTIFY", raising=False)
-    assert tick(home) == "Nobody is told anything: POLENG_NOTIFY names no address"
+    assert tick(home) == "No recipients: POLENG_NOTIFY is not set"
     assert not home.home.outbox.exists()
 
 
