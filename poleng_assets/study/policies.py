@@ -45,7 +45,7 @@ class IngestionPolicy(Strict):
     max_expanded_megabytes: int = Field(ge=1)
     min_of_each_class: int = Field(default=20, ge=2)
     min_share_of_each_class: Share = 0.01
-    telling_share: Share = 0.95
+    distinct_share: Share = 0.95
     min_same_rows: int = Field(default=20, ge=1)
     renamed_share: Share = 0.2
     min_alike: int = Field(default=5, ge=1)
@@ -67,8 +67,8 @@ class ContactPolicy(Strict):
     shown_reasons: tuple[str, ...] | None = None
     withheld_reasons: tuple[str, ...] = ()
     max_association: Share = 0.25
-    giveaway_share: Share = 0.8
-    giveaway_people: int = Field(default=20, ge=1)
+    revealing_share: Share = 0.8
+    revealing_people: int = Field(default=20, ge=1)
     common_share: Share = 0.75
 
 
@@ -232,13 +232,13 @@ class OverseerPolicy(Strict):
     max_retrain_attempts: int = Field(ge=1)
     domain_classifier: bool
     report_sample: int = Field(ge=1000)
-    sure: float = Field(default=0.998, gt=0.5, lt=1)
-    likely: float = Field(default=0.95, gt=0.5, lt=1)
-    nothing_in_common: Share = 0.99
+    confidence: float = Field(default=0.998, gt=0.5, lt=1)
+    weak_confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    disjoint_distance: Share = 0.99
     max_domain_auc: Share = 0.65
     min_comparable: Share = 0.5
     smoothing_rows: float = Field(default=3.0, ge=0)
-    limits_read_at: float = Field(default=0.05, gt=0, lt=1)
+    limits_quantile: float = Field(default=0.05, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _some_of_the_last(self) -> Self:
@@ -259,7 +259,7 @@ class OutcomesPolicy(Strict):
     newest_batches: int = Field(default=5, ge=1)
     uncertain_scores: Shares = (0.35, 0.65)
     max_strata_features: int = Field(default=2, ge=0)
-    nearly_all: Share = 0.9
+    complete_share: Share = 0.9
     score_parts: int = Field(default=5, ge=1)
     min_in_part: int = Field(default=10, ge=1)
     resamples: int = Field(default=200, ge=10)
@@ -269,9 +269,9 @@ class OutcomesPolicy(Strict):
 class PrivacyPolicy(Strict):
     """From how few people something is told, and what tells of a person who is to be erased."""
 
-    min_told_people: int = Field(default=10, ge=2)
-    recognisable_id: int = Field(default=6, ge=1)
-    min_telling_answers: int = Field(default=4, ge=1)
+    min_group_size: int = Field(default=10, ge=2)
+    min_id_length: int = Field(default=6, ge=1)
+    min_identifying_answers: int = Field(default=4, ge=1)
 
 
 class NotificationsPolicy(Strict):

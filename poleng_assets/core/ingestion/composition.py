@@ -40,7 +40,7 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
         kind: of the file.
         name: the id that it was taken in under.
     """
-    fewest = study.policies.privacy.min_told_people
+    fewest = study.policies.privacy.min_group_size
     lines = []
     for question, groups in _groups(con, study, kind, name).items():
         total = sum(group.people for group in groups)

@@ -353,7 +353,7 @@ def _under_other_ids(
     if rows < policy.min_alike:
         return {}
     records = [record for record in file_records(con, kind) if record.name in set(earlier)]
-    if different < policy.telling_share * rows:
+    if different < policy.distinct_share * rows:
         enough = rows >= policy.min_same_rows
         return dict.fromkeys(_renamed_copies(con, study, kind, name, records), rows) if enough else {}
     looked_at: list[str] = []

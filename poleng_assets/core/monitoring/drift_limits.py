@@ -67,7 +67,7 @@ def distance_limits(
     if moves.any():
         shape, scale = mean[moves] ** 2 / variance[moves], variance[moves] / mean[moves]
         smallest = np.exp(gamma.logsf(drawn[:, moves], shape, scale=scale).min(axis=1))
-        rare = _share_for_each(smallest, policy.false_alarms, policy.limits_read_at)
+        rare = _share_for_each(smallest, policy.false_alarms, policy.limits_quantile)
         limits[moves] = np.sqrt(gamma.isf(rare, shape, scale=scale))
     return {key: max(float(limit), policy.min_distance) for key, limit in zip(keys, limits, strict=True)}
 

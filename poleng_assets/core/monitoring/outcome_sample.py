@@ -132,7 +132,7 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
         if group.empty:
             continue
         known = group[group["target"].notna()]
-        if len(known) >= policy.nearly_all * len(group):
+        if len(known) >= policy.complete_share * len(group):
             chosen.append((known, float(len(group))))
             continue
         drawn = known[known["at_random"]]

@@ -152,7 +152,7 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
         if f.method in (JENSEN_SHANNON, COMPOSITION)
         and f.column_name in titles
         and f.value is not None
-        and f.value > policy.nothing_in_common
+        and f.value > policy.disjoint_distance
         and not any(reason.cause == f"support:{f.column_name}" for reason in reasons)
     ]
     return reasons
@@ -166,12 +166,14 @@ def _realised_loss(realised: Sequence[MetricLoss], policy: OverseerPolicy) -> li
             acts=True,
         )
         for lost in realised
-        if lost.loss.surely_above(lost.tolerated, policy.sure)
+        if lost.loss.surely_above(lost.tolerated, policy.confidence)
     ]
 
 
 def _weak(measured: BatchMeasurements, policy: OverseerPolicy) -> bool:
-    return measured.loss is not None and measured.loss.surely_above(policy.max_auc_drop / 2, policy.likely)
+    return measured.loss is not None and measured.loss.surely_above(
+        policy.max_auc_drop / 2, policy.weak_confidence
+    )
 
 
 def _estimated_loss(
@@ -182,7 +184,7 @@ def _estimated_loss(
     auc = measured.estimate("auc")
     estimated = f"estimated AUC {auc.value:.3f}" if auc else "AUC"
     lost = f"{measured.loss.value:.3f} less than on people of their kind in the reference"
-    if measured.loss.surely_above(policy.max_auc_drop, policy.sure):
+    if measured.loss.surely_above(policy.max_auc_drop, policy.confidence):
         words = f"the model is expected to rank people worse: {estimated}, {lost}"
         return [Reason(ESTIMATED_LOSS, words, acts=True)]
     some, last = policy.weak_batches

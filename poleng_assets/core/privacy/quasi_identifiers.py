@@ -53,7 +53,7 @@ class Marks:
     def fewest(self) -> int:
         """How many questions a table must have to be taken for answers."""
         features = len(self.study.features)
-        return min(features, max(self.study.policies.privacy.min_telling_answers, (features + 1) // 2))
+        return min(features, max(self.study.policies.privacy.min_identifying_answers, (features + 1) // 2))
 
     def in_bytes(self, content: bytes, encodings: Sequence[str] = ENCODINGS) -> bool:
         """Whether the answers stand side by side, or the exact score, in bytes; quick."""
@@ -208,7 +208,7 @@ class Marks:
 
     def _counts(self, names: tuple[str, ...], answers: Answers) -> bool:
         """Whether these answers tell of the person; of all questions that is known already."""
-        fewest = min(self.study.policies.privacy.min_telling_answers, len(self.study.features))
+        fewest = min(self.study.policies.privacy.min_identifying_answers, len(self.study.features))
         if sum(code is not None for code in answers) < fewest:
             return False
         return len(names) == len(self.study.features) or self.alone(names, answers)
@@ -225,7 +225,7 @@ class Marks:
     @cached_property
     def _joined(self) -> dict[str, list[bytes]]:
         """The answers side by side, as in a line without a header, if they are enough; by encoding."""
-        fewest = 2 * self.study.policies.privacy.min_telling_answers
+        fewest = 2 * self.study.policies.privacy.min_identifying_answers
         texts = [
             sign.join("" if code is None else str(code) for code in answers)
             for answers in self.answers

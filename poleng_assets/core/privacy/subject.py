@@ -1,7 +1,7 @@
 """How one person is recognised: as the id of a row, and as a word in a text.
 
 An id is sure of itself in the column of ids. Anywhere else, only an id of as many characters as the study
-asks for (``policies.privacy.recognisable_id``) tells of a person: a shorter one (``7``) is an answer as well.
+asks for (``policies.privacy.min_id_length``) tells of a person: a shorter one (``7``) is an answer as well.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Person:
     column: str
     listed: bool = False
     marks: Marks | None = None
-    recognisable_from: int = PrivacyPolicy().recognisable_id
+    recognisable_from: int = PrivacyPolicy().min_id_length
 
     @classmethod
     def of(cls, subject: str, study: Study) -> Person:
         """Return the person with an id; blanks around it are no part of it, as at the door."""
-        return cls(plain_id(subject), study.id, recognisable_from=study.policies.privacy.recognisable_id)
+        return cls(plain_id(subject), study.id, recognisable_from=study.policies.privacy.min_id_length)
 
     @property
     def recognisable(self) -> bool:

@@ -96,13 +96,13 @@ def _given_away(table: np.ndarray, policy: ContactPolicy) -> tuple[float, int] |
     """
     people = table.sum(axis=1)
     rare = table.sum(axis=0) < policy.common_share * table.sum()
-    enough = people >= policy.giveaway_people
+    enough = people >= policy.revealing_people
     if not rare.any() or not enough.any():
         return None
     shares = table[enough][:, rare] / people[enough, None]
     answer, value = np.unravel_index(int(shares.argmax()), shares.shape)
     share = float(shares[answer, value])
-    return (share, int(people[enough][answer])) if share >= policy.giveaway_share else None
+    return (share, int(people[enough][answer])) if share >= policy.revealing_share else None
 
 
 def _codes(rows: pa.Table, name: str) -> tuple[np.ndarray, int]:

@@ -78,7 +78,7 @@ def realised_performance(
     for (batch, version), realised in performance.items():
         if realised.missing_because:
             context.log.info(f"{batch}, version {version}: {realised.missing_because}")
-    return _result(performance, people, estimated, current, warehouse.study.policies.overseer.sure)
+    return _result(performance, people, estimated, current, warehouse.study.policies.overseer.confidence)
 
 
 def _measure(

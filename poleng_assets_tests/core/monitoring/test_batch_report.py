@@ -228,7 +228,7 @@ def test_a_report_found_again_knows_outcomes_that_arrived_since_and_keeps_its_ve
     assert again.judgement == seen.judgement
     assert again.realised is not None
     assert again.realised.respondents == 400
-    assert again.realised.significant_losses(policed.policies.overseer.sure)
+    assert again.realised.significant_losses(policed.policies.overseer.confidence)
 
 
 @pytest.mark.parametrize(

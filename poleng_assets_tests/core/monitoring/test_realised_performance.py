@@ -522,7 +522,7 @@ def test_a_model_that_does_as_well_as_on_its_reference_has_lost_nothing(con: Con
         ("the AUC is lower", study.policies.overseer.max_auc_drop),
         ("the log-loss is higher", study.policies.outcomes.max_log_loss_rise),
     ]
-    assert found.significant_losses(study.policies.overseer.sure) == ()
+    assert found.significant_losses(study.policies.overseer.confidence) == ()
     for _, loss, _ in found.losses:
         assert abs(loss.value) < 3 * loss.error
 
@@ -533,7 +533,7 @@ def test_a_model_that_ranks_worse_has_surely_lost(con: Connection, study: Study)
     stand(con, people)
     found = realised(con, study, "b1", 1, reference)
     assert found is not None
-    assert [words for words, *_ in found.significant_losses(study.policies.overseer.sure)] == [
+    assert [words for words, *_ in found.significant_losses(study.policies.overseer.confidence)] == [
         "the AUC is lower",
         "the log-loss is higher",
     ]
@@ -572,8 +572,8 @@ def test_people_are_compared_with_their_like_in_the_reference(con: Connection, s
     found = realised(con, within, "b1", 1, reference)
     anybody = realised(con, with_policies(study, overseer={"compare_within": None}), "b1", 1, reference)
     assert found is not None and anybody is not None
-    assert found.significant_losses(study.policies.overseer.sure) == ()
-    assert [words for words, *_ in anybody.significant_losses(study.policies.overseer.sure)] == [
+    assert found.significant_losses(study.policies.overseer.confidence) == ()
+    assert [words for words, *_ in anybody.significant_losses(study.policies.overseer.confidence)] == [
         "the AUC is lower",
         "the log-loss is higher",
     ]
@@ -592,7 +592,7 @@ def test_people_are_compared_with_the_likes_of_those_whose_outcomes_are_known(co
     stand(con, people.reset_index(drop=True), (people["country"] == "32").to_numpy())
     found = realised(con, within, "b1", 1, pd.concat([good, bad], ignore_index=True))
     assert found is not None
-    assert found.significant_losses(study.policies.overseer.sure) == ()
+    assert found.significant_losses(study.policies.overseer.confidence) == ()
 
 
 def test_too_few_outcomes_say_nothing_about_a_loss(con: Connection, study: Study):
