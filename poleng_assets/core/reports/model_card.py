@@ -8,7 +8,7 @@ Source: M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019 (which pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -111,13 +111,11 @@ def render_model_card(card: ModelCard) -> str:
         in_short=how_good(figures, evaluation.intervals),
         figures=[
             Line(metric.title, (*_value_and_interval(evaluation, metric), metric.explanation))
-            for metric in METRICS.values()
-            if metric.name in figures
+            for metric in _measured(evaluation, METRICS)
         ],
         tiles=[
-            (METRICS[name].title, *_value_and_interval(evaluation, METRICS[name]))
-            for name in TILES
-            if name in figures
+            (metric.title, *_value_and_interval(evaluation, metric))
+            for metric in _measured(evaluation, TILES)
         ],
         confusion=_confusion(figures),
         passed_over=_passed_over(card),
@@ -224,6 +222,10 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
         f"Contacted least are {_name(least, titles)}: {_contacted(least)}."
     )
     return sentences
+
+
+def _measured(evaluation: HoldoutEvaluation, names: Iterable[str]) -> list[Metric]:
+    return [METRICS[name] for name in names if name in evaluation.figures]
 
 
 def _value_and_interval(evaluation: HoldoutEvaluation, metric: Metric) -> tuple[str, str]:
