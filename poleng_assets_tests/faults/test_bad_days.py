@@ -16,12 +16,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import duckdb
 import pandas as pd
 import pytest
 import yaml
@@ -37,6 +38,7 @@ from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import StudyError
+from poleng_assets.warehouse import connection
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.disks import filled, mounted, read_only
 from poleng_assets_tests.faults.quick_study import give_study, quick_survey
@@ -162,16 +164,35 @@ FULL = {
 }
 
 
+# These write in a transaction of their caller: the disk is full when that commits.
+AT_COMMIT = ("defs.assets.scoring.replace_predictions", "core.monitoring.batch_report.save_report")
+
+
 def test_a_disk_that_is_full_at_every_step_of_a_batch(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
     """One step after the other finds it full; some space is freed each time, and the work goes on."""
     put(shop, "full")
     reached: list[str] = []
+    to_commit: list[str] = []
+    transaction = connection.transaction
+
+    @contextmanager
+    def full_at_commit(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        with ExitStack() as stack, transaction(con):
+            yield
+            if to_commit:
+                to_commit.clear()
+                stack.enter_context(filled(shop.home.root))
+
+    monkeypatch.setattr(connection, "transaction", full_at_commit)
     for moment, words in FULL.items():
         module, function = f"poleng_assets.{moment}".rsplit(".", 1)
         original = getattr(importlib.import_module(module), function)
 
         def fill_first(*args: object, moment: str = moment, original: Any = original, **named: object) -> Any:
             reached.append(moment)
+            if moment in AT_COMMIT:
+                to_commit.append(moment)
+                return original(*args, **named)
             with filled(shop.home.root):
                 return original(*args, **named)
 
