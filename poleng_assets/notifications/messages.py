@@ -61,6 +61,11 @@ class Failure:
     meant: bool
     happened_at: float
 
+    @property
+    def name(self) -> str:
+        """The job, and what it worked on."""
+        return f"{self.job}{f' of {self.partition}' if self.partition else ''}"
+
 
 @dataclass(frozen=True)
 class Day:
@@ -107,14 +112,13 @@ def about(recorded: Recorded[Any], home: str) -> Message | None:
 
 def about_failure(failure: Failure, home: str) -> Message:
     """Return what is told about a failed run; values of unforeseen errors are left out."""
-    of = f" of {failure.partition}" if failure.partition else ""
     error = failure.error if failure.meant else without_values(failure.error)
     text = f"{_full_stop(error)}\nThe whole error stands in the UI, run {failure.run_id[:8]}."
     return Message(
         f"failed/{failure.run_id}",
         f"failed/{failure.job}/{failure.partition}",
         "failed",
-        f"The run {failure.job}{of} failed",
+        f"The run {failure.name} failed",
         _signed(text, home, failure.happened_at),
         failure.happened_at,
     )

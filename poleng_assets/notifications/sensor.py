@@ -72,8 +72,8 @@ def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam
         # A tick that raised would end `poleng settle`, which ticks all sensors itself.
         context.log.error(f"No messages are sent: {error}")
         return dg.SkipReason(f"No messages are sent: {error}")
-    for words in said:
-        context.log.warning(words)
+    for remark in said:
+        context.log.warning(remark)
     return dg.SkipReason("; ".join(said) or (f"{kept} new messages" if kept else "Nothing new to tell"))
 
 
@@ -97,44 +97,54 @@ def collect(
         complain: is told of events that could not be put into words.
     """
     home, state = landing.home, outbox.state
-    newest = instance.event_log_storage.get_maximum_record_id() or 0
-    begins = state.position is None or newest < state.position  # or: another log, from a backup
-    horizon = now - outbox.policy.told_within_hours * HOUR
     before = deepcopy(state)
-    messages: list[Message] = []
-    if begins or newest != state.position:
-        within: dict[str, Any] = {"before_storage_id": newest + 1}
-        # A whole history would take longer than a tick may.
-        within |= (
-            {"after_timestamp": now - EARLIER_DAYS * DAY} if begins else {"after_storage_id": state.position}
-        )
-        found = [
-            one
-            for one in _events_to_tell(instance, within, str(home.root), complain)
-            if not begins or one.happened_at > state.read_until
-        ]
-        messages = [one for one in found if one.happened_at > horizon]
-        if len(found) > len(messages):
-            earlier = len(found) - len(messages)
-            messages.append(about_earlier(earlier, EARLIER_DAYS, horizon, str(home.root), now))
-        state.read_until = max([state.read_until, *(one.happened_at for one in found)])
-        state.position = newest
-    messages += _refusals(home, outbox, horizon)
+    messages = _new_events(instance, outbox, str(home.root), now, complain)
+    messages += _refusals(home, outbox, now - outbox.policy.told_within_hours * HOUR)
     if doubt := clock_in_doubt(instance, home):
         messages.append(about_clock(doubt, str(home.root), now))
-    # A wrong clock may have dated it years ahead: there would be no digest until then.
-    state.digest_at = None if state.digest_at is None else min(state.digest_at, now)
-    due = _digest_due(outbox.policy.digest_hour, now)
-    if state.digest_at is None:
-        state.digest_at = now
-    elif state.digest_at < due:
-        day = _day(instance, landing, state.digest_at, now)
-        messages.append(digest(day, str(home.root), f"digest/{due:.0f}"))
-        state.digest_at = now
+    messages += _digest_if_due(instance, landing, outbox, now)
     kept = outbox.keep(messages, now)
     if state != before:
         outbox.save()
     return kept
+
+
+def _new_events(
+    instance: dg.DagsterInstance, outbox: Outbox, home: str, now: float, complain: Callable[[str], object]
+) -> list[Message]:
+    """Return the messages about events since the last look; those of long ago are counted in one."""
+    state = outbox.state
+    newest = instance.event_log_storage.get_maximum_record_id() or 0
+    begins = state.position is None or newest < state.position  # or: another log, from a backup
+    if not begins and newest == state.position:
+        return []
+    # A whole history would take longer than a tick may.
+    since = {"after_timestamp": now - EARLIER_DAYS * DAY} if begins else {"after_storage_id": state.position}
+    within: dict[str, Any] = {"before_storage_id": newest + 1, **since}
+    reported = [
+        message
+        for message in _events_to_tell(instance, within, home, complain)
+        if not begins or message.happened_at > state.read_until
+    ]
+    horizon = now - outbox.policy.told_within_hours * HOUR
+    messages = [message for message in reported if message.happened_at > horizon]
+    if earlier := len(reported) - len(messages):
+        messages.append(about_earlier(earlier, EARLIER_DAYS, horizon, home, now))
+    state.read_until = max([state.read_until, *(message.happened_at for message in reported)])
+    state.position = newest
+    return messages
+
+
+def _digest_if_due(
+    instance: dg.DagsterInstance, landing: Landing, outbox: Outbox, now: float
+) -> list[Message]:
+    state, due = outbox.state, _digest_due(outbox.policy.digest_hour, now)
+    # A wrong clock may have dated it years ahead: there would be no digest until then.
+    last = None if state.digest_at is None else min(state.digest_at, now)
+    state.digest_at = now if last is None or last < due else last
+    if last is None or last >= due:
+        return []
+    return [digest(_day(instance, landing, last, now), str(landing.home.root), f"digest/{due:.0f}")]
 
 
 def _events_to_tell(
@@ -180,7 +190,7 @@ def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure
     """Return what made a run fail: what its first failed step said, or what ended it from outside."""
     run = instance.get_run_by_id(record.run_id)
     steps = instance.get_records_for_run(record.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1)
-    words, meant = record.event_log_entry.message or "it failed before its first step", False
+    error, meant = record.event_log_entry.message or "it failed before its first step", False
     for step in steps.records:
         event = step.event_log_entry.dagster_event
         data = event.step_failure_data if event else None
@@ -190,11 +200,11 @@ def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure
         if said and {"file", "reason"} <= set(said.metadata):
             return None
         if said and said.description:
-            words, meant = said.description, True
+            error, meant = said.description, True
         elif data.error is not None:
-            words = words_of(data.error)
+            error = words_of(data.error)
     job, tags = (run.job_name, run.tags) if run else (record.event_log_entry.job_name or "unknown", {})
-    return Failure(record.run_id, job, tags.get(PARTITION_TAG, ""), words, meant, record.timestamp)
+    return Failure(record.run_id, job, tags.get(PARTITION_TAG, ""), error, meant, record.timestamp)
 
 
 def _refusals(home: Home, outbox: Outbox, horizon: float) -> list[Message]:
@@ -234,39 +244,44 @@ def _digest_due(hour: int, now: float) -> float:
 def _day(instance: dg.DagsterInstance, landing: Landing, since: float, until: float) -> Day:
     home = landing.home
     within = {"after_timestamp": since, "before_timestamp": until}
-    reports: list[Recorded[Any]] = list(events(instance, "drift_report", **within))
-    messages = [
-        about(event, str(home.root))
-        for asset in REPORTED_ASSETS
-        for event in events(instance, asset, **within)
-        if asset != "drift_report"
-    ]
+    notes = [noted for kind in KINDS for noted in _notes(home.rejected(kind))]
     arrived: list[Recorded[Any]] = [event for kind in KINDS for event in events(instance, kind, **within)]
     return Day(
         since,
         until,
         champion=serving_version(instance),
-        batches=[
-            (report.partition, report.event.verdict, report.event.model_version or 0, report.event.held)
-            for report in sorted(reports, key=lambda report: report.at)
-        ],
-        events=[one.title for one in sorted(filter(None, messages), key=lambda one: one.happened_at)],
+        batches=_batches(instance, within),
+        events=_titles(instance, within, str(home.root)),
         waiting={kind: [path.name for path in landing.waiting(kind)] for kind in KINDS},
-        refused=[
-            note.name.removesuffix(NOTE)
-            for kind in KINDS
-            for note, at in _notes(home.rejected(kind))
-            if since < at <= until
-        ],
+        refused=[note.name.removesuffix(NOTE) for note, at in notes if since < at <= until],
         quarantined={
             file.partition: file.event.rows_quarantined for file in arrived if file.event.rows_quarantined
         },
-        failed=[
-            f"{one.job}{f' of {one.partition}' if one.partition else ''}"
-            for one in _failures(instance, within)
-        ],
+        failed=[failure.name for failure in _failures(instance, within)],
         backup_at=_last_backup(home),
     )
+
+
+def _batches(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> list[tuple[str, str, int, bool]]:
+    """Return name, verdict, version and whether it was held, of each report of a time, oldest first."""
+    reports: list[Recorded[Any]] = sorted(
+        events(instance, "drift_report", **within), key=lambda report: report.at
+    )
+    return [
+        (report.partition, report.event.verdict, report.event.model_version or 0, report.event.held)
+        for report in reports
+    ]
+
+
+def _titles(instance: dg.DagsterInstance, within: Mapping[str, Any], home: str) -> list[str]:
+    """Return the titles of the messages of a time but for those about reports, oldest first."""
+    messages = [
+        message
+        for asset in REPORTED_ASSETS
+        for event in events(instance, asset, **within)
+        if asset != "drift_report" and (message := about(event, home))
+    ]
+    return [message.title for message in sorted(messages, key=lambda message: message.happened_at)]
 
 
 def _last_backup(home: Home) -> str:
