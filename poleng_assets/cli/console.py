@@ -22,9 +22,9 @@ from poleng_assets.study.loading import VARIABLE
 from poleng_assets.text.plain_text import visible
 
 if TYPE_CHECKING:
-    import dagster as dg
     import duckdb
 
+    from poleng_assets.defs.instance import Instance
     from poleng_assets.headless.runner import HeadlessRunner
     from poleng_assets.warehouse.connection import Warehouse
 
@@ -110,7 +110,7 @@ def open_runner(home: Home, *, looked_at: bool = True) -> Iterator[HeadlessRunne
 
 
 @contextmanager
-def instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
+def instance_without_daemon(home: Home) -> Iterator[Instance]:
     """Open the Dagster instance of a home that nobody else drives, and be the one that does."""
     from poleng_assets.defs.instance import daemon_is_running, open_instance
     from poleng_assets.headless.dagster_processes import daemons
@@ -129,7 +129,7 @@ def instance_without_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
 
 
 @contextmanager
-def instance_beside_daemon(home: Home) -> Iterator[dg.DagsterInstance]:
+def instance_beside_daemon(home: Home) -> Iterator[Instance]:
     """Open the Dagster instance of a home on which a daemon may work, but no other command line."""
     from poleng_assets.defs.instance import open_instance
     from poleng_assets.headless.home_lock import HomeTaken, hold_home

@@ -27,6 +27,8 @@ _HISTORY = ("schedules", "history")
 # What is made is named after its process: its threads take turns.
 _MAKING = threading.Lock()
 
+Instance = dg.DagsterInstance
+
 
 def dagster_home(home: Home) -> Path:
     """Write the settings into the home and return the folder that ``DAGSTER_HOME`` must name.

@@ -66,17 +66,26 @@ def build_app(
     # the same address without its last slash would repeat the name that was asked for.
     app = FastAPI(title=study.title, docs_url=None, redoc_url=None, redirect_slashes=False, version="1")
     app.state.metrics = metrics = Metrics(seen, len(study.feature_names), clock)
+    _add_prediction(app, study, seen, max_rows, bool(token))
+    _add_state(app, seen, clock, bool(token))
+    openapi.finish(app, tuple(path for path in ROUTES if path not in OPEN) if token else ())
+    app.add_middleware(_Boundary, metrics=metrics, token=token)
+    return app
+
+
+def _add_prediction(app: FastAPI, study: Study, seen: Callable[[], Seen], max_rows: int, token: bool) -> None:
+    """Add the route that scores people; ``token``: whether it is asked for."""
+    metrics: Metrics = app.state.metrics
     reader = Reader(study, max_rows)
     limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
     bodies = _Bodies(BYTES_BESIDE + max_rows * BYTES_PER_ROW)
-    errors = partial(openapi.errors, token=bool(token))
 
     @app.post(
         "/predict",
         openapi_extra=openapi.request_body(study, max_rows),
         responses={
             **openapi.json_answer("Everybody was scored.", openapi.predictions(study)),
-            **errors(413, 415, 503),
+            **openapi.errors(413, 415, 503, token=token),
             **openapi.broken_request(),
         },
         response_model=None,
@@ -102,6 +111,11 @@ def build_app(
         metrics.scored(sum(one["contact"] for one in predictions), len(predictions))
         return _json(answer)
 
+
+def _add_state(app: FastAPI, seen: Callable[[], Seen], clock: Callable[[], float], token: bool) -> None:
+    """Add the routes that tell how the server fares and which version answers."""
+    metrics: Metrics = app.state.metrics
+    errors = partial(openapi.errors, token=token)
     facts = openapi.json_answer("What there is to tell of it.", {"type": "object"})
 
     @app.get("/model", responses={**facts, **errors(503)}, response_model=None)
@@ -137,10 +151,6 @@ def build_app(
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
         return _json({"detail": error.detail}, error.status_code, error.headers)
-
-    openapi.finish(app, tuple(path for path in ROUTES if path not in OPEN) if token else ())
-    app.add_middleware(_Boundary, metrics=metrics, token=token)
-    return app
 
 
 class _Boundary:

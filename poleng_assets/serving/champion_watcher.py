@@ -14,11 +14,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-import dagster as dg
-
 from poleng_assets.core.data.asset_events import DriftReport, Overview
 from poleng_assets.defs.events import History, newest, serving_version
-from poleng_assets.defs.instance import open_instance
+from poleng_assets.defs.instance import Instance, open_instance
 from poleng_assets.models.artifacts import ModelUnusable
 from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.serving.loaded_champion import Champion, load
@@ -73,7 +71,7 @@ class Watch:
         self._home, self._study, self._every, self._clock = home, study, every_seconds, clock
         self._registry = Registry(home, study)
         self._opened = ExitStack()
-        self._instance: dg.DagsterInstance | None = None
+        self._instance: Instance | None = None
         self._store: tuple[int, int] | None = None
         self._asked: tuple[tuple[int | None, int | None], float, ServingDecision | None] | None = None
         self._unusable: tuple[int, float] | None = None
@@ -117,7 +115,7 @@ class Watch:
             self.look()
             self._end.wait(self._every)
 
-    def _open(self) -> dg.DagsterInstance:
+    def _open(self) -> Instance:
         if self._instance is None:
             self._instance = self._opened.enter_context(open_instance(self._home))
         return self._instance
@@ -198,7 +196,7 @@ class Watch:
         self.seen = replace(self.seen, champion=champion, doubt=doubt, reloads=self.seen.reloads + 1)
         log.info("Version %d serves; it was loaded in %.1f s", number, time.monotonic() - started)
 
-    def _read_history(self, instance: dg.DagsterInstance, serving: int | None) -> None:
+    def _read_history(self, instance: Instance, serving: int | None) -> None:
         now, before = self._clock(), self.seen.history
         if before is not None and now - before.read_at < HISTORY_SECONDS:
             return

@@ -190,16 +190,19 @@ def _foreign_page(scope: Scope, headers: _Headers, rules: Rules) -> Refusal | No
     method = scope.get("method", "GET")
     link = scope["type"] == "http" and method in READING and _is_page(scope["path"], rules)
     if "sec-fetch-site" in headers and headers("sec-fetch-site") not in OWN:
-        followed = headers("sec-fetch-mode") == "navigate" and headers("sec-fetch-dest") == "document"
-        return None if link and followed else Refusal(403, "another web page asks (Sec-Fetch-Site)")
-    changing = method in CHANGING or scope["type"] == "websocket"
-    if changing and headers.of_browser and "origin" not in headers:
-        return Refusal(403, "a browser asks, and does not say for which web page (Origin)")
-    if not headers.of_browser and "origin" not in headers and "referer" in headers and not link:
-        # Older browsers say nothing else.
-        own = _is_own(headers("referer"), headers("host"), bare=False)
-        return None if own else Refusal(403, "another web page asks (Referer)")
-    return None
+        how = (headers("sec-fetch-mode"), headers("sec-fetch-dest"))
+        followed = link and how == ("navigate", "document")
+        return None if followed else Refusal(403, "another web page asks (Sec-Fetch-Site)")
+    if "origin" in headers:
+        return None
+    if headers.of_browser:
+        changing = method in CHANGING or scope["type"] == "websocket"
+        missing = Refusal(403, "a browser asks, and does not say for which web page (Origin)")
+        return missing if changing else None
+    if link or "referer" not in headers:
+        return None  # older browsers say nothing but the referer
+    own = _is_own(headers("referer"), headers("host"), bare=False)
+    return None if own else Refusal(403, "another web page asks (Referer)")
 
 
 def _not_plain(scope: Scope, headers: _Headers, rules: Rules) -> Refusal | None:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,18 +54,21 @@ def drops(data: Path, scenario: Scenario) -> list[Drop]:
     Raises:
         FileNotFoundError: the folder has no founding study, or no batch for the scenario.
     """
-    studies, batches = _files(data, "field_studies"), _files(data, "batches")
-    founding = [drop for drop in studies if not drop.is_later_study]
+    later, founding = _parted(_files(data, "field_studies"), lambda drop: drop.is_later_study)
     if not founding:
         raise FileNotFoundError(f"{data / 'field_studies'} has no {FOUNDING_STUDY}.parquet or .csv")
-    quiet = [drop for drop in batches if not drop.is_drifted and scenario != "drift"]
-    loud = [drop for drop in batches if drop.is_drifted and scenario != "clean"]
-    if not quiet and not loud:
+    drifted, clean = _parted(_files(data, "batches"), lambda drop: drop.is_drifted)
+    drifted, clean = drifted * (scenario != "clean"), clean * (scenario != "drift")
+    if not drifted and not clean:
         raise FileNotFoundError(f"{data / 'batches'} has no batch for the scenario {scenario!r}")
-    later = [drop for drop in studies if drop.is_later_study and loud]
-    wanted = {drop.name for drop in (*quiet, *loud)}
-    outcomes = [drop for drop in _files(data, "outcomes") if drop.name in wanted]
-    return [*founding, *quiet, *later, *loud, *outcomes]
+    names = {drop.name for drop in (*clean, *drifted)}
+    outcomes, _ = _parted(_files(data, "outcomes"), lambda drop: drop.name in names)
+    return [*founding, *clean, *(later if drifted else ()), *drifted, *outcomes]
+
+
+def _parted(drops: Sequence[Drop], belongs: Callable[[Drop], bool]) -> tuple[list[Drop], list[Drop]]:
+    """Return the drops that belong, and the others."""
+    return [drop for drop in drops if belongs(drop)], [drop for drop in drops if not belongs(drop)]
 
 
 def unmet_expectations(
@@ -81,22 +84,26 @@ def unmet_expectations(
     """
     current = {row.batch: row for row in rows if row.current}
     first = {row.batch: row for row in reversed(rows)}
-    faults = [
-        fault
-        for drop in dropped
-        if drop.kind == "batches" and (fault := _fault_of_batch(drop, current.get(drop.name), first))
-    ]
-    loud = next((drop.name for drop in dropped if drop.is_drifted), None)
-    later = sum(drop.is_later_study for drop in dropped)
-    if loud in first and first[loud].verdict not in LOUD:
-        faults.append(f"{loud} should be drifted or untrusted, and is {first[loud].verdict}")
-    if loud and later:
-        if retrainings != later:
-            faults.append(f"{retrainings} retrainings, {later} expected")
-        if promotions < 1 + later:
-            faults.append("no better model was promoted after the drift")
-        if loud in current and current[loud].version == first[loud].version:
-            faults.append(f"{loud} was not scored again by the new model")
+    batches, others = _parted(dropped, lambda drop: drop.kind == "batches")
+    faults = [_fault_of_batch(drop, current.get(drop.name), first) for drop in batches]
+    drifted = next((drop.name for drop in batches if drop.is_drifted), "")
+    later = len(_parted(others, lambda drop: drop.is_later_study)[0])
+    if drifted in first and first[drifted].verdict not in LOUD:
+        faults.append(f"{drifted} should be drifted or untrusted, and is {first[drifted].verdict}")
+    if drifted and later:
+        faults += _faults_of_retrainings(later, retrainings, promotions)
+        again = current.get(drifted)
+        if again and again.version == first[drifted].version:
+            faults.append(f"{drifted} was not scored again by the new model")
+    return list(filter(None, faults))
+
+
+def _faults_of_retrainings(later_studies: int, retrainings: int, promotions: int) -> list[str]:
+    faults = []
+    if retrainings != later_studies:
+        faults.append(f"{retrainings} retrainings, {later_studies} expected")
+    if promotions < 1 + later_studies:
+        faults.append("no better model was promoted after the drift")
     return faults
 
 

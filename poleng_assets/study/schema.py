@@ -143,24 +143,19 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        names = self.feature_names
-        repeated = [n for n, count in Counter([self.id, self.target.name, *names]).items() if count > 1]
-        if repeated:
-            raise ValueError(f"features: names must differ, {', '.join(repeated)} stands twice")
-        titles = [title for title, count in Counter(f.title for f in self.features).items() if count > 1]
-        if titles:
-            raise ValueError(f"features: titles must differ, {', '.join(titles)} stands twice")
+        _refuse_repeated("names", [self.id, self.target.name, *self.feature_names])
+        _refuse_repeated("titles", [feature.title for feature in self.features])
         fields = {
             "contact_list": self.contact_list,
             "protected": self.protected,
             "policies.training.masked": self.policies.training.masked,
-            "policies.training.varies_by": [v for v in [self.policies.training.varies_by] if v],
-            "policies.overseer.compare_within": [v for v in [self.policies.overseer.compare_within] if v],
+            "policies.training.varies_by": [self.policies.training.varies_by],
+            "policies.overseer.compare_within": [self.policies.overseer.compare_within],
             "policies.contact.shown_reasons": self.policies.contact.shown_reasons or (),
             "policies.contact.withheld_reasons": self.policies.contact.withheld_reasons,
         }
         for field, columns in fields.items():
-            unknown = [n for n in columns if n not in names]
+            unknown = [name for name in columns if name is not None and name not in self.feature_names]
             if unknown:
                 raise ValueError(f"{field}: {', '.join(unknown)} is no feature")
         return self
@@ -176,3 +171,9 @@ class Study(Strict):
             if feature.name == name:
                 return feature
         raise KeyError(name)
+
+
+def _refuse_repeated(what: str, values: list[str]) -> None:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise ValueError(f"features: {what} must differ, {', '.join(repeated)} stands twice")

@@ -125,6 +125,11 @@ class Champion(AssetEvent):
         return self.serving_version or None
 
     @property
+    def rejection(self) -> str:
+        """Why the challenger was not promoted, empty when it was."""
+        return self.reason if self.promoted is False else ""
+
+    @property
     def is_rollback(self) -> bool:
         """Whether an earlier version was put back."""
         return self.score_again is not None

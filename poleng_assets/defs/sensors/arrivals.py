@@ -37,29 +37,13 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
     def arrivals(
         context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]
     ) -> dg.SensorResult | dg.SkipReason:
-        instance = context.instance
-        if doubt := clock_in_doubt(instance, landing.home):
+        if doubt := clock_in_doubt(context.instance, landing.home):
             return dg.SkipReason(f"The clock is in doubt: {doubt}")
         if trouble := landing.try_out(kind):
             return dg.SkipReason(trouble)
         landing.clear_leftovers(kind)
-        busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
-        seen = landing.look(kind)
-        waiting = [f"Waiting for {name}: {why}" for name, why in seen.waits.items()]
-        if kind == "batches" and seen.dropped and serving_version(instance) is None:
-            names = ", ".join(dropped.path.name for dropped in seen.dropped)
-            return dg.SkipReason("; ".join([f"Waiting for the first model: {names}", *waiting]))
-        versions = _versions(instance, kind) if seen.dropped else {}
-        settled, refused = _sorted_out(seen.dropped, versions, busy)
-        stuck = StuckFiles.read(context.cursor, forgiven_up_to(instance))
-        messages = [said for dropped, why in refused if (said := stuck.refuse(landing, dropped, why))]
-        requests = _requests(instance, settled, versions, job, stuck, messages)
-        left = {**seen.left, **stuck.reasons}
-        for message in (*messages, *(f"Left alone: {name}: {left[name]}" for name in stuck.news(left))):
-            context.log.warning(message)
-        context.update_cursor(stuck.cursor(left))
+        requests, idle = _take_in(context, landing, kind, job)
         if not requests:
-            idle = [*messages, *waiting, *(f"Left alone: {name}: {why}" for name, why in left.items())]
             return dg.SkipReason("; ".join(idle) or f"Nothing new in {landing.home.landing(kind)}")
         partitions = [str(request.partition_key) for request in requests]
         return dg.SensorResult(
@@ -68,6 +52,29 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         )
 
     return arrivals
+
+
+def _take_in(
+    context: dg.SensorEvaluationContext, landing: Landing, kind: Kind, job: str
+) -> tuple[list[dg.RunRequest], list[str]]:
+    """Return the runs that take in what has settled, and why everything else waits or is left alone."""
+    instance = context.instance
+    busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
+    seen = landing.look(kind)
+    waiting = [f"Waiting for {name}: {why}" for name, why in seen.waits.items()]
+    if kind == "batches" and seen.dropped and serving_version(instance) is None:
+        names = ", ".join(dropped.path.name for dropped in seen.dropped)
+        return [], [f"Waiting for the first model: {names}", *waiting]
+    versions = _versions(instance, kind) if seen.dropped else {}
+    settled, refused = _sorted_out(seen.dropped, versions, busy)
+    stuck = StuckFiles.read(context.cursor, forgiven_up_to(instance))
+    messages = list(filter(None, (stuck.refuse(landing, dropped, why) for dropped, why in refused)))
+    requests = _requests(instance, settled, versions, job, stuck, messages)
+    left = {name: f"Left alone: {name}: {why}" for name, why in {**seen.left, **stuck.reasons}.items()}
+    for message in (*messages, *(left[name] for name in stuck.news(left))):
+        context.log.warning(message)
+    context.update_cursor(stuck.cursor(left))
+    return requests, [*messages, *waiting, *left.values()]
 
 
 def _requests(

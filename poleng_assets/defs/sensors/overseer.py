@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import dagster as dg
 
@@ -207,13 +208,12 @@ def _situation(
     version = champion.serving if champion else None
     busy = busy_partitions(running)
     retrain, labels = retrain_key(state.studies), labels_key(state.unanswered_alarms, version)
-    of_batch = {
+    keys = {
         batch: (score_key(batch, version), release_key(batch, version))
-        for batch in state.open_batches
-        if batch not in busy
+        for batch in state.open_batches.keys() - busy
     }
-    attempts = attempts_of(instance, [retrain, labels, *(key for keys in of_batch.values() for key in keys)])
-    was_rejected = champion is not None and champion.promoted is False
+    attempts = attempts_of(instance, [retrain, labels, *chain.from_iterable(keys.values())])
+    running_jobs = {run.job_name for run in running}
     return Situation(
         champion=version,
         open_batches=tuple(
@@ -223,14 +223,17 @@ def _situation(
         arriving=tuple(arriving),
         together=state.dropped_together or (),
         retrain_failures=_failures(attempts[retrain]),
-        retraining=any(run.job_name == jobs.RETRAIN_JOB for run in running),
+        retraining=jobs.RETRAIN_JOB in running_jobs,
         busy=busy,
-        failures={batch: sum(_failures(attempts[key]) for key in keys) for batch, keys in of_batch.items()},
-        last_rejection=champion.reason if champion and was_rejected else "",
+        failures={
+            batch: _failures(attempts[score]) + _failures(attempts[release])
+            for batch, (score, release) in keys.items()
+        },
+        last_rejection=champion.rejection if champion else "",
         lost=state.losing_batches,
         batches_since_retraining=state.batches_since_contest,
         unanswered=state.unanswered_alarms,
-        requesting=any(run.job_name == jobs.request_field_study.name for run in running),
+        requesting=jobs.request_field_study.name in running_jobs,
         request_failures=_failures(attempts[labels]),
         withdrawn=tuple(name for name in state.withdrawn if name in judged) if state.studies else (),
     )
