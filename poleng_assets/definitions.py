@@ -3,7 +3,7 @@
 import dagster as dg
 
 from poleng_assets.defs import checks
-from poleng_assets.defs.asset_tags import with_audience
+from poleng_assets.defs.asset_tags import with_audience, with_freshness
 from poleng_assets.defs.assets import (
     arrivals,
     label_requests,
@@ -13,7 +13,6 @@ from poleng_assets.defs.assets import (
     scoring,
     training,
 )
-from poleng_assets.defs.freshness import with_freshness
 from poleng_assets.defs.jobs import ASSET_JOBS
 from poleng_assets.defs.quarantine_release import release_rows
 from poleng_assets.defs.resources.landing import SETTLE_SECONDS, landing_resource

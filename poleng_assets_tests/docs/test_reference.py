@@ -18,7 +18,7 @@ import yaml
 
 from poleng_assets.cli import main
 from poleng_assets.definitions import build_defs
-from poleng_assets.defs.freshness import WINDOWS
+from poleng_assets.defs.asset_tags import WINDOWS
 from poleng_assets.storage.home import CHECKOUT, OWN, Home
 from poleng_assets.study.loading import STUDIES
 from poleng_assets.study.schema import Study

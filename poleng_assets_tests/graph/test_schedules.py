@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from poleng_assets.definitions import build_defs
-from poleng_assets.defs.freshness import WINDOWS
+from poleng_assets.defs.asset_tags import WINDOWS
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.run_history import REQUEST_TAG
