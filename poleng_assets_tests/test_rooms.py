@@ -50,8 +50,6 @@ LONGEST_ASSET_BODY = 40
 MOST_COMPLEX = 15
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-UNDER_WAY = pytest.mark.xfail(reason="the rooms are being put in order", strict=False)
-
 TREES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): ast.parse(path.read_text("utf-8"))
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -84,7 +82,6 @@ def _floor_of(floors: tuple[set[str], ...], room: str) -> int:
     return places[0]
 
 
-@UNDER_WAY
 @pytest.mark.parametrize(("floors", "depth"), [(FLOORS, 1), (CORE_FLOORS, 2)], ids=["package", "core"])
 def test_a_room_imports_only_those_below_it(floors: tuple[set[str], ...], depth: int):
     upwards = []
@@ -101,7 +98,6 @@ def test_a_room_imports_only_those_below_it(floors: tuple[set[str], ...], depth:
     assert upwards == []
 
 
-@UNDER_WAY
 def test_dagster_is_imported_in_its_own_room():
     outside = {
         name
@@ -112,7 +108,6 @@ def test_dagster_is_imported_in_its_own_room():
     assert outside <= DAGSTER_OUTSIDE_DEFS
 
 
-@UNDER_WAY
 def test_sql_is_executed_in_the_warehouse_room():
     statements = {"execute", "executemany", "executescript", "sql"}
     outside = {
@@ -127,13 +122,11 @@ def test_sql_is_executed_in_the_warehouse_room():
     assert outside == set()
 
 
-@UNDER_WAY
 def test_no_function_is_longer_than_a_page():
     long = {name for name, node in _functions() if (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION}
     assert long == set()
 
 
-@UNDER_WAY
 def test_the_body_of_an_asset_reads_as_a_story():
     long = {
         name
@@ -161,7 +154,6 @@ def _complexity(function: Function) -> int:
     return count
 
 
-@UNDER_WAY
 def test_no_function_has_more_ways_through_it_than_can_be_followed():
     complex_ones = {
         name: _complexity(node) for name, node in _functions() if _complexity(node) > MOST_COMPLEX
@@ -169,9 +161,8 @@ def test_no_function_has_more_ways_through_it_than_can_be_followed():
     assert complex_ones == {}
 
 
-@UNDER_WAY
 def test_nobody_asks_for_metadata_of_an_event_by_a_string():
-    """``defs/events.py`` spells the keys of what assets tell; everybody else reads its dataclasses."""
+    """``core/data/asset_events.py`` spells the keys of what assets tell; all others read its dataclasses."""
     asked = []
     for name, tree in TREES.items():
         for node in ast.walk(tree):
@@ -184,7 +175,7 @@ def test_nobody_asks_for_metadata_of_an_event_by_a_string():
                     pass
                 case _:
                     continue
-            if ast.unparse(value).rpartition(".")[2] == "metadata" and name != "defs.events":
+            if ast.unparse(value).rpartition(".")[2] == "metadata" and name != "core.data.asset_events":
                 asked.append(f"{name}:{node.lineno}")
     assert asked == []
 

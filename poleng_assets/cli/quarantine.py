@@ -21,6 +21,7 @@ from poleng_assets.cli.console import (
     reading,
 )
 from poleng_assets.cli.run_lines import show_run
+from poleng_assets.core.data.asset_events import FileTakenIn
 from poleng_assets.storage.home_study import study_of
 
 if TYPE_CHECKING:
@@ -116,10 +117,11 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
         report = runner.run(RELEASE_JOB, run_config={"ops": {"put_rows_back": {"config": settings}}})
         if not report.success:
             sys.exit(1)
-        messages = [metadata["in_words"] for metadata in report.metadata.values()]
-        console.print(messages[0] if messages else "Nothing new: no row of this sheet could be put back now.")
-        if not messages:
+        files = [FileTakenIn.from_metadata(metadata) for metadata in report.metadata.values()]
+        if not files:
+            console.print("Nothing new: no row of this sheet could be put back now.")
             return
+        console.print(str(files[0].in_words))
         if daemon_is_running(instance):
             console.print("The daemon does what follows from it.")
         elif not all(run.success for run in runner.run_until_idle()):
