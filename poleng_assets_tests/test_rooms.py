@@ -167,7 +167,7 @@ def test_nobody_asks_for_metadata_of_an_event_by_a_string():
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             match node:
-                case ast.Subscript(value=value, slice=ast.Constant(value=str())):
+                case ast.Subscript(value=value, slice=ast.Constant(value=str()), ctx=ast.Load()):
                     pass
                 case ast.Call(
                     func=ast.Attribute(value=value, attr="get"), args=[ast.Constant(value=str()), *_]
