@@ -15,7 +15,7 @@ from poleng_assets.defs.assets import (
 )
 from poleng_assets.defs.jobs import ASSET_JOBS
 from poleng_assets.defs.quarantine_release import release_rows
-from poleng_assets.defs.resources.landing import SETTLE_SECONDS, landing_resource
+from poleng_assets.defs.resources.landing import landing_resource
 from poleng_assets.defs.resources.mlflow import mlflow_run
 from poleng_assets.defs.resources.registry import registry_resource
 from poleng_assets.defs.resources.warehouse import warehouse_resource
@@ -28,6 +28,7 @@ from poleng_assets.operations.retention import apply_retention, retention_schedu
 from poleng_assets.simulation.scenario_jobs import scenario_jobs
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import StudySource, open_home
+from poleng_assets.storage.landing import SETTLE_SECONDS
 
 
 def build_defs(

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import dagster_home, open_instance
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.headless.runner import HeadlessRunner
 from poleng_assets.models.registry import Registry
 from poleng_assets.models.store import create_store
@@ -28,6 +27,7 @@ from poleng_assets.operations.backup.make import make_backup
 from poleng_assets.operations.restore import restore_backup
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 

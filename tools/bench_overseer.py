@@ -58,12 +58,12 @@ from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import RETRAIN_JOB, process_batch
 from poleng_assets.defs.partitions import batch_partitions
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.simulation.scenarios import FOUNDING_STUDY
 from poleng_assets.storage.home import Home, Kind
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse

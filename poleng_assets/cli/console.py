@@ -169,7 +169,7 @@ def read_warehouse(home: Home, reader: Callable[[duckdb.DuckDBPyConnection], T])
 
 def open_landing(home: Home) -> Any:
     """Return the landing folders, where a file counts as soon as it is there."""
-    from poleng_assets.defs.resources.landing import Landing
+    from poleng_assets.storage.landing import Landing
 
     return Landing(home, settle_seconds=0.0)
 

@@ -23,11 +23,11 @@ from poleng_assets.cli.console import (
 @home_option
 def settle(study_file: Path | None, home_folder: Path | None) -> None:
     """Do all that waits to be done, without a daemon: take files in, score, retrain, make lists."""
-    from poleng_assets.defs.run_history import forgive
+    from poleng_assets.defs.run_history import reset_failures
 
     with open_runner(open_home(home_folder, study_file)) as runner:
         # Who asks by hand has mended what was wrong, or wants to see it.
-        forgive(runner.instance)
+        reset_failures(runner.instance)
         reports = runner.run_until_idle()
         for name, words in runner.skips.items():
             console.print(styled("dim", f"{name}: {words}"))
@@ -40,11 +40,11 @@ def settle(study_file: Path | None, home_folder: Path | None) -> None:
 def retry(home_folder: Path | None) -> None:
     """Say that what was wrong is mended: what failed again and again is tried anew, without the pause."""
     from poleng_assets.defs.instance import daemon_is_running, open_instance
-    from poleng_assets.defs.run_history import forgive
+    from poleng_assets.defs.run_history import reset_failures
 
     home = open_home(home_folder)
     with open_instance(home) as instance:
-        forgive(instance)
+        reset_failures(instance)
         watched = daemon_is_running(instance)
     console.print("The daemon tries it again." if watched else f"No daemon runs. Start it: {dev_hint(home)}")
 
@@ -60,10 +60,10 @@ def retrain(mode: str | None, reason: str, home_folder: Path | None) -> None:
     retraining on the same data goes on where it was.
     """
     from poleng_assets.defs.jobs import RETRAIN_JOB
-    from poleng_assets.defs.run_history import bury_dead_runs
+    from poleng_assets.defs.run_history import fail_orphaned_runs
 
     with open_runner(open_home(home_folder)) as runner:
-        bury_dead_runs(runner.instance)
+        fail_orphaned_runs(runner.instance)
         ops = {
             "training_data": {"config": {"reason": reason}},
             "challenger": {"config": {"mode": mode or ""}},

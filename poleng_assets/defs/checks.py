@@ -10,9 +10,9 @@ import dagster as dg
 
 from poleng_assets.defs.jobs import ARCHIVE_CHECK
 from poleng_assets.defs.partitions import batch_partitions
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.storage.home import KINDS, Kind
+from poleng_assets.storage.landing import Landing
 from poleng_assets.warehouse.connection import Warehouse
 
 # Dagster calls partitions of checks a preview, and says so to everybody who loads the definitions.

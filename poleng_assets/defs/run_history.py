@@ -22,7 +22,7 @@ REQUESTS_AT_ONCE = 500  # databases limit how many values one question may hold
 FAILURES_BEFORE_A_PAUSE = 3
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
-FORGIVEN = "poleng/forgiven_up_to"
+FAILURES_RESET_AT = "poleng/forgiven_up_to"
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -39,16 +39,16 @@ class Attempts:
 
     Attributes:
         total: how many runs there were.
-        failed: how many died since the last success, or since it was said that the cause is mended.
+        failed: how many died since the last success, or since it was said that the cause is fixed.
         in_progress: whether one is queued or running.
-        resting: seconds until it is to be tried again; 0 when it may be tried now.
+        backoff_seconds: it is to be tried again, seconds; 0 when it may be tried now.
         done: whether the newest run was good, and nobody has said since that all is to be tried again.
     """
 
     total: int
     failed: int
     in_progress: bool
-    resting: float = 0.0
+    backoff_seconds: float = 0.0
     done: bool = False
 
     @property
@@ -57,51 +57,46 @@ class Attempts:
         return self.total + 1
 
 
-def attempts(instance: dg.DagsterInstance, request: str) -> Attempts:
-    """Count the runs of one request; a run key alone is used up for ever, by runs that died too."""
-    return attempts_of(instance, [request])[request]
-
-
 def attempts_of(instance: dg.DagsterInstance, requests: Collection[str]) -> dict[str, Attempts]:
     """Count the runs of many requests at once: hundreds of batches may wait for one retraining."""
     runs: dict[str, list[dg.RunRecord]] = {request: [] for request in requests}
-    forgiven = forgiven_up_to(instance) if runs else 0
+    reset_at = failures_reset_at(instance) if runs else 0
     for begin in range(0, len(runs), REQUESTS_AT_ONCE):
         asked = list(runs)[begin : begin + REQUESTS_AT_ONCE]
         for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: asked})):
             runs[record.dagster_run.tags[REQUEST_TAG]].append(record)
-    return {request: _counted(records, forgiven) for request, records in runs.items()}
+    return {request: _counted(records, reset_at) for request, records in runs.items()}
 
 
-def _counted(records: Sequence[dg.RunRecord], forgiven: int) -> Attempts:
-    """Count the runs of one request, newest first; failures up to a forgiven run do not count."""
+def _counted(records: Sequence[dg.RunRecord], reset_at: int) -> Attempts:
+    """Count the runs of one request, newest first; failures up to a certain run do not count."""
     statuses = [record.dagster_run.status for record in records]
     since_success = takewhile(lambda r: r.dagster_run.status is not dg.DagsterRunStatus.SUCCESS, records)
-    dead = [r for r in since_success if r.dagster_run.status in DEAD and r.storage_id > forgiven]
+    dead = [r for r in since_success if r.dagster_run.status in DEAD and r.storage_id > reset_at]
     return Attempts(
         total=len(statuses),
         failed=len(dead),
         in_progress=any(status in IN_PROGRESS for status in statuses),
-        resting=_pause(dead),
-        done=statuses[:1] == [dg.DagsterRunStatus.SUCCESS] and records[0].storage_id > forgiven,
+        backoff_seconds=_backoff(dead),
+        done=statuses[:1] == [dg.DagsterRunStatus.SUCCESS] and records[0].storage_id > reset_at,
     )
 
 
-def forgive(instance: dg.DagsterInstance) -> None:
-    """Let no failure up to now count any more: somebody says that the cause is mended."""
+def reset_failures(instance: dg.DagsterInstance) -> None:
+    """Let no failure up to now count any more: somebody says that the cause is fixed."""
     newest = instance.get_run_records(limit=1)
     if newest:
-        instance.daemon_cursor_storage.set_cursor_values({FORGIVEN: str(newest[0].storage_id)})
+        instance.daemon_cursor_storage.set_cursor_values({FAILURES_RESET_AT: str(newest[0].storage_id)})
 
 
-def forgiven_up_to(instance: dg.DagsterInstance) -> int:
+def failures_reset_at(instance: dg.DagsterInstance) -> int:
     """Return the run up to which failures do not count any more, 0 when nobody has said so."""
-    kept = instance.daemon_cursor_storage.get_cursor_values({FORGIVEN})
-    return int(kept.get(FORGIVEN, 0))
+    kept = instance.daemon_cursor_storage.get_cursor_values({FAILURES_RESET_AT})
+    return int(kept.get(FAILURES_RESET_AT, 0))
 
 
-def _pause(dead: Sequence[dg.RunRecord]) -> float:
-    """Return how long a request rests after these failures, newest first."""
+def _backoff(dead: Sequence[dg.RunRecord]) -> float:
+    """Return how long to wait before a request is tried again after these failures, newest first."""
     beyond = len(dead) - FAILURES_BEFORE_A_PAUSE
     if beyond < 0:
         return 0.0
@@ -110,7 +105,7 @@ def _pause(dead: Sequence[dg.RunRecord]) -> float:
     return max(0.0, pause - abs(time.time() - _changed(dead[0]).timestamp()))
 
 
-def earlier_attempts(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+def failed_runs_of_request(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
     """Return the runs of the same request that died since its last success: this run goes on with their work.
 
     A run that nobody requested (by hand) has none.
@@ -165,13 +160,13 @@ def process_name(process: psutil.Process) -> str:
     return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
 
 
-def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark as failed the runs whose process is gone, and free their pool slots; return their ids.
 
     Dagster's own monitoring cannot tell for runs of an earlier daemon, nor for those of the command
     line. Left alone they look alive for ever, keep the warehouse's pool slot, and block the next ones.
     """
-    buried = []
+    failed_runs = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
         run = record.dagster_run
         process = run.tags.get(PROCESS_TAG)
@@ -180,8 +175,8 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
                 run, "The process that executed this run was ended before it finished."
             )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            buried.append(run.run_id)
-    return buried
+            failed_runs.append(run.run_id)
+    return failed_runs
 
 
 def _never_named_itself(record: dg.RunRecord) -> bool:

@@ -13,8 +13,8 @@ from poleng_assets.core.data.versions import newest
 from poleng_assets.core.monitoring.overseer import Plan
 from poleng_assets.defs import jobs
 from poleng_assets.defs.quarantine_release import MEASURE_JOB
-from poleng_assets.defs.resources.landing import Dropped
 from poleng_assets.defs.run_history import PARTITION_TAG, REQUEST_TAG, Attempts, attempts_of
+from poleng_assets.storage.landing import Dropped
 from poleng_assets.warehouse.training_sets import training_data_hash
 
 TICK_SECONDS = 5
@@ -77,7 +77,7 @@ def launch(instance: dg.DagsterInstance, wanted: Sequence[WantedRun]) -> list[dg
             tags={REQUEST_TAG: run.key, **({PARTITION_TAG: run.partition} if run.partition else {})},
         )
         for run in wanted
-        if not (run.rests and attempts[run.key].resting)
+        if not (run.rests and attempts[run.key].backoff_seconds)
     ]
 
 

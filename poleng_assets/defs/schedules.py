@@ -8,9 +8,9 @@ import dagster as dg
 
 from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.defs import jobs
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors.overseer import retraining_requests, survey
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.storage.landing import Landing
 
 
 @dg.schedule(

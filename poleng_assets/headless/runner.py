@@ -15,9 +15,9 @@ from typing import Any, cast
 import dagster as dg
 
 from poleng_assets.defs.instance import history_kept_open
-from poleng_assets.defs.resources.landing import Landing
-from poleng_assets.defs.run_history import bury_dead_runs, this_process, words_of
+from poleng_assets.defs.run_history import fail_orphaned_runs, this_process, words_of
 from poleng_assets.storage.home import KINDS
+from poleng_assets.storage.landing import Landing
 
 MAX_ROUNDS = 50
 # So many times as long as a file must be left alone; one that ends early takes ten of them.
@@ -62,7 +62,7 @@ class HeadlessRunner:
         Raises:
             RuntimeError: it still asks after ``MAX_ROUNDS`` rounds, which would be a loop.
         """
-        bury_dead_runs(self.instance)
+        fail_orphaned_runs(self.instance)
         reports: list[RunReport] = []
         with history_kept_open(self.instance):
             rounds, idle_since = 0, time.monotonic()

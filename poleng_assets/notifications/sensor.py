@@ -23,7 +23,6 @@ import dagster as dg
 
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.events import Recorded, events, recorded, records, serving_version
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import PARTITION_TAG, words_of
 from poleng_assets.notifications.addresses import VARIABLE, read_addresses
 from poleng_assets.notifications.messages import (
@@ -40,6 +39,7 @@ from poleng_assets.notifications.messages import (
 from poleng_assets.notifications.outbox import DAY, HOUR, Outbox, OutboxBroken, open_outbox
 from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.storage.landing import Landing
 from poleng_assets.warehouse.outbox import Message
 
 TICK_SECONDS = 10

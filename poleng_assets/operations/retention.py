@@ -16,10 +16,10 @@ from pydantic import Field
 from poleng_assets.defs.changed_studies import report_changed_studies
 from poleng_assets.defs.clock import WHAT_TO_DO, look_at_clock, newest_run, read_mark
 from poleng_assets.defs.clock import trust_clock as trust
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.storage.dropped_files import file_id
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.warehouse.compaction import compact, free_share
 from poleng_assets.warehouse.connection import Warehouse

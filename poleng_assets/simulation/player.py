@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.simulation.scenarios import Drop, Scenario, drops, unmet_expectations
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.files import move, sync_tree
 from poleng_assets.storage.home import KINDS, Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.storage.synthetic import OtherPeople, claim_for_story, refuse_other_people
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.batch_overview import BatchRow, batch_overview

@@ -7,7 +7,6 @@ import dagster as dg
 from pydantic import Field
 
 from poleng_assets.core.monitoring.loop_state import LoopState
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.defs.sensors.overseer import survey
 from poleng_assets.operations.reset import (
@@ -19,6 +18,7 @@ from poleng_assets.operations.reset import (
 from poleng_assets.simulation.player import Ending, play_scenario, scenario_data
 from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.storage.synthetic import REAL, OtherPeople, sort_of_home
 from poleng_assets.text.markdown import table
 from poleng_assets.warehouse.connection import Warehouse

@@ -19,10 +19,10 @@ import dagster as dg
 import pytest
 
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.home import CHECKOUT, Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.homes import new_home

@@ -9,9 +9,9 @@ from subprocess import CompletedProcess
 import duckdb
 import pytest
 
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets_tests.end_to_end.conftest import POLENG, poleng
 from poleng_assets_tests.faults.seclusion import Seclusion, cannot_seclude, run_secluded

@@ -40,7 +40,6 @@ from poleng_assets.definitions import build_defs
 from poleng_assets.defs import jobs
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.partitions import PARTITIONS
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import (
     batch_arrivals,
     field_study_arrivals,
@@ -49,6 +48,7 @@ from poleng_assets.defs.sensors import (
 from poleng_assets.headless.runner import HeadlessRunner
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import KINDS, Home, Kind
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse

@@ -18,10 +18,10 @@ import pandas as pd
 from poleng_assets.core.ingestion.row_accounting import Balance, balance
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import RETRAIN_JOB
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.simulation.population import synthesise
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse

@@ -31,7 +31,7 @@ from click.testing import CliRunner
 from poleng_assets.cli.main import main
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.rollback import ROLLBACK_JOB
-from poleng_assets.defs.run_history import forgive
+from poleng_assets.defs.run_history import reset_failures
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.artifacts import ModelUnusable
 from poleng_assets.models.registry import CHAMPION, Registry
@@ -95,7 +95,7 @@ def put(shop: Workshop, name: str, rows: int = 120) -> None:
 
 def settle(shop: Workshop) -> list[RunReport]:
     """As ``poleng settle`` does: who asks by hand has mended what was wrong."""
-    forgive(shop.instance)
+    reset_failures(shop.instance)
     return shop.runner.run_until_idle()
 
 
@@ -196,7 +196,7 @@ def test_a_disk_that_is_full_at_every_step_of_a_batch(shop: Workshop, monkeypatc
             with filled(shop.home.root):
                 return original(*args, **named)
 
-        forgive(shop.instance)
+        reset_failures(shop.instance)
         with monkeypatch.context() as patch:
             patch.setattr(f"{module}.{function}", fill_first)
             failed = failures(shop.runner.run_until_idle())
@@ -240,7 +240,7 @@ def test_a_disk_that_is_full_when_a_command_begins(tmp_path: Path):
 def test_a_folder_that_may_not_be_written(shop: Workshop):
     put(shop, "closed")
     for folder in ("reports", "contact_lists"):
-        forgive(shop.instance)
+        reset_failures(shop.instance)
         with read_only(shop.home.root / folder):
             failed = failures(shop.runner.run_until_idle())
         assert failed, folder

@@ -14,11 +14,11 @@ import pytest
 
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.models.registry import Registry
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home, Kind
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.faults.quick_study import half_survey

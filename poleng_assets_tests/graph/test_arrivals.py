@@ -21,10 +21,10 @@ from poleng_assets.core.ingestion.archive_check import compare_archive, note_rew
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.jobs import ingest_field_study
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.sensors import field_study_arrivals
 from poleng_assets.headless.runner import HeadlessRunner, RunReport
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse

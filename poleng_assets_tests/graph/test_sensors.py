@@ -17,8 +17,8 @@ from poleng_assets.defs import run_history
 from poleng_assets.defs.run_history import (
     PROCESS_TAG,
     REQUEST_TAG,
-    attempts,
-    bury_dead_runs,
+    attempts_of,
+    fail_orphaned_runs,
     live_run_ids,
     process_name,
 )
@@ -171,12 +171,12 @@ def test_a_run_whose_process_is_gone_is_buried(workshop: Workshop):
     run = pretend_run(
         workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED, **{PROCESS_TAG: name, REQUEST_TAG: "r"}
     )
-    assert bury_dead_runs(workshop.instance) == []
+    assert fail_orphaned_runs(workshop.instance) == []
     ended.kill()
     ended.wait()
-    assert bury_dead_runs(workshop.instance) == [run.run_id]
+    assert fail_orphaned_runs(workshop.instance) == [run.run_id]
     assert live_run_ids(workshop.instance) == set()
-    assert attempts(workshop.instance, "r").failed == 1
+    assert attempts_of(workshop.instance, ["r"])["r"].failed == 1
 
 
 def test_a_run_that_never_said_who_executes_it_is_buried_after_a_while(
@@ -184,9 +184,9 @@ def test_a_run_that_never_said_who_executes_it_is_buried_after_a_while(
 ):
     run = pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED)
     waiting = pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.NOT_STARTED)
-    assert bury_dead_runs(workshop.instance) == []
+    assert fail_orphaned_runs(workshop.instance) == []
     monkeypatch.setattr(run_history, "NAMED_WITHIN_SECONDS", -1)
-    assert bury_dead_runs(workshop.instance) == [run.run_id]
+    assert fail_orphaned_runs(workshop.instance) == [run.run_id]
     assert live_run_ids(workshop.instance) == {waiting.run_id}
 
 
@@ -209,14 +209,14 @@ def test_a_run_of_the_command_line_says_who_executes_it_from_its_first_moment(
 def test_a_run_of_another_host_is_left_alone(workshop: Workshop):
     elsewhere = f"not-{socket.gethostname()}/1/0.00"
     pretend_run(workshop, "retrain_and_promote", dg.DagsterRunStatus.STARTED, **{PROCESS_TAG: elsewhere})
-    assert bury_dead_runs(workshop.instance) == []
+    assert fail_orphaned_runs(workshop.instance) == []
 
 
 def test_failures_before_the_last_success_do_not_count(workshop: Workshop):
     for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE):
         pretend_run(workshop, "retrain_and_promote", status, **{REQUEST_TAG: "again"})
-    assert attempts(workshop.instance, "again").failed == 1
-    assert attempts(workshop.instance, "again").number == 4
+    assert attempts_of(workshop.instance, ["again"])["again"].failed == 1
+    assert attempts_of(workshop.instance, ["again"])["again"].number == 4
 
 
 def test_a_challenger_that_is_no_better_is_rejected_and_the_list_made(founded: Workshop):

@@ -18,11 +18,11 @@ from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs import events
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import PARTITION_TAG, REQUEST_TAG, attempts_of
 from poleng_assets.defs.sensors.overseer import FEW, survey
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import open_home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study import loading
 from poleng_assets_tests.homes import new_home
 from poleng_assets_tests.long_history import Effort, batch_names, effort, write_history

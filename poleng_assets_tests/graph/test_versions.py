@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from poleng_assets.core.data.versions import version_id
-from poleng_assets.defs.run_history import attempts, forgive
+from poleng_assets.defs.run_history import attempts_of, reset_failures
 from poleng_assets.study.loading import load_study
 from poleng_assets_tests.faults.quick_study import quick_survey
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
@@ -136,17 +136,17 @@ def pretend_failures(workshop: Workshop, request: str, count: int) -> None:
 
 def test_what_failed_three_times_rests_and_is_tried_again(quick: Workshop, monkeypatch: pytest.MonkeyPatch):
     pretend_failures(quick, "rests", 2)
-    assert attempts(quick.instance, "rests").resting == 0
+    assert attempts_of(quick.instance, ["rests"])["rests"].backoff_seconds == 0
     pretend_failures(quick, "rests", 1)
-    first = attempts(quick.instance, "rests")
-    assert (first.failed, 50 < first.resting <= 60) == (3, True)
+    first = attempts_of(quick.instance, ["rests"])["rests"]
+    assert (first.failed, 50 < first.backoff_seconds <= 60) == (3, True)
     pretend_failures(quick, "rests", 2)
-    assert 220 < attempts(quick.instance, "rests").resting <= 240
+    assert 220 < attempts_of(quick.instance, ["rests"])["rests"].backoff_seconds <= 240
     import time
 
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 300)
-    assert attempts(quick.instance, "rests").resting == 0
+    assert attempts_of(quick.instance, ["rests"])["rests"].backoff_seconds == 0
 
 
 def test_failures_of_a_clock_that_was_put_back_do_not_rest_for_ever(
@@ -157,18 +157,16 @@ def test_failures_of_a_clock_that_was_put_back_do_not_rest_for_ever(
     pretend_failures(quick, "put back", 3)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 86_400)
-    assert attempts(quick.instance, "put back").resting == 0
+    assert attempts_of(quick.instance, ["put back"])["put back"].backoff_seconds == 0
 
 
 def test_failures_up_to_a_retry_do_not_count(quick: Workshop):
     pretend_failures(quick, "forgiven", 4)
-    forgive(quick.instance)
-    assert (attempts(quick.instance, "forgiven").failed, attempts(quick.instance, "forgiven").number) == (
-        0,
-        5,
-    )
+    reset_failures(quick.instance)
+    after = attempts_of(quick.instance, ["forgiven"])["forgiven"]
+    assert (after.failed, after.number) == (0, 5)
     pretend_failures(quick, "forgiven", 1)
-    assert attempts(quick.instance, "forgiven").failed == 1
+    assert attempts_of(quick.instance, ["forgiven"])["forgiven"].failed == 1
 
 
 def test_a_batch_that_cannot_be_taken_in_is_tried_three_times_and_again_when_mended(
@@ -185,6 +183,6 @@ def test_a_batch_that_cannot_be_taken_in_is_tried_three_times_and_again_when_men
         assert [report.success for report in reports] == [False] * 3
         assert "is tried again in" in quick.runner.skips["batches_arrivals"]
     assert quick.runner.run_until_idle() == []
-    forgive(quick.instance)
+    reset_failures(quick.instance)
     quick.runner.run_until_idle()
     assert quick.query("SELECT count(*) FROM current_predictions WHERE batch = 'november'") == [(151,)]

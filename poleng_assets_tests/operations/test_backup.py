@@ -29,7 +29,6 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from poleng_assets.cli.backup import backup, restore
 from poleng_assets.defs.instance import daemon_is_running, open_instance
-from poleng_assets.defs.resources.landing import ASIDE, Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.operations.backup import make as making
@@ -41,6 +40,7 @@ from poleng_assets.operations.backup.state import MANIFEST, SUMS
 from poleng_assets.operations.restore import HomeNotEmpty, restore_backup
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import CHECKOUT, Home
+from poleng_assets.storage.landing import ASIDE, Landing
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets_tests.conftest import table_counts
 from poleng_assets_tests.faults.disks import filled, mounted

@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from poleng_assets.cli.main import main
 from poleng_assets.definitions import build_defs
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.headless.runner import HeadlessRunner
 from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.storage.synthetic import (
     MADE_UP,
     REAL,

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.run_history import REQUEST_TAG, earlier_attempts
+from poleng_assets.defs.run_history import REQUEST_TAG, failed_runs_of_request
 from poleng_assets.storage.home import Home
 from poleng_assets.warehouse.decisions import (
     ServingDecision,
@@ -66,9 +66,9 @@ def test_a_run_goes_on_with_those_of_its_request_that_died_since_the_last_succes
         run(died, request="retrain/b")
         second, third = run(died), run(dg.DagsterRunStatus.CANCELED)
         now = run(dg.DagsterRunStatus.STARTED)
-        assert earlier_attempts(instance, now) == [third.run_id, second.run_id]
+        assert failed_runs_of_request(instance, now) == [third.run_id, second.run_id]
         run(died, request=None)
-        assert earlier_attempts(instance, run(dg.DagsterRunStatus.STARTED, request=None)) == []
+        assert failed_runs_of_request(instance, run(dg.DagsterRunStatus.STARTED, request=None)) == []
 
 
 def promote(con: duckdb.DuckDBPyConnection, version: int, before: int | None) -> None:

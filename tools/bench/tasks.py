@@ -395,7 +395,7 @@ def tick(home: str, people: str, last: str) -> dict[str, Any]:
         By sensor: seconds of the first tick, the median of ticks with nothing new, and of ticks with two
         files in landing, one of them under a name that is taken.
     """
-    from poleng_assets.defs.resources.landing import Landing
+    from poleng_assets.storage.landing import Landing
     from poleng_assets_tests.sinks import web_sink
 
     found: dict[str, dict[str, float]] = {}
@@ -522,8 +522,8 @@ def _loop(home: Home) -> Iterator[tuple[HeadlessRunner, Callable[[Path], None]]]
     """Drive a home in this process; yield the runner, and how a batch is dropped and dealt with."""
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import open_instance
-    from poleng_assets.defs.resources.landing import Landing
     from poleng_assets.headless.runner import HeadlessRunner
+    from poleng_assets.storage.landing import Landing
 
     def show(ended: RunReport) -> None:
         if not ended.success:

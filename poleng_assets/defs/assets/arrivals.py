@@ -14,11 +14,11 @@ from poleng_assets.core.data.asset_events import FileTakenIn
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.partitions import PARTITIONS
-from poleng_assets.defs.resources.landing import FileChanged, Landing, TakenCopy
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.storage.dropped_files import SUFFIXES, file_id
 from poleng_assets.storage.file_names import clash_problem, name_problem
 from poleng_assets.storage.home import Home, Kind
+from poleng_assets.storage.landing import FileChanged, Landing, TakenCopy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.files import file_record, names_of_files

@@ -8,11 +8,11 @@ import duckdb
 
 from poleng_assets.core.data.asset_events import LabelRequest
 from poleng_assets.core.monitoring.measurements import DISTANCES, UNSEEN
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
-from poleng_assets.defs.run_history import earlier_attempts
+from poleng_assets.defs.run_history import failed_runs_of_request
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
@@ -67,7 +67,7 @@ def field_study_request(
         _write_request(path, _as_csv(planned[1], study))
         # A run that died after this runs again, and asks the same people.
         if planned[1].size and not recorded_by_runs(
-            con, "request", earlier_attempts(context.instance, context.run)
+            con, "request", failed_runs_of_request(context.instance, context.run)
         ):
             _record(con, *planned, context.run.run_id)
 

@@ -9,11 +9,11 @@ import duckdb
 from poleng_assets.core.data.asset_events import DriftReport, Overview
 from poleng_assets.defs.assets.scoring import predictions
 from poleng_assets.defs.partitions import batch_partitions
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import escaped
 from poleng_assets.warehouse.connection import Warehouse

@@ -9,10 +9,10 @@ import duckdb
 from poleng_assets.core.data import asset_events
 from poleng_assets.defs.assets.arrivals import outcomes
 from poleng_assets.defs.partitions import outcomes_partitions
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.models.registry import Registry
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import Landing
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.drift_reports import read_report

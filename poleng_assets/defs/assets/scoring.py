@@ -13,11 +13,11 @@ from poleng_assets.core.data.asset_events import ROW_COUNT, ContactList, Predict
 from poleng_assets.defs.assets.arrivals import batches
 from poleng_assets.defs.assets.promotion import champion
 from poleng_assets.defs.partitions import batch_partitions
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.rollback import unreported_rollback
 from poleng_assets.models.registry import ModelVersion, Registry
 from poleng_assets.storage.files import in_place_of, write_whole
+from poleng_assets.storage.landing import Landing
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse

@@ -16,7 +16,7 @@ from poleng_assets.core.ingestion.withdrawal import field_study_records
 from poleng_assets.defs.assets.arrivals import field_studies
 from poleng_assets.defs.resources.registry import mlflow_pages
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
-from poleng_assets.defs.run_history import earlier_attempts, live_run_ids
+from poleng_assets.defs.run_history import failed_runs_of_request, live_run_ids
 from poleng_assets.defs.withdrawal import untold_withdrawals
 from poleng_assets.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from poleng_assets.storage.files import write_whole
@@ -88,7 +88,7 @@ def training_data(
     def write(con: duckdb.DuckDBPyConnection, data: _TrainingData) -> None:
         record_training_set(con, TrainingSet(data.hash, data.studies))
         # A run that died after this runs again: that is the same retraining.
-        if not recorded_by_runs(con, "retrain", earlier_attempts(context.instance, context.run)):
+        if not recorded_by_runs(con, "retrain", failed_runs_of_request(context.instance, context.run)):
             record_decision(
                 con,
                 "retrain",

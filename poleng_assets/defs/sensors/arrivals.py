@@ -11,12 +11,11 @@ from poleng_assets.defs import jobs
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.events import newest_of, serving_version
 from poleng_assets.defs.partitions import PARTITIONS
-from poleng_assets.defs.resources.landing import Dropped, Landing
 from poleng_assets.defs.run_history import (
     Attempts,
     attempts_of,
     busy_partitions,
-    forgiven_up_to,
+    failures_reset_at,
     runs_in_progress,
 )
 from poleng_assets.defs.run_requests import TICK_SECONDS, ingest_key, ingest_request
@@ -24,6 +23,7 @@ from poleng_assets.defs.sensors.stuck_files import StuckFiles
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.file_names import clash_problem
 from poleng_assets.storage.home import Kind
+from poleng_assets.storage.landing import Dropped, Landing
 
 
 def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefinition:
@@ -67,7 +67,7 @@ def _take_in(
         return [], [f"Waiting for the first model: {names}", *waiting]
     versions = _versions(instance, kind) if seen.dropped else {}
     settled, refused = _sorted_out(seen.dropped, versions, busy)
-    stuck = StuckFiles.read(context.cursor, forgiven_up_to(instance))
+    stuck = StuckFiles.read(context.cursor, failures_reset_at(instance))
     messages = list(filter(None, (stuck.refuse(landing, dropped, why) for dropped, why in refused)))
     requests = _requests(instance, settled, versions, job, stuck, messages)
     left = {name: f"Left alone: {name}: {why}" for name, why in {**seen.left, **stuck.reasons}.items()}
@@ -92,7 +92,7 @@ def _requests(
         earlier = attempts[ingest_key(dropped)]
         if earlier.done:
             stuck.add(dropped, "it was taken in, and cannot be removed from landing: remove it by hand")
-        elif earlier.resting:
+        elif earlier.backoff_seconds:
             messages.append(_resting(dropped, earlier, job))
         else:
             try:
@@ -150,7 +150,7 @@ def _resting(dropped: Dropped, attempts: Attempts, job: str) -> str:
     """Say why a file is not tried now."""
     return (
         f"{dropped.path.name} could not be taken in, {attempts.failed} runs failed: look at the newest run "
-        f"of {job} and mend the cause. It is tried again in {attempts.resting:.0f} s, "
+        f"of {job} and mend the cause. It is tried again in {attempts.backoff_seconds:.0f} s, "
         "or when you say poleng retry"
     )
 

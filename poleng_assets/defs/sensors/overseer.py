@@ -22,13 +22,12 @@ from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.events import events, newest_of
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.defs.quarantine_release import measure_outcomes
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.defs.run_history import (
     FAILURES_BEFORE_A_PAUSE,
     Attempts,
     attempts_of,
-    bury_dead_runs,
     busy_partitions,
+    fail_orphaned_runs,
     runs_in_progress,
 )
 from poleng_assets.defs.run_requests import (
@@ -46,6 +45,7 @@ from poleng_assets.defs.run_requests import (
 )
 from poleng_assets.storage.dropped_files import file_id
 from poleng_assets.storage.home_study import study_of
+from poleng_assets.storage.landing import Landing
 
 FEW = 10
 
@@ -67,7 +67,7 @@ FEW = 10
 def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]) -> dg.SensorResult:
     """Fold the events since the last tick, and act on the plan that follows from them."""
     instance = context.instance
-    bury_dead_runs(instance)
+    fail_orphaned_runs(instance)
     if doubt := clock_in_doubt(instance, landing.home, remember=True):
         message = f"The clock is in doubt: {doubt}"
         context.log.warning(message)
@@ -165,7 +165,7 @@ def _arriving_batches(instance: dg.DagsterInstance, landing: Landing) -> set[str
     dropped = [file for file in landing.dropped("batches") if not file.problem]
     keys = {ingest_key(file): file.name for file in dropped}
     attempts = attempts_of(instance, list(keys))
-    return {name for key, name in keys.items() if not (attempts[key].resting or attempts[key].done)}
+    return {name for key, name in keys.items() if not (attempts[key].backoff_seconds or attempts[key].done)}
 
 
 def _dropped_together(
@@ -191,7 +191,7 @@ def _dropped_together(
         score_key(batch, state.serving): batch for batch in state.open_batches if batch not in scored | busy
     }
     attempts = attempts_of(instance, list(keys))
-    left = {batch for key, batch in keys.items() if not attempts[key].resting}
+    left = {batch for key, batch in keys.items() if not attempts[key].backoff_seconds}
     unscored = {*arriving, *(name_and_number(batch)[0] for batch in (busy - scored) | left)}
     before = state.dropped_together
     return tuple(sorted(unscored if before is None else unscored.intersection(before)))
@@ -241,4 +241,4 @@ def _situation(
 
 def _failures(attempts: Attempts) -> int:
     """Return how often a request failed in a row; once it has rested long enough, as if it failed less."""
-    return attempts.failed if attempts.resting else min(attempts.failed, FAILURES_BEFORE_A_PAUSE - 1)
+    return attempts.failed if attempts.backoff_seconds else min(attempts.failed, FAILURES_BEFORE_A_PAUSE - 1)

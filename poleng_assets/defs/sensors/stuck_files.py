@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from poleng_assets.defs.resources.landing import Dropped, FileChanged, Landing
+from poleng_assets.storage.landing import Dropped, FileChanged, Landing
 
 # Faults of a disk that may be mended without anybody touching the file: it is tried again at every look.
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -19,25 +19,25 @@ class StuckFiles:
     Each is tried once, until it is touched or somebody says ``poleng retry``.
 
     Attributes:
-        forgiven: up to which run failures do not count any more.
+        reset_at: up to which run failures do not count any more.
         before: the stamp of each that could not be refused before, and why, by its name.
         named: the names that were logged before.
         reasons: why each is stuck now.
     """
 
-    forgiven: int
+    reset_at: int
     before: dict[str, tuple[str, str]]
     named: set[str]
     reasons: dict[str, str] = field(default_factory=dict)
     now: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, cursor: str | None, forgiven: int) -> "StuckFiles":
+    def read(cls, cursor: str | None, reset_at: int) -> "StuckFiles":
         """Read the cursor; what was stuck before ``poleng retry`` is tried again."""
         kept = json.loads(cursor) if cursor else {}
-        before = kept.get("stuck", {}) if kept.get("forgiven") == forgiven else {}
+        before = kept.get("stuck", {}) if kept.get("forgiven") == reset_at else {}
         known = {name: (stamp, why) for name, (stamp, why) in before.items()}
-        return cls(forgiven, known, set(kept.get("named", ())))
+        return cls(reset_at, known, set(kept.get("named", ())))
 
     def add(self, dropped: Dropped, why: str) -> None:
         """Note down that a file is left alone, and why."""
@@ -73,4 +73,4 @@ class StuckFiles:
 
     def cursor(self, left: Mapping[str, str]) -> str:
         """Return the cursor that keeps all of it."""
-        return json.dumps({"forgiven": self.forgiven, "stuck": self.now, "named": sorted(left)})
+        return json.dumps({"forgiven": self.reset_at, "stuck": self.now, "named": sorted(left)})

@@ -24,10 +24,10 @@ from urllib.parse import unquote
 
 from poleng_assets.defs.continuity import files_without_event
 from poleng_assets.defs.instance import open_instance
-from poleng_assets.defs.resources.landing import SETTLE_SECONDS
 from poleng_assets.models import version_files
 from poleng_assets.operations.backup.state import is_state
 from poleng_assets.storage.home import KINDS, Home
+from poleng_assets.storage.landing import SETTLE_SECONDS
 from poleng_assets.warehouse.compaction import CopyDiffers, copy_database
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.dagster_store import COPY_ORDER

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from poleng_assets.defs.resources.landing import ASIDE
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import ASIDE
 
 LAST_BACKUP = "last_backup.json"
 # What an archive begins with.

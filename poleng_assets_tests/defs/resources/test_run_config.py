@@ -87,7 +87,7 @@ def test_what_is_written_out_is_let_through():
 
 def test_a_run_cannot_take_in_a_file_from_outside_of_landing(tmp_path: Path):
     from poleng_assets.defs.assets.arrivals import _landing_file
-    from poleng_assets.defs.resources.landing import Landing
+    from poleng_assets.storage.landing import Landing
 
     home = new_home(tmp_path / "home")
     (tmp_path / "march.csv").write_text("a\n1\n")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets.defs.resources import landing as module
-from poleng_assets.defs.resources.landing import FileChanged, Landing
+from poleng_assets.storage import landing as module
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.home import Home
+from poleng_assets.storage.landing import FileChanged, Landing
 from poleng_assets_tests.faults.disks import mounted, read_only
 
 WHOLE = "a,b\n1,2\n3,4\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from poleng_assets.defs.resources.landing import Landing
 from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.home import KINDS, Home, Kind
+from poleng_assets.storage.landing import Landing
 
 
 @pytest.fixture
