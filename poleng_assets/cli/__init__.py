@@ -1,1 +1,1 @@
-"""``poleng``: one module a command."""
+"""``poleng``: one module per command."""

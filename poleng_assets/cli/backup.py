@@ -17,20 +17,20 @@ WAIT_SECONDS = 300.0
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Write over FILE if it is there already.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @click.option(
     "--wait",
     "wait_seconds",
     type=click.FloatRange(min=0),
     default=WAIT_SECONDS,
     show_default=True,
-    help="How many seconds to wait for a run that holds the warehouse.",
+    help="Seconds to wait for a run that has the warehouse locked.",
 )
 @home_option
 def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | None) -> None:
-    """Write the whole home into FILE, while the daemon goes on, and check that it can be restored.
+    """Write the complete home to FILE while the daemon keeps running, and verify that it can be restored.
 
-    FILE holds the answers of everybody in the home: keep it as safe as the home itself.
+    FILE contains the answers of everyone in the home: protect it like the home itself.
     """
     from poleng_assets.operations.backup.make import make_backup
     from poleng_assets.operations.backup.snapshot import BackupRefused
@@ -45,15 +45,15 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
         raise click.ClickException(f"No backup was made: {error}.") from error
     except (OSError, sqlite3.Error) as error:
         raise click.ClickException(
-            f"No backup was made, something cannot be read or written: {error}. "
-            f"Look at the disks of {home.root} and of {file}."
+            f"No backup was made because a file cannot be read or written: {error}. "
+            f"Check the disks of {home.root} and of {file}."
         ) from error
     for remark in made.remarks:
-        console.print(styled("yellow", "Mind:"), f"{remark}.")
+        console.print(styled("yellow", "Note:"), f"{remark}.")
     console.print(
         f"{made.path}: {len(made.manifest.hashes):,} files of {home.root}, {_megabytes(made.size)} "
         f"({_megabytes(made.manifest.size)} unpacked), in {time.monotonic() - started:.1f} s. It was read "
-        f"back and is whole. Runs had to wait {made.held_seconds:.1f} s."
+        f"back and is complete. Runs waited {made.held_seconds:.1f} s."
     )
 
 
@@ -61,9 +61,9 @@ def backup(file: Path, force: bool, wait_seconds: float, home_folder: Path | Non
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @home_option
 def restore(file: Path, home_folder: Path | None) -> None:
-    """Make an empty home what FILE holds; it goes on where the backup was made.
+    """Restore FILE into an empty home, which continues from the moment of the backup.
 
-    Restore only files that you made yourself: a home holds models, and models are code.
+    Restore only files that you made yourself: a home contains models, and models are code.
     """
     from poleng_assets.headless.dagster_processes import daemons
     from poleng_assets.operations.backup.archive import ArchiveBroken
@@ -74,7 +74,7 @@ def restore(file: Path, home_folder: Path | None) -> None:
     home = named_home(home_folder)
     if processes := daemons(home):
         raise click.ClickException(
-            f"Nothing was restored: a Dagster daemon works on {home.root} (process "
+            f"Nothing was restored: a Dagster daemon runs on {home.root} (process "
             f"{', '.join(map(str, processes))}). Stop it first."
         )
     try:
@@ -84,15 +84,18 @@ def restore(file: Path, home_folder: Path | None) -> None:
     except (OSError, sqlite3.Error) as error:
         raise click.ClickException(f"Nothing was restored into {home.root}: {error}.") from error
     manifest = restored.manifest
-    for words in restored.other_versions:
-        console.print(styled("yellow", "Mind:"), f"{words}.")
+    for difference in restored.other_versions:
+        console.print(styled("yellow", "Note:"), f"{difference}.")
     if restored.failed_runs:
-        console.print(f"{restored.failed_runs} runs were under way then; their work is done again.")
+        console.print(
+            f"{restored.failed_runs} runs were in progress at the time of the backup; they will run again."
+        )
     console.print(
-        f"{home.root} is what {manifest.home} was on {manifest.made_at}: {len(manifest.hashes):,} files, "
-        f"in {time.monotonic() - started:.1f} s. Go on: poleng settle --home {shlex.quote(str(home.root))}"
+        f"{home.root} is restored to the state of {manifest.home} on {manifest.made_at}: "
+        f"{len(manifest.hashes):,} files, in {time.monotonic() - started:.1f} s. Continue with: "
+        f"poleng run-pending --home {shlex.quote(str(home.root))}"
     )
-    console.print("Whoever was erased since must be erased again: poleng forget.")
+    console.print("Erase again everyone who was erased after the backup: poleng forget.")
 
 
 def _megabytes(size: int) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def batch_facts(row: BatchRow) -> dict[str, Any]:
-    """Return what is shown and given out of a batch, by the names of `poleng status --json`."""
+    """Return the facts of a batch that are shown, by the keys of `poleng status --json`."""
     return {
         "batch": row.batch,
         "model_version": row.version,
@@ -48,19 +48,19 @@ def batch_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _contacts(row: dict[str, Any]) -> str:
-    """Return how many people the batch's list has; where another version made it, which one did."""
+    """Return how many contacts the batch's list has, or which other version made it."""
     issued, version = row["list_from_version"], row["model_version"]
     if row["list_erased"] and (row["current"] or issued == version):
         return f"{row['contacts']:,}, erased" if row["contacts"] else "erased"
     if row["current"] and issued is None:
         return "no list yet" if row["flagged"] else "0"
     if issued == version:
-        return f"{row['contacts']:,}" if row["current"] else f"{row['contacts']:,} (list stands)"
-    return f"list of v{issued} stands" if row["current"] else "superseded"
+        return f"{row['contacts']:,}" if row["current"] else f"{row['contacts']:,} (list stays valid)"
+    return f"list of v{issued} stays valid" if row["current"] else "superseded"
 
 
 def cell(value: object) -> str:
-    """Return a value as a cell: nothing for None, four decimals for a metric."""
+    """Return a value as a cell: empty for None, four decimals for a metric."""
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""``poleng check-archive``: whether the archive still holds what was taken in."""
+"""``poleng check-archive``: verify the files in the archive."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from poleng_assets.storage.home_study import study_of
 @click.command("check-archive")
 @home_option
 def check_archive(home_folder: Path | None) -> None:
-    """Compare each archived file with the hash that it had when it was taken in.
+    """Compare each archived file with the hash it had when it was ingested.
 
-    The exit code is 1 when one holds something else or is gone. A daemon does it every night.
+    The exit code is 1 if a file has changed or is missing. A daemon runs this check every night.
     """
     from poleng_assets.core.ingestion.archive_check import compare_archive
     from poleng_assets.warehouse.writes import now
@@ -25,15 +25,15 @@ def check_archive(home_folder: Path | None) -> None:
     home = open_home(home_folder)
     keep_days = study_of(home).policies.retention.archive
     if not home.warehouse.exists():
-        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
-    sound = True
+        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was ingested.")
+    intact = True
     with reading(home) as con:
         for kind in KINDS:
-            found = compare_archive(con, kind, home.archive(kind), now(), keep_days)
-            sound = sound and found.sound
-            console.print(f"{kind}: {found.in_words()}")
-    if not sound:
+            comparison = compare_archive(con, kind, home.archive(kind), now(), keep_days)
+            intact = intact and comparison.sound
+            console.print(f"{kind}: {comparison.in_words()}")
+    if not intact:
         console.print(
-            "Take those files from a backup (`poleng restore` into another home), or ask who sent them."
+            "Get those files from a backup (`poleng restore` into another home), or ask their sender."
         )
         sys.exit(1)

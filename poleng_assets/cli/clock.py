@@ -1,4 +1,4 @@
-"""``poleng clock``: whether the clock can be believed, and the word of a person who has looked at it."""
+"""``poleng clock``: check the system clock, or confirm that it is right."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from poleng_assets.cli.console import (
 
 
 @click.command()
-@click.option("--trust", is_flag=True, help="You have looked at the clock, and it is right.")
+@click.option("--trust", is_flag=True, help="You have checked the clock, and it is right.")
 @home_option
 def clock(trust: bool, home_folder: Path | None) -> None:
-    """Tell whether the clock is in doubt. While it is, nothing is taken in, scored or erased.
+    """Show whether the clock is in doubt. While it is, nothing is ingested, scored or erased.
 
-    It is when what was written down here is dated ahead of it, or when so long nothing was written down that
-    it may have jumped (max_gap of policies.retention). --trust goes into the ledger, and dates to now what a
-    wrong clock dated ahead. The exit code is 1 while the clock is in doubt.
+    The clock is in doubt if a record is dated in its future, or if nothing was recorded for so long that it
+    may have jumped (max_gap of policies.retention). --trust writes a decision to the ledger and changes
+    future dates to now. The exit code is 1 while the clock is in doubt.
     """
     from poleng_assets.defs.clock import clock_in_doubt, newest_run, now, trust_clock
 
@@ -40,13 +40,14 @@ def clock(trust: bool, home_folder: Path | None) -> None:
         moment = now()
         console.print(f"The clock says {moment:%Y-%m-%d %H:%M:%S} UTC.")
         if not doubt:
-            console.print("It fits all that was written down here.")
+            console.print("It agrees with all records of this home.")
             return
         if not trust:
-            console.print(styled("red", "It is in doubt:"), f"{doubt}.")
+            console.print(styled("red", "The clock is in doubt:"), f"{doubt}.")
             sys.exit(1)
         dated = trust_clock(home, warehouse, moment, doubt, newest_run(instance))
-    told = ", ".join(f"{rows:,} rows of {table}" for table, rows in dated.items())
+    changed = ", ".join(f"{rows:,} rows of {table}" for table, rows in dated.items())
     console.print(
-        "It is trusted from now on, and the ledger says so." + (f" Dated to now: {told}." if told else "")
+        "The clock is trusted from now on; this is in the ledger."
+        + (f" Dated to now: {changed}." if changed else "")
     )

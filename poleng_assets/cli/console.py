@@ -1,4 +1,4 @@
-"""What all commands of ``poleng`` share: the console, the home that was asked for, and how it is opened."""
+"""The console, the home option and the openers that all commands of ``poleng`` share."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ T = TypeVar("T")
 
 
 class PlainConsole(Console):
-    """Prints text as it is: no text is markup, and nothing in it steers the terminal.
+    """Print text literally: no text is markup, and no text controls the terminal.
 
-    File names, reasons and cells come from strangers. What is to look different says so by :func:`styled`.
+    File names, reasons and cells are untrusted input. Use :func:`styled` for colours.
     """
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """Return what is printed for a text, be it a line or a cell of a table."""
+        """Return the rich text of a line or a cell of a table."""
         return super().render_str(visible(text), **{**how, "markup": False, "emoji": False})
 
 
 def styled(style: str, text: str) -> Text:
-    """Return text that is printed in a style of rich, such as ``red``; whatever it holds stays text."""
+    """Return text that is printed in a style of rich, such as ``red``; its content stays plain text."""
     return Text(visible(text), style=style)
 
 
-# A pipe has no width of its own: rich would fold its tables at 80 columns.
+# A pipe has no width: rich would wrap its tables at 80 columns.
 console = PlainConsole(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
 )
@@ -64,12 +64,12 @@ study_option = click.option(
     "--study",
     "study_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Study file of a home that has none yet; by default $POLENG_STUDY, or the one that ships.",
+    help="Study file for a home that has none yet; by default $POLENG_STUDY, or the built-in study.",
 )
 
 
 def named_home(folder: Path | None) -> Home:
-    """Return the home that ``--home`` names, or the default one; nothing is made."""
+    """Return the home that ``--home`` names, or the default one; nothing is created."""
     return Home(folder.expanduser().resolve()) if folder else Home.default()
 
 
@@ -86,17 +86,17 @@ def open_home(folder: Path | None, study: Path | None = None) -> Home:
     home = named_home(folder)
     home_study.open_home(home, study)
     if study is not None:
-        os.environ.pop(VARIABLE, None)  # the option goes before it, in the processes of this one, too
+        os.environ.pop(VARIABLE, None)  # the option overrides it, in child processes as well
     return home
 
 
 @contextmanager
-def open_runner(home: Home, *, looked_at: bool = True) -> Iterator[HeadlessRunner]:
-    """Drive the home from this process; refused while another process does.
+def open_runner(home: Home, *, check_continuity: bool = True) -> Iterator[HeadlessRunner]:
+    """Yield a runner for the home; refused while another process runs it.
 
     Args:
-        home: to drive.
-        looked_at: whether to see first that the warehouse has what Dagster's history tells of.
+        home: to run.
+        check_continuity: whether to verify first that the warehouse has what Dagster's history records.
     """
     from poleng_assets.cli.run_lines import show_run
     from poleng_assets.definitions import build_defs
@@ -104,14 +104,14 @@ def open_runner(home: Home, *, looked_at: bool = True) -> Iterator[HeadlessRunne
     from poleng_assets.headless.runner import HeadlessRunner
 
     with instance_without_daemon(home) as instance:
-        if looked_at:
+        if check_continuity:
             refuse_at_start(instance, open_warehouse(home), home)
         yield HeadlessRunner(build_defs(home=home), instance, show_run)
 
 
 @contextmanager
 def instance_without_daemon(home: Home) -> Iterator[Instance]:
-    """Open the Dagster instance of a home that nobody else drives, and be the one that does."""
+    """Open the Dagster instance of a home and lock the home against every other process."""
     from poleng_assets.defs.instance import daemon_is_running, open_instance
     from poleng_assets.headless.dagster_processes import daemons
     from poleng_assets.headless.home_lock import HomeTaken, hold_home
@@ -120,17 +120,17 @@ def instance_without_daemon(home: Home) -> Iterator[Instance]:
         with hold_home(home), open_instance(home) as instance:
             processes = daemons(home)
             if processes or daemon_is_running(instance):
-                raise click.ClickException(_daemon_words(home, processes))
+                raise click.ClickException(_daemon_message(home, processes))
             yield instance
     except HomeTaken as error:
         if error.holder is not None and error.holder.is_daemon:
-            raise click.ClickException(_daemon_words(home, [error.holder.pid])) from error
+            raise click.ClickException(_daemon_message(home, [error.holder.pid])) from error
         raise click.ClickException(f"{error} Wait until it ends, or choose another --home.") from error
 
 
 @contextmanager
 def instance_beside_daemon(home: Home) -> Iterator[Instance]:
-    """Open the Dagster instance of a home on which a daemon may work, but no other command line."""
+    """Open the Dagster instance of a home that a daemon may use, but no other command."""
     from poleng_assets.defs.instance import open_instance
     from poleng_assets.headless.home_lock import HomeTaken, hold_home
 
@@ -143,24 +143,24 @@ def instance_beside_daemon(home: Home) -> Iterator[Instance]:
         yield stack.enter_context(open_instance(home))
 
 
-def _daemon_words(home: Home, processes: list[int]) -> str:
-    who = f" (process {', '.join(map(str, processes))})" if processes else ""
+def _daemon_message(home: Home, processes: list[int]) -> str:
+    process = f" (process {', '.join(map(str, processes))})" if processes else ""
     stop = "Stop it" if processes else "Stop it (and wait a minute)"
     return (
-        f"A Dagster daemon runs on {home.root}{who}: it would do the same work twice. {stop}, use the "
+        f"A Dagster daemon runs on {home.root}{process}, and both would do the same work. {stop}, use the "
         "simulate jobs in its UI, or choose another --home."
     )
 
 
 def open_warehouse(home: Home) -> Warehouse:
-    """Return the warehouse of a home, with the study that is in force."""
+    """Return the warehouse of a home, with the current study of the home."""
     from poleng_assets.warehouse.connection import Warehouse
 
     return Warehouse(home.warehouse, study_of(home), say=_say_on_stderr)
 
 
 def read_warehouse(home: Home, reader: Callable[[duckdb.DuckDBPyConnection], T]) -> T | None:
-    """Return what a reader says of the warehouse; None when there is none yet."""
+    """Return what a reader returns for the warehouse, None if there is none yet."""
     if not home.warehouse.exists():
         return None
     with reading(home) as con:
@@ -168,7 +168,7 @@ def read_warehouse(home: Home, reader: Callable[[duckdb.DuckDBPyConnection], T])
 
 
 def open_landing(home: Home) -> Any:
-    """Return the landing folders, where a file counts as soon as it is there."""
+    """Return the landing folders, without a waiting time for new files."""
     from poleng_assets.storage.landing import Landing
 
     return Landing(home, settle_seconds=0.0)
@@ -179,13 +179,13 @@ def dev_hint(home: Home) -> str:
     return "make dev" if home == Home.default() else f"poleng dev --home {shlex.quote(str(home.root))}"
 
 
-def _say_on_stderr(words: str) -> None:
-    click.echo(visible(words), err=True)
+def _say_on_stderr(message: str) -> None:
+    click.echo(visible(message), err=True)
 
 
 @contextmanager
 def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the warehouse for reading; say in words who holds it when it cannot be opened."""
+    """Open the warehouse for reading; the error says which process has it locked."""
     from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
 
     try:
@@ -195,11 +195,11 @@ def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
         raise click.ClickException(str(error)) from error
 
 
-def fault_in_words(error: Exception) -> str:
+def explain_fault(error: Exception) -> str:
     """Return what a fault of the machine means and what to do; empty for any other error.
 
-    Disks, permissions and locks fail inside of DuckDB, SQLite and the file system alike: each says it in
-    its own words, and Dagster's history has no other boundary than the command line.
+    Full disks, missing permissions and locks raise different errors in DuckDB, SQLite and the file system,
+    and errors of Dagster's history are caught nowhere else.
     """
     from poleng_assets.models.artifacts import ModelUnusable
     from poleng_assets.models.store import RegistryUnusable
@@ -207,23 +207,23 @@ def fault_in_words(error: Exception) -> str:
 
     if isinstance(error, WarehouseBusy | WarehouseUnusable | RegistryUnusable | ModelUnusable):
         return str(error)
-    told = str(error).splitlines()[0] if str(error) else ""
-    way_out = next((words for pattern, words in _FAULTS if re.search(pattern, told)), "")
-    return f"{way_out} Nothing that was finished before is lost. The machine says: {told}" if way_out else ""
+    message = str(error).splitlines()[0] if str(error) else ""
+    advice = next((advice for pattern, advice in _FAULTS if re.search(pattern, message)), "")
+    return f"{advice} No finished work is lost. The error was: {message}" if advice else ""
 
 
 _FAULTS = (
     (
         r"No space left on device|database or disk is full|Disk quota exceeded",
-        "The disk is full. Free some space and run this again.",
+        "The disk is full. Free some space and run the command again.",
     ),
     (
         r"Read-only file system|readonly database|Permission denied|Operation not permitted",
-        "The home folder may not be written. See that you own it, and that its disk allows it.",
+        "The home folder is not writable. Check its owner, its permissions and its disk.",
     ),
     (
         r"database is locked",
-        "A database of the home folder is locked. Close what has it open and run this again.",
+        "A database of the home folder is locked. Close the program that uses it and run the command again.",
     ),
     (
         r"database disk image is malformed|file is not a database|disk I/O error",

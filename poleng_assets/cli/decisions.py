@@ -1,4 +1,4 @@
-"""``poleng decisions``: the ledger."""
+"""``poleng decisions``: show the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``poleng dev``: Dagster's UI and its daemon on a home, until it is stopped."""
+"""``poleng dev``: run Dagster's UI and its daemon on a home."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from poleng_assets.cli.listening import address_of, allow_host_option, is_loopba
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
-@click.option("--port", default=3000, show_default=True, help="0: any that is free.")
+@click.option("--port", default=3000, show_default=True, help="0: any free port.")
 @allow_host_option
 @study_option
 @home_option
 def dev(
     host: str, port: int, allow_hosts: tuple[str, ...], study_file: Path | None, home_folder: Path | None
 ) -> None:
-    """Open the Dagster UI with its daemon on this home folder.
+    """Run the Dagster UI and its daemon on this home folder.
 
-    Other web pages that a browser has open cannot use it: it answers under its own names only, to its own
+    Other web pages open in a browser cannot use it: it answers only under its own host names, to its own
     pages and to programs. It has no password.
     """
     from poleng_assets.defs.continuity import refuse_at_start
@@ -34,15 +34,15 @@ def dev(
 
     home = open_home(home_folder, study_file)
     try:
-        # Kept by the process that this one becomes, to its end.
+        # The lock is inherited by the process that replaces this one.
         acquire(home, DAEMON, inherited=True)
     except HomeTaken as error:
         raise click.ClickException(f"{error} Stop it first, or choose another --home.") from error
     for process in end_orphans(home):
-        console.print(f"Process {process} was left by a `poleng dev` that was killed. It is ended now.")
+        console.print(f"Stopped process {process}, left over from a killed `poleng dev`.")
     if others := daemons(home):
         raise click.ClickException(
-            f"A Dagster daemon runs on {home.root} already (process {', '.join(map(str, others))}). "
+            f"A Dagster daemon already runs on {home.root} (process {', '.join(map(str, others))}). "
             "Stop it first, or choose another --home."
         )
     with open_instance(home) as instance:
@@ -53,15 +53,15 @@ def dev(
         **os.environ,
         "POLENG_HOME": str(home.root),
         "DAGSTER_HOME": str(dagster_home(home)),
-        # What Dagster will do otherwise some day is no news for who runs this project.
+        # Deprecation warnings of Dagster are of no use to users of this project.
         "PYTHONWARNINGS": "ignore",
     }
     if not is_loopback(host):
-        words = f"{host} can be reached by other machines, and this UI has no password."
-        console.print(styled("yellow", words))
-    console.print(f"Home {home.root}\nDagster's UI opens on {address_of(listening)}. Ctrl-C ends it.")
-    # What a script starts in the background has Ctrl-C ignored, and Dagster would then ignore SIGTERM, too:
-    # neither `kill` nor a service manager could end it.
+        warning = f"{host} can be reached from other machines, and this UI has no password."
+        console.print(styled("yellow", warning))
+    console.print(f"Home {home.root}\nDagster's UI: {address_of(listening)}. Stop it with Ctrl-C.")
+    # A background process of a script ignores Ctrl-C, and Dagster would then ignore SIGTERM as well:
+    # neither `kill` nor a service manager could stop it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout.flush()
     command = [sys.executable, "-m", "poleng_assets.serving.dev", "--socket", str(listening.fileno())]

@@ -1,4 +1,4 @@
-"""``poleng forget``: erase a person from a home, and prove it."""
+"""``poleng forget``: erase a person from a home and verify the erasure."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option
 def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
-    """Erase SUBJECT from every table, list, archive and report, and look through everything for traces.
+    """Erase SUBJECT from every table, list, archive and report, and search everything for traces.
 
-    The exit code is 1 when a trace is left, or a file cannot be looked into. Killed in between, run it again:
-    it ends the same. Other people's rows stay as they are. Refused while a daemon or another command works on
-    the home.
+    The exit code is 1 if a trace is left, or if a file cannot be searched. After an interruption, run it
+    again. Other people's rows do not change. Refused while a daemon or another command uses the home.
     """
     from duckdb import IOException
 
@@ -47,7 +46,7 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
     from poleng_assets.warehouse.connection import WarehouseBusy
 
     if not subject.strip():
-        raise click.ClickException("An id is needed: blanks are nobody's.")
+        raise click.ClickException("The id is blank: give the id of the person.")
     home = open_home(home_folder)
     study = study_of(home)
     with instance_without_daemon(home) as instance:
@@ -62,29 +61,27 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
             raise click.ClickException(str(error)) from error
         except IOException as error:
             raise click.ClickException(
-                f"The warehouse could not be written anew: {error}. Nothing was lost; say this again."
+                f"The warehouse could not be rewritten: {error}. Nothing was lost; run the command again."
             ) from error
-    _tell(done, home)
+    _show(done, home)
     if not done.any and (near := near_spellings_of(warehouse, subject)):
-        console.print(
-            styled("yellow", "Is it somebody else?"), f"{near}. Ids are erased as they are written."
-        )
+        console.print(styled("yellow", "Did you mean another id?"), f"{near}. Only exact ids are erased.")
     sys.exit(1 if done.proof.traces or done.proof.closed else 0)
 
 
-def _ask(found: dict[str, int], near: str) -> None:
-    for place, rows in found.items():
-        console.print(f"  {place}: {_count(rows, 'row')}")
-    if not found:
-        console.print("This id stands in no table and in no file that can be read.", near)
-    click.confirm("Erase this person for good, and look through everything for traces?", abort=True)
+def _ask(rows_by_location: dict[str, int], near: str) -> None:
+    for location, rows in rows_by_location.items():
+        console.print(f"  {location}: {_count(rows, 'row')}")
+    if not rows_by_location:
+        console.print("This id is in no table and in no readable file.", near)
+    click.confirm("Erase this person permanently, and search everything for traces?", abort=True)
 
 
-def _tell(done: ErasureReport, home: Home) -> None:
+def _show(done: ErasureReport, home: Home) -> None:
     from poleng_assets.operations.erase_person import described
 
     if not done.any:
-        console.print("Nobody with this id is known here: nothing was changed.")
+        console.print("This id is unknown in this home: nothing was changed.")
     for table, rows in done.warehouse.rows.items():
         console.print(f"  table {table}: {_count(rows, 'row')}")
     for table, cells in done.warehouse.mentions.items():
@@ -94,45 +91,45 @@ def _tell(done: ErasureReport, home: Home) -> None:
     for version in done.references:
         console.print(f"  reference rows of version {version}")
     if done.searches:
-        console.print("  searches for a model, which keep a score for each row")
-    _tell_what_is_not_reached(done)
-    _tell_proof(done)
+        console.print("  hyperparameter searches, which store a score for each row")
+    _show_limits(done)
+    _show_proof(done)
 
 
-def _tell_what_is_not_reached(done: ErasureReport) -> None:
+def _show_limits(done: ErasureReport) -> None:
     if done.learned:
         versions = ", ".join(f"version {version}" for version in done.learned)
         console.print(
-            f"What cannot be undone: {versions} learned from this person among others. A model's files hold "
-            "no rows; the next retraining learns without this person (`poleng retrain`)."
+            f"Not undone: {versions} was trained on data that included this person. A model's files contain "
+            "no rows; the next retraining leaves this person out (`poleng retrain`)."
         )
     if done.any:
         console.print(
-            "Not reached: copies outside of this home, such as backups, lists handed out and exports of "
-            "quarantined rows. A file that holds this person and was not taken in before brings them back."
+            "Not erased: copies outside this home, such as backups, distributed lists and exports of "
+            "quarantined rows. If a new file contains this person, ingesting it brings them back."
         )
     if done.any and done.backups:
         console.print(
-            "These backups were made of this home and may hold this person: delete them, or make them anew."
+            "These backups of this home may contain this person: delete them, or replace them by new ones."
         )
         for backup in done.backups:
             console.print(f"  {backup}")
     for note in done.notes:
-        console.print(styled("yellow", "Not told:"), note)
+        console.print(styled("yellow", "Not reported:"), note)
 
 
-def _tell_proof(done: ErasureReport) -> None:
+def _show_proof(done: ErasureReport) -> None:
     proof = done.proof
     console.print(
-        f"Looked through {proof.tables} tables ({proof.columns} columns) and {proof.files} files "
+        f"Searched {proof.tables} tables ({proof.columns} columns) and {proof.files} files "
         f"({proof.bytes:,} bytes): {_count(len(proof.traces), 'trace')}."
     )
     for trace in proof.traces:
         console.print(styled("red", f"  {trace}"))
     if proof.closed:
         console.print(
-            f"{_count(len(proof.closed), 'file')} could not be looked into. Look yourself, remove what holds "
-            "this person, or make it readable, and say this again:"
+            f"{_count(len(proof.closed), 'file')} could not be searched. Check by hand, delete what contains "
+            "this person, or make it readable, and run the command again:"
         )
     for closed in proof.closed:
         console.print(styled("red", f"  {closed}"))

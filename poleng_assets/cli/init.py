@@ -1,4 +1,4 @@
-"""``poleng init``: a home for a study."""
+"""``poleng init``: create a home for a study."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from poleng_assets.study.loading import named_study, study_file
 @click.argument("study", required=False)
 @home_option
 def init(study: str | None, home_folder: Path | None) -> None:
-    """Make a home for the survey of STUDY, and copy the study file into it.
+    """Create a home for the survey of STUDY, and copy the study file into it.
 
-    STUDY is a study file, or the name of one that ships; by default the file that POLENG_STUDY names, or
-    political_engagement. A home that has another study is left as it is: see `poleng study change`.
+    STUDY is a study file or the name of a built-in study; by default the file in POLENG_STUDY, or
+    political_engagement. A home with another study is not changed: see `poleng study change`.
     """
     file = named_study(study) if study else study_file()
     home = open_home(home_folder, file)
-    made = study_of(home, file)
-    console.print(f"{home.root} is a home for {made.title}, of {len(made.features)} questions.")
-    console.print(f"Put a field study into {home.landing('field_studies')}, and say `poleng settle`.")
+    chosen = study_of(home, file)
+    console.print(f"{home.root} is a home for {chosen.title} with {len(chosen.features)} questions.")
+    console.print(f"Put a field study into {home.landing('field_studies')}, and run `poleng run-pending`.")

@@ -1,4 +1,4 @@
-"""What the commands have in common that open a port: taking it, and who can reach it."""
+"""Bind a port, and tell who can reach it; shared by the commands that start a server."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ allow_host_option = click.option(
     "allow_hosts",
     multiple=True,
     metavar="NAME[:PORT]",
-    help="Another name that it is reached by, behind a proxy or a tunnel. May be said again.",
+    help="Another host name of this server, for example behind a proxy or tunnel. Can be repeated.",
 )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port now: what cannot be served is said before anything is loaded.
+    """Bind a port before anything is loaded, so that an error appears at once.
 
     Args:
         host: name or address of this machine.
-        port: 0: any that is free.
+        port: 0: any free port.
 
     Raises:
-        click.ClickException: it cannot be bound to; the message says what to do.
+        click.ClickException: the port cannot be bound; the message says what to do.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise click.ClickException(
-            f"{host}, port {port} cannot be bound to: {error}. Choose another --port, or end what has it"
+            f"{host}, port {port} cannot be bound: {error}. Choose another --port, or stop what uses it"
         ) from error
 
 
 def address_of(listening: socket.socket) -> str:
-    """Return the address that a browser is to open."""
+    """Return the URL of a bound socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what is bound to a host."""
+    """Whether only this machine can reach a server bound to this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

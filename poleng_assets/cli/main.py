@@ -1,4 +1,4 @@
-"""``poleng``: the same definitions, sensors and instance as the UI, from a shell."""
+"""``poleng``: the command line on the same definitions, sensors and instance as the UI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import click
 from poleng_assets.cli.backup import backup, restore
 from poleng_assets.cli.check_archive import check_archive
 from poleng_assets.cli.clock import clock
-from poleng_assets.cli.console import (
-    fault_in_words,
-)
+from poleng_assets.cli.console import explain_fault
 from poleng_assets.cli.decisions import decisions
 from poleng_assets.cli.dev import dev
 from poleng_assets.cli.forget import forget
@@ -27,7 +25,7 @@ from poleng_assets.cli.report import report
 from poleng_assets.cli.reset import reset
 from poleng_assets.cli.retention import retention
 from poleng_assets.cli.rollback import rollback
-from poleng_assets.cli.run import retrain, retry, settle
+from poleng_assets.cli.run import retrain, retry, run_pending, settle
 from poleng_assets.cli.serve import serve
 from poleng_assets.cli.simulate import simulate
 from poleng_assets.cli.status import status
@@ -41,7 +39,7 @@ from poleng_assets.text.plain_text import visible
 
 
 class _Boundary(click.Group):
-    """Says what is wrong with a study file or the machine, not where in the code it was noticed."""
+    """Reports an error of the study file or the machine without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -54,16 +52,16 @@ class _Boundary(click.Group):
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            words = fault_in_words(error)
-            if not words:
+            explanation = explain_fault(error)
+            if not explanation:
                 raise
-            raise click.ClickException(visible(words)) from error
+            raise click.ClickException(visible(explanation)) from error
 
 
 @click.group(cls=_Boundary, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Find politically disengaged people, and watch over the model that finds them."""
-    os.umask(0o077)  # whatever is written from here on is its owner's alone
+    """Find politically disengaged people, and monitor the model that finds them."""
+    os.umask(0o077)  # new files are readable by their owner only
     warnings.simplefilter("ignore")
     for name in ("alembic", "mlflow", "dagster"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -88,6 +86,7 @@ for command in (
     retrain,
     retry,
     rollback,
+    run_pending,
     serve,
     settle,
     simulate,

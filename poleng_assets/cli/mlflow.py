@@ -1,4 +1,4 @@
-"""``poleng mlflow``: MLflow's own UI on the models of a home, where the links of Dagster's UI lead."""
+"""``poleng mlflow``: run MLflow's UI on the models of a home."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poleng_assets.cli.console import console, home_option, open_home
 from poleng_assets.cli.listening import address_of, allow_host_option, listen
 from poleng_assets.models.mlflow_links import ADDRESS, PORT, mlflow_address
 
-# Variables of the shell that would open another store; how the server behaves may be set.
+# Variables of the shell that would open another store; the other settings of the server are kept.
 OF_ANOTHER = ("MLFLOW_TRACKING", "MLFLOW_REGISTRY", "MLFLOW_BACKEND", "MLFLOW_DEFAULT", "MLFLOW_ARTIFACT",
               "MLFLOW_SERVE_", "MLFLOW_HOST", "MLFLOW_PORT", "_MLFLOW")  # fmt: skip
 HOST = "127.0.0.1"  # it has no password
@@ -23,11 +23,10 @@ HOST = "127.0.0.1"  # it has no password
 @allow_host_option
 @home_option
 def mlflow(port: int, allow_hosts: tuple[str, ...], home_folder: Path | None) -> None:
-    """Open MLflow's UI on this home: versions, runs and trials.
+    """Run MLflow's UI on this home: model versions, runs and trials.
 
-    It can be reached from this machine only, and by no other web page that a browser has open; it changes
-    nothing by itself. The links to it in Dagster's UI lead to POLENG_MLFLOW_URL, by default
-    http://127.0.0.1:5001.
+    It can be reached from this machine only, and not by other web pages open in a browser. The links to it in
+    Dagster's UI use POLENG_MLFLOW_URL, by default http://127.0.0.1:5001.
     """
     from poleng_assets.models.store import create_store
 
@@ -35,13 +34,13 @@ def mlflow(port: int, allow_hosts: tuple[str, ...], home_folder: Path | None) ->
     create_store(home.root / "mlflow.db")
     listening = listen(HOST, port)
     address = address_of(listening)
-    console.print(f"Home {home.root}\nMLflow's UI opens on {address}. Ctrl-C ends it.")
+    console.print(f"Home {home.root}\nMLflow's UI: {address}. Stop it with Ctrl-C.")
     if mlflow_address() != address:
         console.print(
-            f"The links in Dagster's UI lead to {mlflow_address()}. Set {ADDRESS}={address} "
-            "for `poleng dev`, and those of later trainings lead here."
+            f"The links in Dagster's UI point to {mlflow_address()}. Set {ADDRESS}={address} "
+            "for `poleng dev`; new links will then point here."
         )
-    # Its workers for language models are nothing to a survey.
+    # Its workers for language models are not needed.
     settings = {name: value for name, value in os.environ.items() if not name.startswith(OF_ANOTHER)}
     environment = {**settings, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     listening.set_inheritable(True)
@@ -49,6 +48,6 @@ def mlflow(port: int, allow_hosts: tuple[str, ...], home_folder: Path | None) ->
     command += ["--store", home.mlflow_uri, "--artifacts", home.artifacts.as_uri()]
     command += [word for name in allow_hosts for word in ("--allow-host", name)]
     sys.stdout.flush()
-    # Whatever it writes beside its store stays in the home.
+    # Files that it writes to the working directory stay in the home.
     os.chdir(home.root)
     os.execve(command[0], command, environment)  # noqa: S606

@@ -1,4 +1,4 @@
-"""``poleng notify``: whether messages arrive, before there is one that matters."""
+"""``poleng notify``: test the notification addresses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ WAIT_SECONDS = 10.0
 
 @click.command()
 def notify() -> None:
-    """Send a test message to each address that POLENG_NOTIFY names; say which ones did not take it."""
+    """Send a test message to each address in POLENG_NOTIFY, and show which ones failed."""
     addresses = read_addresses()
     if not addresses:
         raise click.ClickException(
-            f"{VARIABLE} names no address: set it to one or more Apprise URLs, separated by blanks."
+            f"{VARIABLE} contains no address: set it to one or more Apprise URLs, separated by spaces."
         )
-    text = f"This is a test from {socket.gethostname()}. Whoever reads it will be told what happens there."
+    text = (
+        f"This is a test message from {socket.gethostname()}. Notifications of this server will arrive here."
+    )
     failed = 0
     for address in addresses:
-        delivery = address.deliver("poleng: a test", text, WAIT_SECONDS)
+        delivery = address.deliver("poleng: test message", text, WAIT_SECONDS)
         failed += not delivery.done
-        console.print(f"{address.name} took the message." if delivery.done else f"{delivery.error}.")
+        console.print(f"{address.name} accepted the message." if delivery.done else f"{delivery.error}.")
     if failed:
-        raise click.ClickException(f"{failed} of {len(addresses)} addresses did not take the message.")
+        raise click.ClickException(f"{failed} of {len(addresses)} addresses did not accept the message.")

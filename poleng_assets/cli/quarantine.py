@@ -1,4 +1,4 @@
-"""``poleng quarantine``: which rows were set apart and why, and how mended ones are put back."""
+"""``poleng quarantine``: list quarantined rows, and release the fixed ones."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 
 @click.group()
 def quarantine() -> None:
-    """See the rows that were set apart, mend them, and put them back."""
+    """List quarantined rows, fix them, and release them."""
 
 
 @quarantine.command("list")
-@click.option("--source", help="Of one file, such as batches/march; by default, all files with such rows.")
+@click.option("--source", help="Only the rows of one file, such as batches/march.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the rows of the source to this CSV, to be mended in a spreadsheet. It holds personal data.",
+    help="Write the rows of --source to this CSV, to be fixed in a spreadsheet. It contains personal data.",
 )
 @home_option
 def list_(source: str | None, as_json: bool, out: Path | None, home_folder: Path | None) -> None:
-    """Show which rows are in quarantine, and what is wrong with them."""
+    """Show which rows are in quarantine, and why."""
     if source is not None:
         _list_rows(source, as_json, out, home_folder)
     elif out:
-        raise click.ClickException("--out needs --source: a sheet is of one file")
+        raise click.ClickException("--out needs --source: a sheet contains the rows of one file")
     else:
         _list_files(as_json, home_folder)
 
@@ -60,7 +60,7 @@ def _list_files(as_json: bool, home_folder: Path | None) -> None:
     if as_json:
         click.echo(json.dumps([vars(file) for file in files], indent=2))
         return
-    table = Table("source", "rows", "commonest reasons")
+    table = Table("source", "rows", "most common reasons")
     for file in files:
         reasons = [f"{column}: {reason} ({count:,})" for column, reason, count in file.commonest]
         table.add_row(file.source, f"{file.rows:,}", "\n".join(reasons))
@@ -82,8 +82,8 @@ def _list_rows(source: str, as_json: bool, out: Path | None, home_folder: Path |
         click.echo(json.dumps([vars(fault) for fault in faults], indent=2))
     elif out:
         console.print(
-            f"{len({fault.row_number for fault in faults}):,} rows of {source} written to {out}. Mend them, "
-            f"then: poleng quarantine release {source} {out}"
+            f"{len({fault.row_number for fault in faults}):,} rows of {source} written to {out}. Fix them, "
+            f"then run: poleng quarantine release {source} {out}"
         )
     else:
         table = Table("row", "column", "reason")
@@ -98,10 +98,10 @@ def _list_rows(source: str, as_json: bool, out: Path | None, home_folder: Path |
 @click.option("--reason", default="asked for on the command line", show_default=True)
 @home_option
 def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> None:
-    """Put the mended rows of FILE back into SOURCE, such as batches/march.
+    """Release the fixed rows of FILE into SOURCE, such as batches/march.
 
-    Each row is checked as at the door; the ones that are still broken stay in quarantine. A batch is
-    scored again, with them, and gets its list again.
+    Each row is validated again; invalid rows stay in quarantine. A batch is scored again with its released
+    rows, and gets a new contact list.
     """
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import daemon_is_running
@@ -110,7 +110,7 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
 
     home = open_home(home_folder)
     if not home.warehouse.exists():
-        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
+        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was ingested.")
     with instance_beside_daemon(home) as instance:
         runner = HeadlessRunner(build_defs(home=home), instance, show_run)
         settings = {"source": source, "file": str(file.resolve()), "reason": reason}
@@ -119,21 +119,21 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
             sys.exit(1)
         files = [FileTakenIn.from_metadata(metadata) for metadata in report.metadata.values()]
         if not files:
-            console.print("Nothing new: no row of this sheet could be put back now.")
+            console.print("No row of this sheet could be released.")
             return
         console.print(str(files[0].in_words))
         if daemon_is_running(instance):
-            console.print("The daemon does what follows from it.")
+            console.print("The daemon runs the next steps.")
         elif not all(run.success for run in runner.run_until_idle()):
             sys.exit(1)
 
 
 @contextmanager
 def _warehouse(home_folder: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the warehouse for reading; say in words when it has nothing of the kind that is asked for."""
+    """Open the warehouse for reading; an unknown source becomes an error of the command line."""
     home = open_home(home_folder)
     if not home.warehouse.exists():
-        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was taken in.")
+        raise click.ClickException(f"{home.root} has no warehouse yet: nothing was ingested.")
     with reading(home) as con:
         try:
             yield con

@@ -1,4 +1,4 @@
-"""``poleng recover``: make again from the archive what the warehouse has lost."""
+"""``poleng recover``: ingest again from the archive what the warehouse has lost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from poleng_assets.cli.console import console, home_option, open_home, open_runn
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option
 def recover(yes: bool, home_folder: Path | None) -> None:
-    """Take in again from the archive what the warehouse lacks of Dagster's history.
+    """Ingest again from the archive what Dagster's history has and the warehouse lacks.
 
-    Stop the daemon first. A backup is better, where there is one: what is made again gets new dates, and
-    people are scored by the version that serves now. The ledger tells what was lost.
+    Stop the daemon first. If you have a backup, restore it instead: recovered data gets new dates, and people
+    are scored by the current champion. The ledger records the loss.
     """
     from poleng_assets.defs import jobs
     from poleng_assets.defs.continuity import LOOKED_AT_AT_START, reported_writes
@@ -26,18 +26,18 @@ def recover(yes: bool, home_folder: Path | None) -> None:
 
     home = open_home(home_folder)
     warehouse = open_warehouse(home)
-    with open_runner(home, looked_at=False) as runner:
+    with open_runner(home, check_continuity=False) as runner:
         writes = reported_writes(runner.instance, LOOKED_AT_AT_START)
         with warehouse.connect() as con:
             lost = missing(con, writes)
         if not lost:
-            console.print("The warehouse has all that Dagster's history tells of.")
+            console.print("The warehouse has everything that Dagster's history records.")
             return
-        console.print("The warehouse lacks:")
+        console.print("Missing in the warehouse:")
         for write in lost:
             console.print(f"  {write.in_words()}")
         if not yes:
-            click.confirm("Write that down, and make it again from the archive?", abort=True)
+            click.confirm("Record the loss, and recover the data from the archive?", abort=True)
         with warehouse.connect() as con, transaction(con):
             record_loss(con, lost, until=max(write.number for write in writes))
         by_asset = {
@@ -50,7 +50,7 @@ def recover(yes: bool, home_folder: Path | None) -> None:
         wanted = dict.fromkeys(
             (by_asset[write.asset], write.partition) for write in lost if write.asset in by_asset
         )
-        # Batches before outcomes, which are of their people.
+        # Batches before outcomes: outcomes refer to people of batches.
         sequence = sorted(wanted, key=lambda pair: pair[0] == jobs.ingest_outcomes.name)
         reports = [runner.run(job, partition_key=partition) for job, partition in sequence]
         reports += runner.run_until_idle()

@@ -1,4 +1,4 @@
-"""``poleng report``: the report of a batch, made again."""
+"""``poleng report``: render the report of a batch again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from poleng_assets.storage.home_study import study_of
 
 @click.command()
 @click.argument("batch")
-@click.option("--version", type=int, help="Of the model; by default the one whose scores are current.")
+@click.option("--version", type=int, help="Model version; by default the one of the current scores.")
 @home_option
 def report(batch: str, version: int | None, home_folder: Path | None) -> None:
-    """Make the report of BATCH again from the warehouse, with the outcomes that are known by now.
+    """Render the report of BATCH again from the warehouse, with all outcomes known by now.
 
-    Any version that scored the batch can be asked for, one that was rolled back as well. The verdict is
-    the one that was acted upon.
+    Any version that scored the batch can be chosen, even one that was rolled back. The verdict does not
+    change.
     """
     from poleng_assets.core.monitoring.batch_report import load_report
     from poleng_assets.core.monitoring.realised_performance import measure_realised
@@ -39,19 +39,19 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     if not home.warehouse.exists():
         raise click.ClickException(f"{home.root} has no warehouse yet: no batch was scored.")
     with reading(home) as con:
-        number = version or scoring_version(con, batch)
+        version_number = version or scoring_version(con, batch)
         erased = newest_erasures(con, "predictions").get(batch)
-        if number is None and erased:
+        if version_number is None and erased:
             raise click.ClickException(f"The scores of {batch} were {erased.in_words()}.")
-        if number is None:
+        if version_number is None:
             raise click.ClickException(f"{batch} is not scored in {home.root}.")
         try:
             registry = Registry(home, study)
-            reference = registry.reference(registry.version(number))
-            outcomes = outcomes_of_scored(con, study, batch, number)
-            seen = load_report(con, study, batch, number, reference)
+            reference = registry.reference(registry.version(version_number))
+            outcomes = outcomes_of_scored(con, study, batch, version_number)
+            batch_report = load_report(con, study, batch, version_number, reference)
         except LookupError as error:
             raise click.ClickException(str(error)) from error
-    seen = replace(seen, realised=measure_realised(outcomes, study, reference))
-    path = write_whole(home.report(batch, number), render_report(study, seen))
-    console.print(f"{batch}, version {number}: {seen.judgement.verdict}. See {path}")
+    batch_report = replace(batch_report, realised=measure_realised(outcomes, study, reference))
+    path = write_whole(home.report(batch, version_number), render_report(study, batch_report))
+    console.print(f"{batch}, version {version_number}: {batch_report.judgement.verdict}. See {path}")

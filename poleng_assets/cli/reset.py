@@ -1,4 +1,4 @@
-"""``poleng reset``: an empty home."""
+"""``poleng reset``: empty a home."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from poleng_assets.cli.console import (
 
 
 @click.command()
-@click.option("--confirm", metavar="NAME", help="Name of the home's folder; without it you are asked for it.")
-@click.option("--yes", is_flag=True, hidden=True)  # of earlier releases; it says too little now
+@click.option("--confirm", metavar="NAME", help="Name of the home's folder; asked for if missing.")
+@click.option("--yes", is_flag=True, hidden=True)  # of earlier releases; no longer a sufficient confirmation
 @home_option
 def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
     """Empty the home folder: files, warehouse, models, lists, reports and history.
 
-    It wants the name of the home's folder typed, so that nobody empties another one than they mean.
+    You must type the name of the home's folder, as a protection against emptying the wrong one.
     """
     from poleng_assets.operations.reset import (
         ResetRefused,
@@ -33,8 +33,8 @@ def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
     home = open_home(home_folder)
     with instance_without_daemon(home):
         if confirm is None and not yes:
-            console.print(f"This removes everything that the project keeps in {home.root}.")
-            confirm = click.prompt(f"Type the name of that folder ({home.root.name}) to go on", default="")
+            console.print(f"This deletes all data of the project in {home.root}.")
+            confirm = click.prompt(f"Type the name of that folder ({home.root.name}) to continue", default="")
         try:
             check_confirmation(home, confirm or "")
         except ResetRefused as refusal:
@@ -42,4 +42,4 @@ def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
         reset_data(home)
         reset_history(home)
         home.create()
-    console.print(f"{home.root} is empty again.")
+    console.print(f"{home.root} is empty now.")

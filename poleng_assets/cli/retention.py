@@ -1,4 +1,4 @@
-"""``poleng retention``: erase what was kept long enough, where no daemon does it every night."""
+"""``poleng retention``: erase expired data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from poleng_assets.cli.console import home_option, open_home, open_runner
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be erased.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be erased.")
 @click.option(
-    "--trust-clock", is_flag=True, help="The clock is right, though nothing happened here for long."
+    "--trust-clock",
+    is_flag=True,
+    help="The clock is right, although nothing was recorded for a long time.",
 )
 @home_option
 def retention(dry_run: bool, trust_clock: bool, home_folder: Path | None) -> None:
-    """Erase what was kept as long as the study says (policies.retention). A daemon does it every night."""
+    """Erase data that has expired by policies.retention of the study. A daemon does it every night."""
     from poleng_assets.operations.retention import RETENTION_JOB
 
     settings = {"dry_run": dry_run, "trust_clock": trust_clock}

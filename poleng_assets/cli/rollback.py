@@ -1,4 +1,4 @@
-"""``poleng rollback``: an earlier version serves again."""
+"""``poleng rollback``: make an earlier version the champion again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from poleng_assets.cli.run_lines import show_run
 
 
 @click.command()
-@click.option(
-    "--to", "version", type=int, default=0, help="Version that is to serve; by default the one before."
-)
+@click.option("--to", "version", type=int, default=0, help="Version to serve; by default the previous one.")
 @click.option("--reason", default="asked for on the command line", show_default=True)
-@click.option("--score-again", is_flag=True, help="Score again what the version taken back had scored.")
+@click.option("--score-again", is_flag=True, help="Score the batches of the replaced version again.")
 @home_option
 def rollback(version: int, reason: str, score_again: bool, home_folder: Path | None) -> None:
-    """Let an earlier version serve again, with its own reference."""
+    """Make an earlier version the champion again, with its own reference."""
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import daemon_is_running
     from poleng_assets.defs.rollback import ROLLBACK_JOB

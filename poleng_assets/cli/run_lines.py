@@ -1,4 +1,4 @@
-"""What the command line says of a run that ended: one line, from what its assets tell."""
+"""Print a finished run in one line, from the metadata of its assets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def show_run(report: RunReport) -> None:
-    """Tell in one line how a run went."""
+    """Print the result of a run in one line."""
     title = f"  {report.job} {in_one_line(report.partition)}".rstrip()
     if not report.success:
         console.print(styled("red", f"{title} failed"), f": {report.message}", sep="")
@@ -39,7 +39,7 @@ def _about_champion(event: Champion) -> str:
         return event.reason
     outcome = "promoted" if event.promoted else "not promoted"
     if not event.figures:
-        outcome = f"was {outcome} before"
+        outcome = f"was already {outcome}"
     return f"version {event.challenger_version} {outcome}: {event.reason}"
 
 
@@ -50,24 +50,24 @@ def _about_challenger(event: Challenger) -> str:
 def _about_list(event: ContactList) -> str:
     if event.share_flagged is None:
         return str(event.what_happened)
-    beside = f", in list {event.list_number}" if event.list_number > 1 else ""
-    return f"{event.contacts or 0:,} contacts{'' if event.remark == 'none' else ', marked'}{beside}"
+    list_name = f", in list {event.list_number}" if event.list_number > 1 else ""
+    return f"{event.contacts or 0:,} contacts{'' if event.remark == 'none' else ', marked'}{list_name}"
 
 
 def _about_study(event: FileTakenIn) -> str:
     if event.withdrawn is not None:
-        return "withdrawn" if event.withdrawn else "counts again"
+        return "withdrawn" if event.withdrawn else "no longer withdrawn"
     remark = f", {event.remark}" if event.remark is not None else ""
-    return f"{_rows_kept(event, 'labelled rows')} taken in{_earlier(event)}{remark}"
+    return f"{_rows_kept(event, 'labelled rows')} ingested{_earlier(event)}{remark}"
 
 
-def _rows_kept(event: FileTakenIn, whom: str) -> str:
-    kept = f"{event.rows or 0:,} {whom}"
+def _rows_kept(event: FileTakenIn, noun: str) -> str:
+    kept = f"{event.rows or 0:,} {noun}"
     return f"{kept} ({event.rows_quarantined:,} more in quarantine)" if event.rows_quarantined else kept
 
 
 def _earlier(event: FileTakenIn) -> str:
-    """Return what the file shares with earlier ones, to stand behind its rows."""
+    """Return what the file has in common with earlier ones."""
     return "" if event.what_came_before in (None, "nothing") else f"; {event.what_came_before}"
 
 
@@ -77,7 +77,7 @@ def _about_outcomes(event: FileTakenIn) -> str:
 
 def _about_performance(event: RealisedPerformance) -> str:
     if not event.batches:
-        return "no score to compare them with yet"
+        return "no scores to compare with yet"
     return f"compared with the scores of {event.batches:,} batch{'' if event.batches == 1 else 'es'}"
 
 

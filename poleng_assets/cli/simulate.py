@@ -1,4 +1,4 @@
-"""``poleng simulate``: play a scenario and show how it ended."""
+"""``poleng simulate``: play a scenario and show its result."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with field_studies, batches and outcomes; without it the synthetic population is used.",
+    help="Folder with field_studies, batches and outcomes; by default a synthetic population.",
 )
 @study_option
 @home_option
 def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_folder: Path | None) -> None:
-    """Play a scenario: drop its files one by one, let the sensors react, and show how it ended."""
+    """Play a scenario: submit its files one by one, run the sensors after each, and show the result."""
     from poleng_assets.simulation.player import play_scenario, scenario_data
     from poleng_assets.storage.synthetic import OtherPeople
 
@@ -52,26 +52,26 @@ def simulate(scenario: Any, data: Path | None, study_file: Path | None, home_fol
         landing, warehouse = open_landing(home), open_warehouse(home)
         console.print("Scenario", styled("bold", scenario), f"with {folder}, home {home.root}\n")
 
-        def settle(drop: Any) -> None:
-            console.print(styled("bold", in_one_line(drop.path.name)), f"dropped into landing/{drop.kind}")
+        def run_pending(drop: Any) -> None:
+            console.print(styled("bold", in_one_line(drop.path.name)), f"submitted to landing/{drop.kind}")
             runner.run_until_idle()
 
         try:
-            ending = play_scenario(scenario, folder, landing, warehouse, settle)
+            ending = play_scenario(scenario, folder, landing, warehouse, run_pending)
         except (FileNotFoundError, FileExistsError, OtherPeople) as error:
             raise click.ClickException(str(error)) from error
-        waiting = [f"{name}: {words}" for name, words in runner.skips.items() if "Waiting" in words]
+        waiting = [f"{name}: {reason}" for name, reason in runner.skips.items() if "Waiting" in reason]
     _show_ending(ending, waiting)
-    console.print(f"\n{time.monotonic() - started:.0f} s. See it all in the UI: {dev_hint(home)}")
+    console.print(f"\n{time.monotonic() - started:.0f} s. See the details in the UI: {dev_hint(home)}")
     sys.exit(1 if ending.faults else 0)
 
 
 def _show_ending(ending: Ending, waiting: list[str]) -> None:
     if not ending.dropped:
-        console.print("Nothing new: every file of this scenario was taken in before. Nothing was changed.")
+        console.print("Nothing new: every file of this scenario was already ingested.")
     console.print()
     console.print(batch_table([batch_facts(row) for row in ending.rows]))
-    for words in [*waiting, *ending.faults]:
-        console.print(styled("red", "Not as it should be:"), words)
+    for problem in [*waiting, *ending.faults]:
+        console.print(styled("red", "Problem:"), problem)
     if not ending.faults:
-        console.print("The scenario ended as it should.")
+        console.print("The scenario ended as expected.")

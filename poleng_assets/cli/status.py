@@ -22,24 +22,24 @@ from poleng_assets.storage.home import Home, Kind
 from poleng_assets.storage.home_study import study_of
 from poleng_assets.text.plain_text import in_one_line
 
-MADE_UP_WORDS = ", which holds the made-up people of `poleng simulate`"
+SYNTHETIC_NOTE = ", with the synthetic people of `poleng simulate`"
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 @home_option
 def status(as_json: bool, home_folder: Path | None) -> None:
-    """Show the champion, what waits, and how each batch fared."""
+    """Show the champion, pending files and the result of each batch."""
     home = open_home(home_folder)
     facts = _status(home)
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
-    console.print(f"Home {home.root}{MADE_UP_WORDS if facts['people'] == 'made-up' else ''}")
+    console.print(f"Home {home.root}{SYNTHETIC_NOTE if facts['people'] == 'made-up' else ''}")
     champion = facts["champion_version"]
     console.print(f"Champion: {f'version {champion}' if champion else 'none yet'}")
     if facts["champion_in_doubt"]:
-        console.print(styled("red", "Not as it should be:"), facts["champion_in_doubt"])
+        console.print(styled("red", "Problem:"), facts["champion_in_doubt"])
     elif champion is None:
         console.print(_next_step(home, facts["landing"]))
     if facts["clock_in_doubt"]:
@@ -49,22 +49,22 @@ def status(as_json: bool, home_folder: Path | None) -> None:
         console.print(f"Rows in quarantine: {facts['quarantined_rows']}")
     if facts["batches"]:
         console.print(batch_table(facts["batches"]))
-    for words in sorted({row["list_erased"] for row in facts["batches"] if row["list_erased"]}):
-        batches = {row["batch"]: None for row in facts["batches"] if row["list_erased"] == words}
-        console.print(f"Contact lists of {', '.join(batches)}: {words}.")
+    for erasure in sorted({row["list_erased"] for row in facts["batches"] if row["list_erased"]}):
+        batches = {row["batch"]: None for row in facts["batches"] if row["list_erased"] == erasure}
+        console.print(f"Contact lists of {', '.join(batches)}: {erasure}.")
 
 
 def _show_folders(facts: dict[str, Any]) -> None:
-    """Tell what waits, what is left alone and what was refused."""
+    """Show pending, skipped, rejected and withdrawn files."""
     for kind, names in facts["landing"].items():
         if names:
-            console.print(f"Waiting in landing/{kind}: {', '.join(map(in_one_line, names))}")
-    for kind, left in facts["landing_left_alone"].items():
-        for name, why in left.items():
-            console.print(f"Left alone in landing/{kind}: {in_one_line(name)}: {in_one_line(why)}")
+            console.print(f"Pending in landing/{kind}: {', '.join(map(in_one_line, names))}")
+    for kind, skipped in facts["landing_left_alone"].items():
+        for name, why in skipped.items():
+            console.print(f"Skipped in landing/{kind}: {in_one_line(name)}: {in_one_line(why)}")
     for kind, names in facts["rejected"].items():
         if names:
-            console.print(f"Refused, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
+            console.print(f"Rejected, see rejected/{kind}: {', '.join(map(in_one_line, names))}")
     for name, when in facts["withdrawn"].items():
         console.print(f"Withdrawn: {name}, on {when:%Y-%m-%d %H:%M} UTC")
     if facts["champion_learned_from_withdrawn"]:
@@ -72,13 +72,13 @@ def _show_folders(facts: dict[str, Any]) -> None:
 
 
 def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
-    """Return what lets a home without a champion have one."""
+    """Return the next step towards a first champion."""
     if landing["field_studies"]:
-        return "`poleng settle` takes in what waits and trains the first one; `poleng dev` does so by itself."
+        return "`poleng run-pending` ingests the pending files and trains the first one, or `poleng dev`."
     return (
-        f"Put a field study into {home.landing('field_studies')}: the first champion is trained on "
-        "it by `poleng settle`, or by `poleng dev` while that runs. `poleng simulate full` plays a story "
-        "with made-up people."
+        f"Put a field study into {home.landing('field_studies')}: `poleng run-pending` or a running "
+        "`poleng dev` trains the first champion on it. `poleng simulate full` plays a scenario with "
+        "synthetic people."
     )
 
 
@@ -88,13 +88,13 @@ def _status(home: Home) -> dict[str, Any]:
     from poleng_assets.warehouse.quarantine import count_quarantined
 
     champion = Registry(home, study_of(home)).alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
-    looks = {kind: _look(home, kind) for kind in get_args(Kind)}
+    landing = {kind: _landing_files(home, kind) for kind in get_args(Kind)}
     return {
         "home": str(home.root),
         "champion_version": champion.version if champion else None,
         "champion_in_doubt": _champion_in_doubt(home, champion.version if champion else None),
-        "landing": {kind: [path.name for path in looks[kind][0]] for kind in get_args(Kind)},
-        "landing_left_alone": {kind: looks[kind][1] for kind in get_args(Kind)},
+        "landing": {kind: [path.name for path in landing[kind][0]] for kind in get_args(Kind)},
+        "landing_left_alone": {kind: landing[kind][1] for kind in get_args(Kind)},
         "rejected": {kind: _names(home.rejected(kind), hide=".reason.txt") for kind in get_args(Kind)},
         "quarantined_rows": read_warehouse(home, count_quarantined) or 0,
         "clock_in_doubt": _clock_in_doubt(home),
@@ -103,17 +103,17 @@ def _status(home: Home) -> dict[str, Any]:
     }
 
 
-def _look(home: Home, kind: Kind) -> tuple[list[Path], dict[str, str]]:
-    """Return the files that wait in landing, and what nothing can be done with, each with why."""
+def _landing_files(home: Home, kind: Kind) -> tuple[list[Path], dict[str, str]]:
+    """Return the pending files in landing, and the reason for each skipped one."""
     landing = open_landing(home)
-    left = landing.look(kind).left
+    skipped = landing.look(kind).left
     if trouble := landing.try_out(kind):
-        left = {f"landing/{kind}": trouble}
-    return [path for path in landing.waiting(kind) if path.name not in left], left
+        skipped = {f"landing/{kind}": trouble}
+    return [path for path in landing.waiting(kind) if path.name not in skipped], skipped
 
 
 def people_and_studies(home: Home) -> dict[str, Any]:
-    """Return whose people a home holds, its withdrawn field studies, and whether the champion knew them."""
+    """Return whether people are real or synthetic, the withdrawn studies, and if the champion used them."""
     from poleng_assets.core.ingestion.withdrawal import in_doubt, withdrawn
     from poleng_assets.models.registry import CHAMPION, Registry
     from poleng_assets.storage.synthetic import sort_of_home
@@ -137,7 +137,7 @@ def people_and_studies(home: Home) -> dict[str, Any]:
 
 
 def _champion_in_doubt(home: Home, alias: int | None) -> str:
-    """Return how the registry contradicts the ledger; empty when it does not."""
+    """Return how the registry contradicts the ledger; empty if it does not."""
     from poleng_assets.core.promotion.serving_decision import registry_conflict
     from poleng_assets.warehouse.decisions import serving_decision
 
@@ -147,7 +147,7 @@ def _champion_in_doubt(home: Home, alias: int | None) -> str:
     if decision is not None and not (home.root / "mlflow.db").exists():
         return (
             f"the ledger says that version {decision.version} serves, but the model registry "
-            f"{home.root / 'mlflow.db'} is gone. Put it back from a backup (`poleng restore`)"
+            f"{home.root / 'mlflow.db'} is missing. Restore a backup (`poleng restore`)"
         )
     return registry_conflict(decision, alias)
 

@@ -1,4 +1,4 @@
-"""``poleng submit``: drop a file into landing."""
+"""``poleng submit``: copy a file to landing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcome
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @home_option
 def submit(kind: str, file: Path, home_folder: Path | None) -> None:
-    """Drop a file into landing. The daemon (`make dev`) takes it in; without one it waits there."""
+    """Copy a file to landing. A running daemon (`make dev`) ingests it."""
     from poleng_assets.defs.instance import daemon_is_running, open_instance
     from poleng_assets.storage.synthetic import OtherPeople, refuse_other_people
 
@@ -35,5 +35,5 @@ def submit(kind: str, file: Path, home_folder: Path | None) -> None:
         raise click.ClickException(str(error)) from error
     with open_instance(home) as instance:
         watched = daemon_is_running(instance)
-    console.print(f"Dropped as {target}.")
-    console.print("The daemon will take it in." if watched else f"No daemon runs. Start it: {dev_hint(home)}")
+    console.print(f"Submitted as {target}.")
+    console.print("The daemon will ingest it." if watched else f"No daemon runs. Start it: {dev_hint(home)}")

@@ -1,4 +1,4 @@
-"""``poleng why``: how one person was scored and listed."""
+"""``poleng why``: explain the scores of one person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from poleng_assets.storage.home_study import study_of
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 @home_option
 def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
-    """Tell how SUBJECT was scored, on which lists they stood, and how that model came to decide."""
+    """Explain how SUBJECT was scored, on which contact lists they are, and why that model serves."""
     from poleng_assets.core.contacts.contact_history import history_of
     from poleng_assets.core.data.subject_ids import alike_in_warehouse, plain_id
     from poleng_assets.warehouse.erasures import erasures_of, summary
@@ -29,17 +29,17 @@ def why(subject: str, as_json: bool, home_folder: Path | None) -> None:
     home = open_home(home_folder)
     study = study_of(home)
     if not home.warehouse.exists():
-        raise click.ClickException(f"{home.root} has no warehouse yet: nobody was scored.")
+        raise click.ClickException(f"{home.root} has no warehouse yet: no one was scored.")
     with reading(home) as con:
         history = history_of(con, study, subject)
         alike = "" if history else alike_in_warehouse(con, study, [plain_id(subject)]).in_words()
         erased = [] if history else summary(erasures_of(con, "predictions"))
     if not history:
-        words = [f"{subject} stands in no batch of {home.root}.", *([f"{alike}."] if alike else [])]
-        words += [f"{one}: whether they stood among them can no longer be told." for one in erased]
-        raise click.ClickException("\n".join(words))
+        lines = [f"{subject} is in no batch of {home.root}.", *([f"{alike}."] if alike else [])]
+        lines += [f"{erasure}: whether they included this person is no longer known." for erasure in erased]
+        raise click.ClickException("\n".join(lines))
     if as_json:
-        click.echo(json.dumps([vars(one) for one in history], indent=2, default=str))
+        click.echo(json.dumps([vars(scoring) for scoring in history], indent=2, default=str))
         return
-    for one in history:
-        console.print(one.in_words())
+    for scoring in history:
+        console.print(scoring.in_words())

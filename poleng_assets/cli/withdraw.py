@@ -1,4 +1,4 @@
-"""``poleng withdraw``: a field study is learned from no more."""
+"""``poleng withdraw``: exclude a field study from training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from poleng_assets.cli.status import people_and_studies
 @click.command()
 @click.argument("study")
 @click.option("--reason", default="asked for on the command line", show_default=True)
-@click.option("--undo", is_flag=True, help="Let a withdrawn study count again.")
+@click.option("--undo", is_flag=True, help="Restore a withdrawn study.")
 @home_option
 def withdraw(study: str, reason: str, undo: bool, home_folder: Path | None) -> None:
-    """Learn from field study STUDY no more, and judge no model by it.
+    """Exclude field study STUDY from training and evaluation.
 
-    Its rows and its file are kept. If the champion learned from it, a model is trained without it. The name
-    of a study means all its versions, NAME@2 only that one.
+    Its rows and its file are kept. If the champion was trained on it, a new model is trained without it. The
+    name of a study means all its versions, NAME@2 only that one.
     """
     from poleng_assets.definitions import build_defs
     from poleng_assets.defs.instance import daemon_is_running
@@ -42,7 +42,9 @@ def withdraw(study: str, reason: str, undo: bool, home_folder: Path | None) -> N
             sys.exit(1)
         watched = daemon_is_running(instance)
     facts = people_and_studies(home)
-    console.print(f"{study} {'counts again' if undo else 'is withdrawn'}. Its rows and its file are kept.")
+    console.print(
+        f"{study} {'is no longer withdrawn' if undo else 'is withdrawn'}. Its rows and its file are kept."
+    )
     if facts["champion_learned_from_withdrawn"]:
-        how = "The daemon trains" if watched else "`poleng settle` (or `poleng retrain`) trains"
+        how = "The daemon trains" if watched else "`poleng run-pending` (or `poleng retrain`) trains"
         console.print(f"{facts['champion_learned_from_withdrawn']}. {how} without it.")

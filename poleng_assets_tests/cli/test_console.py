@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from poleng_assets.cli.console import PlainConsole, fault_in_words, styled
+from poleng_assets.cli.console import PlainConsole, explain_fault, styled
 from poleng_assets.cli.run_lines import show_run
 from poleng_assets.headless.runner import RunReport
 from poleng_assets.models.artifacts import ModelUnusable
@@ -24,7 +24,7 @@ from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
     [
         (OSError(errno.ENOSPC, "No space left on device", "list.csv"), "The disk is full. Free some space"),
         (sqlite3.OperationalError("database or disk is full"), "The disk is full. Free some space"),
-        (OSError(errno.EROFS, "Read-only file system", "list.csv"), "The home folder may not be written"),
+        (OSError(errno.EROFS, "Read-only file system", "list.csv"), "The home folder is not writable"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "may not be written"),
         (sqlite3.OperationalError("database is locked"), "Close what has it open"),
         (sqlite3.DatabaseError("file is not a database"), "poleng restore"),
@@ -32,23 +32,23 @@ from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
     ids=lambda value: str(value)[:30],
 )
 def test_a_fault_of_the_machine_is_told_with_what_to_do(error: Exception, words: str):
-    told = fault_in_words(error)
+    told = explain_fault(error)
     assert words in told
     assert str(error) in told
 
 
 @pytest.mark.parametrize("kind", [WarehouseBusy, WarehouseUnusable, RegistryUnusable, ModelUnusable])
 def test_what_says_itself_what_to_do_is_told_as_it_is(kind: type[Exception]):
-    assert fault_in_words(kind("close the shell")) == "close the shell"
+    assert explain_fault(kind("close the shell")) == "close the shell"
 
 
 @pytest.mark.parametrize("error", [ValueError("no space for doubt"), KeyError("disk"), RuntimeError("")])
 def test_a_fault_of_the_code_is_not_blamed_on_the_machine(error: Exception):
-    assert fault_in_words(error) == ""
+    assert explain_fault(error) == ""
 
 
 def test_the_words_name_the_file_that_could_not_be_written(tmp_path: Path):
-    told = fault_in_words(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "list.csv")))
+    told = explain_fault(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "list.csv")))
     assert str(tmp_path / "list.csv") in told
 
 

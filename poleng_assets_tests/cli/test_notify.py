@@ -13,8 +13,8 @@ def test_each_address_gets_a_test_message(monkeypatch):
         monkeypatch.setenv("POLENG_NOTIFY", f"{one.url()} {two.url()}")
         said = CliRunner().invoke(notify)
     assert said.exit_code == 0, said.output
-    assert said.output.count("took the message.") == 2
-    assert one.titles == two.titles == ["poleng: a test"]
+    assert said.output.count("accepted the message.") == 2
+    assert one.titles == two.titles == ["poleng: test message"]
 
 
 def test_an_address_that_does_not_work_is_named_without_its_secret(monkeypatch):
@@ -23,13 +23,13 @@ def test_an_address_that_does_not_work_is_named_without_its_secret(monkeypatch):
         said = CliRunner().invoke(notify)
     assert said.exit_code == 1
     assert "address 1 of POLENG_NOTIFY is no address that Apprise understands" in said.output
-    assert "1 of 2 addresses did not take the message" in said.output
+    assert "1 of 2 addresses did not accept the message" in said.output
     assert "SECRET" not in said.output
-    assert works.titles == ["poleng: a test"]
+    assert works.titles == ["poleng: test message"]
 
 
 def test_no_address_is_said_in_words(monkeypatch):
     monkeypatch.delenv("POLENG_NOTIFY", raising=False)
     said = CliRunner().invoke(notify)
     assert said.exit_code == 1
-    assert "POLENG_NOTIFY names no address" in said.output
+    assert "POLENG_NOTIFY contains no address" in said.output

@@ -1,4 +1,4 @@
-"""``poleng settle`` and ``poleng retrain`` as processes, on a home without a daemon."""
+"""``poleng run-pending`` and ``poleng retrain`` as processes, on a home without a daemon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Founded:
-    """A home into which a founding study and a batch were dropped, and what ``poleng settle`` did.
+    """A home into which a founding study and a batch were dropped, and what ``poleng run-pending`` did.
 
     Attributes:
         home: the home.
@@ -50,7 +50,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory, small_survey: Path) -> Fou
     study = small_survey / "field_studies" / "founding_study.parquet"
     assert poleng("submit", "study", study, "--home", home.root).returncode == 0
     Landing(home).submit("batches", small_survey / "batches" / "clean_batch_1.parquet")
-    settle: list[str | Path] = ["settle", "--home", home.root]
+    settle: list[str | Path] = ["run-pending", "--home", home.root]
     if cannot_seclude():
         done = poleng(*settle)
         return Founded(home, done.returncode, done.stdout + done.stderr, None)
@@ -64,7 +64,7 @@ def words(answer: CompletedProcess[str]) -> str:
 
 
 def test_settling_an_empty_home_says_that_nothing_waits(tmp_path: Path):
-    answer = poleng("settle", "--home", tmp_path / "home")
+    answer = poleng("run-pending", "--home", tmp_path / "home")
     assert answer.returncode == 0, answer.stderr
     said = words(answer)
     for kind in ("field_studies", "batches", "outcomes"):
@@ -104,7 +104,7 @@ def test_all_that_sends_nothing_and_loads_no_pickle(founded: Founded):
 
 
 def test_settling_again_has_nothing_to_do(founded: Founded):
-    answer = poleng("settle", "--home", founded.home.root)
+    answer = poleng("run-pending", "--home", founded.home.root)
     assert answer.returncode == 0
     assert "retrain_and_promote" not in words(answer)
 

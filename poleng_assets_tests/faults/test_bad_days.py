@@ -94,7 +94,7 @@ def put(shop: Workshop, name: str, rows: int = 120) -> None:
 
 
 def settle(shop: Workshop) -> list[RunReport]:
-    """As ``poleng settle`` does: who asks by hand has mended what was wrong."""
+    """As ``poleng run-pending`` does: a run by hand means that the cause is fixed."""
     reset_failures(shop.instance)
     return shop.runner.run_until_idle()
 
@@ -228,13 +228,13 @@ def test_a_disk_that_is_full_while_a_model_is_kept(shop: Workshop, monkeypatch: 
 
 def test_a_disk_that_is_full_when_a_command_begins(tmp_path: Path):
     with mounted(tmp_path / "home", megabytes=8) as disk:
-        assert poleng("settle", "--home", disk).returncode == 0
+        assert poleng("run-pending", "--home", disk).returncode == 0
         with filled(disk):
-            told = poleng("settle", "--home", disk)
+            told = poleng("run-pending", "--home", disk)
         assert told.returncode == 1
         assert re.search("The disk is full|No space left", told.stderr), told.stderr
         assert "Traceback" not in told.stderr
-        assert poleng("settle", "--home", disk).returncode == 0
+        assert poleng("run-pending", "--home", disk).returncode == 0
 
 
 def test_a_folder_that_may_not_be_written(shop: Workshop):

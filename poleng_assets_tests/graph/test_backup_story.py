@@ -68,7 +68,7 @@ def told(quick: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
         assert workshop.registry.champion().version == 1
     done = CliRunner().invoke(backup, [str(archive), "--home", str(original)])
     assert done.exit_code == 0, done.output
-    assert "read back and is whole" in done.output
+    assert "read back and is complete" in done.output
     done = CliRunner().invoke(restore, [str(archive), "--home", str(copy)])
     assert done.exit_code == 0, done.output
     return Told(original, copy, quick, archive)
@@ -155,9 +155,9 @@ def test_a_backup_that_lay_for_long_goes_on_when_a_person_has_looked_at_the_cloc
     assert said("clock", "--trust")[0] == 0
     assert said("clock")[0] == 0
     # Warehouse and history are of one moment: neither tells of what the other lacks.
-    code, output = said("settle")
+    code, output = said("run-pending")
     assert (code, "in doubt" in output) == (0, False)
-    assert "The warehouse has all" in said("recover")[1]
+    assert "The warehouse has everything" in said("recover")[1]
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_backup_of_any_moment_of_a_run_ends_like_the_undisturbed_home(quick: P
     archives: list[Path] = []
     under_way: list[int] = []
     with subprocess.Popen(
-        [sys.executable, "-m", "poleng_assets.cli", "settle", "--home", str(home.root)],
+        [sys.executable, "-m", "poleng_assets.cli", "run-pending", "--home", str(home.root)],
         cwd=CHECKOUT,
         env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,

@@ -86,7 +86,7 @@ def test_a_person_who_says_that_it_is_right_stands_in_the_ledger_and_work_goes_o
     goes(monkeypatch, 400)
     assert requests(dropped, "field_studies_arrivals") == []
     code, output = said(dropped, "clock", "--trust")
-    assert (code, "It is trusted from now on" in output) == (0, True)
+    assert (code, "The clock is trusted from now on" in output) == (0, True)
     with duckdb.connect(str(dropped.home.warehouse), read_only=True) as con:
         ((kind, reason),) = con.execute("SELECT kind, reason FROM decisions").fetchall()
     assert (kind, reason.startswith("a person says that the clock is right (")) == ("clock", True)

@@ -86,7 +86,7 @@ def test_a_warehouse_that_lost_its_last_commits_stops_the_work_and_is_made_whole
         refuse_at_start(workshop.instance, workshop.warehouse, workshop.home)
     by_hand = workshop.runner.run("process_batch", partition_key=BATCH)
     assert (by_hand.success, words in by_hand.message) == (False, True)
-    said = CliRunner().invoke(main, ["settle", "--home", str(workshop.home.root)])
+    said = CliRunner().invoke(main, ["run-pending", "--home", str(workshop.home.root)])
     assert (said.exit_code, words in " ".join(said.output.split())) == (1, True)
     assert workshop.query("SELECT count(*) FROM ingested_files WHERE name = ?", BATCH) == [(0,)]
     made = CliRunner().invoke(main, ["recover", "--yes", "--home", str(workshop.home.root)])

@@ -174,7 +174,7 @@ def test_the_reference_of_a_model_loses_one_row_of_a_person_held_out(lived_in: W
 def test_models_that_learned_from_a_person_are_named_and_a_retraining_does_without(lived_in: Workshop):
     ((who,),) = lived_in.query(f"SELECT min({ID}) FROM field_study_rows WHERE part = 'train'")
     result = ask(lived_in, who, "--yes")
-    assert "version 1 learned from this person" in result.output
+    assert "version 1 was trained on data that included this person" in result.output
     event = lived_in.instance.get_latest_materialization_event(dg.AssetKey("field_studies"))
     assert event is not None
     told = event.asset_materialization
@@ -216,7 +216,7 @@ def test_an_id_that_nobody_has_changes_nothing(lived_in: Workshop):
     before = lived_in.decisions()
     result = ask(lived_in, "nobody-at-all")
     assert result.exit_code == 0
-    assert "Nobody with this id is known here" in result.output
+    assert "This id is unknown in this home" in result.output
     assert ": 0 traces." in result.output
     assert lived_in.decisions() == before
 
@@ -227,9 +227,9 @@ def test_an_id_that_is_written_otherwise_erases_nobody_and_shows_both_spellings(
         ((who,),) = con.execute(f'SELECT min("{known}") FROM batch_rows').fetchall()
     result = ask(lived_in, f"0{who}" if who.isdigit() else who.upper())
     assert result.exit_code == 0
-    assert "Nobody with this id is known here" in result.output
+    assert "This id is unknown in this home" in result.output
     assert who in result.output
-    assert "Ids are erased as they are written" in result.output
+    assert "Only exact ids are erased" in result.output
 
 
 @pytest.mark.parametrize("size", [1, 20, 50, 64, 1000])
@@ -269,10 +269,10 @@ def test_an_id_in_dagsters_history_is_erased_and_the_history_can_still_be_read(l
 
 def test_while_another_command_works_on_the_home_nobody_is_forgotten(lived_in: Workshop):
     who = contacts(lived_in)[0]
-    with hold_home(lived_in.home, "settle"):
+    with hold_home(lived_in.home, "run-pending"):
         result = ask(lived_in, who, "--yes")
     assert result.exit_code == 1
-    assert "`poleng settle`" in result.output
+    assert "`poleng run-pending`" in result.output
     assert who in contacts(lived_in)
 
 

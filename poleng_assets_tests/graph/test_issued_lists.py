@@ -105,8 +105,8 @@ def test_status_and_history_name_the_version_that_the_list_came_from(promoted: W
     rows = {row["model_version"]: row for row in json.loads(told.stdout)["batches"] if row["batch"] == BATCH}
     assert {row["list_from_version"] for row in rows.values()} == {1}
     shown = CliRunner().invoke(main, ["status", "--home", str(promoted.home.root)]).stdout
-    assert f"{rows[1]['contacts']} (list stands)" in shown
-    assert "list of v1 stands" in shown
+    assert f"{rows[1]['contacts']} (list stays valid)" in shown
+    assert "list of v1 stays valid" in shown
     ids = promoted.contact_list(BATCH)[load_study().id]
     with promoted.warehouse.read() as con:
         history = history_of(con, load_study(), ids[0])

@@ -49,7 +49,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     assert said.exit_code == 0, said.output
     assert f"{STUDY} is withdrawn" in said.output
     assert f"version 2 learned from {STUDY}, which was withdrawn" in said.output
-    assert "poleng settle" in said.output
+    assert "poleng run-pending" in said.output
     ((reason, evidence),) = promoted.query("SELECT reason, evidence FROM decisions WHERE kind = 'withdraw'")
     assert "consent was never given" in reason
     assert json.loads(evidence)["versions_that_learned"] == [2]

@@ -43,7 +43,7 @@ def start(home: Home) -> Iterator[Start]:
     """Start a process that drives the home; nothing of it is left afterwards."""
     started = []
 
-    def start_one(command: str = "settle", way: str = "wait") -> subprocess.Popen[str]:
+    def start_one(command: str = "run-pending", way: str = "wait") -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", DRIVE, str(home.root), command, way],
             stdout=subprocess.PIPE,
@@ -76,8 +76,8 @@ def poleng(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_home_is_driven_by_one_at_a_time_and_by_the_next_afterwards(home: Home):
-    named = rf"`poleng settle`, process {os.getpid()}, since \d{{4}}-"
-    with hold_home(home, "settle"), pytest.raises(HomeTaken, match=named):
+    named = rf"`poleng run-pending`, process {os.getpid()}, since \d{{4}}-"
+    with hold_home(home, "run-pending"), pytest.raises(HomeTaken, match=named):
         acquire(home, "retrain")
     with hold_home(home, "retrain"):
         assert home.lock.stat().st_mode & 0o777 == 0o600
@@ -87,7 +87,7 @@ def test_a_home_is_driven_by_one_at_a_time_and_by_the_next_afterwards(home: Home
 def test_another_process_is_named(home: Home, start: Start):
     other = start("simulate")
     started = time.monotonic()
-    with pytest.raises(HomeTaken) as caught, hold_home(home, "settle"):
+    with pytest.raises(HomeTaken) as caught, hold_home(home, "run-pending"):
         pass
     assert time.monotonic() - started < 0.5
     assert f"{home.root} is worked on by `poleng simulate`, process {other.pid}" in str(caught.value)
@@ -97,7 +97,7 @@ def test_a_process_that_was_killed_drives_no_longer(home: Home, start: Start):
     other = start()
     other.kill()
     other.wait()
-    with hold_home(home, "settle"):
+    with hold_home(home, "run-pending"):
         assert f'"pid": {os.getpid()}' in home.lock.read_text()
 
 
@@ -105,7 +105,7 @@ def test_the_children_of_a_killed_process_do_not_drive_on(home: Home, start: Sta
     other = start(way="child")
     other.kill()
     other.wait()
-    with hold_home(home, "settle"):
+    with hold_home(home, "run-pending"):
         assert f'"pid": {os.getpid()}' in home.lock.read_text()
 
 
@@ -118,14 +118,14 @@ def test_the_lock_goes_on_in_what_the_process_becomes(home: Home, start: Start):
     assert caught.value.holder.pid == other.pid
     other.kill()
     other.wait()
-    with hold_home(home, "settle"):
-        assert "settle" in home.lock.read_text()
+    with hold_home(home, "run-pending"):
+        assert "run-pending" in home.lock.read_text()
 
 
 def test_a_lock_that_nobody_has_written_into_is_one_all_the_same(home: Home, start: Start):
     start()
     home.lock.write_text('{"command": "sett')
-    with pytest.raises(HomeTaken, match="is worked on by another process"), hold_home(home, "settle"):
+    with pytest.raises(HomeTaken, match="is worked on by another process"), hold_home(home, "run-pending"):
         pass
 
 
@@ -133,7 +133,8 @@ def test_a_lock_that_nobody_has_written_into_is_one_all_the_same(home: Home, sta
 
 
 @pytest.mark.parametrize(
-    "words", [["settle"], ["retrain"], ["reset", "--confirm", "home"], ["rollback"], ["simulate", "clean"]]
+    "words",
+    [["run-pending"], ["retrain"], ["reset", "--confirm", "home"], ["rollback"], ["simulate", "clean"]],
 )
 def test_a_second_command_line_says_who_works_and_ends_at_once(home: Home, start: Start, words: list[str]):
     other = start("simulate")
@@ -153,7 +154,7 @@ def test_reading_needs_no_lock(home: Home, start: Start):
 
 def test_a_command_line_beside_the_ui_is_told_what_to_do_instead(home: Home, start: Start):
     other = start("dev", way="exec")
-    done = poleng("settle", "--home", home.root)
+    done = poleng("run-pending", "--home", home.root)
     assert done.returncode == 1
     assert f"A Dagster daemon runs on {home.root} (process {other.pid})" in done.stderr
     assert "use the simulate jobs in its UI" in done.stderr
@@ -171,7 +172,7 @@ def test_a_home_can_be_emptied_while_its_lock_is_held(home: Home):
     done = poleng("reset", "--confirm", home.root.name, "--home", home.root)
     assert done.returncode == 0, done.stderr
     assert list(home.contact_lists.iterdir()) == []
-    assert poleng("settle", "--home", home.root).returncode == 0
+    assert poleng("run-pending", "--home", home.root).returncode == 0
 
 
 # Daemons
@@ -213,7 +214,7 @@ def test_a_daemon_that_outlives_its_parent_is_seen_and_ended(home: Home, served:
     served.kill()
     served.wait()
     assert daemons(home) == [daemon]
-    done = poleng("settle", "--home", home.root)
+    done = poleng("run-pending", "--home", home.root)
     assert done.returncode == 1
     assert f"A Dagster daemon runs on {home.root} (process {daemon})" in done.stderr
     with hold_home(home, "dev"):  # as the next `poleng dev` does

@@ -123,8 +123,8 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(served: Served)
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"port {port} cannot be bound to" in refused("--port", port)
-    assert "can be reached by other machines: set POLENG_SERVE_TOKEN" in refused("--host", "0.0.0.0")
+        assert f"port {port} cannot be bound" in refused("--port", port)
+    assert "can be reached from other machines: set POLENG_SERVE_TOKEN" in refused("--host", "0.0.0.0")
     short = refused(token="short-secret")
-    assert "POLENG_SERVE_TOKEN is no token" in short
+    assert "POLENG_SERVE_TOKEN is not a valid token" in short
     assert "short-secret" not in short
