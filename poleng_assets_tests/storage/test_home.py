@@ -197,7 +197,8 @@ def test_a_file_is_no_home(tmp_path: Path):
 
 
 @pytest.mark.parametrize("words", ["status", "decisions", "run-pending", "retry", "mlflow",
-                                   "submit batch {file}", "restore {file}", "backup {file}", "why x", "forget x --yes"])  # fmt: skip
+                                   "submit batch {file}", "restore {file}", "backup {file}", "why x",
+                                   "forget x --yes"])  # fmt: skip
 def test_every_command_refuses_such_a_folder_before_a_file_is_made(tmp_path: Path, words: str):
     file = tmp_path / "march.csv"
     file.write_text("a\n1\n")
