@@ -20,7 +20,6 @@ def listen(host: str, port: int) -> socket.socket:
     """Bind a port before anything is loaded, so that an error appears at once.
 
     Args:
-        host: name or address of this machine.
         port: 0: any free port.
 
     Raises:

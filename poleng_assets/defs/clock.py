@@ -93,8 +93,6 @@ def look_at_clock(
     """Return why the clock may be wrong, or nothing.
 
     Args:
-        mark: of the home.
-        moment: the present one.
         max_gap: days without a sign of life that are too many.
         signs: of life, beside those of the warehouse.
         con: of the warehouse, None to leave it closed.
@@ -119,10 +117,7 @@ def trust_clock(
     Args:
         home: whose mark is written, and whose files are dated to now.
         warehouse: of the home; the ledger gets a row when it is there.
-        moment: the present one.
-        doubt: that is over.
         newest_run: storage id of the newest run.
-        dagster_run_id: for the ledger.
 
     Returns:
         Rows that got another date, by table.

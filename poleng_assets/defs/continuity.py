@@ -46,7 +46,6 @@ def reported_writes(instance: dg.DagsterInstance, newest: int) -> list[ReportedW
     """Return what the newest events of each asset say that the warehouse was given; without wiped partitions.
 
     Args:
-        instance: of the home.
         newest: how many events of each asset.
     """
     writes = []

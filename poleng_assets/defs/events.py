@@ -70,8 +70,6 @@ def newest(instance: dg.DagsterInstance, kind: type[E], asset: str = "") -> Reco
     """Return the newest event of an asset, None when it has none.
 
     Args:
-        instance: whose history is asked.
-        kind: of the event.
         asset: its name, where several assets tell this kind of event.
     """
     name = asset or str(kind.asset)  # type: ignore[attr-defined]
@@ -103,9 +101,6 @@ def newest_first(
     """Yield some events of an asset, the newest first.
 
     Args:
-        instance: whose history is asked.
-        kind: of the events.
-        asset: its name.
         partition: only events of this one; empty: of any.
         until: up to this storage id.
         limit: how many at most.
@@ -123,8 +118,6 @@ def events(instance: dg.DagsterInstance, asset: str, **within: Any) -> Iterator[
     """Yield the events of an asset, oldest first and page by page: years of them would not fit into memory.
 
     Args:
-        instance: whose history is asked.
-        asset: its name.
         within: limits that ``dagster.AssetRecordsFilter`` takes, such as ``after_storage_id``.
     """
     for record in records(instance, asset, **within):

@@ -62,7 +62,6 @@ def hold_home(home: Home, command: str | None = None) -> Iterator[None]:
     """Be the one that drives a home, until the end of the block.
 
     Args:
-        home: which exists.
         command: what to tell others; by default the command of this process.
 
     Raises:
@@ -79,7 +78,6 @@ def acquire(home: Home, command: str, *, inherited: bool = False) -> int:
     """Take the lock of a home; return its descriptor, which holds it until it is closed.
 
     Args:
-        home: which exists.
         command: what to tell others.
         inherited: the lock outlives ``os.exec*``, which keeps the process and its number.
 

@@ -170,7 +170,6 @@ class Registry:
         not keep a version from serving whose files are kept; it is put back as far as that can be done.
 
         Args:
-            con: of the warehouse.
             say: told when the alias was put back.
 
         Raises:
@@ -399,7 +398,6 @@ class Registry:
 
         Args:
             run_id: of the versions whose reference it is.
-            path: of the reference.
             fresh: what is put in its place, in the block.
         """
         client, repair, name = self._client(), self._repair(), path.name
@@ -477,13 +475,10 @@ class Registry:
 
         Args:
             mlflow: dagster-mlflow's resource, with its run active.
-            model: what was trained.
             reference: held-out rows with features, target, ``score`` and ``contact``.
             importance: how much each feature moves its scores, in log-odds.
             folder: of the home, emptied before and removed afterwards: what is logged is written there
                 first. It holds rows of people, and a killed process would leave them behind elsewhere.
-            parameters: of the training.
-            metrics: of the model.
             tags: kept with run and version; ``field_studies`` and ``training_data_hash`` among them.
         """
         run = mlflow.active_run()

@@ -43,10 +43,6 @@ class VersionFile:
 def read_version_file(artifacts: Path, number: int) -> VersionFile | None:
     """Return what is kept of a version, None when nothing is.
 
-    Args:
-        artifacts: folder of the home.
-        number: of the version.
-
     Raises:
         ValueError: the file is damaged; the message names it.
     """

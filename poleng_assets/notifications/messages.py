@@ -128,9 +128,7 @@ def about_refusal(kind: str, note_name: str, note: str, home: str, happened_at: 
     """Return what is told about a refused file, None when its note is not whole yet.
 
     Args:
-        kind: of file.
         note_name: name of the note beside the file, in ``rejected/<kind>``.
-        note: its text.
         home: the folder in which it happened.
         happened_at: when the note was written, seconds since 1970.
     """

@@ -152,7 +152,6 @@ def open_outbox(path: Path, policy: NotificationsPolicy) -> Iterator[Outbox | No
 
     Args:
         path: of its file; the folder of that name that earlier releases kept it in is taken over.
-        policy: of the study.
 
     Raises:
         OutboxBroken: it cannot be read or written.

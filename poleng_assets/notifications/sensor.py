@@ -90,9 +90,6 @@ def collect(
     in between reads them again, and they have the same keys.
 
     Args:
-        instance: whose event log is read.
-        landing: of the home.
-        outbox: of the home.
         now: seconds since 1970.
         complain: is told of events that could not be put into words.
     """

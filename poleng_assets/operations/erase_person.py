@@ -122,13 +122,6 @@ def erase_person(
 ) -> ErasureReport:
     """Erase a person from a home, and look for traces; nobody else may work on the home meanwhile.
 
-    Args:
-        home: whose files are changed.
-        study: names the columns.
-        warehouse: of the home.
-        registry: of the home.
-        subject: the person's id.
-
     Raises:
         NotNow: a dropped file that holds the person is still being taken in, or still being copied.
         WarehouseBusy: another process has the warehouse open.
@@ -222,7 +215,6 @@ def _refuse_unfinished(files: HomeFiles, taken_in: set[tuple[str, str]]) -> None
     """Raise when a file in landing holds the person and cannot be changed there without harm.
 
     Args:
-        files: of the home.
         taken_in: kind and content hash of the files that the warehouse holds.
     """
     for kind in KINDS:

@@ -19,7 +19,6 @@ def check_confirmation(home: Home, typed: str) -> None:
     """See that who wants to empty a home has typed its name, and loses nobody else's files.
 
     Args:
-        home: that is to be emptied.
         typed: the name of its folder, or its whole path.
 
     Raises:

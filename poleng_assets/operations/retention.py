@@ -77,15 +77,12 @@ def apply(
     them goes the next time. The DuckDB file is written anew, because deleted rows stay in its bytes.
 
     Args:
-        home: whose files go.
         warehouse: of the home; nothing happens when it is not there yet.
-        moment: the present one.
         waiting: batches whose contact list is still to be made.
         last_success: when this was done the last time.
         dry_run: only look.
         trust_clock: a person has looked at the clock; the ledger tells of it when it was in doubt.
         run_number: storage id of the newest run of the home's history.
-        dagster_run_id: for the ledger.
 
     Raises:
         ClockInDoubt: the present moment, or something that was written down, is dated as no clock that goes

@@ -56,7 +56,6 @@ def build_app(
     """Build the application.
 
     Args:
-        study: whose questions are asked.
         seen: what the watch has seen last.
         max_rows: respondents that one request may hold.
         token: that must be shown for all but health; empty: everybody who reaches the port may ask.

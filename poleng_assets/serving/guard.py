@@ -121,7 +121,6 @@ def judge(scope: Scope, rules: Rules) -> Refusal | None:
 
     Args:
         scope: of an ASGI connection of type ``http`` or ``websocket``.
-        rules: of the server.
     """
     headers = _Headers(scope)
     return (

@@ -18,7 +18,6 @@ def build_server(app: ASGIApp, refused: Callable[[Reason], None]) -> uvicorn.Ser
     """Return a server that runs with ``run([listening])``; see also :func:`make_room`.
 
     Args:
-        app: what is served.
         refused: is told why a connection was ended before it had a request.
     """
     room = make_room()

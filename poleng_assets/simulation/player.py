@@ -66,7 +66,6 @@ def play_scenario(
     """Play a scenario to its end.
 
     Args:
-        scenario: which one.
         data: folder with ``field_studies``, ``batches`` and perhaps ``outcomes``.
         landing: where files are dropped.
         warehouse: where the story can be read afterwards.

@@ -283,7 +283,6 @@ def write_scenario_data(
     stands in two field studies or batches.
 
     Args:
-        study: gives the columns.
         folder: is made if need be; files of the same name are overwritten.
         seed: the same seed gives the same rows.
         scale: a factor on every file's number of rows (at least 1 row is left).

@@ -77,9 +77,6 @@ def unmet_expectations(
     """Return in what a scenario did not end as it should; empty when it did.
 
     Args:
-        dropped: its files.
-        rows: how the batches fared.
-        promotions: versions promoted in this home.
         retrainings: trainings after the first one.
     """
     current = {row.batch: row for row in rows if row.current}

@@ -320,9 +320,7 @@ class Landing:
         without a person who asked to be forgotten.
 
         Args:
-            kind: of the file.
             copy: of it.
-            name: the id that it was taken in under.
             new: whether it was taken in just now. A file that stands in its place then is of a history that
                 the warehouse does not know; it stays, under another name.
         """
@@ -412,9 +410,7 @@ class Landing:
         it is a new version.
 
         Args:
-            kind: of the file.
             path: of the file, in landing or already in the archive.
-            name: the id that it was taken in under.
             digest: hash of the content that was taken in, as ``content_hash`` gives it.
         """
         target = self.place_in_archive(kind, path, name)

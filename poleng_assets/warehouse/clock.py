@@ -77,7 +77,6 @@ def date_to_now(con: duckdb.DuckDBPyConnection, moment: datetime) -> Counter[str
     as later than all of them. Rows of one moment keep one moment, in all tables.
 
     Args:
-        con: of the warehouse.
         moment: the present one, which a person says is right.
 
     Returns:

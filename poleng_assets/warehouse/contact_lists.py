@@ -162,10 +162,8 @@ def issue(
     """Write down a list and who stands on it; to be called inside a transaction.
 
     Args:
-        con: of the warehouse.
         new: the list, with a number that no list of the batch has.
         rows: its people: id, ``score``, ``reasons`` (words).
-        run_id: the Dagster run that made it.
     """
     listed = rows.assign(
         batch=new.batch,

@@ -84,8 +84,6 @@ def record_loss(con: duckdb.DuckDBPyConnection, lost: Sequence[ReportedWrite], u
     """Write down that a loss is known, and the promotions among it again; within a transaction.
 
     Args:
-        con: of the warehouse.
-        lost: what is missing.
         until: storage id of the newest event that was looked at.
     """
     for write in lost:

@@ -104,11 +104,8 @@ def already_recorded(
     """Return whether a batch was held, or released, for this very reason in its newest decision.
 
     Args:
-        con: of the warehouse.
         kind: ``hold`` or ``skip``.
-        batch: its id.
         version: of the model that it was judged under.
-        reason: as the ledger words it.
     """
     newest = con.execute(
         """SELECT kind, reason FROM decisions

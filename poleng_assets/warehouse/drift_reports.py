@@ -33,9 +33,6 @@ def replace_report(
     A report that is made again keeps its place among the others: ``first_reported_at`` stays.
 
     Args:
-        con: of the warehouse.
-        batch: its id.
-        version: of the model.
         report: the other columns of ``drift_reports``, without the two moments.
         metrics: the other columns of ``drift_metrics``.
     """

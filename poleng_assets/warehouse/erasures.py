@@ -52,13 +52,11 @@ def record_erasures(
     """Write down what is about to be erased; to be called inside the same transaction.
 
     Args:
-        con: of the warehouse.
         table: that loses rows; its alias in ``condition`` is ``rows``.
         key: the column by whose values rows belong together.
         condition: of the rows, as SQL.
         values: of its parameters.
         days: that the study keeps them.
-        moment: of the erasure.
     """
     con.execute(
         f"""INSERT INTO erasures (table_name, name, rows, erased_at, rule)

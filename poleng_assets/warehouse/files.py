@@ -111,12 +111,8 @@ def add_refusal(
     """Write down that a file was refused, once for each content.
 
     Args:
-        con: of the warehouse.
-        kind: of the file.
         file: its name in landing.
-        content_hash: of the file.
         rows: in the file, None when it cannot be read.
-        reason: for the person who dropped it.
     """
     import pandas as pd
 

@@ -33,8 +33,6 @@ def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Non
     ``core/ingestion/duplicates.py``), once those that are not kept are gone.
 
     Args:
-        con: of the warehouse.
-        study: names the columns and the share that is held out.
         name: of the field study that was inserted last.
     """
     training = study.policies.training
@@ -86,8 +84,6 @@ def keep_duplicates_together(con: duckdb.DuckDBPyConnection, study: Study, name:
     were set aside earlier ask for nothing. To be called inside the transaction that inserted the rows.
 
     Args:
-        con: of the warehouse.
-        study: names the id and the features.
         name: of the field study that was inserted last.
     """
     answers = _listed(study.feature_names)
@@ -184,9 +180,6 @@ def move_groups(
     """Give people of the same answers another part; return how many rows changed.
 
     Args:
-        con: of the warehouse.
-        study: names the features.
-        name: of the field study.
         groups: number of the first row of each group, by its new part.
     """
     ((rows,),) = con.execute(

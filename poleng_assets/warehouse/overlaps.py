@@ -122,9 +122,6 @@ def set_common_rows_aside(
     """Set the rows of a field study aside that are learned from or held out in earlier ones.
 
     Args:
-        con: of the warehouse.
-        study: names the id and the columns.
-        name: of the field study.
         by_row: earlier ones in which a row is the same by id, answers and target.
         by_answers: earlier ones in which it is the same by answers and target alone.
 

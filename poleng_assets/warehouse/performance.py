@@ -23,9 +23,6 @@ def replace_performance(
     """Put figures in the place of earlier ones; to be called inside a transaction.
 
     Args:
-        con: of the warehouse.
-        batch: its id.
-        version: of the model.
         kind: without outcomes, or with them.
         figures: of each metric its name, value, and the ends of its interval.
     """

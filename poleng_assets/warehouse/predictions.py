@@ -95,10 +95,6 @@ def replace_predictions(
     Earlier versions' scores stay; the newest scoring is current.
 
     Args:
-        con: of the warehouse.
-        study: names of columns, and the policy of the audit sample.
-        batch: its id.
-        version: of the model.
         scores: ``id``, ``score`` and ``contact`` of everybody, in one table or several.
         capacity: contact only so many people, those with the highest scores; None keeps ``contact``.
     """

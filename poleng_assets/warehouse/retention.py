@@ -64,9 +64,6 @@ def erase_expired(
     each batch and file what went, when and by which rule, and nothing of a person.
 
     Args:
-        con: of the warehouse.
-        policy: days for each table.
-        moment: the present one.
         waiting: batches whose list is still to be made: nothing of theirs goes.
 
     Returns:

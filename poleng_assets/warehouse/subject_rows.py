@@ -113,7 +113,6 @@ def surplus_reference_rows(
 
     Args:
         con: of the warehouse, in which the subject still is.
-        study: names the columns.
         ids: of the subject.
         reference: the Parquet file of the version's reference.
         field_studies: that the version was trained on; None when nobody knows: all.

@@ -59,7 +59,6 @@ def record_training_set(con: duckdb.DuckDBPyConnection, chosen: TrainingSet) -> 
 
     Args:
         con: of the warehouse, within a transaction.
-        chosen: the set.
     """
     import pandas as pd
 
@@ -91,8 +90,6 @@ def labelled_rows(
     """Return id, field study, features and target of one part of field studies, in the same order each time.
 
     Args:
-        con: of the warehouse.
-        study: names the columns.
         field_studies: their ids.
         part: ``train`` or ``holdout``.
     """

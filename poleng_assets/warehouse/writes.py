@@ -46,10 +46,6 @@ def limited_memory(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[Non
     What it would keep of them are copies of what it has written by then. Sorting, and commits, are better
     left outside: they need more. After an error the little remains: DuckDB may take no words any more, and
     the file is about to be closed.
-
-    Args:
-        con: of the warehouse.
-        columns: that a row has.
     """
     usual, threads = con.execute(
         "SELECT current_setting('memory_limit'), current_setting('threads')"

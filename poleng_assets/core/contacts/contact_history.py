@@ -82,8 +82,6 @@ def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> li
     """Return every scoring of a person, oldest first; empty when the id is unknown.
 
     Args:
-        con: a connection to the warehouse.
-        study: names the id column.
         subject: the person's id; blanks around it are no part of it.
     """
     lists, history = newest_erasures(con, "contact_lists"), []

@@ -86,8 +86,6 @@ def about_list(
     """Return what the warehouse knows of a list; None when none was issued in a file of that name.
 
     Args:
-        con: of the warehouse.
-        study: names the column of the ids.
         stem: name of the list's files, without the suffix.
         without: ids of people who do not count any more.
     """
@@ -109,8 +107,6 @@ def write_workbook(
     Args:
         target: the file; what stands there is written over.
         listed: as ``core/contacts/contact_list.py`` gives it, in its order.
-        study: titles of the columns, and how long a list may be kept.
-        about: the list.
         most: contacts on one sheet; a longer list goes on in a second one.
 
     Raises:
@@ -175,7 +171,6 @@ def about_in_words(
     Args:
         listed: as ``core/contacts/contact_list.py`` gives it.
         study: whose policies say how long a list may be kept.
-        about: the list.
         sheets: names of the sheets that hold the contacts.
     """
     what = _sought(study)

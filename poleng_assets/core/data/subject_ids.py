@@ -211,8 +211,6 @@ def alike_in_warehouse(
     """Find for ids that no table has those of respondents that differ by spelling alone.
 
     Args:
-        con: of the warehouse.
-        study: names the column of ids.
         given: as the warehouse would have them.
         examples: how many to show.
     """

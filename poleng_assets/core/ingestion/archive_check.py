@@ -56,10 +56,6 @@ def compare_archive(
     """Compare the archived files of one kind with the hash that each had when it was taken in.
 
     Args:
-        con: of the warehouse.
-        kind: of the files.
-        folder: of the archive.
-        moment: now.
         keep_days: how long the study keeps archived files, None for ever: older ones may be gone.
     """
     compared, differ, gone, unknown = 0, [], [], []
@@ -83,7 +79,6 @@ def note_rewritten(con: duckdb.DuckDBPyConnection, kind: Kind, paths: Iterable[P
 
     Args:
         con: of the warehouse, within a transaction.
-        kind: of the files.
         paths: of the files, in the archive.
     """
     records = file_records(con, kind)

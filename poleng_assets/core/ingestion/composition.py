@@ -33,12 +33,6 @@ def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
 
     The questions are those by which the study tells people apart: its protected ones, the one that answers
     vary by, and the target where it is known.
-
-    Args:
-        con: of the warehouse.
-        study: names the questions, and words the answers.
-        kind: of the file.
-        name: the id that it was taken in under.
     """
     fewest = study.policies.privacy.min_group_size
     lines = []

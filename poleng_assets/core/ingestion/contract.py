@@ -115,7 +115,6 @@ def check_rows(
 
     Args:
         table: rows as read from the file, with every required column, of any type.
-        study: whose codes count.
         kind: of the file; batches have no target.
         row_numbers: int64, the number in the file of each row; by default they begin with 1.
         ascii_only: the encoding was guessed: a text with any other character cannot be trusted.

@@ -123,12 +123,6 @@ def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, na
 
     To be called inside the transaction that inserted the rows, once those that are not kept are gone.
 
-    Args:
-        con: of the warehouse.
-        study: names the columns.
-        kind: of the file.
-        name: the id that it was inserted under.
-
     Returns:
         A text that is the same for the same rows in any order, see :func:`fingerprint`.
 
@@ -270,8 +264,6 @@ def set_aside_repeats(con: duckdb.DuckDBPyConnection, study: Study, name: str) -
     To be called inside the transaction that inserted the rows, before the holdout is drawn.
 
     Args:
-        con: of the warehouse.
-        study: names the id and the columns.
         name: of the field study that was inserted last.
 
     Returns:
@@ -295,14 +287,7 @@ def set_aside_repeats(con: duckdb.DuckDBPyConnection, study: Study, name: str) -
 
 
 def shared_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Shared:
-    """Return what a file that was taken in shares with those that were taken in before it.
-
-    Args:
-        con: of the warehouse.
-        study: names the columns.
-        kind: of the file.
-        name: the id that it was taken in under.
-    """
+    """Return what a file that was taken in shares with those that were taken in before it."""
     earlier = [record.name for record in earlier_files(con, kind, name)]
     shares = _shares(con, study, kind, name, earlier) if earlier else []
     with_people = [share.name for share in shares if share.people]

@@ -42,8 +42,6 @@ def balance_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> 
     that inserted the rows, behind ``keep_duplicates_together``.
 
     Args:
-        con: of the warehouse.
-        study: names the id, the features and the share.
         name: of the field study that was inserted last.
 
     Returns:
@@ -120,7 +118,6 @@ def _harm(held: np.ndarray, wanted: np.ndarray, everybody: np.ndarray, weights: 
         held: people in the holdout, shape (draws, strata).
         wanted: likewise, shape (strata,).
         everybody: people of the stratum.
-        weights: of the strata.
     """
     beyond = np.maximum(np.abs(held - wanted) - _TOLERANCE, 0)
     whole = weights > 1

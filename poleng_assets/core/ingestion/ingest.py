@@ -73,10 +73,6 @@ def ingest(
     get their part (``warehouse/holdout.py``) in the same transaction, and keep it.
 
     Args:
-        con: of the warehouse.
-        study: what the file must be like.
-        kind: of the file.
-        path: of the file.
         name: the id of a file from the archive; of one in landing it follows from its name and content.
         confirm: called before what was read is committed, which it prevents by raising.
         digest: content hash of the file, when it is known.
@@ -157,11 +153,8 @@ def record_refusal(
     """Write down that a file was refused, once for each content.
 
     Args:
-        con: of the warehouse.
-        kind: of the file.
         path: of the file, still in landing.
         rows: in the file, None when it cannot be read.
-        reason: for the person who dropped it.
     """
     add_refusal(con, kind, path.name, content_hash(path), rows, reason)
 
@@ -170,8 +163,6 @@ def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | 
     """Return the id under which a file belongs: its name, or a version of it.
 
     Args:
-        con: of the warehouse.
-        kind: of the file.
         path: of the file; its name is the one that it was dropped under.
         digest: hash of its content, when it is known already.
     """

@@ -85,13 +85,7 @@ class Met:
 
 
 def outcomes_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Met:
-    """Return what a file of outcomes met that was taken in.
-
-    Args:
-        con: of the warehouse.
-        study: names the id and the target.
-        name: the id that the file was taken in under.
-    """
+    """Return what a file of outcomes met that was taken in."""
     matches = count_matches(con, study, name)
     earlier = compare_with_earlier(con, study, name)
     unknown = _strangers(con, study, name) if matches.people > matches.matched else Strangers(0, 0, ())
@@ -157,13 +151,7 @@ def _namesake(con: duckdb.DuckDBPyConnection, name: str) -> str:
 
 
 def waiting_in_another_spelling(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> Strangers:
-    """Return outcomes that wait for their people, and whose ids a new batch has in another spelling.
-
-    Args:
-        con: of the warehouse.
-        study: names the column of ids.
-        batch: that was taken in.
-    """
+    """Return outcomes that wait for their people, and whose ids a new batch has in another spelling."""
     waiting = waiting_ids(con, study)
     if not waiting:
         return Strangers(0, 0, ())

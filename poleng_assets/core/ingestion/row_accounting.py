@@ -65,10 +65,6 @@ def account(
     """Return the account of one file that was taken in.
 
     Args:
-        con: of the warehouse.
-        study: names the id column.
-        kind: of the file.
-        name: the id that it was taken in under.
         in_file: rows that the archived file holds now.
 
     Raises:

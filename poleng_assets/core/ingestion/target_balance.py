@@ -20,9 +20,7 @@ def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, na
     To be called inside the transaction that took it in, once its holdout is drawn.
 
     Args:
-        con: of the warehouse.
         study: names the classes; its ingestion policy says how many people of each are needed.
-        name: of the field study.
 
     Raises:
         FileRefused: too few people of a class, or none of it among those who are held out or learned from.

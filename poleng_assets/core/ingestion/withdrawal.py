@@ -46,13 +46,11 @@ def set_withdrawn(
     """Withdraw a field study, or take that back, with a row in the ledger; what is so already is left alone.
 
     Args:
-        con: of the warehouse.
         study: id; the name that a study was dropped under means all its versions, ``name@2`` only that one.
         reason: why; it goes into the ledger.
         undo: let it count again.
         learned: the field studies of each registered model version.
         serving: the version that serves.
-        dagster_run_id: for the ledger.
 
     Returns:
         The versions of the study, as they are now.

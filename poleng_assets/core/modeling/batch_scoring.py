@@ -19,8 +19,6 @@ def stored_blocks(warehouse: Warehouse, batch: str, last_row: int) -> Iterator[p
     """Read the people of a batch, so many row numbers at a time; the file is let go after each block.
 
     Args:
-        warehouse: to read from.
-        batch: its id.
         last_row: its greatest row number; below 0 when it has no rows.
     """
     for first in range(0, last_row + 1, BLOCK_ROWS):
@@ -34,8 +32,6 @@ def score_blocks(blocks: Iterable[pa.Table], model: Model, study: Study) -> list
 
     Args:
         blocks: the id and the features.
-        model: that scores.
-        study: names the id.
 
     Returns:
         A table for each block: ``id``, ``score`` (a probability) and ``contact`` (by the model's rule,

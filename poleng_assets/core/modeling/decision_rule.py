@@ -47,7 +47,6 @@ def choose_rule(policy: ContactPolicy, target: np.ndarray, score: np.ndarray) ->
     people of a batch, as many as the contact centre can call.
 
     Args:
-        policy: of the study.
         target: 0 or 1, shape (n,).
         score: out-of-sample probability of 1, shape (n,).
 

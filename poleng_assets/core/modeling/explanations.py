@@ -48,9 +48,7 @@ def strongest_reasons(model: Model, rows: pd.DataFrame, study: Study) -> list[st
     fewer than asked.
 
     Args:
-        model: that gave the scores.
         rows: the study's features as codes, n rows.
-        study: titles, labels, how many reasons are given, and which answers may be told.
 
     Returns:
         n texts such as ``Education: Lower secondary; Household income: Low``; empty when nothing that may

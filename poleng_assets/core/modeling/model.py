@@ -112,7 +112,6 @@ def train(rows: pa.Table, study: Study, configuration: TrainingConfiguration | N
 
     Args:
         rows: features and target in canonical codes; holdout rows must not be among them.
-        study: features, target and training policy.
         configuration: of ``core/modeling/tuning.py``; by default the study's own boosted trees, untuned.
 
     Raises:

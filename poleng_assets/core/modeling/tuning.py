@@ -123,7 +123,6 @@ def tune(
 
     Args:
         rows: id, features and target of the training rows.
-        study: features, target, training and contact policy.
         budget: trials and minutes, those of an interrupted search included.
         folder: where the search is kept, made if it is missing; None to keep it in memory only. It
             must be another one for other rows or another study.

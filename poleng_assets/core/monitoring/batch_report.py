@@ -184,9 +184,6 @@ def load_report(
     """Read what was found when the batch was reported, to be shown with what outcomes say by now.
 
     Args:
-        con: of the warehouse.
-        study: names of columns and policies.
-        batch: its id.
         version: of the model, perhaps one that was rolled back since.
         reference: of that version.
         realised: what outcomes say by now.

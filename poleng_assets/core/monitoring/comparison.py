@@ -32,7 +32,6 @@ class Comparison:
         """Weigh the reference to a batch under the study's policy.
 
         Args:
-            study: its policy ``overseer``.
             reference: held-out rows, with the question that people are compared within.
             batch: rows of the batch, likewise.
         """

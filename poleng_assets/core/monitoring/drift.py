@@ -69,7 +69,6 @@ def measure_batch(
         reference: held-out rows: features, target, ``score`` (out of sample), ``contact`` (0/1).
         batch: features, ``score`` and ``contact`` of the rows to measure: all, or a sample.
         unseen: for each categorical feature, a mask of these rows outside its vocabulary.
-        study: features and the overseer's policy.
         rows: of the whole batch.
         contacts: people of the whole batch whom the rule contacts.
         quarantined: rows of its file that broke the contract, not among ``rows``.

@@ -40,7 +40,6 @@ def distance_limits(
         resampled: weights of these rows in resamples of the reference and of an unchanged batch, each of
             shape (resamples, rows); see
             :meth:`poleng_assets.core.statistics.poststratification.WeightedReference.bootstrap_weights`.
-        policy: of the overseer.
 
     Returns:
         By (column, method), at least ``policy.min_distance``.

@@ -65,7 +65,6 @@ def estimate(
         weighted: the reference, weighed to the batch.
         resampled: its weights in resamples, once they are drawn, see
             :meth:`poleng_assets.core.statistics.poststratification.WeightedReference.bootstrap_weights`.
-        study: names the target.
         beside: does the linear algebra meanwhile, once it has ended what was given to it before.
 
     Returns:
@@ -142,10 +141,8 @@ def trust(estimation: Estimation, outside_support: float, shifted: bool, study: 
     """Say whether the estimated AUC can be believed.
 
     Args:
-        estimation: of the batch.
         outside_support: share of rows with a code that the model never saw.
         shifted: whether answers shifted among people of a kind.
-        study: the policy.
     """
     policy = study.policies.overseer
     if outside_support > policy.max_outside_support:

@@ -123,10 +123,7 @@ def fold(state: LoopState, asset: str, partition: str, event: AssetEvent) -> Loo
     since the last contest for the champion's place.
 
     Args:
-        state: before it.
-        asset: that tells.
         partition: the batch, study or file that it is about.
-        event: what it tells.
     """
     return _FOLD[asset](state, partition, event)
 

@@ -100,8 +100,6 @@ def judge(
     """Turn the figures of one batch into a verdict under the study's policy.
 
     Args:
-        measured: of the batch.
-        study: titles and policies.
         earlier: reports on the batches before under the same version, newest first.
         realised: what outcomes say was lost, when they are known.
     """

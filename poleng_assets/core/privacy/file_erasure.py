@@ -146,7 +146,6 @@ def records_without(
 
     Args:
         lines: with their line ends.
-        person: whose records go.
         answers: columns that hold codes.
         counts: of what went.
 

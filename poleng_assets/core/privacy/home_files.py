@@ -332,7 +332,6 @@ def rewrite(
     """Put other content in the place of a file, complete or not at all; its times and mode stay.
 
     Args:
-        path: of the file.
         write: writes the content.
         around: begins when the file is written, and ends when it is in its place.
     """

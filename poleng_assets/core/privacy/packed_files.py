@@ -60,7 +60,6 @@ def look_inside(content: bytes, person: Person, name: str) -> Inside:
     """Search a file's content for a person's id, answers and scores.
 
     Args:
-        content: of the file.
         person: with or without marks.
         name: of the file, for the words.
     """

@@ -275,8 +275,6 @@ def marks_of(
     """Return what a person who is in the warehouse is recognised by.
 
     Args:
-        con: of the warehouse.
-        study: names the columns.
         ids: the person's id, in each spelling.
         alone: as :class:`Marks` has it.
     """

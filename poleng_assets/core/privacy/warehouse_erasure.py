@@ -129,8 +129,6 @@ def reference_without(
     Args:
         con: of the warehouse, in which the person still is: it tells which rows are meant
             (:func:`poleng_assets.warehouse.subject_rows.surplus_reference_rows`).
-        study: names the columns.
-        person: who is erased.
         reference: the Parquet file of the version's reference.
         field_studies: that the version was trained on; None when nobody knows: all.
     """

@@ -53,7 +53,6 @@ class ChallengerEvaluation:
         """Return why it is promoted or not, as the ledger words it.
 
         Args:
-            policy: of the study.
             champion_fault: why it was not compared with the version that serves; may be empty.
         """
         words = reason(self.gates)
@@ -68,7 +67,6 @@ def evaluate_challenger(
     """Score both models, and put the scores to the gates; the warehouse is closed meanwhile.
 
     Args:
-        warehouse: read from.
         challenger: the model that is judged.
         champion: the model that serves; None when the challenger is compared with nobody.
         field_studies: whose holdout rows both are judged by.

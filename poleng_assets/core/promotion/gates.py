@@ -88,7 +88,6 @@ def contest(
         challenger: its probabilities of the positive answer, shape (n,).
         champion: those of the model that serves, shape (n,); None for the first model.
         flagged: whom the challenger would contact by its own rule, bool, shape (n,).
-        policy: of the study.
 
     Returns:
         All gates; one failed gate alone when there is nothing that figures could be made from.
@@ -115,7 +114,6 @@ def sanity_gates(
         holdout: the judging rows, n > 0 of them.
         score: probability of the positive answer, shape (n,).
         flagged: whom the model would contact by its own rule, bool, shape (n,).
-        policy: of the study.
     """
     auc = paired_auc(holdout.target, score, score)[0]
     spread, distinct = float(score.std()), len(np.unique(score))
@@ -165,7 +163,6 @@ def contest_gates(
         holdout: the judging rows, n > 0 of them.
         challenger: its probabilities of the positive answer, shape (n,).
         champion: those of the model that serves, shape (n,).
-        policy: of the study.
     """
     challenger_loss = row_log_loss(holdout.target, challenger)
     champion_loss = row_log_loss(holdout.target, champion)
@@ -225,7 +222,6 @@ def groups_passed_over(holdout: Holdout, flagged: np.ndarray, policy: PromotionP
     Args:
         holdout: the judging rows, n of them.
         flagged: whom the model would contact by its own rule, bool, shape (n,).
-        policy: of the study.
     """
     groups = {"Field study": holdout.population, **(holdout.contacted or holdout.groups)}
     return passed_over(contacts_by_group(groups, flagged, holdout.target), policy)
@@ -298,12 +294,10 @@ def _loss_gate(
     """A part is lost when its log-loss has surely risen by more than is tolerated, not by mere chance.
 
     Args:
-        name: of the gate.
         loss: how much the log-loss of each row rises, shape (n,).
         parts: which rows belong to each part, each of shape (n,).
         at_least: lower end of the interval of the loss of each part, shape (parts,).
         tolerance: that a part may lose.
-        policy: of the study.
     """
     if not parts:
         return Gate(name, True, f"none has the {policy.min_group_rows} people that a judgement needs")

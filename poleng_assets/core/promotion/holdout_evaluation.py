@@ -83,7 +83,6 @@ def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.T
 
     Args:
         model: that was trained on ``training``.
-        study: names the columns, the protected features and the policies.
         training: ``field_study``, features and target of the rows that it learned from.
         holdout: the same columns of the rows that it has never seen, at least one.
     """

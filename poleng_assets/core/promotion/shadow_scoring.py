@@ -187,7 +187,6 @@ def compare(
     """Compare what two models say about the same n people of a batch; n may be 0.
 
     Args:
-        batch: its name.
         champion: what the model that serves says.
         challenger: what the other one says, about the same people in the same order.
         groups: for each protected property, the value of each person in words, shape (n,).

@@ -202,7 +202,6 @@ def as_markdown(title: str, chart: Chart) -> str:
 
     Args:
         title: read out where the image is not seen.
-        chart: to draw.
     """
     image = base64.b64encode(as_svg(chart)).decode()
     return f"**{escaped(title)}**\n\n![{escaped(title)}](data:image/svg+xml;base64,{image})"

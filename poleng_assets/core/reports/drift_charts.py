@@ -264,10 +264,6 @@ def performance_chart(
 def distance_picture(study: Study, measured: BatchMeasurements) -> str:
     """Return Markdown for the Dagster UI with the columns that moved most in the measure of their limits.
 
-    Args:
-        study: titles of the columns.
-        measured: of the batch.
-
     Returns:
         An image with its bytes in its address, so that nothing is fetched to show it; words when nothing was
         compared.

@@ -105,8 +105,6 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
     """Return the report as HTML that opens offline: nothing on it comes from elsewhere.
 
     Args:
-        study: titles, labels and policies.
-        report: what was measured, and what the overseer made of it.
         made_at: now, when None.
     """
     measured, judgement, contacts = report.measurements, report.judgement, report.contacts

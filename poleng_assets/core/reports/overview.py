@@ -136,8 +136,6 @@ def render_overview(study: Study, overview: Overview, made_at: datetime) -> str:
     """Return the page as HTML that opens offline: it links to the reports beside it, and to nothing else.
 
     Args:
-        study: titles.
-        overview: what the page is made of.
         made_at: with a time zone.
     """
     reports, performance, alerts, promotions = overview

@@ -36,9 +36,7 @@ def labelled_groups(study: Study, rows: pa.Table, names: Iterable[str]) -> dict[
     """Return the answers to some questions in words, by the question's title, each of shape (rows,).
 
     Args:
-        study: titles and labels.
         rows: the features as codes.
-        names: of the features.
     """
     return {study.feature(name).title: _labels(study, rows, name) for name in names}
 

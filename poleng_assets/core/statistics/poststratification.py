@@ -69,8 +69,6 @@ class WeightedReference:
         the batch and that of the reference.
 
         Args:
-            resamples: of both.
-            seed: of the draws.
             smoothing_rows: of the whole reference, which each stratum borrows: in a stratum of thirty, an
                 answer that one person in a hundred gives may be absent, and would be impossible for ever.
 

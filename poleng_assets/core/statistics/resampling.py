@@ -31,7 +31,6 @@ def bootstrap_intervals(
         target: 0 or 1, shape (n,), n > 0.
         score: probability of 1, shape (n,).
         contact: whether the person is contacted, bool, shape (n,).
-        repeats: number of resamples.
         seed: of the resampling; the same seed gives the same answer.
 
     Returns:
@@ -59,7 +58,6 @@ def resampled_means(values: np.ndarray, masks: np.ndarray, repeats: int, seed: i
     Args:
         values: one number for each row, shape (n,).
         masks: which rows belong to a part, shape (n, parts).
-        repeats: number of resamples.
         seed: of the resampling; the same seed gives the same answer.
 
     Returns:

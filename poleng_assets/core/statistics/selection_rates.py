@@ -126,7 +126,6 @@ def contacts_of_groups(study: Study, counts: Mapping[str, Sequence[GroupCount]])
     sought nothing is said while the outcomes of many people of a group are not known.
 
     Args:
-        study: words of the questions and answers.
         counts: of each question in :func:`group_questions`, see
             :func:`poleng_assets.warehouse.predictions.count_groups`.
     """

@@ -131,7 +131,6 @@ def _result(
     """Report what was measured to the graph.
 
     Args:
-        measured: by batch and version.
         people: how many respondents are unknown, and about how many files disagree.
         estimated: AUC without outcomes, by batch and version.
         current: the version of the current scores of each batch.

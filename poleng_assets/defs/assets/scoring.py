@@ -395,9 +395,6 @@ def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.Data
     """Write CSV and workbook of a list.
 
     Args:
-        folder: of the lists.
-        study: words and columns.
-        about: the list.
         scored: everybody who was scored: id, features, ``score``, ``contact``, ``reasons``.
     """
     from poleng_assets.core.contacts.contact_list import as_csv

@@ -132,7 +132,6 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
     """Read an archive from end to end and compare every file with its hash.
 
     Args:
-        path: of the archive.
         into: an empty folder to unpack it into; None to look only.
 
     Raises:
@@ -241,8 +240,6 @@ def _read_first(
     """Read one of the two members that say what the others are.
 
     Args:
-        archive: that is read.
-        header: of the member.
         name: that it must have.
         packed_size: of the whole archive: hashes cannot be packed, so that their list and the number of
             members are bounded by it.

@@ -23,9 +23,6 @@ def refuse_if_cut_off(
 
     Args:
         con: of the warehouse, with the rows of the file.
-        study: names the codes.
-        kind: of the file.
-        name: of the file.
         file: that the rows are of.
 
     Raises:

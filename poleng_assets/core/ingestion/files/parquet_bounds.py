@@ -35,7 +35,6 @@ def rows_at_once(
     """Return how many rows of some columns can be read at once, whatever their dictionaries hold.
 
     Args:
-        path: of the file.
         footer: of the file.
         columns: that are to be read; names that stand once.
         most: rows, when nothing speaks against it.

@@ -86,13 +86,7 @@ def release(
     are.
 
     Args:
-        con: of the warehouse.
-        study: what the rows must be like.
-        kind: of the file.
-        name: the id that it was taken in under.
         sheet: CSV as ``mending_sheet`` makes it; only the row number and the needed columns are read.
-        reason: why, for the ledger.
-        dagster_run_id: of the run that does it, for the ledger.
 
     Raises:
         LookupError: no such file was taken in.

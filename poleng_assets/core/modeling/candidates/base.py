@@ -71,7 +71,6 @@ class Candidate(ABC):
         Args:
             matrix: float32, shape (n, features).
             target: 0 or 1, shape (n,); both classes are there.
-            columns: what the columns are.
             parameters: as :meth:`suggest` gives them.
             seed: the same seed, rows and parameters give the same model.
         """
