@@ -9,12 +9,7 @@ import click
 from rich.table import Table
 
 from poleng_assets.cli.batch_table import cell
-from poleng_assets.cli.console import (
-    console,
-    home_option,
-    open_home,
-    read_warehouse,
-)
+from poleng_assets.cli.console import console, home_option, open_home, read_warehouse
 
 
 @click.command()

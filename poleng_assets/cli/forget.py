@@ -37,12 +37,7 @@ def forget(subject: str, yes: bool, home_folder: Path | None) -> None:
 
     from poleng_assets.defs.changed_studies import report_changed_studies
     from poleng_assets.models.registry import Registry
-    from poleng_assets.operations.erase_person import (
-        NotNow,
-        erase_person,
-        locate_person,
-        near_spellings_of,
-    )
+    from poleng_assets.operations.erase_person import NotNow, erase_person, locate_person, near_spellings_of
     from poleng_assets.warehouse.connection import WarehouseBusy
 
     if not subject.strip():

@@ -7,12 +7,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import (
-    console,
-    home_option,
-    open_home,
-    reading,
-)
+from poleng_assets.cli.console import console, home_option, open_home, reading
 from poleng_assets.storage.home_study import study_of
 
 

@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import (
-    console,
-    home_option,
-    instance_without_daemon,
-    open_home,
-)
+from poleng_assets.cli.console import console, home_option, instance_without_daemon, open_home
 
 
 @click.command()
@@ -23,12 +18,7 @@ def reset(confirm: str | None, yes: bool, home_folder: Path | None) -> None:
 
     You must type the name of the home's folder, as a protection against emptying the wrong one.
     """
-    from poleng_assets.operations.reset import (
-        ResetRefused,
-        check_confirmation,
-        reset_data,
-        reset_history,
-    )
+    from poleng_assets.operations.reset import ResetRefused, check_confirmation, reset_data, reset_history
 
     home = open_home(home_folder)
     with instance_without_daemon(home):

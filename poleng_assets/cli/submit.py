@@ -6,13 +6,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import (
-    console,
-    dev_hint,
-    home_option,
-    open_home,
-    open_landing,
-)
+from poleng_assets.cli.console import console, dev_hint, home_option, open_home, open_landing
 from poleng_assets.storage.home import Kind
 
 KINDS: dict[str, Kind] = {"batch": "batches", "study": "field_studies", "outcomes": "outcomes"}

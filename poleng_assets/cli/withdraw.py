@@ -7,12 +7,7 @@ from pathlib import Path
 
 import click
 
-from poleng_assets.cli.console import (
-    console,
-    home_option,
-    instance_beside_daemon,
-    open_home,
-)
+from poleng_assets.cli.console import console, home_option, instance_beside_daemon, open_home
 from poleng_assets.cli.run_lines import show_run
 from poleng_assets.cli.status import people_and_studies
 

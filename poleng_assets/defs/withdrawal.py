@@ -8,11 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from poleng_assets.core.data.asset_events import FileTakenIn
-from poleng_assets.core.ingestion.withdrawal import (
-    WithdrawalRefused,
-    field_study_records,
-    set_withdrawn,
-)
+from poleng_assets.core.ingestion.withdrawal import WithdrawalRefused, field_study_records, set_withdrawn
 from poleng_assets.defs.events import newest_first
 from poleng_assets.defs.jobs import RETRAIN_JOB
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL

@@ -18,12 +18,7 @@ import duckdb
 
 from poleng_assets.defs.instance import open_instance
 from poleng_assets.defs.run_history import runs_in_progress
-from poleng_assets.operations.backup.archive import (
-    ArchiveBroken,
-    Manifest,
-    installed_versions,
-    read_archive,
-)
+from poleng_assets.operations.backup.archive import ArchiveBroken, Manifest, installed_versions, read_archive
 from poleng_assets.operations.backup.snapshot import exclusive_folder, models_without_files
 from poleng_assets.operations.backup.state import LAST_BACKUP, contents
 from poleng_assets.storage.files import sync_folder, sync_tree, write_whole

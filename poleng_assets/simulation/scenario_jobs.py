@@ -9,12 +9,7 @@ from pydantic import Field
 from poleng_assets.core.monitoring.loop_state import LoopState
 from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.defs.sensors.overseer import survey
-from poleng_assets.operations.reset import (
-    ResetRefused,
-    check_confirmation,
-    reset_data,
-    reset_events,
-)
+from poleng_assets.operations.reset import ResetRefused, check_confirmation, reset_data, reset_events
 from poleng_assets.simulation.player import Ending, play_scenario, scenario_data
 from poleng_assets.simulation.scenarios import SCENARIOS, Drop, Scenario
 from poleng_assets.storage.home import Home

@@ -22,28 +22,11 @@ from typing import IO
 
 import psutil
 
-from poleng_assets.storage.dropped_files import (
-    SUFFIXES,
-    content_hash,
-    copy_hashed,
-    file_id,
-    has_known_suffix,
-)
-from poleng_assets.storage.file_names import (
-    is_hidden,
-    is_litter,
-    is_temporary,
-    may_be_meant,
-    name_problem,
-)
+from poleng_assets.storage.dropped_files import SUFFIXES, content_hash, copy_hashed, file_id, has_known_suffix
+from poleng_assets.storage.file_names import is_hidden, is_litter, is_temporary, may_be_meant, name_problem
 from poleng_assets.storage.files import make_folder, move, sync_folder, write_whole
 from poleng_assets.storage.home import Home, Kind
-from poleng_assets.storage.writers import (
-    ends_early,
-    is_open_for_writing,
-    mount_points,
-    writers_in_words,
-)
+from poleng_assets.storage.writers import ends_early, is_open_for_writing, mount_points, writers_in_words
 from poleng_assets.text.plain_text import in_one_line, visible, wrapped
 
 SETTLE_SECONDS = 2.0

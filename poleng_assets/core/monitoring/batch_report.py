@@ -24,19 +24,10 @@ from poleng_assets.core.monitoring.realised_performance import (
     save_realised,
 )
 from poleng_assets.core.monitoring.verdict import Judgement, judge
-from poleng_assets.core.statistics.selection_rates import (
-    GroupContacts,
-    contacts_of_groups,
-    group_questions,
-)
+from poleng_assets.core.statistics.selection_rates import GroupContacts, contacts_of_groups, group_questions
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.decisions import already_recorded, record_decision
-from poleng_assets.warehouse.drift_reports import (
-    EarlierReport,
-    earlier_reports,
-    read_report,
-    replace_report,
-)
+from poleng_assets.warehouse.drift_reports import EarlierReport, earlier_reports, read_report, replace_report
 from poleng_assets.warehouse.files import rows_quarantined
 from poleng_assets.warehouse.performance import replace_performance
 from poleng_assets.warehouse.predictions import (

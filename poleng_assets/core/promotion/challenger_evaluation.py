@@ -11,14 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from poleng_assets.core.modeling.model import Model
-from poleng_assets.core.promotion.gates import (
-    Gate,
-    Holdout,
-    contest,
-    groups_passed_over,
-    promoted,
-    reason,
-)
+from poleng_assets.core.promotion.gates import Gate, Holdout, contest, groups_passed_over, promoted, reason
 from poleng_assets.core.promotion.shadow_scoring import Scored, Shadow, compare, contacts
 from poleng_assets.core.statistics.groups import labelled_groups
 from poleng_assets.core.statistics.selection_rates import GroupContacts, describe_passed_over, group_questions

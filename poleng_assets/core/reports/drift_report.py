@@ -29,11 +29,7 @@ from poleng_assets.core.monitoring.measurements import (
     Estimate,
 )
 from poleng_assets.core.monitoring.verdict import QUIET, Judgement
-from poleng_assets.core.reports.drift_charts import (
-    distributions,
-    performance_chart,
-    score_bars,
-)
+from poleng_assets.core.reports.drift_charts import distributions, performance_chart, score_bars
 from poleng_assets.core.reports.pages import template
 from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.selection_rates import GroupContacts, passed_over

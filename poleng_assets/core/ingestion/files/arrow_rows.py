@@ -10,11 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from poleng_assets.core.ingestion.contract import FileRefused
-from poleng_assets.core.ingestion.files.base import (
-    MAX_LINE_KEPT,
-    Chunk,
-    Malformed,
-)
+from poleng_assets.core.ingestion.files.base import MAX_LINE_KEPT, Chunk, Malformed
 
 _MAX_PENDING = 64 * 2**20  # characters of malformed rows, kept until the sound rows before them are known
 

@@ -20,9 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from poleng_assets.core.ingestion.contract import FileRefused
-from poleng_assets.core.ingestion.files.base import (
-    OpenFile,
-)
+from poleng_assets.core.ingestion.files.base import OpenFile
 from poleng_assets.core.ingestion.files.delimited_text import TextFile
 from poleng_assets.core.ingestion.files.parquet_file import ParquetFile, open_parquet
 from poleng_assets.storage.dropped_files import SUFFIXES, known_suffix

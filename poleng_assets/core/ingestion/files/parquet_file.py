@@ -13,14 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poleng_assets.core.ingestion.contract import FileRefused
-from poleng_assets.core.ingestion.files.base import (
-    CHUNK,
-    Chunk,
-    OpenFile,
-    content_kind,
-    damaged,
-    too_large,
-)
+from poleng_assets.core.ingestion.files.base import CHUNK, Chunk, OpenFile, content_kind, damaged, too_large
 from poleng_assets.core.ingestion.files.parquet_bounds import TooMuchInside, refuse_long_value, rows_at_once
 from poleng_assets.core.ingestion.headers import plain_name
 
