@@ -1,7 +1,5 @@
 """Why one person has their score: each answer and its effect, as numbers and as a table of a notebook."""
 
-from __future__ import annotations
-
 import html
 import math
 from dataclasses import dataclass

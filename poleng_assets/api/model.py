@@ -3,8 +3,6 @@
 Rows become numbers by the encoder, and decisions by the rule, that batches are scored by.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

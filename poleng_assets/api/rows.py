@@ -1,7 +1,5 @@
 """Rows as somebody has them at hand, made to answers and codes by the rules of the door."""
 
-from __future__ import annotations
-
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias

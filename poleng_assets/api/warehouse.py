@@ -1,7 +1,5 @@
 """Tables of the warehouse, for reading only, as codes or in the survey's words; and the study of a home."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """``poleng backup`` and ``poleng restore``."""
 
-from __future__ import annotations
-
 import shlex
 import sqlite3
 import time

@@ -1,7 +1,5 @@
 """``poleng check-archive``: verify the files in the archive."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng clock``: check the system clock, or confirm that it is right."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

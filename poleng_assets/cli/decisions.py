@@ -1,7 +1,5 @@
 """``poleng decisions``: show the ledger."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng dev``: run Dagster's UI and its daemon on a home."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """``poleng init``: create a home for a study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Bind a port, and tell who can reach it; shared by the commands that start a server."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 

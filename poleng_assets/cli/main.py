@@ -1,7 +1,5 @@
 """``poleng``: the command line on the same definitions, sensors and instance as the UI."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

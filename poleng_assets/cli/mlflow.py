@@ -1,7 +1,5 @@
 """``poleng mlflow``: run MLflow's UI on the models of a home."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

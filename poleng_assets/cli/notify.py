@@ -1,7 +1,5 @@
 """``poleng notify``: test the notification addresses."""
 
-from __future__ import annotations
-
 import socket
 
 import click

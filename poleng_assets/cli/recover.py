@@ -1,7 +1,5 @@
 """``poleng recover``: ingest again from the archive what the warehouse has lost."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng report``: render the report of a batch again."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng reset``: empty a home."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """``poleng retention``: erase expired data."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng rollback``: make an earlier version the champion again."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng run-pending``, ``retry`` and ``retrain``: start runs by hand."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``poleng serve``: serve the champion over HTTP, with or without a daemon."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``poleng status``: the champion, what waits, and how each batch fared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, get_args

@@ -1,7 +1,5 @@
 """``poleng study``: show or change the study of a home."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

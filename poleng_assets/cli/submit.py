@@ -1,7 +1,5 @@
 """``poleng submit``: copy a file to landing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

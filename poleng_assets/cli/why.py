@@ -1,7 +1,5 @@
 """``poleng why``: explain the scores of one person."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

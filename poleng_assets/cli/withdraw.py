@@ -1,7 +1,5 @@
 """``poleng withdraw``: exclude a field study from training."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

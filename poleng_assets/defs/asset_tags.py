@@ -5,8 +5,6 @@ their sources deliver, so a short silence means nothing. A long one means that a
 retraining was forgotten: nothing fails then, and nothing else would tell.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Reporting to the graph that the data of a field study are others since rows of people were erased."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from poleng_assets.core.data.asset_events import FileTakenIn

@@ -5,8 +5,6 @@ file is taken in, nothing is scored and nothing is erased. Doubt ends by itself 
 before anything was written; otherwise a person ends it (`poleng clock --trust`), and the ledger tells of it.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ Every run looks at the newest events before it first uses the warehouse, and so 
 home and `poleng dev`. What follows is a person's to decide: a backup, or `poleng recover`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any

@@ -4,8 +4,6 @@ Sensors, the server and messages ask this and never the warehouse: what an asset
 soon as it is done, and reading the newest event takes some milliseconds, however many there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar

@@ -1,7 +1,5 @@
 """The Dagster instance of a home folder: the same settings for ``dagster dev`` and the command line."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

@@ -1,7 +1,5 @@
 """What the project asks of Dagster's run history: which runs live, and how often one was tried."""
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Collection, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Run requests of the sensors: what each is for, as one key, and the number of its attempt."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Dagster's processes on this machine that work on a home, orphans of a killed ``poleng dev`` among them."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from pathlib import Path

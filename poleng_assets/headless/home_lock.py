@@ -6,8 +6,6 @@ The children of ``poleng dev`` do not inherit it: a daemon that outlives its kil
 ``headless/dagster_processes.py``.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -4,8 +4,6 @@ It uses the same definitions and the same Dagster instance as ``dagster dev``, s
 each of its runs, assets and reports afterwards.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

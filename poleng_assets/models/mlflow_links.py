@@ -3,8 +3,6 @@
 The store is a file of the home, and nobody serves it until ``poleng mlflow`` is said.
 """
 
-from __future__ import annotations
-
 import os
 from urllib.parse import quote
 

@@ -5,8 +5,6 @@ The ledger says which version serves, and its files lie in the home: a version c
 when an alias has to be put back.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MLflow's store of a home: how it is made and opened, and what its errors mean."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ like, stands in ``mlartifacts/versions/<number>.json``; the ledger says which ve
 relative to ``mlartifacts``, so that a backup can be restored elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

@@ -4,8 +4,6 @@ An address is an Apprise URL (https://github.com/caronc/apprise/wiki) and holds 
 never written down, logged or put into an error. People are told which one it is by its place and service.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

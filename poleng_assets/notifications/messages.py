@@ -4,8 +4,6 @@ What belongs here is words only. Who reads the events, who keeps the messages an
 in ``notifications/sensor.py``, ``outbox.py`` and ``addresses.py``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

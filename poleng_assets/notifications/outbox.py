@@ -5,8 +5,6 @@ and repeats at most the one message that it was about to tick off. How it is sto
 ``warehouse/outbox.py``.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import time

@@ -9,8 +9,6 @@ and is made by the first tick after it: a schedule would not be told of by the c
 that was off at that hour would miss it.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -6,8 +6,6 @@ file is written again, because deleted rows stay in its bytes, and at the end ev
 more: for the id, the answers and the scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace

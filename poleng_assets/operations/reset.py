@@ -1,7 +1,5 @@
 """Forgetting everything: the empty home that a scenario starts from."""
 
-from __future__ import annotations
-
 import shutil
 
 import dagster as dg

@@ -4,8 +4,6 @@ Everything happens in a hidden folder beside the home: unpacking, comparing, and
 elsewhere. Then that folder is renamed. Whoever is killed before has changed nothing.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Another study for a home: what that changes, what cannot be changed, and the change itself."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Nothing of a body ever stands in a log or in an error, and no access log is kept
 of people. An unexpected fault is logged by its kind and its place in the code: its words may repeat them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

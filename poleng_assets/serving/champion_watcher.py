@@ -5,8 +5,6 @@ loaded and has scored a row. What cannot be looked at now (a locked registry, a 
 and is told; the next look tries again.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -3,8 +3,6 @@
 It is ``dagster_webserver`` itself (see its ``cli/main.py``), with ``guard.py`` around the whole application.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress

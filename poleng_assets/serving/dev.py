@@ -4,8 +4,6 @@ This does what ``dagster dev`` does, whose web server would answer any web page 
 becomes the process of ``poleng dev`` and is told where the home is by ``DAGSTER_HOME``.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

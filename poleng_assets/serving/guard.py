@@ -9,8 +9,6 @@ of Fetch Metadata (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
 which say neither ``Origin`` nor ``Sec-Fetch-*``, are let through when they send JSON.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

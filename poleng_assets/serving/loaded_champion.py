@@ -1,7 +1,5 @@
 """The version that answers: its model, made ready for single rows, and what there is to tell about it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ MLflow checks ``Host`` and ``Origin`` itself, but lets every page of this machin
 name that begins like a private address (``10.evil.example``), and looks at the origin for its REST API only.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Sequence

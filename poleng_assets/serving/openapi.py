@@ -1,7 +1,5 @@
 """What ``/openapi.json`` tells: every question with its codes, every answer, and every error."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import FastAPI

@@ -5,8 +5,6 @@ few people to estimate by) is left out, and never told as zero. Names and units 
 https://prometheus.io/docs/practices/naming/.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime

@@ -5,8 +5,6 @@ one row would take several times as long. A test holds both against each other. 
 given: answers are nobody's business but theirs who sent them, and errors are logged by clients.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The HTTP server of ``poleng serve``: uvicorn, with the limits of ``connections.py``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -5,8 +5,6 @@ hand. As long as both say the same, the warehouse is not touched: it has one wri
 must neither keep it waiting nor wait for it. Only when they differ the ledger itself is asked, in passing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

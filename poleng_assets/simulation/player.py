@@ -1,7 +1,5 @@
 """Playing a scenario: drop a file, let the project react, look, drop the next one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

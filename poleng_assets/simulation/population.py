@@ -20,8 +20,6 @@ data; they were measured on nobody. Each group's intercept is then set so that i
 the survey's. Beyond the stated pairs, answers are independent within a group; the survey's are not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@
 ``full`` plays both. Who reacts to a dropped file (the daemon or the command line) stands elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Sensors ask for that every few seconds: no library of tables is loaded for it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the names in a landing folder say: an id, a copy that is not whole yet, or litter of a system."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ before anybody goes on. An event that says that a file exists therefore never sa
 https://www.man7.org/linux/man-pages/man2/fsync.2.html tells why the folder needs a sync of its own.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

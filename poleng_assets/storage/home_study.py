@@ -4,8 +4,6 @@ It is a copy of the study file that the home was made with. A process that comes
 before it touches anything; only ``poleng study change`` puts another one in its place.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -5,8 +5,6 @@ it feeds is committed and the copy is archived, or stands in ``rejected`` with i
 it exist nowhere. It leaves only if it is still what was copied.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -5,8 +5,6 @@ taken in first, and says so in a file of its own, so that whoever asks need not 
 belongs here is how files and homes are told apart, and the words by which the other sort is refused.
 """
 
-from __future__ import annotations
-
 import filecmp
 import json
 from collections.abc import Iterator

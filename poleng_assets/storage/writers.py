@@ -1,7 +1,5 @@
 """Whether somebody still writes to a file, and whether its content ends where a whole one would."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import io

@@ -1,7 +1,5 @@
 """How two studies differ, field by field: comments, blanks and the spelling of numbers are no difference."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Reads a study file, and says of a wrong one which field is at fault, in which line, and why."""
 
-from __future__ import annotations
-
 import os
 from functools import lru_cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 What is done with a policy stands where it is applied.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal, Self, TypeVar
 

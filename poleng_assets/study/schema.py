@@ -4,8 +4,6 @@ Columns, codes and labels come from that file and stand nowhere else in the code
 is the shape of the file and what makes it wrong; ``study/policies.py`` has the numbers that decide.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from typing import Annotated, Literal, Self

@@ -4,8 +4,6 @@ File names, cells, reasons and titles come from people whom nobody knows. What b
 they are shown; what a kind of markup needs besides stands with it (``text/markdown.py``).
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

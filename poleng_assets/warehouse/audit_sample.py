@@ -5,8 +5,6 @@ can say whom the model misses. What belongs here is who is drawn; how their outc
 ``core/monitoring/realised_performance.py``.
 """
 
-from __future__ import annotations
-
 from poleng_assets.study.schema import Study
 
 # Hexadecimal digits of the hash that are compared: 48 bits.

@@ -1,7 +1,5 @@
 """How each batch fared: one row for each batch and version, from reports, performance, scores and lists."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 

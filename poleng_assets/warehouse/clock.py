@@ -5,8 +5,6 @@ ahead. No program can tell a clock that jumped from a home that nobody used: tha
 What is done about it stands in ``poleng_assets/defs/clock.py``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta

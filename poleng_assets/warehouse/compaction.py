@@ -4,8 +4,6 @@ DuckDB marks rows as deleted and uses their place again some day; until then the
 (https://duckdb.org/docs/stable/operations_manual/footprint_of_duckdb/reclaiming_space).
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 from pathlib import Path

@@ -4,8 +4,6 @@ Connections are short: what is computed from its rows is computed when it is clo
 (:meth:`Warehouse.read_compute_write`). Which tables there are stands in ``warehouse/schema.py``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

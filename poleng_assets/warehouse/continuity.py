@@ -5,8 +5,6 @@ they are when an older copy of the file is put in its place. Dagster's events ar
 that they tell of, into other files. How they are read stands in ``poleng_assets/defs/continuity.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Dagster's own SQLite files in a home: where they lie, and what is changed in them for want of a call."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from contextlib import closing

@@ -5,8 +5,6 @@ never made. Erasures on request (``core/privacy/warehouse_erasure.py``) leave no
 be found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

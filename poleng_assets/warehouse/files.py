@@ -1,7 +1,5 @@
 """Tables ``ingested_files`` and ``refused_files``: every file, and what became of its rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

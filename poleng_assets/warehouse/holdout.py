@@ -3,8 +3,6 @@
 Set aside are rows neither learned from nor judged by, because either would let the other side look over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

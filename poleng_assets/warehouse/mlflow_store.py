@@ -1,7 +1,5 @@
 """What is read and changed in MLflow's own SQLite file where MLflow has no call for it."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from pathlib import Path

@@ -4,8 +4,6 @@ One process at a time has it open (``locking_mode``). Each write is on the disk 
 killed process loses nothing. No address stands here, only a few digits of its hash.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator

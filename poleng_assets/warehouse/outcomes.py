@@ -1,7 +1,5 @@
 """Table ``outcomes``: what people turned out to be, by file and person."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 What is made of it stands in ``core/ingestion/duplicates.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import duckdb

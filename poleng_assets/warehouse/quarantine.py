@@ -1,7 +1,5 @@
 """Table ``quarantine``: rows of files that broke the contract, with why. A source is ``batches/march``."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import duckdb

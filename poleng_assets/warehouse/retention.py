@@ -5,8 +5,6 @@ Rows of files count from the day the file was taken in, everything else from the
 ``poleng_assets/operations/retention.py``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The warehouse's tables and columns, and how they follow the study."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 What stands in the stores of MLflow and Dagster is known to ``mlflow_store.py`` and ``dagster_store.py``.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager

@@ -4,8 +4,6 @@ Which tables hold people is asked of the catalogue, so that a table made tomorro
 given in all their spellings. Whether a text names somebody is for ``core/privacy`` to judge.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Why somebody was contacted: their scores, their lists, and how each model came to decide."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from datetime import datetime
 

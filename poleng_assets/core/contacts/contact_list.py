@@ -1,7 +1,5 @@
 """The contact list as a contact centre gets it: words beside the ids, strongest first."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

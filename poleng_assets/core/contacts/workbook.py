@@ -5,8 +5,6 @@ prints and explains itself. Texts are cells of text, which no spreadsheet runs: 
 them.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 import textwrap

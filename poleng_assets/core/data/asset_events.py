@@ -5,8 +5,6 @@ What only people read (tables, pictures, links) is added by the asset itself. ``
 events from Dagster's history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self

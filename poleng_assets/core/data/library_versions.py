@@ -1,7 +1,5 @@
 """Which release of a library is installed, whatever its distribution is called on this platform."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 
 # The same modules, built without code for graphics processors; constraints.txt chooses by platform.

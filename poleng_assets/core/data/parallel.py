@@ -1,7 +1,5 @@
 """Several fits at the same time, or several blocks of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar

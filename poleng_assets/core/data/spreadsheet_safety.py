@@ -1,7 +1,5 @@
 """Cells of spreadsheets: how a text is kept from being run by the program that opens it."""
 
-from __future__ import annotations
-
 import unicodedata
 
 # https://owasp.org/www-community/attacks/CSV_Injection; spreadsheets of the Far East take the wide forms

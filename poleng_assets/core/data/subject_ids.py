@@ -7,8 +7,6 @@ of a spreadsheet are one person is a question for people. So ids that meet nobod
 that differ from them by spelling alone (:func:`near_spellings`), and never joined by it.
 """
 
-from __future__ import annotations
-
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable

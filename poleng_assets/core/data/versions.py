@@ -4,8 +4,6 @@ The first version has the file's name for its id (``march``), later ones a numbe
 file name may hold (``march@2``). Each is a partition of its own, with its own rows, scores and list.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 SIGN = "@"

@@ -5,8 +5,6 @@ the codes that there are and this one is not among them. A nominal code that the
 neither: a new country is news, and kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any

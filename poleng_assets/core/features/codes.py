@@ -5,8 +5,6 @@ NaN and a null are a missing answer; anything else is no code. Truth values are 
 only where a question has just these codes. Whether the study knows the code is asked elsewhere.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

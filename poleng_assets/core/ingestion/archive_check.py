@@ -1,7 +1,5 @@
 """Whether the archive still holds what was taken in, byte for byte."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta

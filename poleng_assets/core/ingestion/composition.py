@@ -4,8 +4,6 @@ It is told once, when the file is taken in. Two tables that differ by one person
 put back from quarantine) would tell of that person.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ code that no answer can have goes to quarantine. A *nominal* code that the study
 neither: a new country is news, kept and counted by the overseer.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence

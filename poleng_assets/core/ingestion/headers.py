@@ -4,8 +4,6 @@ A header is read as its writer meant it: blanks, marks and invisible characters 
 around it, are no part of it. More is not guessed: ``Country`` for ``country`` is told as the nearest name.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import unicodedata

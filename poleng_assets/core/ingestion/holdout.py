@@ -1,7 +1,5 @@
 """The holdout of a field study: how it gets its share again of each class and group of people."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How a dropped file becomes rows of the warehouse: read, checked, committed in one transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

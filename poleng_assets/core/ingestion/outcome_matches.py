@@ -4,8 +4,6 @@ A file that meets nobody is the commonest accident: a spreadsheet has made ``123
 refused where that can be told; where the batch may only come later it is kept, and that is said loudly.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

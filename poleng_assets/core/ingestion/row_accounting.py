@@ -4,8 +4,6 @@ What was in a file is counted again from the file (``core/ingestion/files/open_f
 ingestion.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

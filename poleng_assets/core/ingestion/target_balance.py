@@ -4,8 +4,6 @@ A study of one class, of two rows, or with three people of a class among thousan
 training would fail, or end in a model that says the same of everybody. So it is said when the file comes.
 """
 
-from __future__ import annotations
-
 import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused

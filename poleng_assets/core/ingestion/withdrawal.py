@@ -4,8 +4,6 @@ Its rows and its file are kept, and marked: what a model learned from must be to
 is. Who is to be erased is forgotten one by one (``poleng_assets/operations/erase_person.py``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path

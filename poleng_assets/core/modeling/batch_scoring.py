@@ -1,7 +1,5 @@
 """Scoring a batch: rows go block by block from the warehouse through the model; only the scores stay."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa

@@ -5,8 +5,6 @@ Sources:
     several, chosen one by one).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 # Weights say no more than this; rounded, they are the same whenever they are found again.

@@ -1,7 +1,5 @@
 """Whom to contact: how scores become a decision, by the policy of the study."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

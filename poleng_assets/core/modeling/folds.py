@@ -1,7 +1,5 @@
 """Cross-validation folds that keep together what belongs together."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa

@@ -5,8 +5,6 @@ Three steps, so that nothing is measured while the warehouse is open: :func:`loa
 any time, with the outcomes that are known by then, of any version that scored the batch.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ Sources:
     a gamma distribution of the same mean and variance stands in: F. Satterthwaite, Biometrics 2, 1946.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate
 

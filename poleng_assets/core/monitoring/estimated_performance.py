@@ -7,8 +7,6 @@ thousand by heart, and its estimates were too high by .011 on unchanged batches 
 https://nannyml.readthedocs.io/en/v0.13.1/how_it_works/performance_estimation.html
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future

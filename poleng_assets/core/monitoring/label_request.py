@@ -12,8 +12,6 @@ Sources:
     CBPE: https://nannyml.readthedocs.io/en/v0.13.1/how_it_works/performance_estimation.html
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 :func:`plan` is pure: who measures, who remembers and who launches runs stands elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto

@@ -9,8 +9,6 @@ Sources:
     NannyML, PerformanceCalculator: https://nannyml.readthedocs.io/en/v0.13.1/
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

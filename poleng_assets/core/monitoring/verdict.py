@@ -7,8 +7,6 @@ batch ``drifted``, but under the policy ``harm`` only what makes the model worse
 better model looked for. Another mix of known people is no shift: they are compared with their like.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

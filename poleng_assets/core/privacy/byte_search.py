@@ -1,7 +1,5 @@
 """Whether a person's id, answers or scores stand in the bytes of a file; packed ones are unpacked."""
 
-from __future__ import annotations
-
 import lzma
 import zipfile
 import zlib

@@ -4,8 +4,6 @@ What belongs here is which file is treated how. Tables are copied without the pe
 (``core/privacy/file_erasure.py``), texts and SQLite files lose words and lines, workbooks are made again.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Kinds are told by their first bytes, not by names. What is unpacked stays in mem
 bomb passes. Nothing is written here.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import bz2

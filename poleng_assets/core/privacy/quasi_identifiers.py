@@ -4,8 +4,6 @@ A few answers are shared by many people, and so is a score that was rounded. Onl
 in the warehouse tells of them; that is asked before their rows are erased.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re

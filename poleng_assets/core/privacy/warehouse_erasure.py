@@ -4,8 +4,6 @@ What belongs here is which rows and cells are a person's. What is done with file
 ``poleng_assets/operations/erase_person.py``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Both are scored afresh. What the scores mean stands in ``gates.py`` and ``shadow_scoring.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ How things are measured, and where the methods come from, stands in ``core/stati
 ``core/statistics/resampling.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import hypot, isfinite

@@ -4,8 +4,6 @@ What belongs here puts together metrics, groups and importance of one model; how
 stands in ``core/statistics/``, how it is shown in ``core/reports/model_card.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

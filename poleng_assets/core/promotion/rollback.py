@@ -1,7 +1,5 @@
 """Which version may serve instead of the champion."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 

@@ -1,7 +1,5 @@
 """What it means when ledger and registry name different versions: the alias may have been moved by hand."""
 
-from __future__ import annotations
-
 from poleng_assets.warehouse.decisions import ServingDecision
 
 

@@ -8,8 +8,6 @@ Sources:
     11, 1912 (overlap of two sets).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

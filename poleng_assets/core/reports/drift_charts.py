@@ -8,8 +8,6 @@ Sources:
     two shares by chance). L. Kish, Survey Sampling, 1965, 11.7 (how many people weighted people count for).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

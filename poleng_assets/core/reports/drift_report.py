@@ -4,8 +4,6 @@ What belongs here puts into words and tables what was measured and judged elsewh
 shares and counts; it takes rows of people to count them, and none of them gets into it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 What belongs here puts what is already known in its place on a chart and decides nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 

@@ -6,8 +6,6 @@ never about a person: it takes figures and tables of groups, and no rows.
 Source: M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019 (which parts a card has).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

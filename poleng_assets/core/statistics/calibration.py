@@ -1,7 +1,5 @@
 """Probabilities that mean what they say: a correction of log-odds, fitted out of fold."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

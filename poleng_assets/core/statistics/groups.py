@@ -1,7 +1,5 @@
 """Groups of people: their answers as the survey words them, and what a model does in each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 

@@ -5,8 +5,6 @@ Sources:
     of the AUC). B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (percentiles).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import NormalDist

@@ -16,8 +16,6 @@ Sources:
     22, 2007 (how uncalibrated a calibrated forecast looks by chance).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

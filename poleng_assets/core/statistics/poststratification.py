@@ -5,8 +5,6 @@ So the reference is weighed to the batch's mix over one feature (post-stratifica
 Smith, JRSS A 142, 1979). What differs then differs among people of a kind.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ Sources:
     Society 42, 2013 (without its bias in small tables).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import sqrt
 

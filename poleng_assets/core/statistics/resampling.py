@@ -8,8 +8,6 @@ Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 8 (
 interval).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from poleng_assets.core.statistics.intervals import Interval, central

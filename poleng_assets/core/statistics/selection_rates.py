@@ -7,8 +7,6 @@ lies below what the study asks for; of few people nothing is sure, and a small g
 Source: E. Wilson, JASA 22, 1927 (interval of a share).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist

@@ -1,7 +1,5 @@
 """dagster-mlflow's resource, in surroundings that only the home decides on."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ Dagster fills any text in the configuration of a run from an environment variabl
 configuration at all: a home is what the process was started with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

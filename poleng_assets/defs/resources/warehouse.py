@@ -4,8 +4,6 @@ Steps that take files in, decide, issue lists or erase sit in the pool ``WAREHOU
 Reports and outcomes are measured outside of it: they write only if what they rest on is still so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Making a backup: a snapshot of a home, packed into one file and read back; and which backups were made."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

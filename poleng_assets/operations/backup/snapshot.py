@@ -7,8 +7,6 @@ events; events before the models that they speak of; what the project keeps of v
 which registers them first; MLflow's store before its artifacts.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

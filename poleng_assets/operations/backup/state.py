@@ -1,7 +1,5 @@
 """Which files of a home are state: what a backup keeps, and what an empty home must not hold."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 from poleng_assets.storage.home import Home

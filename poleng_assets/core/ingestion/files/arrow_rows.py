@@ -1,7 +1,5 @@
 """Malformed rows beside the sound ones that Arrow reads: each keeps its number."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

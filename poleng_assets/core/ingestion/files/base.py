@@ -1,7 +1,5 @@
 """What every open file gives: numbered rows in chunks; and how a file is refused that is not what it says."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass

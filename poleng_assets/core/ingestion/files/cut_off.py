@@ -1,7 +1,5 @@
 """Whether the last value of a file may be the beginning of another one: text that was cut off within it."""
 
-from __future__ import annotations
-
 import duckdb
 
 from poleng_assets.core.ingestion.contract import FileRefused

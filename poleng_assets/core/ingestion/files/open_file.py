@@ -12,8 +12,6 @@ must not be read at all; the second gives the rows. Quotes as RFC 4180 has them
 which is slower and says where a record is broken.
 """
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

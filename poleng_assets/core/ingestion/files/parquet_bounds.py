@@ -6,8 +6,6 @@ column chunks, its types, the longest entry of its dictionaries), and rows are r
 within a budget however they unfold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

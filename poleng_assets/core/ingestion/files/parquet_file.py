@@ -1,7 +1,5 @@
 """Rows of a Parquet file, in bounded memory."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

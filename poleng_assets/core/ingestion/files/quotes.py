@@ -1,7 +1,5 @@
 """Whether the quotes of a text are as RFC 4180 has them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

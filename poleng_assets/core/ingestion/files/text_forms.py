@@ -1,7 +1,5 @@
 """How texts of tables begin, are packed and cut into fields: what every reader of CSV here knows."""
 
-from __future__ import annotations
-
 import codecs
 
 COMPRESSIONS = {".csv": None, ".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}

@@ -1,7 +1,5 @@
 """Which rows are in quarantine, and why."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import duckdb

@@ -1,7 +1,5 @@
 """Reading a mended sheet: the cells of each row, by its number."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

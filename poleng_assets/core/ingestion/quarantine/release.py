@@ -1,7 +1,5 @@
 """Putting mended rows back into the file that they came with."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

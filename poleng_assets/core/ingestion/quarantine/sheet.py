@@ -1,7 +1,5 @@
 """The sheet in which a person mends rows: how a row is written there, and what its cells mean again."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
