@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-import duckdb
 import numpy as np
 import pandas as pd
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.api.rows import NULLABLE
 from poleng_assets.core.statistics.groups import NO_ANSWER
@@ -148,7 +148,7 @@ def home_of(home: HomeFolder) -> Home:
 
 
 @contextmanager
-def _reading(home: HomeFolder, patience_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+def _reading(home: HomeFolder, patience_seconds: float) -> Iterator[Connection]:
     folder = home_of(home)
     try:
         with Warehouse(folder.warehouse, study_of(folder), patience_seconds, log.warning).read() as con:

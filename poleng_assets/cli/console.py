@@ -22,7 +22,7 @@ from poleng_assets.study.loading import VARIABLE
 from poleng_assets.text.plain_text import visible
 
 if TYPE_CHECKING:
-    import duckdb
+    from duckdb import DuckDBPyConnection as Connection
 
     from poleng_assets.defs.instance import Instance
     from poleng_assets.headless.runner import HeadlessRunner
@@ -159,7 +159,7 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home.warehouse, study_of(home), say=_say_on_stderr)
 
 
-def read_warehouse(home: Home, reader: Callable[[duckdb.DuckDBPyConnection], T]) -> T | None:
+def read_warehouse(home: Home, reader: Callable[[Connection], T]) -> T | None:
     """Return what a reader returns for the warehouse, None if there is none yet."""
     if not home.warehouse.exists():
         return None
@@ -184,7 +184,7 @@ def _say_on_stderr(message: str) -> None:
 
 
 @contextmanager
-def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(home: Home) -> Iterator[Connection]:
     """Open the warehouse for reading; the error says which process has it locked."""
     from poleng_assets.warehouse.connection import WarehouseBusy, WarehouseUnusable
 

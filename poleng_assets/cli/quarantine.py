@@ -25,7 +25,7 @@ from poleng_assets.core.data.asset_events import FileTakenIn
 from poleng_assets.storage.home_study import study_of
 
 if TYPE_CHECKING:
-    import duckdb
+    from duckdb import DuckDBPyConnection as Connection
 
 
 @click.group()
@@ -129,7 +129,7 @@ def release_(source: str, file: Path, reason: str, home_folder: Path | None) -> 
 
 
 @contextmanager
-def _warehouse(home_folder: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
+def _warehouse(home_folder: Path | None) -> Iterator[Connection]:
     """Open the warehouse for reading; an unknown source becomes an error of the command line."""
     home = open_home(home_folder)
     if not home.warehouse.exists():

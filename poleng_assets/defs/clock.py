@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.files import write_whole
 from poleng_assets.storage.home import Home
@@ -58,7 +58,7 @@ def read_mark(home: Home) -> Mark:
 def clock_in_doubt(
     instance: dg.DagsterInstance,
     home: Home,
-    con: duckdb.DuckDBPyConnection | None = None,
+    con: Connection | None = None,
     *,
     remember: bool = False,
 ) -> str:
@@ -85,7 +85,7 @@ def look_at_clock(
     moment: datetime,
     max_gap: int,
     signs: Iterable[datetime] = (),
-    con: duckdb.DuckDBPyConnection | None = None,
+    con: Connection | None = None,
     last_success: datetime | None = None,
 ) -> str:
     """Return why the clock may be wrong, or nothing.

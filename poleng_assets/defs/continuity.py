@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.asset_events import (
     EVENTS,
@@ -74,7 +74,7 @@ def _given(event: AssetEvent) -> dict[str, Any] | None:
     return None
 
 
-def files_without_event(instance: dg.DagsterInstance, con: duckdb.DuckDBPyConnection) -> list[str]:
+def files_without_event(instance: dg.DagsterInstance, con: Connection) -> list[str]:
     """Return kind and name of the files in the warehouse that no event tells of yet."""
     unknown = []
     for kind in KINDS:
@@ -84,7 +84,7 @@ def files_without_event(instance: dg.DagsterInstance, con: duckdb.DuckDBPyConnec
     return unknown
 
 
-def guard(instance: dg.DagsterInstance, home: Home) -> Callable[[duckdb.DuckDBPyConnection], None]:
+def guard(instance: dg.DagsterInstance, home: Home) -> Callable[[Connection], None]:
     """Return what looks, at the first use of a warehouse, whether it has what the history tells of.
 
     The history is read now: an event follows its commit, so what it tells of stands in the warehouse
@@ -94,7 +94,7 @@ def guard(instance: dg.DagsterInstance, home: Home) -> Callable[[duckdb.DuckDBPy
     _refuse_if_gone(newest, home)
     looked = False
 
-    def look(con: duckdb.DuckDBPyConnection) -> None:
+    def look(con: Connection) -> None:
         nonlocal looked
         if not looked:
             refuse_if_behind(con, newest, home)
@@ -117,7 +117,7 @@ def refuse_at_start(instance: dg.DagsterInstance, warehouse: Warehouse, home: Ho
             refuse_if_behind(con, writes, home)
 
 
-def refuse_if_behind(con: duckdb.DuckDBPyConnection, writes: list[ReportedWrite], home: Home) -> None:
+def refuse_if_behind(con: Connection, writes: list[ReportedWrite], home: Home) -> None:
     """Raise :class:`WarehouseBehind` when rows are missing that events tell of."""
     if lost := missing(con, writes):
         raise WarehouseBehind(_words(home, in_words(lost)))

@@ -7,7 +7,7 @@ It moves the champion's alias, writes the ledger, and tells the graph by an even
 from typing import NamedTuple
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from pydantic import Field
 
 from poleng_assets.core.data.asset_events import Champion
@@ -49,17 +49,17 @@ def put_back(
     alias = registry.alias(CHAMPION)
     pointed = alias.version if alias else None
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         return serving_decision(con), withdrawn(con), current_versions(con)
 
-    def read(con: duckdb.DuckDBPyConnection) -> _Change:
+    def read(con: Connection) -> _Change:
         return _change(con, registry, config, pointed)
 
     def compute(change: _Change) -> _Change:
         _require_usable(registry, change.target, pointed)
         return change
 
-    def write(con: duckdb.DuckDBPyConnection, change: _Change) -> None:
+    def write(con: Connection, change: _Change) -> None:
         record_decision(
             con,
             "rollback",
@@ -93,9 +93,7 @@ class _Change(NamedTuple):
     score_again: list[str]
 
 
-def _change(
-    con: duckdb.DuckDBPyConnection, registry: Registry, config: RollbackConfig, pointed: int | None
-) -> _Change:
+def _change(con: Connection, registry: Registry, config: RollbackConfig, pointed: int | None) -> _Change:
     """Read what a rollback means; ``pointed``: the version that the alias points to.
 
     Raises:
@@ -116,7 +114,7 @@ def _change(
     return _Change(target, taken_back, reason, again)
 
 
-def _versions_that_may_serve(con: duckdb.DuckDBPyConnection, registry: Registry, wanted: int) -> set[int]:
+def _versions_that_may_serve(con: Connection, registry: Registry, wanted: int) -> set[int]:
     """Return the promoted versions that learned from nothing that was withdrawn since.
 
     Raises:
@@ -148,7 +146,7 @@ def _require_usable(registry: Registry, target: int, pointed: int | None) -> Non
 
 
 def unreported_rollback(
-    con: duckdb.DuckDBPyConnection, instance: dg.DagsterInstance, model_name: str
+    con: Connection, instance: dg.DagsterInstance, model_name: str
 ) -> dg.AssetMaterialization | None:
     """Return the event of a rollback that stands in the ledger and was never told of; None when all is told.
 

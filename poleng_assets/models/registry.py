@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.promotion.serving_decision import registry_conflict
@@ -162,7 +162,7 @@ class Registry:
             return None
         return self._known(int(version.version)) or _of_mlflow(version)
 
-    def serving(self, con: duckdb.DuckDBPyConnection, say: Callable[[str], None]) -> ModelVersion | None:
+    def serving(self, con: Connection, say: Callable[[str], None]) -> ModelVersion | None:
         """Return the version that serves by registry and ledger, None when there is none yet.
 
         An alias that is gone, or that still points to the version before, is put where the ledger says: a
@@ -209,7 +209,7 @@ class Registry:
             return f"MLflow cannot be mended: {first_line(error)}"
         return ""
 
-    def require_serving_version(self, con: duckdb.DuckDBPyConnection) -> None:
+    def require_serving_version(self, con: Connection) -> None:
         """See that the version which the ledger appointed is registered; mend what was deleted or renamed.
 
         In a registry that was made anew, versions would be counted from 1 again, and the ledger would speak

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.subject_ids import alike_in_warehouse, plain_id
 from poleng_assets.core.ingestion.archive_check import note_rewritten
@@ -194,7 +194,7 @@ class _UniqueAnswers:
 
     warehouse: Warehouse
     person: Person
-    con: duckdb.DuckDBPyConnection | None
+    con: Connection | None
     known: dict[tuple[tuple[str, ...], Answers], bool] = field(default_factory=dict)
 
     def __call__(self, names: tuple[str, ...], answers: Answers) -> bool:
@@ -204,7 +204,7 @@ class _UniqueAnswers:
             self.known[names, answers] = not others
         return self.known[names, answers]
 
-    def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    def _connection(self) -> AbstractContextManager[Connection]:
         # A cursor of the connection that is open: it may be in the middle of a transaction.
         return closing(self.con.cursor()) if self.con is not None else self.warehouse.read()
 
@@ -235,7 +235,7 @@ def _refuse_unfinished(files: HomeFiles, taken_in: set[tuple[str, str]]) -> None
 def _clean_references(
     home: Home,
     study: Study,
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     person: Person,
     registry: Registry,
     report: ErasureReport,
@@ -266,7 +266,7 @@ def _clean_references(
 
 
 def _reference_without(
-    con: duckdb.DuckDBPyConnection, study: Study, person: Person, path: Path, version: ModelVersion | None
+    con: Connection, study: Study, person: Person, path: Path, version: ModelVersion | None
 ) -> pa.Table | None:
     """Return a reference without the person's rows, as the warehouse and the answers tell; None as it is."""
     left = reference_without(con, study, person, path, version.field_studies if version else None)
@@ -283,9 +283,7 @@ def _write_parquet(rows: pa.Table, like: pq.FileMetaData, target: IO[bytes]) -> 
     pq.write_table(rows, target, compression="none" if codec == "UNCOMPRESSED" else codec)
 
 
-def _erase_and_record(
-    home: Home, con: duckdb.DuckDBPyConnection, person: Person, report: ErasureReport
-) -> None:
+def _erase_and_record(home: Home, con: Connection, person: Person, report: ErasureReport) -> None:
     """Delete the person's rows, and write down that somebody was erased, and not who; all or nothing."""
     with transaction(con):
         report.warehouse = erase_rows(con, person)

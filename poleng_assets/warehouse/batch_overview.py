@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.warehouse.erasures import newest_erasures
 
@@ -26,7 +26,7 @@ class BatchRow:
     erased: str = ""  # when and by which rule the list's rows were erased
 
 
-def batch_overview(con: duckdb.DuckDBPyConnection, batches: Iterable[str] | None = None) -> list[BatchRow]:
+def batch_overview(con: Connection, batches: Iterable[str] | None = None) -> list[BatchRow]:
     """Return how each of these batches fared, or every batch, in the order of the reports."""
     wanted = None if batches is None else list(batches)
     rows = con.execute(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 # What a clock may be set back by without a word: machines that drift are put right by seconds or minutes.
 SLACK = timedelta(hours=1)
@@ -47,7 +47,7 @@ def doubt_about_clock(
     return ""
 
 
-def signs_of_life(con: duckdb.DuckDBPyConnection, after: datetime | None = None) -> list[datetime]:
+def signs_of_life(con: Connection, after: datetime | None = None) -> list[datetime]:
     """Return the moments that any table knows, each once, those after a moment only if one is given."""
     moments: set[datetime] = set()
     for table, column in _columns(con):
@@ -62,13 +62,13 @@ def signs_of_life(con: duckdb.DuckDBPyConnection, after: datetime | None = None)
     return sorted(moments)
 
 
-def trusted_until(con: duckdb.DuckDBPyConnection) -> datetime | None:
+def trusted_until(con: Connection) -> datetime | None:
     """Return when a person last said that the clock is right, None when nobody ever did."""
     ((moment,),) = con.execute("SELECT max(decided_at) FROM decisions WHERE kind = 'clock'").fetchall()
     return moment
 
 
-def date_to_now(con: duckdb.DuckDBPyConnection, moment: datetime) -> Counter[str]:
+def date_to_now(con: Connection, moment: datetime) -> Counter[str]:
     """Date every row that lies ahead of a moment to just before it; to be called inside a transaction.
 
     Their order stays: what was written later still counts as later, and what is written from now on counts
@@ -98,7 +98,7 @@ def date_to_now(con: duckdb.DuckDBPyConnection, moment: datetime) -> Counter[str
     return changed
 
 
-def _columns(con: duckdb.DuckDBPyConnection) -> Collection[tuple[str, str]]:
+def _columns(con: Connection) -> Collection[tuple[str, str]]:
     return con.execute(
         """SELECT table_name, column_name FROM duckdb_columns() JOIN duckdb_tables()
         USING (database_name, schema_name, table_name)

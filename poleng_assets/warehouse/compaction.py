@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.files import move, sync_file
 
@@ -52,7 +53,7 @@ def compact(path: Path, patience_seconds: float = 60.0) -> int:
             _remove(fresh)
 
 
-def copy_database(con: duckdb.DuckDBPyConnection, copy: Path) -> dict[str, int]:
+def copy_database(con: Connection, copy: Path) -> dict[str, int]:
     """Copy what stands in an open database into a fresh file; return the rows of each table.
 
     Raises:
@@ -76,7 +77,7 @@ def rows_of_file(path: Path) -> dict[str, int]:
         return _count_rows(con, con.execute("SELECT current_database()").fetchall()[0][0])
 
 
-def free_share(con: duckdb.DuckDBPyConnection) -> float:
+def free_share(con: Connection) -> float:
     """Return the share of the file that stands empty, as far as DuckDB knows, in [0, 1]."""
     ((total, free),) = con.execute("SELECT total_blocks, free_blocks FROM pragma_database_size()").fetchall()
     return free / total if total else 0.0
@@ -105,7 +106,7 @@ def _replace_by_copy(path: Path, fresh: Path) -> int:
     return saved
 
 
-def _count_rows(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]:
+def _count_rows(con: Connection, database: str) -> dict[str, int]:
     tables = con.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = ? ORDER BY 1", [database]
     ).fetchall()
@@ -115,7 +116,7 @@ def _count_rows(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]
     }
 
 
-def _compare(con: duckdb.DuckDBPyConnection) -> None:
+def _compare(con: Connection) -> None:
     """Raise when the fresh file lacks anything that the old one has."""
     for question in _CATALOGUE:
         if con.execute(question.format("old")).fetchall() != con.execute(question.format("new")).fetchall():

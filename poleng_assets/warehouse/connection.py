@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.schema import create_tables, is_up_to_date
@@ -61,12 +62,10 @@ class Warehouse:
     study: Study
     patience_seconds: float = PATIENCE_SECONDS
     say: Callable[[str], None] = field(default=lambda message: None, compare=False, repr=False)
-    guard: Callable[[duckdb.DuckDBPyConnection], None] = field(
-        default=lambda con: None, compare=False, repr=False
-    )
+    guard: Callable[[Connection], None] = field(default=lambda con: None, compare=False, repr=False)
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connect(self) -> Iterator[Connection]:
         """Open the file for reading and writing, and close it at the end, whatever happens.
 
         Raises:
@@ -82,7 +81,7 @@ class Warehouse:
             yield con
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(self) -> Iterator[Connection]:
         """Open an existing file for reading only; what an earlier release lacks is made before.
 
         Raises:
@@ -107,10 +106,10 @@ class Warehouse:
 
     def read_compute_write(
         self,
-        state: Callable[[duckdb.DuckDBPyConnection], object],
-        read: Callable[[duckdb.DuckDBPyConnection], Inputs],
+        state: Callable[[Connection], object],
+        read: Callable[[Connection], Inputs],
         compute: Callable[[Inputs], Result],
-        write: Callable[[duckdb.DuckDBPyConnection, Result], None],
+        write: Callable[[Connection, Result], None],
     ) -> Result:
         """Read, let the file go, compute, and write in one transaction; return what was computed.
 
@@ -142,7 +141,7 @@ class Warehouse:
         )
 
     @contextmanager
-    def _opened(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _opened(self, *, read_only: bool) -> Iterator[Connection]:
         try:
             con = self._open(read_only=read_only)
         except duckdb.Error as error:
@@ -157,7 +156,7 @@ class Warehouse:
         finally:
             con.close()
 
-    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _open(self, *, read_only: bool) -> Connection:
         started = time.monotonic()
         last_message = -SAY_EVERY_SECONDS
         while True:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.writes import insert, monotonic_timestamp
@@ -76,7 +76,7 @@ def file_stem(batch: str, number: int) -> str:
 _COLUMNS = "batch, list_number, model_version, issued_at, contacts, remark, file"
 
 
-def newest_list(con: duckdb.DuckDBPyConnection, batch: str) -> IssuedList | None:
+def newest_list(con: Connection, batch: str) -> IssuedList | None:
     """Return the newest list of a batch, the one that stands; None when none was issued."""
     rows = con.execute(
         f"SELECT {_COLUMNS} FROM issued_lists WHERE batch = ? ORDER BY list_number DESC LIMIT 1",  # noqa: S608
@@ -85,7 +85,7 @@ def newest_list(con: duckdb.DuckDBPyConnection, batch: str) -> IssuedList | None
     return IssuedList(*rows[0]) if rows else None
 
 
-def list_in_file(con: duckdb.DuckDBPyConnection, stem: str) -> IssuedList | None:
+def list_in_file(con: Connection, stem: str) -> IssuedList | None:
     """Return the list whose files have this name; None when none was issued under it."""
     # The second: what a release without this table has written since it was made.
     for sql in (
@@ -98,7 +98,7 @@ def list_in_file(con: duckdb.DuckDBPyConnection, stem: str) -> IssuedList | None
     return None
 
 
-def why_another(con: duckdb.DuckDBPyConnection, issued: IssuedList) -> str:
+def why_another(con: Connection, issued: IssuedList) -> str:
     """Return what the ledger says that asks for another list of the batch; empty when nothing does.
 
     That is a rollback which had the batch scored again, or rows that were put back into it, since the list
@@ -117,13 +117,13 @@ def why_another(con: duckdb.DuckDBPyConnection, issued: IssuedList) -> str:
     return ""
 
 
-def list_stands(con: duckdb.DuckDBPyConnection, batch: str) -> bool:
+def list_stands(con: Connection, batch: str) -> bool:
     """Return whether a list of the batch was issued, and nothing in the ledger asks for another one."""
     issued = newest_list(con, batch)
     return issued is not None and not why_another(con, issued)
 
 
-def difference(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList) -> Difference:
+def difference(con: Connection, study: Study, issued: IssuedList) -> Difference:
     """Compare the people whom the current scores flag with those of an issued list."""
     added, dropped = con.execute(
         f"""WITH flagged AS (
@@ -138,9 +138,7 @@ def difference(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList)
     return Difference(added, dropped)
 
 
-def is_the_same(
-    con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList, version: int, remark: str
-) -> bool:
+def is_the_same(con: Connection, study: Study, issued: IssuedList, version: int, remark: str) -> bool:
     """Return whether a list made now, by the current scores, would be the issued one."""
     if (issued.model_version, issued.remark) != (version, remark):
         return False
@@ -156,9 +154,7 @@ def is_the_same(
     return others == 0
 
 
-def issue(
-    con: duckdb.DuckDBPyConnection, new: IssuedList, rows: pd.DataFrame, run_id: str | None = None
-) -> None:
+def issue(con: Connection, new: IssuedList, rows: pd.DataFrame, run_id: str | None = None) -> None:
     """Write down a list and who stands on it; to be called inside a transaction.
 
     Args:
@@ -189,7 +185,7 @@ def issue(
     )
 
 
-def people_of_list(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList) -> pd.DataFrame | None:
+def people_of_list(con: Connection, study: Study, issued: IssuedList) -> pd.DataFrame | None:
     """Return everybody who was scored when a list was issued, to write its files again.
 
     Returns:
@@ -213,7 +209,7 @@ def people_of_list(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedL
     return people if len(people) and int(people["contact"].sum()) == kept else None
 
 
-def flagged_or_listed(con: duckdb.DuckDBPyConnection, study: Study, issued: IssuedList) -> set[str]:
+def flagged_or_listed(con: Connection, study: Study, issued: IssuedList) -> set[str]:
     """Return the ids of those whom the version of a list flags, and of those on the list."""
     rows = con.execute(
         f"""SELECT "{study.id}" FROM predictions
@@ -225,7 +221,7 @@ def flagged_or_listed(con: duckdb.DuckDBPyConnection, study: Study, issued: Issu
     return {person for (person,) in rows}
 
 
-def moment_of_issue(con: duckdb.DuckDBPyConnection) -> datetime:
+def moment_of_issue(con: Connection) -> datetime:
     """Return the moment of a list that is issued now: after every decision and list before it."""
     return max(
         monotonic_timestamp(con, "issued_lists", "issued_at"),

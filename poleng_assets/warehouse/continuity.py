@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.erasures import newest_erasures
@@ -59,7 +59,7 @@ class ReportedWrite:
         return f"{what} ({self.at:%Y-%m-%d %H:%M} UTC)"
 
 
-def settled_until(con: duckdb.DuckDBPyConnection) -> int:
+def settled_until(con: Connection) -> int:
     """Return the storage id up to which a loss is known and was dealt with, 0 when there was none."""
     ((number,),) = con.execute(
         "SELECT max((evidence ->> 'history_until')::BIGINT) FROM decisions WHERE kind = 'recover'"
@@ -67,7 +67,7 @@ def settled_until(con: duckdb.DuckDBPyConnection) -> int:
     return int(number or 0)
 
 
-def missing(con: duckdb.DuckDBPyConnection, writes: Iterable[ReportedWrite]) -> list[ReportedWrite]:
+def missing(con: Connection, writes: Iterable[ReportedWrite]) -> list[ReportedWrite]:
     """Return the events whose rows the warehouse lacks, oldest first.
 
     Rows that were erased, by retention or on request, are not missing: only what is kept about a whole file,
@@ -78,7 +78,7 @@ def missing(con: duckdb.DuckDBPyConnection, writes: Iterable[ReportedWrite]) -> 
     return sorted(lost, key=lambda write: write.number)
 
 
-def record_loss(con: duckdb.DuckDBPyConnection, lost: Sequence[ReportedWrite], until: int) -> None:
+def record_loss(con: Connection, lost: Sequence[ReportedWrite], until: int) -> None:
     """Write down that a loss is known, and the promotions among it again; within a transaction.
 
     Args:
@@ -110,11 +110,11 @@ def in_words(lost: Iterable[ReportedWrite]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _any(con: duckdb.DuckDBPyConnection, sql: str, *values: object) -> bool:
+def _any(con: Connection, sql: str, *values: object) -> bool:
     return bool(con.execute(f"SELECT 1 WHERE EXISTS ({sql})", list(values)).fetchall())
 
 
-def _file(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
+def _file(con: Connection, write: ReportedWrite) -> bool:
     taken_in = "FROM ingested_files WHERE kind = ? AND name = ? AND content_hash = ?"
     withdrawn = "FROM decisions WHERE kind = 'withdraw' AND contains(reason || evidence::VARCHAR, ?)"
     return _any(con, taken_in, write.asset, write.partition, write.content_hash) or _any(
@@ -122,7 +122,7 @@ def _file(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     )
 
 
-def _scores(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
+def _scores(con: Connection, write: ReportedWrite) -> bool:
     scored = "FROM predictions WHERE batch = ? AND model_version = ?"
     # Without answers there is nobody to score: they were erased, or the batch itself is missing.
     return (
@@ -132,14 +132,14 @@ def _scores(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     )
 
 
-def _report(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
+def _report(con: Connection, write: ReportedWrite) -> bool:
     reported = "FROM drift_reports WHERE batch = ? AND model_version = ?"
     return _any(con, reported, write.partition, write.version) or _erased(
         con, "drift_reports", write.partition
     )
 
 
-def _list(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
+def _list(con: Connection, write: ReportedWrite) -> bool:
     return (
         not write.contacts
         or _any(con, "FROM issued_lists WHERE batch = ?", write.partition)
@@ -147,7 +147,7 @@ def _list(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     )
 
 
-def _decision(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
+def _decision(con: Connection, write: ReportedWrite) -> bool:
     if write.rolled_back:
         taken_back = "FROM decisions WHERE kind = 'rollback' AND champion_version = ?"
         return _any(con, taken_back, write.version)
@@ -155,7 +155,7 @@ def _decision(con: duckdb.DuckDBPyConnection, write: ReportedWrite) -> bool:
     return _any(con, judged, write.version)
 
 
-def _erased(con: duckdb.DuckDBPyConnection, table: str, name: str) -> bool:
+def _erased(con: Connection, table: str, name: str) -> bool:
     """Return whether retention took rows of it."""
     return name in newest_erasures(con, table)
 

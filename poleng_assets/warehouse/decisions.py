@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.warehouse.writes import monotonic_timestamp
 
@@ -38,7 +38,7 @@ class ServingDecision:
     score_again: tuple[str, ...] | None = None
 
 
-def serving_decision(con: duckdb.DuckDBPyConnection) -> ServingDecision | None:
+def serving_decision(con: Connection) -> ServingDecision | None:
     """Return the decision by which a version serves, None when the ledger never appointed one."""
     rows = con.execute(
         """SELECT kind, champion_version, reason, evidence
@@ -54,13 +54,13 @@ def serving_decision(con: duckdb.DuckDBPyConnection) -> ServingDecision | None:
     return ServingDecision(version, before, why, frozenset(promoted_versions(con)), again)
 
 
-def promoted_versions(con: duckdb.DuckDBPyConnection) -> set[int]:
+def promoted_versions(con: Connection) -> set[int]:
     """Return every version that the ledger says was promoted."""
     rows = con.execute("SELECT DISTINCT challenger_version FROM decisions WHERE kind = 'promote'").fetchall()
     return {int(version) for (version,) in rows}
 
 
-def champion_changes(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+def champion_changes(con: Connection) -> pd.DataFrame:
     """Return each change of the champion, oldest first: ``decided_at``, ``kind``, ``reason``, ``version``."""
     # A promotion names the new champion as its challenger, a rollback the old one as the champion again.
     return con.execute(
@@ -86,7 +86,7 @@ class ChallengerDecision(NamedTuple):
     changed_champion_last: bool
 
 
-def decision_about(con: duckdb.DuckDBPyConnection, challenger: int) -> ChallengerDecision | None:
+def decision_about(con: Connection, challenger: int) -> ChallengerDecision | None:
     """Return the newest decision about a version as a challenger, None when it was never judged."""
     rows = con.execute(
         """SELECT kind, reason, champion_version, decided_at = (
@@ -98,9 +98,7 @@ def decision_about(con: duckdb.DuckDBPyConnection, challenger: int) -> Challenge
     return ChallengerDecision(*rows[0]) if rows else None
 
 
-def already_recorded(
-    con: duckdb.DuckDBPyConnection, kind: str, batch: str, version: int, reason: str
-) -> bool:
+def already_recorded(con: Connection, kind: str, batch: str, version: int, reason: str) -> bool:
     """Return whether a batch was held, or released, for this very reason in its newest decision.
 
     Args:
@@ -116,7 +114,7 @@ def already_recorded(
     return newest == [(kind, reason)]
 
 
-def recorded_by_runs(con: duckdb.DuckDBPyConnection, kind: str, runs: Sequence[str]) -> bool:
+def recorded_by_runs(con: Connection, kind: str, runs: Sequence[str]) -> bool:
     """Return whether one of these Dagster runs wrote a decision of this kind."""
     ((decisions,),) = con.execute(
         "SELECT count(*) FROM decisions WHERE kind = ? AND list_contains(?::VARCHAR[], dagster_run_id)",
@@ -125,12 +123,12 @@ def recorded_by_runs(con: duckdb.DuckDBPyConnection, kind: str, runs: Sequence[s
     return bool(decisions)
 
 
-def count_decisions(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def count_decisions(con: Connection) -> dict[str, int]:
     """Return the number of decisions of each kind."""
     return dict(con.execute("SELECT kind, count(*) FROM decisions GROUP BY kind").fetchall())
 
 
-def all_decisions(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+def all_decisions(con: Connection) -> list[dict[str, Any]]:
     """Return the ledger, oldest first, with the evidence as a mapping."""
     columns = ["decided_at", "kind", "champion_version", "challenger_version", "batch", "reason", "evidence"]
     rows = con.execute(f"SELECT {', '.join(columns)} FROM decisions ORDER BY decided_at").fetchall()  # noqa: S608
@@ -138,7 +136,7 @@ def all_decisions(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def record_decision(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     kind: str,
     reason: str,
     *,

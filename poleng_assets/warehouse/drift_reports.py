@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.warehouse.writes import monotonic_timestamp, replace_partition
 
@@ -22,7 +22,7 @@ _HELD = "coalesce(held, verdict IN ('drifted', 'untrusted'))"
 
 
 def replace_report(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     batch: str,
     version: int,
     report: Mapping[str, Any],
@@ -51,7 +51,7 @@ def replace_report(
     replace_partition(con, "drift_metrics", key, metrics)
 
 
-def read_report(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[str, str] | None:
+def read_report(con: Connection, batch: str, version: int) -> tuple[str, str] | None:
     """Return figures and judgement of a batch under a version, as JSON; None when there is no report."""
     rows = con.execute(
         "SELECT figures, judgement FROM drift_reports WHERE batch = ? AND model_version = ?",
@@ -74,7 +74,7 @@ class EarlierReport(NamedTuple):
     weak: bool = False
 
 
-def earlier_reports(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> list[EarlierReport]:
+def earlier_reports(con: Connection, batch: str, version: int) -> list[EarlierReport]:
     """Return the reports on the batches before, under the same version, newest first."""
     rows = con.execute(
         """SELECT batch, causes, coalesce(weak, false) FROM drift_reports
@@ -101,7 +101,7 @@ class NewestReport(NamedTuple):
     model_version: int
 
 
-def newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> NewestReport | None:
+def newest_report(con: Connection, batch: str) -> NewestReport | None:
     """Return the newest report of a batch, by whatever version; None when there is none."""
     rows = con.execute(
         f"""SELECT verdict, {_HELD}, model_version
@@ -111,9 +111,7 @@ def newest_report(con: duckdb.DuckDBPyConnection, batch: str) -> NewestReport | 
     return NewestReport(*rows[0]) if rows else None
 
 
-def batches_in_doubt(
-    con: duckdb.DuckDBPyConnection, version: int, tolerated: float, newest: int
-) -> list[str]:
+def batches_in_doubt(con: Connection, version: int, tolerated: float, newest: int) -> list[str]:
     """Return the newest batches that a version may not fit, newest first.
 
     Their verdict says so, or their realised AUC is surely lower than the reference's by more than
@@ -131,7 +129,7 @@ def batches_in_doubt(
 
 
 def drifted_columns(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     version: int,
     batches: Sequence[str],
     columns: Sequence[str],
@@ -159,7 +157,7 @@ def drifted_columns(
     return [name for (name,) in rows]
 
 
-def all_reports(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+def all_reports(con: Connection) -> pd.DataFrame:
     """Return every report, oldest first.
 
     Returns:
@@ -189,7 +187,7 @@ def all_reports(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     ).df()
 
 
-def all_alerts(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+def all_alerts(con: Connection) -> pd.DataFrame:
     """Return ``batch``, ``model_version``, ``column_name`` and ``method`` of every metric that alerts."""
     return con.execute(
         "SELECT batch, model_version, column_name, method FROM drift_metrics WHERE alert ORDER BY ALL"

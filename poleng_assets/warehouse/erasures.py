@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 NAMED = 10
 
@@ -39,7 +39,7 @@ class Erasure:
 
 
 def record_erasures(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     table: str,
     key: str,
     condition: str,
@@ -64,9 +64,7 @@ def record_erasures(
     )
 
 
-def count_as_erased(
-    con: duckdb.DuckDBPyConnection, kind: str, name: str, kept: int = 0, quarantined: int = 0
-) -> None:
+def count_as_erased(con: Connection, kind: str, name: str, kept: int = 0, quarantined: int = 0) -> None:
     """Keep the account of a file: rows that are erased are no longer kept or in quarantine.
 
     A field study without some of its rows is other data to learn from: its data get another hash, so that
@@ -93,7 +91,7 @@ class StudyData:
     rows: int
 
 
-def changed_studies(con: duckdb.DuckDBPyConnection) -> list[StudyData]:
+def changed_studies(con: Connection) -> list[StudyData]:
     """Return the field studies whose data changed since their files were taken in."""
     rows = con.execute(
         """SELECT name, content_hash, data_hash, rows_kept FROM ingested_files
@@ -102,7 +100,7 @@ def changed_studies(con: duckdb.DuckDBPyConnection) -> list[StudyData]:
     return [StudyData(*row) for row in rows]
 
 
-def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
+def erasures_of(con: Connection, *tables: str) -> list[Erasure]:
     """Return what was erased from some tables, oldest first."""
     rows = con.execute(
         """SELECT table_name, name, rows, erased_at, rule FROM erasures
@@ -112,7 +110,7 @@ def erasures_of(con: duckdb.DuckDBPyConnection, *tables: str) -> list[Erasure]:
     return [Erasure(*row) for row in rows]
 
 
-def newest_erasures(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, Erasure]:
+def newest_erasures(con: Connection, table: str) -> dict[str, Erasure]:
     """Return the newest erasure from a table of each batch, study or file that lost rows, by its name."""
     return {erasure.name: erasure for erasure in erasures_of(con, table)}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
@@ -46,7 +46,7 @@ class FileRecord:
     withdrawn_at: datetime | None
 
 
-def file_records(con: duckdb.DuckDBPyConnection, kind: Kind) -> list[FileRecord]:
+def file_records(con: Connection, kind: Kind) -> list[FileRecord]:
     """Return every file of a kind that was taken in, the newest first, by name within a moment."""
     rows = con.execute(
         """SELECT name, content_hash, coalesce(data_hash, content_hash), rows_read, rows_kept,
@@ -58,7 +58,7 @@ def file_records(con: duckdb.DuckDBPyConnection, kind: Kind) -> list[FileRecord]
     return [FileRecord(*row) for row in rows]
 
 
-def file_record(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> FileRecord:
+def file_record(con: Connection, kind: Kind, name: str) -> FileRecord:
     """Return a file that was taken in.
 
     Raises:
@@ -70,14 +70,14 @@ def file_record(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> FileRe
     raise LookupError(f"no file {name} was taken in as {kind}: see poleng quarantine list")
 
 
-def earlier_files(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> list[FileRecord]:
+def earlier_files(con: Connection, kind: Kind, name: str) -> list[FileRecord]:
     """Return the files of a kind that were taken in before one, or before now, the newest first."""
     records = file_records(con, kind)
     moments = [record.ingested_at for record in records if record.name == name]
     return [r for r in records if r.name != name and (not moments or r.ingested_at < moments[0])]
 
 
-def rows_quarantined(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> int:
+def rows_quarantined(con: Connection, kind: Kind, name: str) -> int:
     """Return how many rows of a file broke the contract; 0 when it was not taken in."""
     rows = con.execute(
         "SELECT rows_quarantined FROM ingested_files WHERE kind = ? AND name = ?", [kind, name]
@@ -85,17 +85,17 @@ def rows_quarantined(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> i
     return int(rows[0][0]) if rows else 0
 
 
-def content_hashes(con: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
+def content_hashes(con: Connection) -> set[tuple[str, str]]:
     """Return kind and content hash of every file that was taken in."""
     return set(con.execute("SELECT kind, content_hash FROM ingested_files").fetchall())
 
 
-def names_of_files(con: duckdb.DuckDBPyConnection, kind: Kind) -> list[str]:
+def names_of_files(con: Connection, kind: Kind) -> list[str]:
     """Return the names of the files of a kind that were taken in, the newest first."""
     return [record.name for record in file_records(con, kind)]
 
 
-def add_file(con: duckdb.DuckDBPyConnection, kind: Kind, columns: Mapping[str, Any]) -> None:
+def add_file(con: Connection, kind: Kind, columns: Mapping[str, Any]) -> None:
     """Write down a file that is taken in now; to be called inside the transaction that inserted its rows."""
     import pandas as pd
 
@@ -104,7 +104,7 @@ def add_file(con: duckdb.DuckDBPyConnection, kind: Kind, columns: Mapping[str, A
 
 
 def add_refusal(
-    con: duckdb.DuckDBPyConnection, kind: Kind, file: str, content_hash: str, rows: int | None, reason: str
+    con: Connection, kind: Kind, file: str, content_hash: str, rows: int | None, reason: str
 ) -> None:
     """Write down that a file was refused, once for each content.
 
@@ -121,7 +121,7 @@ def add_refusal(
         replace_partition(con, "refused_files", key, refusal)
 
 
-def update_file(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, **columns: Any) -> None:
+def update_file(con: Connection, kind: Kind, name: str, **columns: Any) -> None:
     """Write other values into some columns of a file that was taken in."""
     assignments = ", ".join(f"{column} = ${column}" for column in columns)
     con.execute(
@@ -130,9 +130,7 @@ def update_file(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, **columns
     )
 
 
-def count_file_rows(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str
-) -> tuple[int, int, int, int, int]:
+def count_file_rows(con: Connection, study: Study, kind: Kind, name: str) -> tuple[int, int, int, int, int]:
     """Count a file's rows: read, kept, of those with a score, in quarantine, erased.
 
     Of field studies and outcomes, all that are kept count as scored.
@@ -159,7 +157,7 @@ def count_file_rows(
     return rows[0]
 
 
-def count_batch_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
+def count_batch_rows(con: Connection) -> tuple[int, ...]:
     """Count the rows of all batches: read, with a score, in quarantine, in refused files, erased, waiting.
 
     Rows that wait for a score are counted batch by batch, because this is done with every batch and a join of

@@ -6,7 +6,7 @@ Set aside are rows neither learned from nor judged by, because either would let 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 
@@ -15,7 +15,7 @@ from poleng_assets.study.schema import Study
 _START = 0.5
 
 
-def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+def draw_holdout(con: Connection, study: Study, name: str) -> None:
     """Draw the holdout of a field study: a systematic sample of its rows, stratified.
 
     The rows are put in order: by the target, then by the feature that effects vary by (when the study
@@ -50,7 +50,7 @@ def draw_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Non
     )
 
 
-def on_both_sides(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[int, int]:
+def on_both_sides(con: Connection, study: Study) -> tuple[int, int]:
     """Count who is learned from and held out as well: ids, and different sets of answers."""
     counts = []
     for columns in ([study.id], study.feature_names):
@@ -63,7 +63,7 @@ def on_both_sides(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[int, in
     return counts[0], counts[1]
 
 
-def keep_duplicates_together(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+def keep_duplicates_together(con: Connection, study: Study, name: str) -> None:
     """Settle the parts of a field study so that no id and no set of answers is on both sides.
 
     The study's rows stand in the warehouse with the parts of :func:`draw_holdout`; rows of other field
@@ -114,7 +114,7 @@ def keep_duplicates_together(con: duckdb.DuckDBPyConnection, study: Study, name:
     )
 
 
-def count_parts(con: duckdb.DuckDBPyConnection, study: Study) -> dict[tuple[int, str], int]:
+def count_parts(con: Connection, study: Study) -> dict[tuple[int, str], int]:
     """Return how many people of all field studies are of each class and part."""
     return {
         (code, part): people
@@ -124,7 +124,7 @@ def count_parts(con: duckdb.DuckDBPyConnection, study: Study) -> dict[tuple[int,
     }
 
 
-def count_set_aside(con: duckdb.DuckDBPyConnection, name: str) -> int:
+def count_set_aside(con: Connection, name: str) -> int:
     """Return how many rows of a field study are set aside."""
     ((rows,),) = con.execute(
         "SELECT count(*) FROM field_study_rows WHERE field_study = ? AND part = 'set_aside'", [name]
@@ -132,9 +132,7 @@ def count_set_aside(con: duckdb.DuckDBPyConnection, name: str) -> int:
     return int(rows)
 
 
-def count_held_out(
-    con: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str]
-) -> list[tuple[Any, ...]]:
+def count_held_out(con: Connection, name: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return for each combination of values: the values, people held out, and people in both parts."""
     return con.execute(
         f"""SELECT {_listed(columns)}, count(*) FILTER (part = 'holdout'), count(*) FROM field_study_rows
@@ -143,9 +141,7 @@ def count_held_out(
     ).fetchall()
 
 
-def free_groups(
-    con: duckdb.DuckDBPyConnection, study: Study, name: str, columns: Sequence[str]
-) -> list[tuple[Any, ...]]:
+def free_groups(con: Connection, study: Study, name: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the people of the same answers whom no earlier field study binds, in a settled order.
 
     Returns:
@@ -172,9 +168,7 @@ def free_groups(
     ).fetchall()
 
 
-def move_groups(
-    con: duckdb.DuckDBPyConnection, study: Study, name: str, groups: Mapping[str, Sequence[int]]
-) -> int:
+def move_groups(con: Connection, study: Study, name: str, groups: Mapping[str, Sequence[int]]) -> int:
     """Give people of the same answers another part; return how many rows changed.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.writes import insert, monotonic_timestamp
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def insert_request(con: duckdb.DuckDBPyConnection, people: pd.DataFrame) -> None:
+def insert_request(con: Connection, people: pd.DataFrame) -> None:
     """Add those who are asked for: id, ``batch``, ``stratum``, ``why``; to be called inside a transaction.
 
     Who was drawn at random tells of more people than oneself
@@ -25,7 +25,7 @@ def insert_request(con: duckdb.DuckDBPyConnection, people: pd.DataFrame) -> None
 
 
 def people_to_request(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     version: int,
     batches: Sequence[str],

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.quarantine import LATER_ROW
@@ -16,7 +16,7 @@ _IN_BATCHES = """_seen AS (
         SELECT {id} FROM outcomes WHERE source = $name))"""
 
 
-def affected_batches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> list[tuple[str, int]]:
+def affected_batches(con: Connection, study: Study, source: str) -> list[tuple[str, int]]:
     """Return each batch and model version whose scores a file of outcomes speaks about."""
     return con.execute(
         f"""SELECT DISTINCT p.batch, p.model_version FROM predictions p
@@ -25,7 +25,7 @@ def affected_batches(con: duckdb.DuckDBPyConnection, study: Study, source: str) 
     ).fetchall()
 
 
-def count_unknown_respondents(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> int:
+def count_unknown_respondents(con: Connection, study: Study, source: str) -> int:
     """Return how many people of a file of outcomes are in no batch, or in none so far."""
     ((people,),) = con.execute(
         f"""SELECT count(*) FROM outcomes WHERE source = ?
@@ -35,7 +35,7 @@ def count_unknown_respondents(con: duckdb.DuckDBPyConnection, study: Study, sour
     return int(people)
 
 
-def count_contradictory_respondents(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> int:
+def count_contradictory_respondents(con: Connection, study: Study, source: str) -> int:
     """Return about how many people of a file of outcomes another file says otherwise."""
     ((people,),) = con.execute(
         f"""SELECT count(*) FROM outcomes own WHERE own.source = $source AND EXISTS (
@@ -46,9 +46,7 @@ def count_contradictory_respondents(con: duckdb.DuckDBPyConnection, study: Study
     return int(people)
 
 
-def count_contradicted_since(
-    con: duckdb.DuckDBPyConnection, study: Study, source: str, moment: datetime
-) -> int:
+def count_contradicted_since(con: Connection, study: Study, source: str, moment: datetime) -> int:
     """Return of how many people of a file of outcomes files taken in after a moment say otherwise."""
     ((people,),) = con.execute(
         f"""SELECT count(*) FROM outcomes mine WHERE mine.source = $name AND EXISTS (
@@ -61,7 +59,7 @@ def count_contradicted_since(
     return int(people)
 
 
-def assign_batches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> None:
+def assign_batches(con: Connection, study: Study, source: str) -> None:
     """Set for each outcome of a file the batch in which its respondent stands, whatever the file is called.
 
     That is the batch which the file is named after when it has the respondent, else the newest one that
@@ -91,7 +89,7 @@ class MatchCounts(NamedTuple):
     in_several_batches: int
 
 
-def count_matches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> MatchCounts:
+def count_matches(con: Connection, study: Study, source: str) -> MatchCounts:
     """Count the people of a file of outcomes, and those who stand in batches."""
     id_ = f'"{study.id}"'
     ((people, matched, several),) = con.execute(
@@ -105,7 +103,7 @@ def count_matches(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> 
     return MatchCounts(int(people), int(matched), int(several))
 
 
-def batches_of(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> list[str]:
+def batches_of(con: Connection, study: Study, source: str) -> list[str]:
     """Return the batches in which people of a file of outcomes stand, by name."""
     rows = con.execute(
         f"""WITH {_IN_BATCHES.format(id=f'"{study.id}"')}
@@ -131,7 +129,7 @@ class EarlierLabels(NamedTuple):
     known_before: int
 
 
-def compare_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> EarlierLabels:
+def compare_with_earlier(con: Connection, study: Study, source: str) -> EarlierLabels:
     """Compare the labels of a file of outcomes with its own earlier rows and with earlier files."""
     id_, target = f'"{study.id}"', f'"{study.target.name}"'
     (counts,) = con.execute(
@@ -159,7 +157,7 @@ def compare_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, source: s
     return EarlierLabels(*map(int, counts))
 
 
-def unmatched_ids(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> list[str]:
+def unmatched_ids(con: Connection, study: Study, source: str) -> list[str]:
     """Return the ids of a file of outcomes that stand in no batch, in the order of its rows."""
     id_ = f'"{study.id}"'
     rows = con.execute(
@@ -171,7 +169,7 @@ def unmatched_ids(con: duckdb.DuckDBPyConnection, study: Study, source: str) -> 
     return [text for (text,) in rows]
 
 
-def waiting_ids(con: duckdb.DuckDBPyConnection, study: Study) -> list[str]:
+def waiting_ids(con: Connection, study: Study) -> list[str]:
     """Return the ids of all outcomes whose respondents are in no batch so far, by file and row."""
     id_ = f'"{study.id}"'
     rows = con.execute(

@@ -5,7 +5,7 @@ What is made of it stands in ``core/ingestion/duplicates.py``.
 
 from collections.abc import Sequence
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
@@ -13,7 +13,7 @@ from poleng_assets.warehouse.schema import ROW_TABLES, storage_types
 
 
 def sum_row_hashes(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str
+    con: Connection, study: Study, kind: Kind, name: str
 ) -> tuple[int, tuple[int, int], tuple[int, int]]:
     """Return a file's number of rows; sum and exclusive or of their hashes; and of their answers' hashes.
 
@@ -33,9 +33,7 @@ def sum_row_hashes(
     return rows, by_id, by_answers
 
 
-def count_different_answers(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str
-) -> tuple[int, int]:
+def count_different_answers(con: Connection, study: Study, kind: Kind, name: str) -> tuple[int, int]:
     """Return how many rows a file has, and how many different sets of answers."""
     table, key = ROW_TABLES[kind]
     ((rows, different),) = con.execute(
@@ -47,7 +45,7 @@ def count_different_answers(
 
 
 def count_common_rows(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     kind: Kind,
     name: str,
@@ -67,7 +65,7 @@ def count_common_rows(
 
 
 def count_known_people(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
+    con: Connection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
 ) -> tuple[int, int]:
     """Count people of a file who are in any of some earlier ones, and those who answered the same there."""
     table, key = ROW_TABLES[kind]
@@ -82,9 +80,7 @@ def count_known_people(
     return int(people), int(same)
 
 
-def count_listed_people(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, earlier: Sequence[str]
-) -> int:
+def count_listed_people(con: Connection, study: Study, batch: str, earlier: Sequence[str]) -> int:
     """Count people of a batch who are on a contact list of any of some earlier ones."""
     ((listed,),) = con.execute(
         f"""SELECT count(DISTINCT l."{study.id}") FROM contact_lists l
@@ -96,7 +92,7 @@ def count_listed_people(
 
 
 def count_same_answers_under_other_ids(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
+    con: Connection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
 ) -> dict[str, int]:
     """Count for earlier files the people of a file who answer exactly as somebody with another id there."""
     table, key = ROW_TABLES[kind]
@@ -115,7 +111,7 @@ def count_same_answers_under_other_ids(
 
 
 def set_common_rows_aside(
-    con: duckdb.DuckDBPyConnection, study: Study, name: str, by_row: Sequence[str], by_answers: Sequence[str]
+    con: Connection, study: Study, name: str, by_row: Sequence[str], by_answers: Sequence[str]
 ) -> int:
     """Set the rows of a field study aside that are learned from or held out in earlier ones.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def count_rows(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> int:
+def count_rows(con: Connection, kind: Kind, name: str) -> int:
     """Return how many rows of a file are kept."""
     table, key = ROW_TABLES[kind]
     ((rows,),) = con.execute(f"SELECT count(*) FROM {table} WHERE {key} = ?", [name]).fetchall()  # noqa: S608
     return int(rows)
 
 
-def count_answers(
-    con: duckdb.DuckDBPyConnection, kind: Kind, name: str, column: str
-) -> list[tuple[str | None, int]]:
+def count_answers(con: Connection, kind: Kind, name: str, column: str) -> list[tuple[str | None, int]]:
     """Return how many people of a file gave each answer (its code as text), the commonest first."""
     table, key = ROW_TABLES[kind]
     return con.execute(
@@ -38,9 +36,7 @@ def count_answers(
     ).fetchall()
 
 
-def shortest_other_id(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, but: str
-) -> int | None:
+def shortest_other_id(con: Connection, study: Study, kind: Kind, name: str, but: str) -> int | None:
     """Return the length of the shortest id of a file but one; None when there is no other."""
     table, key = ROW_TABLES[kind]
     ((shortest,),) = con.execute(
@@ -50,9 +46,7 @@ def shortest_other_id(
     return None if shortest is None else int(shortest)
 
 
-def first_ids(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, limit: int | None = None
-) -> list[str]:
+def first_ids(con: Connection, study: Study, kind: Kind, name: str, limit: int | None = None) -> list[str]:
     """Return the ids of a file in the order of its rows; at most so many."""
     table, key = ROW_TABLES[kind]
     rows = con.execute(
@@ -62,7 +56,7 @@ def first_ids(
     return [text for (text,) in rows]
 
 
-def row_numbers_by_id(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> dict[str, int]:
+def row_numbers_by_id(con: Connection, study: Study, kind: Kind, name: str) -> dict[str, int]:
     """Return the number of each row of a file that is kept, by its id."""
     table, key = ROW_TABLES[kind]
     return dict(
@@ -73,14 +67,14 @@ def row_numbers_by_id(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, 
     )
 
 
-def rename_file(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, new_name: str) -> None:
+def rename_file(con: Connection, kind: Kind, name: str, new_name: str) -> None:
     """Give the rows of a file to another one."""
     table, key = ROW_TABLES[kind]
     con.execute(f"UPDATE {table} SET {key} = ? WHERE {key} = ?", [new_name, name])  # noqa: S608
 
 
 def known_ids(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     tables: Iterable[str] = ("batch_rows", "field_study_rows", "outcomes"),
 ) -> Iterator[pa.Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.warehouse.writes import replace_partition
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def replace_performance(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     batch: str,
     version: int,
     kind: Literal["estimated", "realised"],
@@ -32,14 +32,14 @@ def replace_performance(
     replace_partition(con, "performance", {"batch": batch, "model_version": version, "kind": kind}, rows)
 
 
-def all_performance(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+def all_performance(con: Connection) -> pd.DataFrame:
     """Return all rows of the table."""
     return con.execute(
         "SELECT batch, model_version, kind, metric, value, lower, upper FROM performance ORDER BY ALL"
     ).df()
 
 
-def estimated_auc(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], float]:
+def estimated_auc(con: Connection) -> dict[tuple[str, int], float]:
     """Return the AUC that was expected without outcomes, by batch and version."""
     rows = con.execute(
         """SELECT batch, model_version, value FROM performance
@@ -48,7 +48,7 @@ def estimated_auc(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], float
     return {(batch, version): value for batch, version, value in rows}
 
 
-def lowest_auc(con: duckdb.DuckDBPyConnection, version: int, batches: Sequence[str]) -> float | None:
+def lowest_auc(con: Connection, version: int, batches: Sequence[str]) -> float | None:
     """Return the lowest AUC known of these batches, realised rather than estimated; None when none is."""
     ((lowest,),) = con.execute(
         """SELECT min(value) FROM (

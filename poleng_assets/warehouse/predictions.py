@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.audit_sample import in_audit
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def people_between(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, first: int, end: int
-) -> pa.Table:
+def people_between(con: Connection, study: Study, batch: str, first: int, end: int) -> pa.Table:
     """Return id and features of the people whose row numbers are at least ``first`` and below ``end``."""
     features = ", ".join(f'"{name}"' for name in study.feature_names)
     return con.sql(
@@ -31,9 +29,7 @@ def people_between(
     ).to_arrow_table()
 
 
-def people_sample(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, rows: int
-) -> tuple[pa.Table, int]:
+def people_sample(con: Connection, study: Study, batch: str, rows: int) -> tuple[pa.Table, int]:
     """Return id and features of at most so many people of a batch, always the same ones; and its size."""
     columns = ", ".join(f'"{name}"' for name in (study.id, *study.feature_names))
     sample = con.sql(
@@ -44,13 +40,13 @@ def people_sample(
     return sample, int(people)
 
 
-def last_row(con: duckdb.DuckDBPyConnection, batch: str) -> int:
+def last_row(con: Connection, batch: str) -> int:
     """Return the greatest row number of a batch, -1 when no rows of it are kept."""
     ((number,),) = con.execute("SELECT max(row_number) FROM batch_rows WHERE batch = ?", [batch]).fetchall()
     return -1 if number is None else int(number)
 
 
-def people_state(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[int, int | None]:
+def people_state(con: Connection, batch: str) -> tuple[int, int | None]:
     """Return what changes when people of a batch are erased, or put back from quarantine."""
     ((rows, digest),) = con.execute(
         "SELECT count(*), bit_xor(hash(b)) FROM batch_rows b WHERE batch = ?", [batch]
@@ -58,7 +54,7 @@ def people_state(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[int, int |
     return rows, digest
 
 
-def scores_state(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[object, ...]:
+def scores_state(con: Connection, batch: str) -> tuple[object, ...]:
     """Return what changes when people of a batch change (:func:`people_state`), or their scores do."""
     ((rows, digest),) = con.execute(
         "SELECT count(*), bit_xor(hash(p)) FROM predictions p WHERE batch = ?", [batch]
@@ -66,7 +62,7 @@ def scores_state(con: duckdb.DuckDBPyConnection, batch: str) -> tuple[object, ..
     return *people_state(con, batch), rows, digest
 
 
-def outcomes_state(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> tuple[object, ...]:
+def outcomes_state(con: Connection, study: Study, batch: str) -> tuple[object, ...]:
     """Return what changes when people, scores or known outcomes of a batch change, or requests for them."""
     scored = f'SELECT "{study.id}" FROM predictions WHERE batch = $batch'  # noqa: S608
     outcomes = con.execute(
@@ -82,7 +78,7 @@ def outcomes_state(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> 
 
 
 def replace_predictions(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     batch: str,
     version: int,
@@ -112,9 +108,7 @@ def replace_predictions(
         _contact_the_first(con, study, batch, version, capacity)
 
 
-def _contact_the_first(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, capacity: int
-) -> None:
+def _contact_the_first(con: Connection, study: Study, batch: str, version: int, capacity: int) -> None:
     """Contact the people with the highest scores of a batch, as many as there are places."""
     con.execute(
         f"""UPDATE predictions SET contact = "{study.id}" IN (
@@ -125,7 +119,7 @@ def _contact_the_first(
     )
 
 
-def count_scored(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tuple[int, int]:
+def count_scored(con: Connection, batch: str, version: int) -> tuple[int, int]:
     """Return how many people of a batch a version scored, and how many of them it contacts."""
     ((rows, contacts),) = con.execute(
         "SELECT count(*), count(*) FILTER (contact) FROM predictions WHERE batch = ? AND model_version = ?",
@@ -134,9 +128,7 @@ def count_scored(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> tu
     return rows, contacts
 
 
-def count_scored_without(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, ids: Iterable[str]
-) -> int:
+def count_scored_without(con: Connection, study: Study, batch: str, version: int, ids: Iterable[str]) -> int:
     """Return how many people of a batch a version scored, some people not counted."""
     ((people,),) = con.execute(
         f"""SELECT count(*) FROM predictions WHERE batch = $batch AND model_version = $version
@@ -146,7 +138,7 @@ def count_scored_without(
     return int(people)
 
 
-def count_unscored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> int:
+def count_unscored(con: Connection, study: Study, batch: str) -> int:
     """Return how many respondents of a batch have no current score."""
     ((people,),) = con.execute(
         f"""SELECT count(*) FROM batch_rows b WHERE b.batch = $batch AND NOT EXISTS (
@@ -157,7 +149,7 @@ def count_unscored(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> 
     return int(people)
 
 
-def scoring_version(con: duckdb.DuckDBPyConnection, batch: str) -> int | None:
+def scoring_version(con: Connection, batch: str) -> int | None:
     """Return the version of the batch's current scores, None when it has none."""
     ((version,),) = con.execute(
         "SELECT any_value(model_version) FROM current_predictions WHERE batch = ?", [batch]
@@ -165,12 +157,12 @@ def scoring_version(con: duckdb.DuckDBPyConnection, batch: str) -> int | None:
     return version
 
 
-def current_versions(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def current_versions(con: Connection) -> dict[str, int]:
     """Return the version of the current scores of every batch."""
     return dict(con.execute("SELECT DISTINCT batch, model_version FROM current_predictions").fetchall())
 
 
-def batches_scored_by(con: duckdb.DuckDBPyConnection, version: int) -> list[str]:
+def batches_scored_by(con: Connection, version: int) -> list[str]:
     """Return the batches whose current scores come from a version, and whose rows are still kept."""
     rows = con.execute(
         """SELECT DISTINCT batch FROM current_predictions SEMI JOIN batch_rows USING (batch)
@@ -180,7 +172,7 @@ def batches_scored_by(con: duckdb.DuckDBPyConnection, version: int) -> list[str]
     return [batch for (batch,) in rows]
 
 
-def score_histogram(con: duckdb.DuckDBPyConnection, batch: str) -> pd.DataFrame:
+def score_histogram(con: Connection, batch: str) -> pd.DataFrame:
     """Return how many current scores of a batch are in each tenth: ``score from``, ``respondents``."""
     return con.execute(
         """SELECT floor(score * 10) / 10 AS "score from", count(*) AS respondents
@@ -189,7 +181,7 @@ def score_histogram(con: duckdb.DuckDBPyConnection, batch: str) -> pd.DataFrame:
     ).df()
 
 
-def scored_people(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> pd.DataFrame:
+def scored_people(con: Connection, study: Study, batch: str) -> pd.DataFrame:
     """Return id, ``score``, ``contact`` and features of everybody with a current score, as in the file."""
     columns = ", ".join(f'b."{name}"' for name in study.feature_names)
     return con.execute(
@@ -200,9 +192,7 @@ def scored_people(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> p
     ).df()
 
 
-def scored_sample(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, rows: int
-) -> pd.DataFrame:
+def scored_sample(con: Connection, study: Study, batch: str, version: int, rows: int) -> pd.DataFrame:
     """Return features, ``score`` and ``contact`` (0/1) of at most so many people: always the same ones."""
     columns = ", ".join(f'b."{name}"' for name in study.feature_names)
     # Drawn by their ids: the answers of those who are not chosen need not be held beside each other.
@@ -250,9 +240,7 @@ class GroupCount(NamedTuple):
     positive_contacted: int
 
 
-def count_groups(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int, question: str
-) -> list[GroupCount]:
+def count_groups(con: Connection, study: Study, batch: str, version: int, question: str) -> list[GroupCount]:
     """Count contacts and outcomes for each answer to a question, the most frequent answer first."""
     rows = con.execute(
         f"""{_known_outcomes(study)}
@@ -266,9 +254,7 @@ def count_groups(
     return [GroupCount(*row) for row in rows]
 
 
-def outcomes_of_scored(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int
-) -> pd.DataFrame:
+def outcomes_of_scored(con: Connection, study: Study, batch: str, version: int) -> pd.DataFrame:
     """Return everybody whom a version scored in a batch, with the newest outcome.
 
     Returns:
@@ -290,7 +276,7 @@ def outcomes_of_scored(
     ).df()
 
 
-def scores_of_person(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> list[dict[str, Any]]:
+def scores_of_person(con: Connection, study: Study, subject: str) -> list[dict[str, Any]]:
     """Return every score of a person with what came of it, oldest first; empty when the id is unknown.
 
     Returns:

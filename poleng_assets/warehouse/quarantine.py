@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
@@ -21,13 +21,13 @@ def source_of(kind: Kind, name: str) -> str:
     return f"{kind}/{name}"
 
 
-def count_quarantined(con: duckdb.DuckDBPyConnection) -> int:
+def count_quarantined(con: Connection) -> int:
     """Return how many rows are in quarantine, of whatever file and for however many reasons."""
     ((rows,),) = con.execute("SELECT count(DISTINCT (source, row_number)) FROM quarantine").fetchall()
     return int(rows)
 
 
-def count_by_source(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def count_by_source(con: Connection) -> dict[str, int]:
     """Return how many rows of each source are in quarantine, by its name."""
     return dict(
         con.execute(
@@ -36,7 +36,7 @@ def count_by_source(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     )
 
 
-def commonest_faults(con: duckdb.DuckDBPyConnection, limit: int) -> dict[str, list[Fault]]:
+def commonest_faults(con: Connection, limit: int) -> dict[str, list[Fault]]:
     """Return the commonest faults of each source, the commonest first."""
     faults: dict[str, list[Fault]] = {}
     for source, *fault in con.execute(
@@ -50,7 +50,7 @@ def commonest_faults(con: duckdb.DuckDBPyConnection, limit: int) -> dict[str, li
     return faults
 
 
-def worst_faults(con: duckdb.DuckDBPyConnection, source: str, limit: int) -> list[tuple[str, str, int, int]]:
+def worst_faults(con: Connection, source: str, limit: int) -> list[tuple[str, str, int, int]]:
     """Return column, reason, number of rows and first row of a source's commonest faults."""
     return con.execute(
         """SELECT column_name, reason, count(*) AS n, min(row_number) FROM quarantine
@@ -59,7 +59,7 @@ def worst_faults(con: duckdb.DuckDBPyConnection, source: str, limit: int) -> lis
     ).fetchall()
 
 
-def rows_of(con: duckdb.DuckDBPyConnection, source: str) -> list[tuple[int, str, list[tuple[str, str]]]]:
+def rows_of(con: Connection, source: str) -> list[tuple[int, str, list[tuple[str, str]]]]:
     """Return number, payload and faults (column, reason) of each row of a source, in order."""
     return con.execute(
         """SELECT row_number, any_value(payload), list((column_name, reason) ORDER BY column_name, reason)
@@ -68,7 +68,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, source: str) -> list[tuple[int, str,
     ).fetchall()
 
 
-def broken_payloads(con: duckdb.DuckDBPyConnection, source: str) -> list[str]:
+def broken_payloads(con: Connection, source: str) -> list[str]:
     """Return the payloads of a source's rows, but of those beside which another one of the person counts."""
     rows = con.execute(
         f"""SELECT any_value(payload) FROM quarantine WHERE source = ?
@@ -78,7 +78,7 @@ def broken_payloads(con: duckdb.DuckDBPyConnection, source: str) -> list[str]:
     return [payload for (payload,) in rows]
 
 
-def remove_rows(con: duckdb.DuckDBPyConnection, source: str, numbers: Collection[int]) -> None:
+def remove_rows(con: Connection, source: str, numbers: Collection[int]) -> None:
     """Take rows of a source out of quarantine."""
     con.execute(
         "DELETE FROM quarantine WHERE source = ? AND row_number IN (SELECT unnest(?::BIGINT[]))",
@@ -86,7 +86,7 @@ def remove_rows(con: duckdb.DuckDBPyConnection, source: str, numbers: Collection
     )
 
 
-def may_repeat_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> bool:
+def may_repeat_ids(con: Connection, study: Study, kind: Kind, name: str) -> bool:
     """Return whether an id may stand in several rows of a file.
 
     Ids with different hashes are different, and ten million hashes take a quarter of their ids' memory.
@@ -100,7 +100,7 @@ def may_repeat_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, nam
     return bool(rows != hashes)
 
 
-def move_repeated_ids(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> int:
+def move_repeated_ids(con: Connection, study: Study, kind: Kind, name: str) -> int:
     """Keep one row of each id of a file; the others go to quarantine. Return how many.
 
     The first one stays, but of outcomes the last: there, a row further down is a correction.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.policies import RetentionPolicy
 from poleng_assets.warehouse.erasures import count_as_erased, record_erasures
@@ -54,7 +54,7 @@ _TABLES: dict[str, _Table] = {
 
 
 def erase_expired(
-    con: duckdb.DuckDBPyConnection, policy: RetentionPolicy, moment: datetime, waiting: Collection[str]
+    con: Connection, policy: RetentionPolicy, moment: datetime, waiting: Collection[str]
 ) -> Counter[str]:
     """Delete the rows that have been kept long enough; to be called inside a transaction.
 
@@ -88,9 +88,7 @@ def erase_expired(
     return +erased
 
 
-def _count_in_files(
-    con: duckdb.DuckDBPyConnection, table: str, key: str, condition: str, values: dict[str, Any]
-) -> None:
+def _count_in_files(con: Connection, table: str, key: str, condition: str, values: dict[str, Any]) -> None:
     """Keep the account of the files whose rows are about to go; other tables hold no rows of files."""
     kinds: dict[str, str] = {name: kind for kind, (name, _) in ROW_TABLES.items()}
     counted = "count(DISTINCT row_number)" if table == "quarantine" else "count(*)"

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study, StudyError
@@ -137,7 +138,7 @@ def storage_types(study: Study, kind: Kind) -> dict[str, str]:
     return {study.id: "VARCHAR NOT NULL"} | features | target
 
 
-def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
+def create_tables(con: Connection, study: Study) -> None:
     """Make the tables and columns that are missing; the row tables get the study's columns.
 
     Codes that earlier releases kept as text become numbers, all of them or none. A question that the study
@@ -162,7 +163,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, study: Study) -> None:
         con.execute(CURRENT_PREDICTIONS)
 
 
-def is_up_to_date(con: duckdb.DuckDBPyConnection, study: Study) -> bool:
+def is_up_to_date(con: Connection, study: Study) -> bool:
     """Return whether a warehouse has all tables and columns of this release and of the study."""
     try:
         made_for = con.execute(f"SELECT {_LAYOUT}()").fetchall()
@@ -187,9 +188,7 @@ def _listed(columns: Mapping[str, str]) -> str:
     return ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
 
 
-def sync_columns(
-    con: duckdb.DuckDBPyConnection, study: Study, table: str, columns: Mapping[str, str]
-) -> None:
+def sync_columns(con: Connection, study: Study, table: str, columns: Mapping[str, str]) -> None:
     """Add the columns that the study has and the table lacks, and give the others their type."""
     present = dict(
         con.execute(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 
@@ -17,7 +17,7 @@ Answers = tuple[int | None, ...]
 ANSWER_TABLES = ("batch_rows", "field_study_rows")
 
 
-def columns_of_tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
+def columns_of_tables(con: Connection) -> dict[str, dict[str, str]]:
     """Return every table with the type of each of its columns."""
     tables: dict[str, dict[str, str]] = {}
     for table, column, type_ in con.execute(
@@ -29,7 +29,7 @@ def columns_of_tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str
     return tables
 
 
-def count_rows(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Collection[str]) -> int:
+def count_rows(con: Connection, table: str, column: str, ids: Collection[str]) -> int:
     """Return how many rows of a table have one of the ids."""
     ((rows,),) = con.execute(
         f'SELECT count(*) FROM "{table}" WHERE {_has_id(column)}',  # noqa: S608
@@ -39,7 +39,7 @@ def count_rows(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Col
 
 
 def count_rows_by(
-    con: duckdb.DuckDBPyConnection, table: str, key: str, column: str, ids: Collection[str]
+    con: Connection, table: str, key: str, column: str, ids: Collection[str]
 ) -> list[tuple[str, int]]:
     """Return how many rows have one of the ids, by the value of another column."""
     return con.execute(
@@ -48,7 +48,7 @@ def count_rows_by(
     ).fetchall()
 
 
-def delete_rows(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Collection[str]) -> int:
+def delete_rows(con: Connection, table: str, column: str, ids: Collection[str]) -> int:
     """Delete the rows that have one of the ids; return how many."""
     gone = con.execute(
         f'DELETE FROM "{table}" WHERE {_has_id(column)} RETURNING 1',  # noqa: S608
@@ -57,9 +57,7 @@ def delete_rows(con: duckdb.DuckDBPyConnection, table: str, column: str, ids: Co
     return len(gone)
 
 
-def cells_with(
-    con: duckdb.DuckDBPyConnection, table: str, column: str, texts: Sequence[str]
-) -> list[tuple[int, str]]:
+def cells_with(con: Connection, table: str, column: str, texts: Sequence[str]) -> list[tuple[int, str]]:
     """Return row id and text of the cells of a column that contain any of some texts."""
     named = " OR ".join(f'contains("{column}"::VARCHAR, $t{number})' for number in range(len(texts)))
     return con.execute(
@@ -68,12 +66,12 @@ def cells_with(
     ).fetchall()
 
 
-def replace_cell(con: duckdb.DuckDBPyConnection, table: str, column: str, row: int, text: str) -> None:
+def replace_cell(con: Connection, table: str, column: str, row: int, text: str) -> None:
     """Write another text into one cell."""
     con.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', [text, row])  # noqa: S608
 
 
-def quarantined_payloads(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def quarantined_payloads(con: Connection) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield source, number and cells of every quarantined row."""
     for source, number, payload in con.execute(
         "SELECT DISTINCT source, row_number, payload FROM quarantine ORDER BY ALL"
@@ -81,12 +79,12 @@ def quarantined_payloads(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, 
         yield source, number, json.loads(payload)
 
 
-def delete_quarantined(con: duckdb.DuckDBPyConnection, source: str, number: int) -> None:
+def delete_quarantined(con: Connection, source: str, number: int) -> None:
     """Delete one row of a file from quarantine."""
     con.execute("DELETE FROM quarantine WHERE source = ? AND row_number = ?", [source, number])
 
 
-def studies_learned_from(con: duckdb.DuckDBPyConnection, column: str, ids: Collection[str]) -> list[str]:
+def studies_learned_from(con: Connection, column: str, ids: Collection[str]) -> list[str]:
     """Return the field studies in which one of the ids is among those that models learn from."""
     rows = con.execute(
         f"""SELECT DISTINCT field_study FROM field_study_rows
@@ -97,7 +95,7 @@ def studies_learned_from(con: duckdb.DuckDBPyConnection, column: str, ids: Colle
 
 
 def surplus_reference_rows(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     ids: Collection[str],
     reference: Path,
@@ -148,7 +146,7 @@ def surplus_reference_rows(
     return {row for row, *_ in rows}
 
 
-def answers_of(con: duckdb.DuckDBPyConnection, study: Study, ids: Collection[str]) -> set[Answers]:
+def answers_of(con: Connection, study: Study, ids: Collection[str]) -> set[Answers]:
     """Return the sets of answers that a subject gave, in the order of the study."""
     listed = ", ".join(f'"{name}"' for name in study.feature_names)
     return {
@@ -162,7 +160,7 @@ def answers_of(con: duckdb.DuckDBPyConnection, study: Study, ids: Collection[str
 
 
 def others_answered(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     ids: Collection[str],
     names: Sequence[str],
@@ -180,9 +178,7 @@ def others_answered(
     )
 
 
-def scores_of(
-    con: duckdb.DuckDBPyConnection, study: Study, ids: Collection[str]
-) -> list[tuple[float, float | None]]:
+def scores_of(con: Connection, study: Study, ids: Collection[str]) -> list[tuple[float, float | None]]:
     """Return the scores of a subject, each with its distance to the nearest one of somebody else.
 
     The distance is None when nobody else has a score.
@@ -195,18 +191,14 @@ def scores_of(
     ).fetchall()
 
 
-def count_equal_answers(
-    con: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], answers: Answers
-) -> int:
+def count_equal_answers(con: Connection, table: str, names: Sequence[str], answers: Answers) -> int:
     """Return how many rows of a table have these answers."""
     same = " AND ".join(f'"{name}" IS NOT DISTINCT FROM ?' for name in names)
     query = f'SELECT count(*) FROM "{table}" WHERE {same}'  # noqa: S608
     return int(con.execute(query, list(answers)).fetchall()[0][0])
 
 
-def count_equal_scores(
-    con: duckdb.DuckDBPyConnection, table: str, column: str, scores: Collection[float]
-) -> int:
+def count_equal_scores(con: Connection, table: str, column: str, scores: Collection[float]) -> int:
     """Return how many rows of a table have exactly one of the scores in a column."""
     query = f'SELECT count(*) FROM "{table}" WHERE list_contains(?, "{column}")'  # noqa: S608
     return int(con.execute(query, [list(scores)]).fetchall()[0][0])

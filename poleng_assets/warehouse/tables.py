@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def table_columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+def table_columns(con: Connection) -> dict[str, list[str]]:
     """Return the columns of each table and view, by its name."""
     rows = con.execute(
         """SELECT table_name, column_name FROM duckdb_columns()
@@ -24,7 +24,7 @@ def table_columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def read_rows(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     table: str,
     columns: Sequence[str],
     where: Mapping[str, object],

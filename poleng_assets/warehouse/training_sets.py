@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.writes import monotonic_timestamp, replace_partition
@@ -38,7 +38,7 @@ def training_data_hash(studies: Mapping[str, str]) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def latest_training_set(con: duckdb.DuckDBPyConnection) -> TrainingSet:
+def latest_training_set(con: Connection) -> TrainingSet:
     """Return the training set that was named last.
 
     Raises:
@@ -54,7 +54,7 @@ def latest_training_set(con: duckdb.DuckDBPyConnection) -> TrainingSet:
     return TrainingSet(rows[0][0], {study: content for _, study, content in rows})
 
 
-def record_training_set(con: duckdb.DuckDBPyConnection, chosen: TrainingSet) -> None:
+def record_training_set(con: Connection, chosen: TrainingSet) -> None:
     """Name a training set, in the place of the same one named before: the one named last is learned from.
 
     Args:
@@ -69,9 +69,7 @@ def record_training_set(con: duckdb.DuckDBPyConnection, chosen: TrainingSet) -> 
     )
 
 
-def rows_of_each_study(
-    con: duckdb.DuckDBPyConnection, study: Study, field_studies: Iterable[str]
-) -> pd.DataFrame:
+def rows_of_each_study(con: Connection, study: Study, field_studies: Iterable[str]) -> pd.DataFrame:
     """Return training, holdout and set-aside rows of each field study, and its target rate."""
     return con.execute(
         f"""SELECT field_study, count(*) FILTER (part = 'train') AS training_rows,
@@ -84,9 +82,7 @@ def rows_of_each_study(
     ).df()
 
 
-def labelled_rows(
-    con: duckdb.DuckDBPyConnection, study: Study, field_studies: Collection[str], part: str
-) -> pa.Table:
+def labelled_rows(con: Connection, study: Study, field_studies: Collection[str], part: str) -> pa.Table:
     """Return id, field study, features and target of one part of field studies, in the same order each time.
 
     Args:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ MEGABYTES_OF_A_COLUMN = 2
 
 
 @contextmanager
-def transaction(con: duckdb.DuckDBPyConnection, *, dry_run: bool = False) -> Iterator[None]:
+def transaction(con: Connection, *, dry_run: bool = False) -> Iterator[None]:
     """Commit what happens inside, or nothing of it; ``dry_run``: nothing of it, whatever happens."""
     con.begin()
     try:
@@ -40,7 +40,7 @@ def transaction(con: duckdb.DuckDBPyConnection, *, dry_run: bool = False) -> Ite
 
 
 @contextmanager
-def limited_memory(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
+def limited_memory(con: Connection, columns: int) -> Iterator[None]:
     """Let DuckDB keep little while rows stream through, and as much as before afterwards.
 
     What it would keep of them are copies of what it has written by then. Sorting, and commits, are better
@@ -62,16 +62,14 @@ def _bytes(size: str) -> float:
     return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 1e6}[unit]
 
 
-def insert(con: duckdb.DuckDBPyConnection, table: str, incoming: pd.DataFrame | pa.Table) -> None:
+def insert(con: Connection, table: str, incoming: pd.DataFrame | pa.Table) -> None:
     """Insert rows by column name; raises ``duckdb.Error`` when a column does not exist."""
     # DuckDB finds the variable by its name. Rows that are registered with it would stay in memory until the
     # transaction ends, all the chunks of a large file together.
     con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
 
 
-def replace_partition(
-    con: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, Any], rows: pd.DataFrame
-) -> None:
+def replace_partition(con: Connection, table: str, where: Mapping[str, Any], rows: pd.DataFrame) -> None:
     """Replace the rows that ``where`` selects; to be called inside a transaction."""
     condition = " AND ".join(f'"{column}" = ?' for column in where)
     con.execute(f"DELETE FROM {table} WHERE {condition}", list(where.values()))  # noqa: S608
@@ -79,7 +77,7 @@ def replace_partition(
         insert(con, table, rows.assign(**where))
 
 
-def monotonic_timestamp(con: duckdb.DuckDBPyConnection, table: str, column: str) -> datetime:
+def monotonic_timestamp(con: Connection, table: str, column: str) -> datetime:
     """Return the time of day, or a moment after the newest row of a table when the clock went back.
 
     What is written later counts as later, whatever the clock says: the newest scores of a batch are the

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.subject_ids import plain_id
 from poleng_assets.study.schema import Study
@@ -76,7 +76,7 @@ class Scoring:
         )
 
 
-def history_of(con: duckdb.DuckDBPyConnection, study: Study, subject: str) -> list[Scoring]:
+def history_of(con: Connection, study: Study, subject: str) -> list[Scoring]:
     """Return every scoring of a person, oldest first; empty when the id is unknown.
 
     Args:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-import duckdb
 import pandas as pd
+from duckdb import DuckDBPyConnection as Connection
 from xlsxwriter import Workbook
 from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
@@ -78,9 +78,7 @@ class AboutList:
         return _day(self.moment)
 
 
-def about_list(
-    con: duckdb.DuckDBPyConnection, study: Study, stem: str, without: Collection[str] = ()
-) -> AboutList | None:
+def about_list(con: Connection, study: Study, stem: str, without: Collection[str] = ()) -> AboutList | None:
     """Return what the warehouse knows of a list; None when none was issued in a file of that name.
 
     Args:

@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.people import known_ids
@@ -204,7 +204,7 @@ def near_spellings(
 
 
 def alike_in_warehouse(
-    con: duckdb.DuckDBPyConnection, study: Study, given: Iterable[str], examples: int = EXAMPLES
+    con: Connection, study: Study, given: Iterable[str], examples: int = EXAMPLES
 ) -> Strangers:
     """Find for ids that no table has those of respondents that differ by spelling alone.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.dropped_files import SUFFIXES, content_hash
 from poleng_assets.storage.home import Kind
@@ -49,7 +49,7 @@ class ArchiveFindings:
 
 
 def compare_archive(
-    con: duckdb.DuckDBPyConnection, kind: Kind, folder: Path, moment: datetime, keep_days: int | None
+    con: Connection, kind: Kind, folder: Path, moment: datetime, keep_days: int | None
 ) -> ArchiveFindings:
     """Compare the archived files of one kind with the hash that each had when it was taken in.
 
@@ -72,7 +72,7 @@ def compare_archive(
     return ArchiveFindings(compared, tuple(differ), tuple(gone), tuple(unknown))
 
 
-def note_rewritten(con: duckdb.DuckDBPyConnection, kind: Kind, paths: Iterable[Path]) -> None:
+def note_rewritten(con: Connection, kind: Kind, paths: Iterable[Path]) -> None:
     """Write down what archived files hold since people were erased from them; a file may be gone by that.
 
     Args:

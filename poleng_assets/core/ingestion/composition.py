@@ -7,8 +7,8 @@ put back from quarantine) would tell of that person.
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import duckdb
 import pandas as pd
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.statistics.groups import NO_ANSWER
 from poleng_assets.storage.home import Kind
@@ -26,7 +26,7 @@ class Group(NamedTuple):
     people: int
 
 
-def composition(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> str:
+def composition(con: Connection, study: Study, kind: Kind, name: str) -> str:
     """Return who the people of a file are, as markdown.
 
     The questions are those by which the study tells people apart: its protected ones, the one that answers
@@ -69,7 +69,7 @@ def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:
     return [*kept, Group(answer, people)]
 
 
-def _groups(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> dict[str, list[Group]]:
+def _groups(con: Connection, study: Study, kind: Kind, name: str) -> dict[str, list[Group]]:
     """Return how many people gave each answer, by the title of the question."""
     groups = {}
     for column, title, label in _questions(study, kind):

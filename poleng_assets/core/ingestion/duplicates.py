@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.subject_ids import plain_id
 from poleng_assets.core.data.versions import name_and_number
@@ -118,7 +119,7 @@ class Shared:
         return "; ".join(parts)
 
 
-def refuse_if_known(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> str:
+def refuse_if_known(con: Connection, study: Study, kind: Kind, name: str) -> str:
     """Refuse a file whose rows all came with an earlier one; else return the fingerprint to keep.
 
     To be called inside the transaction that inserted the rows, once those that are not kept are gone.
@@ -187,7 +188,7 @@ def _made_by(study: Study, rows: int, erased: int) -> str:
     return f"{duckdb.__version__}/{len(study.features)}/{rows}/{erased}"
 
 
-def fingerprint(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Fingerprint:
+def fingerprint(con: Connection, study: Study, kind: Kind, name: str) -> Fingerprint:
     """Return the fingerprint of the rows that the warehouse has of a file."""
     rows, *sums = sum_row_hashes(con, study, kind, name)
     erased = sum(record.rows_erased for record in file_records(con, kind) if record.name == name)
@@ -196,7 +197,7 @@ def fingerprint(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: 
 
 
 def _known_words(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     kind: Kind,
     name: str,
@@ -221,7 +222,7 @@ def _known_words(
 
 
 def _news_in_quarantine(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, other: str, erased: int
+    con: Connection, study: Study, kind: Kind, name: str, other: str, erased: int
 ) -> bool:
     """Return whether a file has broken rows that the earlier one has not.
 
@@ -231,7 +232,7 @@ def _news_in_quarantine(
     return bool(own - earlier) and not erased
 
 
-def _broken_rows(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Counter[str]:
+def _broken_rows(con: Connection, study: Study, kind: Kind, name: str) -> Counter[str]:
     """Count the rows of a file in quarantine by what they hold, however its format writes that.
 
     Rows that stand there because another one of the same person counts are no news.
@@ -255,7 +256,7 @@ def _plain(value: Any, is_id: bool) -> str:
     return str(int(text)) if not is_id and text.isascii() and text.isdigit() else text
 
 
-def set_aside_repeats(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> int:
+def set_aside_repeats(con: Connection, study: Study, name: str) -> int:
     """Set the rows of a field study aside that an earlier one has: nobody is learned from or held out twice.
 
     These are rows of the same id, answers and target; and, where answers tell people apart and many of the
@@ -286,7 +287,7 @@ def set_aside_repeats(con: duckdb.DuckDBPyConnection, study: Study, name: str) -
     return set_common_rows_aside(con, study, name, asked, [other for other in asked if other in renamed])
 
 
-def shared_with_earlier(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> Shared:
+def shared_with_earlier(con: Connection, study: Study, kind: Kind, name: str) -> Shared:
     """Return what a file that was taken in shares with those that were taken in before it."""
     earlier = [record.name for record in earlier_files(con, kind, name)]
     shares = _shares(con, study, kind, name, earlier) if earlier else []
@@ -310,9 +311,7 @@ def _older(name: str, other: str) -> bool:
     return name_and_number(name)[1] < name_and_number(other)[1]
 
 
-def _shares(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
-) -> list[Share]:
+def _shares(con: Connection, study: Study, kind: Kind, name: str, earlier: Sequence[str]) -> list[Share]:
     """Return the earlier files that share people or answers with a file, those that share most first."""
     people = count_common_rows(con, study, kind, name, earlier, same_answers=False)
     same = count_common_rows(con, study, kind, name, list(people), same_answers=True) if people else {}
@@ -326,7 +325,7 @@ def _shares(
 
 
 def _under_other_ids(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
+    con: Connection, study: Study, kind: Kind, name: str, earlier: Sequence[str]
 ) -> dict[str, int]:
     """Count for earlier files the people of a file who answer exactly as somebody else there does.
 
@@ -354,7 +353,7 @@ def _under_other_ids(
 
 
 def _renamed_copies(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, records: Sequence[FileRecord]
+    con: Connection, study: Study, kind: Kind, name: str, records: Sequence[FileRecord]
 ) -> list[str]:
     """Return the files whose answers are those of a file, each as often, under other ids."""
     own = fingerprint(con, study, kind, name)

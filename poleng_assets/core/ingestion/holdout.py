@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.holdout import count_held_out, free_groups, move_groups
@@ -25,7 +25,7 @@ _MOST_MOVES = 20_000
 _RESTARTS, _SHAKEN, _SEED = 60, 6, 23
 
 
-def balance_holdout(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> int:
+def balance_holdout(con: Connection, study: Study, name: str) -> int:
     """Give the holdout of a field study its share and its target rate again, moving people with their likes.
 
     People with the same answers stand on one side together. In a survey of few questions they are many, and
@@ -82,7 +82,7 @@ def _strata(study: Study) -> list[str]:
 
 
 def _cells(
-    con: duckdb.DuckDBPyConnection, study: Study, name: str
+    con: Connection, study: Study, name: str
 ) -> tuple[dict[_Stratum, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return the place of each stratum, and people in the holdout, wanted there, and in all, by place."""
     columns, share = _strata(study), study.policies.training.holdout_share
@@ -100,7 +100,7 @@ def _strata_of(study: Study, values: dict[str, Any]) -> list[_Stratum]:
     return [tuple((column, values[column]) for column in level) for level in _levels(study)]
 
 
-def _unevenness(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> float:
+def _unevenness(con: Connection, study: Study, name: str) -> float:
     positions, (held, wanted, everybody) = _cells(con, study, name)
     return float(_harm(held[None], wanted, everybody, _weights(positions))[0]) if positions else 0.0
 
@@ -124,7 +124,7 @@ def _harm(held: np.ndarray, wanted: np.ndarray, everybody: np.ndarray, weights: 
     return np.round(np.square(beyond) @ weights + nobody.sum(axis=1) * _NOBODY, 6)
 
 
-def _free_kinds(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> list[_Kind]:
+def _free_kinds(con: Connection, study: Study, name: str) -> list[_Kind]:
     """Return the groups that may change sides, those that are alike together, in a settled order."""
     columns = _strata(study)
     people: dict[tuple[str, int, str], dict[_Stratum, int]] = defaultdict(lambda: defaultdict(int))

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.parallel import prefetch
 from poleng_assets.core.data.versions import assign_id
@@ -55,7 +55,7 @@ class Ingested:
 
 
 def ingest(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     kind: Kind,
     path: Path,
@@ -113,7 +113,7 @@ def ingest(
 
 
 def _insert_rows(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, file: OpenFile
+    con: Connection, study: Study, kind: Kind, name: str, file: OpenFile
 ) -> tuple[int, int, bool]:
     """Check the rows of a file and insert them, sound or broken, as they stream by.
 
@@ -145,9 +145,7 @@ def _insert_rows(
         return read, quarantined, may_repeat_ids(con, study, kind, name)
 
 
-def record_refusal(
-    con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, rows: int | None, reason: str
-) -> None:
+def record_refusal(con: Connection, kind: Kind, path: Path, rows: int | None, reason: str) -> None:
     """Write down that a file was refused, once for each content.
 
     Args:
@@ -157,7 +155,7 @@ def record_refusal(
     add_refusal(con, kind, path.name, content_hash(path), rows, reason)
 
 
-def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | None = None) -> str:
+def id_of(con: Connection, kind: Kind, path: Path, digest: str | None = None) -> str:
     """Return the id under which a file belongs: its name, or a version of it.
 
     Args:
@@ -168,7 +166,7 @@ def id_of(con: duckdb.DuckDBPyConnection, kind: Kind, path: Path, digest: str | 
     return assign_id(file_id(path.name), digest or content_hash(path), hashes)
 
 
-def _known(con: duckdb.DuckDBPyConnection, kind: Kind, name: str, digest: str) -> Ingested | None:
+def _known(con: Connection, kind: Kind, name: str, digest: str) -> Ingested | None:
     """Return what is known of this very file; refuse the content of a file of another name."""
     copies = []
     for record in file_records(con, kind):
@@ -207,7 +205,7 @@ def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
 
 
 def _refuse_if_hopeless(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     kind: Kind,
     name: str,
@@ -222,7 +220,7 @@ def _refuse_if_hopeless(
 
 
 def _refuse_if_too_broken(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, read: int, quarantined: int
+    con: Connection, study: Study, kind: Kind, name: str, read: int, quarantined: int
 ) -> None:
     if read == 0:
         raise FileRefused("the file has no rows")
@@ -230,9 +228,7 @@ def _refuse_if_too_broken(
         raise _too_broken(con, study, kind, name, f"{quarantined} of {read} rows")
 
 
-def _too_broken(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, how_many: str
-) -> FileRefused:
+def _too_broken(con: Connection, study: Study, kind: Kind, name: str, how_many: str) -> FileRefused:
     worst = worst_faults(con, source_of(kind, name), limit=3)
     examples = "; ".join(f"{column}: {why} ({n} rows, first {row})" for column, why, n, row in worst)
     limit = study.policies.ingestion.max_quarantined_share

@@ -7,8 +7,8 @@ refused where that can be told; where the batch may only come later it is kept, 
 import re
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.subject_ids import EXAMPLES, Strangers, near_spellings, shown
 from poleng_assets.core.data.versions import name_and_number
@@ -82,7 +82,7 @@ class Met:
         return ", ".join(parts) + (f". Of the unknown, {near}" if (near := self.strangers.in_words()) else "")
 
 
-def outcomes_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Met:
+def outcomes_met(con: Connection, study: Study, name: str) -> Met:
     """Return what a file of outcomes met that was taken in."""
     matches = count_matches(con, study, name)
     earlier = compare_with_earlier(con, study, name)
@@ -97,7 +97,7 @@ def outcomes_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Met
     )
 
 
-def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+def refuse_if_nobody_is_met(con: Connection, study: Study, name: str) -> None:
     """Refuse a file of outcomes none of whose people stands in a batch, unless its batch may come later.
 
     That is so when the file is not named after a batch that is there, and its ids are not known in another
@@ -131,13 +131,13 @@ def refuse_if_nobody_is_met(con: duckdb.DuckDBPyConnection, study: Study, name: 
         )
 
 
-def _strangers(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> Strangers:
+def _strangers(con: Connection, study: Study, name: str) -> Strangers:
     """Return who of a file of outcomes stands in no batch, and which of them do in another spelling."""
     unknown = pa.array(unmatched_ids(con, study, name), pa.string())
     return near_spellings(unknown, known_ids(con, study, ("batch_rows",)))
 
 
-def _namesake(con: duckdb.DuckDBPyConnection, name: str) -> str:
+def _namesake(con: Connection, name: str) -> str:
     """Return the newest batch that a file of outcomes is named after (``march_outcomes``), or nothing."""
     plain = name_and_number(name)[0].lower()
     for record in file_records(con, "batches"):
@@ -148,7 +148,7 @@ def _namesake(con: duckdb.DuckDBPyConnection, name: str) -> str:
     return ""
 
 
-def waiting_in_another_spelling(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> Strangers:
+def waiting_in_another_spelling(con: Connection, study: Study, batch: str) -> Strangers:
     """Return outcomes that wait for their people, and whose ids a new batch has in another spelling."""
     waiting = waiting_ids(con, study)
     if not waiting:

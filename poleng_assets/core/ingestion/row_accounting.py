@@ -7,7 +7,7 @@ ingestion.
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.ingestion.contract import FileRefused, required_columns
 from poleng_assets.core.ingestion.files.open_file import count_rows
@@ -57,9 +57,7 @@ class Account:
         )
 
 
-def account(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, in_file: int | None
-) -> Account:
+def account(con: Connection, study: Study, kind: Kind, name: str, in_file: int | None) -> Account:
     """Return the account of one file that was taken in.
 
     Args:
@@ -113,7 +111,7 @@ class Balance:
         )
 
 
-def balance(con: duckdb.DuckDBPyConnection) -> Balance:
+def balance(con: Connection) -> Balance:
     """Return the account of all batches together.
 
     ``waiting`` are rows that have no score yet: of batches that are to be scored, and of people who were

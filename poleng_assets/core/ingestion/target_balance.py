@@ -4,7 +4,7 @@ A study of one class, of two rows, or with three people of a class among thousan
 training would fail, or end in a model that says the same of everybody. So it is said when the file comes.
 """
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.study.schema import Study
@@ -12,7 +12,7 @@ from poleng_assets.warehouse.holdout import count_parts
 from poleng_assets.warehouse.people import count_answers
 
 
-def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> None:
+def refuse_what_teaches_nothing(con: Connection, study: Study, name: str) -> None:
     """Refuse a field study when, with all before it, a class has too few people.
 
     To be called inside the transaction that took it in, once its holdout is drawn.
@@ -38,14 +38,14 @@ def refuse_what_teaches_nothing(con: duckdb.DuckDBPyConnection, study: Study, na
         )
 
 
-def remark_on_balance(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
+def remark_on_balance(con: Connection, study: Study, name: str) -> str:
     """Return what is odd about the classes of a field study that was taken in; empty when nothing is."""
     people, policy = _people(con, study, name).values(), study.policies.ingestion
     few = min(people) < policy.min_of_each_class or min(people) < policy.min_share_of_each_class * sum(people)
     return f"one-sided: {in_words(con, study, name)}" if few else ""
 
 
-def in_words(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
+def in_words(con: Connection, study: Study, name: str) -> str:
     """Describe how many people of a field study gave each answer to the target."""
     people = _people(con, study, name)
     each = " and ".join(
@@ -54,7 +54,7 @@ def in_words(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> str:
     return f"it has {each}"
 
 
-def _people(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> dict[int, int]:
+def _people(con: Connection, study: Study, name: str) -> dict[int, int]:
     counted = {
         int(code): n for code, n in count_answers(con, "field_studies", name, study.target.name) if code
     }

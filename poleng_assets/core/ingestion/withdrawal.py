@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.storage.dropped_files import content_hash
@@ -21,18 +21,18 @@ class WithdrawalRefused(ValueError):
     """A field study cannot be withdrawn, or taken back; the message says why."""
 
 
-def field_study_records(con: duckdb.DuckDBPyConnection) -> list[FileRecord]:
+def field_study_records(con: Connection) -> list[FileRecord]:
     """Return every field study that was taken in, in the order of their names."""
     return sorted(file_records(con, "field_studies"), key=lambda record: record.name)
 
 
-def withdrawn(con: duckdb.DuckDBPyConnection) -> dict[str, datetime]:
+def withdrawn(con: Connection) -> dict[str, datetime]:
     """Return when each withdrawn field study was withdrawn, by its id."""
     return {record.name: record.withdrawn_at for record in field_study_records(con) if record.withdrawn_at}
 
 
 def set_withdrawn(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: str,
     *,
     reason: str,
@@ -79,7 +79,7 @@ def set_withdrawn(
     return _versions_of(con, study)
 
 
-def _versions_of(con: duckdb.DuckDBPyConnection, study: str) -> list[FileRecord]:
+def _versions_of(con: Connection, study: str) -> list[FileRecord]:
     known = field_study_records(con)
     named = [record for record in known if study in (record.name, name_and_number(record.name)[0])]
     if not named:
@@ -88,7 +88,7 @@ def _versions_of(con: duckdb.DuckDBPyConnection, study: str) -> list[FileRecord]
     return named
 
 
-def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
+def refuse_withdrawn(con: Connection, file: Path) -> None:
     """Refuse a dropped field study that was withdrawn.
 
     Raises:
@@ -108,7 +108,7 @@ def refuse_withdrawn(con: duckdb.DuckDBPyConnection, file: Path) -> None:
         )
 
 
-def in_doubt(con: duckdb.DuckDBPyConnection, version: int | None, field_studies: Collection[str]) -> str:
+def in_doubt(con: Connection, version: int | None, field_studies: Collection[str]) -> str:
     """Return in words that a version learned from what was withdrawn since; empty when it did not."""
     gone = sorted(set(withdrawn(con)).intersection(field_studies))
     if version is None or not gone:

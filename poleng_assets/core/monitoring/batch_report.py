@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import pandas as pd
+from duckdb import DuckDBPyConnection as Connection
 from pydantic import TypeAdapter
 
 from poleng_assets.core.modeling.model import Model
@@ -110,7 +110,7 @@ _MEASUREMENTS = TypeAdapter(BatchMeasurements)
 _JUDGEMENT = TypeAdapter(Judgement)
 
 
-def load_inputs(con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int) -> BatchInputs:
+def load_inputs(con: Connection, study: Study, batch: str, version: int) -> BatchInputs:
     """Read what is needed to measure and judge a batch by the scores that a version gave it.
 
     Raises:
@@ -157,13 +157,13 @@ def measure_and_judge(study: Study, context: ModelContext, inputs: BatchInputs) 
     )
 
 
-def has_report(con: duckdb.DuckDBPyConnection, batch: str, version: int) -> bool:
+def has_report(con: Connection, batch: str, version: int) -> bool:
     """Return whether :func:`load_report` knows this batch under this version."""
     return read_report(con, batch, version) is not None
 
 
 def load_report(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     batch: str,
     version: int,
@@ -196,7 +196,7 @@ def load_report(
     )
 
 
-def save_report(con: duckdb.DuckDBPyConnection, report: BatchReport, run_id: str) -> None:
+def save_report(con: Connection, report: BatchReport, run_id: str) -> None:
     """Keep a report in the warehouse, and a held batch in the ledger; called in a transaction."""
     measured, judgement = report.measurements, report.judgement
     batch, version = report.batch, report.version
@@ -242,12 +242,10 @@ def save_report(con: duckdb.DuckDBPyConnection, report: BatchReport, run_id: str
         save_realised(con, batch, version, report.realised)
 
 
-def _sample(con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int) -> pd.DataFrame:
+def _sample(con: Connection, study: Study, batch: str, version: int) -> pd.DataFrame:
     """Return the scored rows, or a sample of them that is always the same: NannyML holds whole frames."""
     return scored_sample(con, study, batch, version, study.policies.overseer.report_sample)
 
 
-def _groups(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, version: int
-) -> dict[str, list[GroupCount]]:
+def _groups(con: Connection, study: Study, batch: str, version: int) -> dict[str, list[GroupCount]]:
     return {name: count_groups(con, study, batch, version, name) for name in group_questions(study)}

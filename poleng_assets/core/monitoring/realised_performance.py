@@ -14,9 +14,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pandas as pd
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.monitoring.measurements import Estimate, Loss, MetricLoss
 from poleng_assets.core.monitoring.outcome_sample import OutcomeSample, choose_sample, weigh_reference
@@ -109,9 +109,7 @@ def measure_realised(
     )
 
 
-def save_realised(
-    con: duckdb.DuckDBPyConnection, batch: str, version: int, realised: RealisedPerformance
-) -> None:
+def save_realised(con: Connection, batch: str, version: int, realised: RealisedPerformance) -> None:
     """Keep the figures of one batch and version in the place of earlier ones; called in a transaction."""
     replace_performance(con, batch, version, "realised", [e.row for e in realised.estimates])
 

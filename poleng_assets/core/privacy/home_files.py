@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-import duckdb
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.contacts.contact_list import read_list
 from poleng_assets.core.privacy.byte_search import file_mentions
@@ -87,7 +87,7 @@ class HomeFiles:
             return file_mentions(path, self.person)
         return look_inside(path.read_bytes(), self.person, path.name).holds
 
-    def clean(self, con: duckdb.DuckDBPyConnection | None) -> list[ChangedFile]:
+    def clean(self, con: Connection | None) -> list[ChangedFile]:
         """Take the person out of every file of the home but the warehouse; return what was changed.
 
         Args:
@@ -210,9 +210,7 @@ class HomeFiles:
 
     # Cleaning
 
-    def _clean_file(
-        self, path: Path, con: duckdb.DuckDBPyConnection | None, named: bool
-    ) -> ChangedFile | None:
+    def _clean_file(self, path: Path, con: Connection | None, named: bool) -> ChangedFile | None:
         """Take the person out of one file; ``named``: a file is called like the person.
 
         Raises:
@@ -241,7 +239,7 @@ class HomeFiles:
         rewrite(path, write)
         return ChangedFile(path, counts.rows, counts.mentions)
 
-    def _clean_workbook(self, path: Path, con: duckdb.DuckDBPyConnection | None) -> ChangedFile | None:
+    def _clean_workbook(self, path: Path, con: Connection | None) -> ChangedFile | None:
         """Make the workbook of a contact list again from the CSV beside it, which is clean by then.
 
         One that somebody put there, and one whose list cannot be read any more, is removed.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.subject_ids import as_stored
 from poleng_assets.core.features.codes import to_codes
@@ -265,7 +265,7 @@ class Marks:
 
 
 def marks_of(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     ids: Sequence[str],
     alone: Callable[[tuple[str, ...], Answers], bool],

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.privacy.subject import Person
 from poleng_assets.study.schema import Study
@@ -49,7 +49,7 @@ class TraceReport:
     traces: tuple[str, ...]
 
 
-def erase_rows(con: duckdb.DuckDBPyConnection, person: Person) -> ErasedRows:
+def erase_rows(con: Connection, person: Person) -> ErasedRows:
     """Delete a person's rows from every table; to be called inside a transaction.
 
     ``ingested_files`` follows: a row that is erased is no longer kept or in quarantine. An id that stands in
@@ -77,7 +77,7 @@ def erase_rows(con: duckdb.DuckDBPyConnection, person: Person) -> ErasedRows:
     return erased
 
 
-def find_traces(con: duckdb.DuckDBPyConnection, person: Person) -> TraceReport:
+def find_traces(con: Connection, person: Person) -> TraceReport:
     """Look for a person in every column of every table.
 
     A short id is looked for in the columns of ids and in quarantined rows only: elsewhere it may be an
@@ -99,12 +99,12 @@ def find_traces(con: duckdb.DuckDBPyConnection, person: Person) -> TraceReport:
     return TraceReport(len(tables), sum(map(len, tables.values())), lines)
 
 
-def raw_lines_in_quarantine(con: duckdb.DuckDBPyConnection) -> int:
+def raw_lines_in_quarantine(con: Connection) -> int:
     """Return how many quarantined rows are a line that could not be split: a short id is not found there."""
     return sum(set(payload) == {"line"} for _, _, payload in subject_rows.quarantined_payloads(con))
 
 
-def locate_rows(con: duckdb.DuckDBPyConnection, person: Person) -> dict[str, int]:
+def locate_rows(con: Connection, person: Person) -> dict[str, int]:
     """Return how many rows of each table are the person's; quarantine counts rows of files."""
     counts = {
         table: subject_rows.count_rows(con, table, person.column, person.ids)
@@ -116,7 +116,7 @@ def locate_rows(con: duckdb.DuckDBPyConnection, person: Person) -> dict[str, int
 
 
 def reference_without(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     person: Person,
     reference: Path,
@@ -138,7 +138,7 @@ def reference_without(
 
 
 def _mentions(
-    con: duckdb.DuckDBPyConnection, person: Person, table: str, columns: dict[str, str]
+    con: Connection, person: Person, table: str, columns: dict[str, str]
 ) -> Iterator[tuple[str, int, str]]:
     """Yield column, row and text of the cells that name the person, but for the column of ids."""
     if not person.recognisable:
@@ -151,9 +151,7 @@ def _mentions(
                 yield column, row, text
 
 
-def _rows_with_marks(
-    con: duckdb.DuckDBPyConnection, person: Person, tables: _Tables
-) -> Iterator[tuple[str, str, int]]:
+def _rows_with_marks(con: Connection, person: Person, tables: _Tables) -> Iterator[tuple[str, str, int]]:
     """Yield table, kind of match and number of rows that have the person's answers, or their exact score."""
     marks = person.marks
     if marks is None:
@@ -170,7 +168,7 @@ def _rows_with_marks(
                 yield table, f"the exact score in {column}", rows
 
 
-def _quarantined(con: duckdb.DuckDBPyConnection, person: Person) -> list[tuple[str, int]]:
+def _quarantined(con: Connection, person: Person) -> list[tuple[str, int]]:
     """Return source and number of the quarantined rows that are the person's."""
     return [
         (source, number)

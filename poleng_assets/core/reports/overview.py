@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import duckdb
 import pandas as pd
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.monitoring.measurements import (
     COMPOSITION,
@@ -113,7 +113,7 @@ class Line:
     reason: str
 
 
-def load_overview(con: duckdb.DuckDBPyConnection, study: Study) -> Overview:
+def load_overview(con: Connection, study: Study) -> Overview:
     """Read all that the page tells from the warehouse.
 
     Alerts of questions that the study asks no longer are left out.

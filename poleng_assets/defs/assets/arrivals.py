@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from pydantic import Field
 
 from poleng_assets.core.data.asset_events import FileTakenIn
@@ -162,7 +162,7 @@ def take_in(
 
 
 def _ingest(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     home: Home,
     kind: Kind,
@@ -191,7 +191,7 @@ def _ingest(
 
 
 def _described(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, in_file: int | None, result: "Ingested"
+    con: Connection, study: Study, kind: Kind, in_file: int | None, result: "Ingested"
 ) -> _Arrival:
     """Read what the warehouse says of a file; ``in_file``: its rows, counted again, None when it is gone."""
     from poleng_assets.core.ingestion.composition import composition
@@ -220,9 +220,7 @@ def _copied(
         raise _not_now(context, kind, str(change)) from change
 
 
-def _check_at_the_door(
-    con: duckdb.DuckDBPyConnection, home: Home, kind: Kind, copy: TakenCopy, name: str
-) -> None:
+def _check_at_the_door(con: Connection, home: Home, kind: Kind, copy: TakenCopy, name: str) -> None:
     """Refuse a file for what can be told before it is read.
 
     Raises:
@@ -254,12 +252,12 @@ class _Earlier(NamedTuple):
     check: dg.AssetCheckResult
 
 
-def _compared(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Earlier:
+def _compared(con: Connection, study: Study, kind: Kind, name: str) -> _Earlier:
     """Look whom a file shares with those before it; of outcomes, whom of the batches they are about."""
     return _matches(con, study, name) if kind == "outcomes" else _overlaps(con, study, kind, name)
 
 
-def _matches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> _Earlier:
+def _matches(con: Connection, study: Study, name: str) -> _Earlier:
     from poleng_assets.core.ingestion.outcome_matches import outcomes_met
 
     met = outcomes_met(con, study, name)
@@ -283,7 +281,7 @@ def _matches(con: duckdb.DuckDBPyConnection, study: Study, name: str) -> _Earlie
     return _Earlier(FileTakenIn(what_they_met=met.in_words()), counts, warnings, check)
 
 
-def _overlaps(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> _Earlier:
+def _overlaps(con: Connection, study: Study, kind: Kind, name: str) -> _Earlier:
     from poleng_assets.core.ingestion.duplicates import shared_with_earlier
     from poleng_assets.core.ingestion.outcome_matches import waiting_in_another_spelling
 
@@ -323,7 +321,7 @@ def _landing_file(landing: Landing, kind: Kind, file_name: str, partition: str) 
     )
 
 
-def _id_in_landing(con: duckdb.DuckDBPyConnection, kind: Kind, copy: TakenCopy, partition: str) -> str:
+def _id_in_landing(con: Connection, kind: Kind, copy: TakenCopy, partition: str) -> str:
     """Return the id of a dropped file; no new version is taken in under the id of an earlier one."""
     from poleng_assets.core.ingestion.ingest import id_of
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.asset_events import LabelRequest
 from poleng_assets.core.monitoring.measurements import DISTANCES, UNSEEN
@@ -49,12 +49,12 @@ def field_study_request(
     """Whom to interview next: people of the newest batches that the champion may not know, by kind."""
     study, path = warehouse.study, landing.home.requests / FILE
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         decision = serving_decision(con)
         batches = _batches(con, study, decision.version if decision else 0)
         return decision, {batch: outcomes_state(con, study, batch) for batch in batches}
 
-    def read(con: duckdb.DuckDBPyConnection) -> _Candidates:
+    def read(con: Connection) -> _Candidates:
         version = registry.serving(con, context.log.warning) or registry.champion()
         return _candidates(con, study, version.version)
 
@@ -63,7 +63,7 @@ def field_study_request(
 
         return candidates, plan_request(candidates.scored, candidates.drifted, study, candidates.auc)
 
-    def write(con: duckdb.DuckDBPyConnection, planned: tuple[_Candidates, "FieldStudyRequest"]) -> None:
+    def write(con: Connection, planned: tuple[_Candidates, "FieldStudyRequest"]) -> None:
         _write_request(path, _as_csv(planned[1], study))
         # A run that died after this runs again, and asks the same people.
         if planned[1].size and not recorded_by_runs(
@@ -94,7 +94,7 @@ class _Candidates(NamedTuple):
     auc: float | None
 
 
-def _candidates(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> _Candidates:
+def _candidates(con: Connection, study: Study, version: int) -> _Candidates:
     batches = _batches(con, study, version)
     # Unseen codes first, then the columns that moved farthest.
     drifted = drifted_columns(con, version, batches, study.feature_names, [UNSEEN, *DISTANCES])
@@ -102,14 +102,12 @@ def _candidates(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> _
     return _Candidates(version, batches, drifted, scored, lowest_auc(con, version, batches))
 
 
-def _batches(con: duckdb.DuckDBPyConnection, study: Study, version: int) -> list[str]:
+def _batches(con: Connection, study: Study, version: int) -> list[str]:
     policies = study.policies
     return batches_in_doubt(con, version, policies.overseer.max_auc_drop, policies.outcomes.newest_batches)
 
 
-def _record(
-    con: duckdb.DuckDBPyConnection, candidates: _Candidates, request: "FieldStudyRequest", run_id: str
-) -> None:
+def _record(con: Connection, candidates: _Candidates, request: "FieldStudyRequest", run_id: str) -> None:
     """Write down who is asked for, and why; called in a transaction."""
     insert_request(con, request.people)
     record_decision(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.asset_events import DriftReport, Overview
 from poleng_assets.defs.assets.scoring import predictions
@@ -60,18 +60,18 @@ def drift_report(
     """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
     study, batch = warehouse.study, context.partition_key
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         version = scoring_version(con, batch)
         earlier = version and earlier_reports(con, batch, version)
         return outcomes_state(con, study, batch), earlier, list_stands(con, batch)
 
-    def read(con: duckdb.DuckDBPyConnection) -> tuple["BatchInputs", bool]:
+    def read(con: Connection) -> tuple["BatchInputs", bool]:
         return _inputs(con, study, batch), list_stands(con, batch)
 
     def compute(inputs: tuple["BatchInputs", bool]) -> _Measured:
         return _measured(registry, study, *inputs)
 
-    def write(con: duckdb.DuckDBPyConnection, measured: _Measured) -> None:
+    def write(con: Connection, measured: _Measured) -> None:
         _save(con, landing.home, measured, context.run.run_id)
 
     seen, _, stands = warehouse.read_compute_write(state, read, compute, write)
@@ -130,7 +130,7 @@ def model_context(registry: Registry, number: int) -> "ModelContext":
     )
 
 
-def _inputs(con: duckdb.DuckDBPyConnection, study: Study, batch: str) -> "BatchInputs":
+def _inputs(con: Connection, study: Study, batch: str) -> "BatchInputs":
     """Read a batch by the version of its scores: the champion may have changed since.
 
     Raises:
@@ -163,7 +163,7 @@ def _measured(registry: Registry, study: Study, inputs: "BatchInputs", list_stan
     return _Measured(report, render_report(study, report), list_stands)
 
 
-def _save(con: duckdb.DuckDBPyConnection, home: Home, measured: _Measured, run_id: str) -> None:
+def _save(con: Connection, home: Home, measured: _Measured, run_id: str) -> None:
     """Keep a report and its page; called in a transaction."""
     from poleng_assets.core.monitoring.batch_report import save_report
 

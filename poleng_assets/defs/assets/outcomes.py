@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data import asset_events
 from poleng_assets.defs.assets.arrivals import outcomes
@@ -91,10 +91,10 @@ def _measure(
 
     study = warehouse.study
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         return outcomes_state(con, study, batch), read_report(con, batch, version)
 
-    def read(con: duckdb.DuckDBPyConnection) -> tuple["pd.DataFrame", "BatchReport | None"]:
+    def read(con: Connection) -> tuple["pd.DataFrame", "BatchReport | None"]:
         report = None
         if reference is not None and has_report(con, batch, version):
             report = load_report(con, study, batch, version, reference)
@@ -108,9 +108,7 @@ def _measure(
         page = render_report(study, replace(report, realised=measured)) if measured and report else None
         return measured, page
 
-    def write(
-        con: duckdb.DuckDBPyConnection, computed: tuple["RealisedPerformance | None", str | None]
-    ) -> None:
+    def write(con: Connection, computed: tuple["RealisedPerformance | None", str | None]) -> None:
         measured, page = computed
         if page is not None:
             # While the warehouse is held: another run may be about to write this very page.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.asset_events import Champion
 from poleng_assets.core.data.versions import newest
@@ -58,16 +58,16 @@ def champion(
     if contender is None:
         raise dg.Failure("There is no challenger to judge: materialise it first.", allow_retries=False)
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         return serving_decision(con), decision_about(con, contender.version), withdrawn(con)
 
-    def read(con: duckdb.DuckDBPyConnection) -> _Contest:
+    def read(con: Connection) -> _Contest:
         return _contest(con, registry, contender, context.log.warning)
 
     def compute(contest: _Contest) -> _Verdict:
         return _judge(context, warehouse, registry, contest)
 
-    def write(con: duckdb.DuckDBPyConnection, verdict: _Verdict) -> None:
+    def write(con: Connection, verdict: _Verdict) -> None:
         if verdict.evaluation:
             _record(con, verdict, verdict.evaluation, context.run.run_id)
 
@@ -103,7 +103,7 @@ class _Contest(NamedTuple):
 
 
 def _contest(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     registry: Registry,
     challenger: ModelVersion,
     warn: Callable[[str], None],
@@ -183,9 +183,7 @@ def _judge(
     return _Verdict(contest, fault, evaluation.promoted, why, shadow, evaluation)
 
 
-def _record(
-    con: duckdb.DuckDBPyConnection, verdict: _Verdict, evaluation: "ChallengerEvaluation", run_id: str
-) -> None:
+def _record(con: Connection, verdict: _Verdict, evaluation: "ChallengerEvaluation", run_id: str) -> None:
     """Write a decision into the ledger; called in a transaction."""
     challenger, serving = verdict.contest.challenger, verdict.contest.serving
     before = serving.version if serving else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from pydantic import Field
 
 from poleng_assets.core.data.asset_events import ROW_COUNT, ContactList, Predictions
@@ -120,10 +120,10 @@ def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Re
 
     study, batch = warehouse.study, context.partition_key
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         return serving_decision(con), people_state(con, batch)
 
-    def read(con: duckdb.DuckDBPyConnection) -> tuple[ModelVersion, str, int]:
+    def read(con: Connection) -> tuple[ModelVersion, str, int]:
         version = registry.serving(con, context.log.warning) or registry.champion()
         if event := unreported_rollback(con, context.instance, study.name):
             context.log_event(event)
@@ -135,15 +135,13 @@ def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Re
         blocks = score_blocks(stored_blocks(warehouse, batch, last), model, study)
         return _Scores(version.version, data, blocks, model.rule.capacity)
 
-    def write(con: duckdb.DuckDBPyConnection, scores: _Scores) -> None:
+    def write(con: Connection, scores: _Scores) -> None:
         replace_predictions(con, study, batch, scores.version, scores.blocks, scores.capacity)
 
     return warehouse.read_compute_write(state, read, compute, write)
 
 
-def _check_rows(
-    con: duckdb.DuckDBPyConnection, study: Study, batch: str, in_file: int | None
-) -> list[dg.AssetCheckResult]:
+def _check_rows(con: Connection, study: Study, batch: str, in_file: int | None) -> list[dg.AssetCheckResult]:
     """Check that everybody has a score, and that no row of this batch or of any is lost."""
     from poleng_assets.core.ingestion.row_accounting import account, balance
 
@@ -205,16 +203,16 @@ def contact_list(
     """
     batch, study, folder = context.partition_key, warehouse.study, landing.home.contact_lists
 
-    def state(con: duckdb.DuckDBPyConnection) -> object:
+    def state(con: Connection) -> object:
         return newest_report(con, batch), newest_list(con, batch), scores_state(con, batch)
 
-    def read(con: duckdb.DuckDBPyConnection) -> _Plan:
+    def read(con: Connection) -> _Plan:
         return _plan(con, study, folder, batch, config)
 
     def compute(plan: _Plan) -> _Listed:
         return _make_list(registry, study, folder, batch, plan)
 
-    def write(con: duckdb.DuckDBPyConnection, made: _Listed) -> None:
+    def write(con: Connection, made: _Listed) -> None:
         if made.new:
             _issue(con, study, made, made.new, config.release, context.run.run_id)
 
@@ -258,9 +256,7 @@ class _Plan(NamedTuple):
     issued_at: datetime
 
 
-def _plan(
-    con: duckdb.DuckDBPyConnection, study: Study, folder: Path, batch: str, config: ListConfig
-) -> _Plan:
+def _plan(con: Connection, study: Study, folder: Path, batch: str, config: ListConfig) -> _Plan:
     """Read what is to be done about the list of a batch.
 
     Raises:
@@ -314,7 +310,7 @@ def _make_list(registry: Registry, study: Study, folder: Path, batch: str, plan:
 
 
 def _issue(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     made: _Listed,
     new: IssuedList,
@@ -363,7 +359,7 @@ def _issue(
 
 
 def _require_people_as_judged(
-    con: duckdb.DuckDBPyConnection, batch: str, judged: int, issued: IssuedList | None, people: int
+    con: Connection, batch: str, judged: int, issued: IssuedList | None, people: int
 ) -> None:
     """Raise when the newest scores are others than those that were judged, or nobody is left to list."""
     current = scoring_version(con, batch)

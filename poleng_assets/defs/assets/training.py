@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from pydantic import Field
 
 from poleng_assets.core.data.asset_events import ROW_COUNT, Challenger, TrainingData
@@ -79,13 +79,13 @@ def training_data(
     """All field studies, assimilated and pending, as one named set to learn from."""
     study, champion = warehouse.study, registry.alias(CHAMPION)
 
-    def read(con: duckdb.DuckDBPyConnection) -> _TrainingData:
+    def read(con: Connection) -> _TrainingData:
         registry.require_serving_version(con)
         for event in untold_withdrawals(field_study_records(con), context.instance):
             context.log_event(event)
         return _training_data(con, study)
 
-    def write(con: duckdb.DuckDBPyConnection, data: _TrainingData) -> None:
+    def write(con: Connection, data: _TrainingData) -> None:
         record_training_set(con, TrainingSet(data.hash, data.studies))
         # A run that died after this runs again: that is the same retraining.
         if not recorded_by_runs(con, "retrain", failed_runs_of_request(context.instance, context.run)):
@@ -125,7 +125,7 @@ class _TrainingData(NamedTuple):
         return sorted(set(self.studies) - set(champion.field_studies if champion else []))
 
 
-def _training_data(con: duckdb.DuckDBPyConnection, study: Study) -> _TrainingData:
+def _training_data(con: Connection, study: Study) -> _TrainingData:
     """Read what is to be learned from: all field studies that count.
 
     Raises:
@@ -233,7 +233,7 @@ class _Rows(NamedTuple):
     holdout: "pa.Table"
 
 
-def _read_rows(con: duckdb.DuckDBPyConnection, study: Study) -> _Rows:
+def _read_rows(con: Connection, study: Study) -> _Rows:
     chosen = latest_training_set(con)
     return _Rows(
         chosen,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.models.mlflow_links import run_page, version_page
 from poleng_assets.models.registry import ModelVersion, Registry
@@ -17,12 +17,12 @@ from poleng_assets.storage.home_study import StudySource, open_home
 class RunRegistry(Registry):
     """The registry as runs use it: what it refuses ends the run in words, and is not tried again."""
 
-    def serving(self, con: duckdb.DuckDBPyConnection, say: Callable[[str], None]) -> ModelVersion | None:
+    def serving(self, con: Connection, say: Callable[[str], None]) -> ModelVersion | None:
         """Do as the plain registry does; raises ``dagster.Failure``."""
         with refusals_end_the_run():
             return super().serving(con, say)
 
-    def require_serving_version(self, con: duckdb.DuckDBPyConnection) -> None:
+    def require_serving_version(self, con: Connection) -> None:
         """Do as the plain registry does; raises ``dagster.Failure``."""
         with refusals_end_the_run():
             super().require_serving_version(con)

@@ -1,6 +1,6 @@
 """Whether the last value of a file may be the beginning of another one: text that was cut off within it."""
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.core.ingestion.files.base import OpenFile
@@ -11,9 +11,7 @@ from poleng_assets.warehouse.people import shortest_other_id
 _TRUTH = ("true", "false")
 
 
-def refuse_if_cut_off(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, file: OpenFile
-) -> None:
+def refuse_if_cut_off(con: Connection, study: Study, kind: Kind, name: str, file: OpenFile) -> None:
     """Refuse a text whose last line has no end and whose last value may be longer in truth.
 
     Many programs write no end of the last line: a value that no code of its question begins with is whole.

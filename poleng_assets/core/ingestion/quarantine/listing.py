@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.storage.home import KINDS, Kind
 from poleng_assets.warehouse.files import file_record
@@ -44,13 +44,13 @@ def parse_source(source: str) -> tuple[Kind, str]:
     )
 
 
-def list_sources(con: duckdb.DuckDBPyConnection) -> list[Quarantined]:
+def list_sources(con: Connection) -> list[Quarantined]:
     """Return the files that have rows in quarantine, by name, with their three commonest faults."""
     faults = commonest_faults(con, _SHOWN)
     return [Quarantined(source, rows, tuple(faults[source])) for source, rows in count_by_source(con).items()]
 
 
-def list_faults(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> list[Fault]:
+def list_faults(con: Connection, kind: Kind, name: str) -> list[Fault]:
     """Return all that is wrong with the rows of one file, in the order of the file.
 
     Raises:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.ingestion.contract import FileRefused, as_payload, check_rows, required_columns
 from poleng_assets.core.ingestion.quarantine.reading import read_sheet
@@ -65,7 +65,7 @@ class Released:
 
 
 def release(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     study: Study,
     kind: Kind,
     name: str,
@@ -120,9 +120,7 @@ def release(
     return result
 
 
-def _record(
-    con: duckdb.DuckDBPyConnection, result: Released, reason: str, dagster_run_id: str | None
-) -> None:
+def _record(con: Connection, result: Released, reason: str, dagster_run_id: str | None) -> None:
     """Write the ledger's row about a release."""
     record_decision(
         con,
@@ -209,7 +207,7 @@ def _with_line(payload: str, row: QuarantinedRow, needed: Sequence[str]) -> str:
 
 
 def _replace_faults(
-    con: duckdb.DuckDBPyConnection, source: str, broken: pd.DataFrame, waiting: Mapping[int, QuarantinedRow]
+    con: Connection, source: str, broken: pd.DataFrame, waiting: Mapping[int, QuarantinedRow]
 ) -> bool:
     """Write down what is wrong with rows now; return whether that is anything new."""
     now_wrong = {
@@ -227,9 +225,7 @@ def _replace_faults(
     return True
 
 
-def _put_back(
-    con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str, sound: pd.DataFrame
-) -> None:
+def _put_back(con: Connection, study: Study, kind: Kind, name: str, sound: pd.DataFrame) -> None:
     """Give sound rows their place in the warehouse, and the data of their file another hash."""
     table, key = ROW_TABLES[kind]
     if kind == "field_studies":

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.spreadsheet_safety import escape_formula, unescape_formula
 from poleng_assets.core.ingestion.contract import required_columns
@@ -43,7 +43,7 @@ class QuarantinedRow:
         return "" if LINE in needed else str(self.values.get(LINE, ""))
 
 
-def quarantined_rows(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> dict[int, QuarantinedRow]:
+def quarantined_rows(con: Connection, kind: Kind, name: str) -> dict[int, QuarantinedRow]:
     """Return the rows of one file in quarantine, by their number."""
     return {
         number: QuarantinedRow(payload, tuple(faults))
@@ -51,7 +51,7 @@ def quarantined_rows(con: duckdb.DuckDBPyConnection, kind: Kind, name: str) -> d
     }
 
 
-def mending_sheet(con: duckdb.DuckDBPyConnection, study: Study, kind: Kind, name: str) -> str:
+def mending_sheet(con: Connection, study: Study, kind: Kind, name: str) -> str:
     """Return the rows of one file in quarantine as CSV, for a person to mend in a spreadsheet.
 
     One line for each row: its number, the columns that such a file needs as they were read, and what is
