@@ -16,11 +16,7 @@ from poleng_assets.study.schema import Study
 # mappings from question to code.
 Rows: TypeAlias = Any
 
-NULLABLE = {
-    pa.int32(): pd.Int32Dtype(),
-    pa.int64(): pd.Int64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
+NULLABLE = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
 def answers_of(rows: Rows, study: Study) -> tuple[pa.Table, pd.Index]:

@@ -11,9 +11,7 @@ from poleng_assets.cli.console import home_option, open_home, open_runner
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show what would be erased.")
 @click.option(
-    "--trust-clock",
-    is_flag=True,
-    help="The clock is right, although nothing was recorded for a long time.",
+    "--trust-clock", is_flag=True, help="The clock is right, although nothing was recorded for a long time."
 )
 @home_option
 def retention(dry_run: bool, trust_clock: bool, home_folder: Path | None) -> None:

@@ -33,8 +33,7 @@ with warnings.catch_warnings():
         """Compare the file, as a contact centre opens it, with the warehouse."""
         missing, too_many = list_differences(warehouse, landing, context.partition_key)
         return dg.AssetCheckResult(
-            passed=not missing and not too_many,
-            metadata={"missing": len(missing), "too_many": len(too_many)},
+            passed=not missing and not too_many, metadata={"missing": len(missing), "too_many": len(too_many)}
         )
 
 

@@ -56,11 +56,7 @@ def read_mark(home: Home) -> Mark:
 
 
 def clock_in_doubt(
-    instance: dg.DagsterInstance,
-    home: Home,
-    con: Connection | None = None,
-    *,
-    remember: bool = False,
+    instance: dg.DagsterInstance, home: Home, con: Connection | None = None, *, remember: bool = False
 ) -> str:
     """Return why the clock may be wrong and what to do, or nothing.
 

@@ -143,10 +143,7 @@ def _digest_if_due(
 
 
 def _events_to_tell(
-    instance: dg.DagsterInstance,
-    within: Mapping[str, Any],
-    home: str,
-    complain: Callable[[str], object],
+    instance: dg.DagsterInstance, within: Mapping[str, Any], home: str, complain: Callable[[str], object]
 ) -> Iterator[Message]:
     """Yield what is told about some events; one that breaks the words is left out."""
     for asset in REPORTED_ASSETS:

@@ -233,12 +233,7 @@ def _refuse_unfinished(files: HomeFiles, taken_in: set[tuple[str, str]]) -> None
 
 
 def _clean_references(
-    home: Home,
-    study: Study,
-    con: Connection,
-    person: Person,
-    registry: Registry,
-    report: ErasureReport,
+    home: Home, study: Study, con: Connection, person: Person, registry: Registry, report: ErasureReport
 ) -> None:
     """Take the person's rows out of the reference of each version; say which versions learned from them."""
     if not home.mlflow_store.exists():

@@ -167,8 +167,7 @@ class RetentionConfig(dg.Config):
 
     dry_run: bool = Field(default=False, description="Only tell what would be erased.")
     trust_clock: bool = Field(
-        default=False,
-        description="Say that the clock is right although it is in doubt. Look at it first.",
+        default=False, description="Say that the clock is right although it is in doubt. Look at it first."
     )
 
 

@@ -35,11 +35,7 @@ _OF_THE_BATCH = (
     ("poleng_estimated_auc_lower", "estimated_auc_lower", "Lower end of its 95 % interval."),
     ("poleng_estimated_auc_upper", "estimated_auc_upper", "Upper end of its 95 % interval."),
     ("poleng_reference_auc", "reference_auc", "AUC that an unchanged batch of those people would have."),
-    (
-        "poleng_estimate_trusted",
-        "estimate_trusted",
-        "1 when the estimate can be believed, 0 when it cannot.",
-    ),
+    ("poleng_estimate_trusted", "estimate_trusted", "1 when the estimate can be believed, 0 when it cannot."),
     ("poleng_batch_model_version", "model_version", "Model version that scored that batch."),
 )
 

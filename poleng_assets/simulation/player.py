@@ -55,11 +55,7 @@ def scenario_data(home: Home, study: Study, data: Path | None) -> Path:
 
 
 def play_scenario(
-    scenario: Scenario,
-    data: Path,
-    landing: Landing,
-    warehouse: Warehouse,
-    settle: Callable[[Drop], None],
+    scenario: Scenario, data: Path, landing: Landing, warehouse: Warehouse, settle: Callable[[Drop], None]
 ) -> Ending:
     """Play a scenario to its end.
 

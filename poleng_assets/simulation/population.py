@@ -409,11 +409,7 @@ def _identifiers(rows: int, rng: np.random.Generator) -> list[str]:
 
 
 def _as_frame(
-    study: Study,
-    structure: Structure,
-    identifiers: list[str],
-    answers: Codes,
-    target: NDArray[np.int64],
+    study: Study, structure: Structure, identifiers: list[str], answers: Codes, target: NDArray[np.int64]
 ) -> pd.DataFrame:
     """Put the columns into the study's order and give them the types of the survey's files."""
     columns: dict[str, object] = {study.id: np.array(identifiers, dtype=object)}
@@ -443,10 +439,7 @@ def _write_file(
     frames = {path: people}
     if file.outcomes is not None:
         later = folder / f"{file.outcomes}.parquet"
-        frames = {
-            path: people.drop(columns=study.target.name),
-            later: people[[study.id, study.target.name]],
-        }
+        frames = {path: people.drop(columns=study.target.name), later: people[[study.id, study.target.name]]}
     for place, frame in frames.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pandas(frame, preserve_index=False)

@@ -213,10 +213,7 @@ _TROUBLES = (
         "it was written by another version of DuckDB than the one installed here ({duckdb}). "
         "Install the release of this project that wrote it, or a later one",
     ),
-    (
-        _DISK_FULL,
-        "the disk is full. Free some space and run this again; what was not committed is not in it",
-    ),
+    (_DISK_FULL, "the disk is full. Free some space and run this again; what was not committed is not in it"),
     (
         r"Permission denied|Read-only file system|not permitted|Cannot open (file|database)",
         "it may not be opened for this. See that its folder is there, that you own both, and that the disk "

@@ -172,16 +172,7 @@ def issue(con: Connection, new: IssuedList, rows: pd.DataFrame, run_id: str | No
         insert(con, "contact_lists", listed)
     con.execute(
         f"INSERT INTO issued_lists ({_COLUMNS}, dagster_run_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-        [
-            new.batch,
-            new.number,
-            new.model_version,
-            new.issued_at,
-            new.contacts,
-            new.remark,
-            new.file,
-            run_id,
-        ],
+        [new.batch, new.number, new.model_version, new.issued_at, new.contacts, new.remark, new.file, run_id],
     )
 
 

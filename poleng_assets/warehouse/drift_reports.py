@@ -22,11 +22,7 @@ _HELD = "coalesce(held, verdict IN ('drifted', 'untrusted'))"
 
 
 def replace_report(
-    con: Connection,
-    batch: str,
-    version: int,
-    report: Mapping[str, Any],
-    metrics: pd.DataFrame,
+    con: Connection, batch: str, version: int, report: Mapping[str, Any], metrics: pd.DataFrame
 ) -> None:
     """Put a report in the place of an earlier one of the same batch and version; call it in a transaction.
 
@@ -54,8 +50,7 @@ def replace_report(
 def read_report(con: Connection, batch: str, version: int) -> tuple[str, str] | None:
     """Return figures and judgement of a batch under a version, as JSON; None when there is no report."""
     rows = con.execute(
-        "SELECT figures, judgement FROM drift_reports WHERE batch = ? AND model_version = ?",
-        [batch, version],
+        "SELECT figures, judgement FROM drift_reports WHERE batch = ? AND model_version = ?", [batch, version]
     ).fetchall()
     return rows[0] if rows and rows[0][0] is not None else None
 
@@ -129,11 +124,7 @@ def batches_in_doubt(con: Connection, version: int, tolerated: float, newest: in
 
 
 def drifted_columns(
-    con: Connection,
-    version: int,
-    batches: Sequence[str],
-    columns: Sequence[str],
-    methods: Sequence[str],
+    con: Connection, version: int, batches: Sequence[str], columns: Sequence[str], methods: Sequence[str]
 ) -> list[str]:
     """Return which of these columns alert in any of the batches by any of the methods.
 

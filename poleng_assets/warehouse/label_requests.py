@@ -25,11 +25,7 @@ def insert_request(con: Connection, people: pd.DataFrame) -> None:
 
 
 def people_to_request(
-    con: Connection,
-    study: Study,
-    version: int,
-    batches: Sequence[str],
-    questions: Sequence[str],
+    con: Connection, study: Study, version: int, batches: Sequence[str], questions: Sequence[str]
 ) -> pd.DataFrame:
     """Return everybody whom a version scored in these batches, those of the first batch first.
 

@@ -45,13 +45,7 @@ def count_different_answers(con: Connection, study: Study, kind: Kind, name: str
 
 
 def count_common_rows(
-    con: Connection,
-    study: Study,
-    kind: Kind,
-    name: str,
-    earlier: Sequence[str],
-    *,
-    same_answers: bool,
+    con: Connection, study: Study, kind: Kind, name: str, earlier: Sequence[str], *, same_answers: bool
 ) -> dict[str, int]:
     """Count for each earlier file its rows whose id, and answers, are in a file; none are left out."""
     table, key = ROW_TABLES[kind]

@@ -74,9 +74,7 @@ def rename_file(con: Connection, kind: Kind, name: str, new_name: str) -> None:
 
 
 def known_ids(
-    con: Connection,
-    study: Study,
-    tables: Iterable[str] = ("batch_rows", "field_study_rows", "outcomes"),
+    con: Connection, study: Study, tables: Iterable[str] = ("batch_rows", "field_study_rows", "outcomes")
 ) -> Iterator[pa.Array]:
     """Yield the ids in tables of respondents, in portions; one that stands several times comes as often."""
     for table in tables:

@@ -95,11 +95,7 @@ def studies_learned_from(con: Connection, column: str, ids: Collection[str]) -> 
 
 
 def surplus_reference_rows(
-    con: Connection,
-    study: Study,
-    ids: Collection[str],
-    reference: Path,
-    field_studies: Sequence[str] | None,
+    con: Connection, study: Study, ids: Collection[str], reference: Path, field_studies: Sequence[str] | None
 ) -> set[int]:
     """Return which rows of a version's reference are a subject's, as numbers from 0.
 
@@ -160,11 +156,7 @@ def answers_of(con: Connection, study: Study, ids: Collection[str]) -> set[Answe
 
 
 def others_answered(
-    con: Connection,
-    study: Study,
-    ids: Collection[str],
-    names: Sequence[str],
-    answers: Answers,
+    con: Connection, study: Study, ids: Collection[str], names: Sequence[str], answers: Answers
 ) -> bool:
     """Return whether somebody else gave these answers to these questions."""
     same = " AND ".join(f'"{name}" IS NOT DISTINCT FROM ?' for name in names)

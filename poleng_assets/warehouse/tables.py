@@ -23,12 +23,7 @@ def table_columns(con: Connection) -> dict[str, list[str]]:
     return columns
 
 
-def read_rows(
-    con: Connection,
-    table: str,
-    columns: Sequence[str],
-    where: Mapping[str, object],
-) -> pa.Table:
+def read_rows(con: Connection, table: str, columns: Sequence[str], where: Mapping[str, object]) -> pa.Table:
     """Return some columns of the rows that have these values, None where the column is to be empty.
 
     Table and columns must be names that :func:`table_columns` gives.

@@ -171,9 +171,7 @@ class Strangers:
 
 
 def near_spellings(
-    given: pa.Array | pa.ChunkedArray,
-    known: Iterable[pa.Array | pa.ChunkedArray],
-    examples: int = EXAMPLES,
+    given: pa.Array | pa.ChunkedArray, known: Iterable[pa.Array | pa.ChunkedArray], examples: int = EXAMPLES
 ) -> Strangers:
     """Find for ids that meet nobody those that differ from them by spelling alone.
 

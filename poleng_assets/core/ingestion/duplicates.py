@@ -197,13 +197,7 @@ def fingerprint(con: Connection, study: Study, kind: Kind, name: str) -> Fingerp
 
 
 def _known_words(
-    con: Connection,
-    study: Study,
-    kind: Kind,
-    name: str,
-    other: str,
-    when: datetime,
-    rows: int,
+    con: Connection, study: Study, kind: Kind, name: str, other: str, when: datetime, rows: int
 ) -> str:
     same_name = name_and_number(name)[0] == name_and_number(other)[0]
     message = (

@@ -205,13 +205,7 @@ def _as_broken(malformed: tuple[Malformed, ...]) -> pd.DataFrame:
 
 
 def _refuse_if_hopeless(
-    con: Connection,
-    study: Study,
-    kind: Kind,
-    name: str,
-    file: OpenFile,
-    read: int,
-    quarantined: int,
+    con: Connection, study: Study, kind: Kind, name: str, file: OpenFile, read: int, quarantined: int
 ) -> None:
     """Stop as soon as more rows are broken than could be tolerated if all that may follow were sound."""
     limit = study.policies.ingestion.max_quarantined_share

@@ -40,9 +40,7 @@ class TrainingConfiguration:
         """Return the study's own boosted trees, as tuning begins with them."""
         first = Boosting.starting_points(study.policies.training)[0]
         return cls(
-            (Member(Boosting.kind, first),),
-            Calibration(),
-            ContactRule(study.policies.contact.threshold),
+            (Member(Boosting.kind, first),), Calibration(), ContactRule(study.policies.contact.threshold)
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -253,13 +253,7 @@ class _Search:
         return _trial(self.optuna.trials[trial.number])
 
     def _cross_validate(
-        self,
-        trial: optuna.Trial,
-        number: int,
-        point: Point,
-        *,
-        prunable: bool,
-        following: Point | None,
+        self, trial: optuna.Trial, number: int, point: Point, *, prunable: bool, following: Point | None
     ) -> None:
         from optuna.trial import TrialState
         from sklearn.metrics import log_loss

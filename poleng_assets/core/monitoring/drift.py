@@ -182,10 +182,7 @@ def _univariate(
 
     names = list(columns)
     calculator = nannyml.UnivariateDriftCalculator(
-        column_names=names,
-        treat_as_categorical=names,
-        categorical_methods=list(DISTANCES),
-        chunk_number=1,
+        column_names=names, treat_as_categorical=names, categorical_methods=list(DISTANCES), chunk_number=1
     )
     result = _batch_row(calculator.fit(reference[names]).calculate(batch[names]))
     distances = {}

@@ -23,12 +23,7 @@ from poleng_assets.core.statistics.poststratification import WeightedReference
 from poleng_assets.study.schema import Study
 
 # NannyML's names of the metrics, and ours.
-METRICS = {
-    "roc_auc": "auc",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-}
+METRICS = {"roc_auc": "auc", "precision": "precision", "recall": "recall", "accuracy": "accuracy"}
 BANDS = 200
 
 

@@ -156,11 +156,7 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
 
 def _realised_loss(realised: Sequence[MetricLoss], policy: OverseerPolicy) -> list[Reason]:
     return [
-        Reason(
-            REALISED_LOSS,
-            f"outcomes show that the model does worse: {lost.in_words()}",
-            acts=True,
-        )
+        Reason(REALISED_LOSS, f"outcomes show that the model does worse: {lost.in_words()}", acts=True)
         for lost in realised
         if lost.loss.surely_above(lost.tolerated, policy.confidence)
     ]

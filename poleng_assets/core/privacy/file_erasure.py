@@ -31,15 +31,7 @@ from poleng_assets.core.ingestion.headers import blanks_follow, plain_name
 from poleng_assets.core.privacy.subject import Person
 
 DELIMITERS = ",;\t|"
-_UNREADABLE = (
-    pa.ArrowException,
-    TooMuchInside,
-    OSError,
-    EOFError,
-    UnicodeError,
-    csv.Error,
-    zlib.error,
-)
+_UNREADABLE = (pa.ArrowException, TooMuchInside, OSError, EOFError, UnicodeError, csv.Error, zlib.error)
 CHUNK = 50_000
 # By which bytes a text begins that is not UTF-8.
 MARKS = {

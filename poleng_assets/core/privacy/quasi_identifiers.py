@@ -265,10 +265,7 @@ class Marks:
 
 
 def marks_of(
-    con: Connection,
-    study: Study,
-    ids: Sequence[str],
-    alone: Callable[[tuple[str, ...], Answers], bool],
+    con: Connection, study: Study, ids: Sequence[str], alone: Callable[[tuple[str, ...], Answers], bool]
 ) -> Marks:
     """Return what a person who is in the warehouse is recognised by.
 

@@ -116,11 +116,7 @@ def locate_rows(con: Connection, person: Person) -> dict[str, int]:
 
 
 def reference_without(
-    con: Connection,
-    study: Study,
-    person: Person,
-    reference: Path,
-    field_studies: Sequence[str] | None,
+    con: Connection, study: Study, person: Person, reference: Path, field_studies: Sequence[str] | None
 ) -> pa.Table | None:
     """Return a version's reference rows without those of a person, or None when there is nothing to do.
 

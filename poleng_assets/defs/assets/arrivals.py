@@ -162,13 +162,7 @@ def take_in(
 
 
 def _ingest(
-    con: Connection,
-    study: Study,
-    home: Home,
-    kind: Kind,
-    source: Path,
-    name: str,
-    copy: TakenCopy | None,
+    con: Connection, study: Study, home: Home, kind: Kind, source: Path, name: str, copy: TakenCopy | None
 ) -> "Ingested":
     """Look at a file at the door, read it, and look once more before what was read is committed.
 

@@ -35,10 +35,7 @@ PERFORMANCE_HOLDS = "performance_holds"
 
 @dg.asset(
     partitions_def=outcomes_partitions,
-    deps=[
-        outcomes,
-        dg.AssetDep("predictions", partition_mapping=dg.AllPartitionMapping()),
-    ],
+    deps=[outcomes, dg.AssetDep("predictions", partition_mapping=dg.AllPartitionMapping())],
     group_name="performance",
     kinds={"duckdb", "scikitlearn"},
     owners=["team:ml"],

@@ -103,10 +103,7 @@ class _Contest(NamedTuple):
 
 
 def _contest(
-    con: Connection,
-    registry: Registry,
-    challenger: ModelVersion,
-    warn: Callable[[str], None],
+    con: Connection, registry: Registry, challenger: ModelVersion, warn: Callable[[str], None]
 ) -> _Contest:
     """Read what is known before a challenger is judged.
 
@@ -268,10 +265,7 @@ def _result(
             dg.AssetCheckResult(
                 passed=not fault,
                 check_name=CAN_SERVE,
-                metadata={
-                    "what_is_wrong": fault or "nothing",
-                    "serving_version": event.serving_version,
-                },
+                metadata={"what_is_wrong": fault or "nothing", "serving_version": event.serving_version},
             )
         ],
     )

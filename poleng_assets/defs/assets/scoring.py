@@ -309,14 +309,7 @@ def _make_list(registry: Registry, study: Study, folder: Path, batch: str, plan:
     return _Listed(plan, new, scored)
 
 
-def _issue(
-    con: Connection,
-    study: Study,
-    made: _Listed,
-    new: IssuedList,
-    release: str,
-    run_id: str,
-) -> None:
+def _issue(con: Connection, study: Study, made: _Listed, new: IssuedList, release: str, run_id: str) -> None:
     """Write down a list and why it was made; called in a transaction."""
     plan, scored = made.plan, made.scored
     assert scored is not None

@@ -182,10 +182,7 @@ class TuningConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[training_data],
-    group_name="model",
-    kinds={"xgboost", "scikitlearn", "mlflow"},
-    owners=["team:ml"],
+    deps=[training_data], group_name="model", kinds={"xgboost", "scikitlearn", "mlflow"}, owners=["team:ml"]
 )
 def challenger(
     context: dg.AssetExecutionContext,
@@ -328,12 +325,7 @@ def _register(
 
 
 def _metadata(
-    study: Study,
-    registry: Registry,
-    rows: _Rows,
-    trained: _Trained,
-    version: ModelVersion,
-    card: "ModelCard",
+    study: Study, registry: Registry, rows: _Rows, trained: _Trained, version: ModelVersion, card: "ModelCard"
 ) -> dict[str, Any]:
     from poleng_assets.core.modeling.explanations import shown_questions
     from poleng_assets.core.reports.charts import as_markdown

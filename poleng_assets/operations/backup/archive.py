@@ -261,10 +261,7 @@ def _require_space(manifest: Manifest, folder: Path) -> None:
 
 
 def _read_members(
-    archive: tarfile.TarFile,
-    headers: Iterator[tarfile.TarInfo],
-    manifest: Manifest,
-    into: Path | None,
+    archive: tarfile.TarFile, headers: Iterator[tarfile.TarInfo], manifest: Manifest, into: Path | None
 ) -> None:
     expected, left = dict(manifest.hashes), manifest.size
     for header in headers:

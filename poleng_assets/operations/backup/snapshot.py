@@ -146,12 +146,7 @@ def _copy_history(home: Home, stage: Path) -> None:
 
 
 def _copy_folder(
-    home: Home,
-    name: str,
-    stage: Path,
-    snapshot: Snapshot,
-    copy: Callable[[Path, Path], bool],
-    but: str = "",
+    home: Home, name: str, stage: Path, snapshot: Snapshot, copy: Callable[[Path, Path], bool], but: str = ""
 ) -> None:
     # The folder itself may be a link to a larger disk; links below it lead nobody knows where.
     for folder, _, files in os.walk((home.root / name).resolve()):
