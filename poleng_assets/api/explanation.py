@@ -21,7 +21,6 @@ class Explanation:
     """Why one person has their score; a notebook shows it as a table in words.
 
     Attributes:
-        version: of the model.
         score: probability of ``outcome``.
         contact: whether the person would be contacted, alone.
         outcome: what is predicted, in words.

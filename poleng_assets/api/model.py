@@ -42,9 +42,7 @@ class LoadedModel:
     """One version of the registered model, read into this process.
 
     Attributes:
-        version: its number.
         field_studies: that it was trained on.
-        study: titles, labels and policies.
         model: encoder, candidates, calibration and contact rule.
     """
 

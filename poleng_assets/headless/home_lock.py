@@ -27,7 +27,6 @@ class LockHolder:
 
     Attributes:
         command: what was asked for, such as ``settle`` or ``dev``.
-        pid: of the process.
         since: when it began, in words; empty when it is not known.
     """
 

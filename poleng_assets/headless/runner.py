@@ -39,8 +39,6 @@ class HeadlessRunner:
     """Ticks every sensor and runs what they ask for, until nobody asks for anything.
 
     Attributes:
-        defs: the project's definitions.
-        instance: a persistent instance.
         show: called with each finished run.
         skips: what each sensor last said when it asked for nothing.
     """

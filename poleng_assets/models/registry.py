@@ -79,7 +79,6 @@ class ModelVersion:
     """One registered version; it travels between assets instead of a model object.
 
     Attributes:
-        version: its number.
         run_id: of the MLflow run that trained it.
         tags: as registered.
         kept: what the project itself keeps of it; None until that is written down after its training.

@@ -23,7 +23,6 @@ class RegistryRepair:
     """Repairs one registered model of the store of a home.
 
     Attributes:
-        client: of the store.
         home: whose version files say what there was.
         model: name of the registered model.
         title: that describes it.

@@ -20,9 +20,7 @@ class VersionFile:
     """One registered version.
 
     Attributes:
-        version: its number.
         run_id: of the MLflow run that trained it.
-        experiment_id: of that run.
         model_id: of the logged model, empty when it is not known.
         model: folder of what MLflow serves, relative to the artifacts.
         reference: folder of the reference, relative to the artifacts.

@@ -44,8 +44,6 @@ class Failure:
     """A run that failed.
 
     Attributes:
-        run_id: of the run.
-        job: its name.
         partition: that it worked on, may be empty.
         error: message of the innermost error, with the name of its class.
         meant: whether it was written for people (``dagster.Failure``); others may hold values.

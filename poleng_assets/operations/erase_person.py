@@ -76,8 +76,6 @@ class ErasureReport:
         learned: model versions that learned from the person: that cannot be undone.
         searches: whether searches for a model, which keep a score for each row, were removed.
         backups: that were made of this home, and may hold the person.
-        notes: what could not be judged.
-        proof: of the end.
     """
 
     warehouse: ErasedRows = field(default_factory=ErasedRows)

@@ -36,7 +36,6 @@ class Restored:
     """What was restored.
 
     Attributes:
-        manifest: of the archive.
         failed_runs: how many runs were under way when it was made.
         other_versions: in words, each library that has another version here.
     """

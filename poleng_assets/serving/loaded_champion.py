@@ -26,12 +26,8 @@ class Champion:
     """A version that is loaded; it does not change while a request is answered with it.
 
     Attributes:
-        version: of the registry.
-        model: what scores.
         known: the codes that it has learned.
-        study: titles, labels and policies.
         trained_at: when its training ended, None when the registry does not say.
-        loaded_at: when it was read into this process.
         facts: what ``/model`` tells.
     """
 

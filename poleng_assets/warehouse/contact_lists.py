@@ -27,8 +27,6 @@ class IssuedList:
     Attributes:
         batch: whose people it names.
         number: 1 for the first list of the batch.
-        model_version: that gave the scores.
-        issued_at: when.
         contacts: how many people it named when it was issued.
         remark: of the whole list; empty when there is none.
         file: name of its files, without the suffix; None when they were replaced by an earlier release.

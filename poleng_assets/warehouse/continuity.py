@@ -22,11 +22,8 @@ class ReportedWrite:
     """What one event says that the warehouse was given.
 
     Attributes:
-        asset: that was made.
         partition: of the batch, study or file; empty for the champion.
-        at: when it happened.
         number: its storage id.
-        content_hash: of a file.
         version: that scored, was reported on or was judged; after a rollback, the one that serves.
         contacts: on a list.
         rolled_back: whether the champion was put back.

@@ -24,7 +24,6 @@ class ServingDecision:
     """What the newest promotion or rollback says.
 
     Attributes:
-        version: that is to serve.
         before: the version that served until then, None when it was the first.
         why: the ledger's reason.
         promoted: every version that was ever promoted, which may serve again.
@@ -75,7 +74,6 @@ class ChallengerDecision(NamedTuple):
 
     Attributes:
         kind: ``promote``, ``reject`` or ``rollback``.
-        reason: as the ledger words it.
         champion_version: that served then, or that serves since.
         changed_champion_last: whether no promotion and no rollback came after it.
     """

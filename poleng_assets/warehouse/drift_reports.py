@@ -59,7 +59,6 @@ class EarlierReport(NamedTuple):
     """What was found in an earlier batch under the same model version.
 
     Attributes:
-        batch: its id.
         causes: for which it was held.
         weak: whether it had a weak sign of loss.
     """
@@ -86,7 +85,6 @@ class NewestReport(NamedTuple):
     """The verdict that counts for a batch.
 
     Attributes:
-        verdict: of the overseer.
         held: whether the list waits for a better model.
         model_version: that the report is about.
     """

@@ -22,8 +22,6 @@ class Erasure:
     Attributes:
         table: that they stood in.
         name: of the batch, the field study, the file of outcomes, or the file that rows in quarantine are of.
-        rows: how many.
-        erased_at: when.
         rule: of the study, with its days.
     """
 

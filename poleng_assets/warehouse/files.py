@@ -18,10 +18,8 @@ class FileRecord:
     """A file that was taken in.
 
     Attributes:
-        name: its id.
         content_hash: of the file as it was dropped.
         data_hash: of its rows as they are now: the content's, until rows are released.
-        rows_read: in the file.
         rows_kept: of those, in the warehouse now.
         rows_quarantined: of those, in quarantine now.
         rows_erased: of those, removed since.

@@ -36,8 +36,6 @@ class Message:
         cause: what happened, the same when it happens again: the same batch, the same failing job.
         kind: ``drift``, ``training``, ``champion``, ``loss``, ``request``, ``refused``, ``failed``,
             ``skipped``, ``clock`` or ``digest``.
-        title: a line of words.
-        text: some sentences.
         happened_at: seconds since 1970, UTC.
     """
 

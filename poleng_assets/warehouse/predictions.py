@@ -225,8 +225,6 @@ class GroupCount(NamedTuple):
 
     Attributes:
         code: the answer, None when it is missing.
-        rows: people.
-        contacted: of them.
         known: those whose outcome is known.
         positive: of these, those of the positive class.
         positive_contacted: of these, contacted ones.

@@ -20,14 +20,11 @@ class Scoring:
         model_version: that gave the score.
         score: probability of the positive class.
         contact: whether that score asked for a contact.
-        scored_at: when.
         current: whether this is the batch's newest scoring, the one that counts.
         listed_at: when the person was put on the contact list by this version, None when never.
-        remark: of that list.
         reasons: the answers that raised the score most, as the list told them.
         verdict: of the overseer on the batch under this version, None when there is no report.
         promoted_at: when the version became champion.
-        promoted_because: why, from the ledger.
         list_number: of the batch's lists that name the person, made by this version; the newest, None when
             there is none.
         list_stands: whether that is the batch's newest list.

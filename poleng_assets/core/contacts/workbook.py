@@ -58,7 +58,6 @@ class AboutList:
     Attributes:
         batch: whose list it is.
         made_at: the moment, with its zone.
-        model_version: that gave the scores.
         asked: how many people of the batch were scored.
     """
 

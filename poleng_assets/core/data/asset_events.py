@@ -46,9 +46,7 @@ class FileTakenIn(AssetEvent):
 
     Attributes:
         rows: kept.
-        rows_read: of the file.
         rows_quarantined: set apart.
-        content_hash: of the file.
         data_hash: of its rows; another one since rows were put back or erased.
         list_stands: of a batch that was taken in before, and has its list.
         what_came_before: what it shares with earlier files, in words.
@@ -102,7 +100,6 @@ class Champion(AssetEvent):
         serving_version: 0 when none does.
         challenger_version: that was judged; None after a rollback.
         promoted: whether it serves since.
-        reason: in words.
         figures: of each gate; empty when the verdict was written down before.
         judged_field_studies: the hash of each field study that it learned from.
         score_again: after a rollback: batches to be scored again.

@@ -48,7 +48,6 @@ class Share:
     """What a file has in common with one earlier file.
 
     Attributes:
-        name: of the earlier one.
         people: whose id stands in both.
         same_answers: of them, those who gave the same answers (of outcomes, have the same label).
         under_other_ids: people who gave the very answers of somebody of the earlier file, under another id;
@@ -162,7 +161,6 @@ class Fingerprint:
     """Sums of the hashes of rows: the same for the same rows in any order.
 
     Attributes:
-        rows: how many there are.
         by_id: of ids and answers.
         by_answers: of the answers alone.
         text: all of it, with what it was made by: kept in ``ingested_files.rows_fingerprint``.

@@ -23,9 +23,7 @@ class Account:
     Attributes:
         read: rows that ingestion read.
         in_file: rows that the archived file holds, counted anew; None when it is not kept any more.
-        kept: rows in the warehouse.
         scored: of those, the ones with a current score; of field studies and outcomes, all that are kept.
-        quarantined: rows in quarantine.
         erased: rows that were removed since, on request or because they were kept long enough.
     """
 

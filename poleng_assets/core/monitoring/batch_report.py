@@ -42,7 +42,6 @@ class ModelContext:
     """What a batch is held against: a model version and what belongs to it.
 
     Attributes:
-        version: of the model.
         model: itself.
         reference: held-out rows with its out-of-sample scores.
         importance: how much each feature moves its scores.
@@ -59,8 +58,6 @@ class BatchInputs:
     """What the warehouse knows of a batch as a version scored it.
 
     Attributes:
-        batch: its id.
-        version: of the model.
         rows: people scored.
         contacts: of them.
         quarantined: rows of its file that broke the contract.
@@ -86,8 +83,6 @@ class BatchReport:
     """A batch under a model version: what was found, what it means, and what outcomes say by now.
 
     Attributes:
-        batch: its id.
-        version: of the model.
         reference: of that version.
         scored: the rows that were measured, with ``score`` and ``contact``.
         measurements: of the batch.

@@ -138,7 +138,6 @@ class BatchMeasurements:
     """All figures of one batch under one model version.
 
     Attributes:
-        rows: of the batch.
         rows_measured: of the batch, after sampling.
         outside_support: share of rows with a code that the model never saw.
         flagged_share: share of rows that the rule contacts.

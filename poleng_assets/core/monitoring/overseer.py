@@ -15,7 +15,6 @@ class OpenBatch:
     """A batch without its contact list yet.
 
     Attributes:
-        batch: its id.
         version: of the model in its newest report; None when it has no report.
         held: whether that report holds the list back.
     """

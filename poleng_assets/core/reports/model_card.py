@@ -39,8 +39,6 @@ class ModelCard:
     """What a card tells of one model version.
 
     Attributes:
-        study: titles, labels and policies.
-        version: of the model.
         trained_at: with a time zone.
         training_data_hash: of all field studies that it learned from.
         evaluation: on the holdout; a figure without an interval is shown alone.

@@ -31,8 +31,6 @@ class GroupContacts:
     Attributes:
         property: the question, in words.
         value: the answer, in words.
-        rows: people.
-        contacted: of them.
         sought: people of the positive class among them; None when nobody knows.
         found: of those sought, contacted ones; None when nobody knows.
     """

@@ -131,7 +131,6 @@ class _Verdict(NamedTuple):
         contest: what was known before.
         champion_fault: why it was not compared with the version that serves; may be empty.
         won: whether it is to serve.
-        reason: as the ledger words it.
         shadow: the table of the shadow scorings, or why there is none.
         evaluation: None when the ledger knew already.
     """

@@ -62,7 +62,6 @@ class Manifest:
         home: the root that it was taken from; MLflow's store names it.
         study: name of the study, and of the registered model.
         versions: of the project and of the libraries that wrote the files.
-        rows: of each table of the warehouse.
         size: bytes of all files, unpacked.
         hashes: SHA-256 of each file by its name; they stand in ``SHA256SUMS``.
         format: of the archive; a later one may not be readable here.

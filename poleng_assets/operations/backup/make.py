@@ -26,8 +26,6 @@ class Backup:
     """What was made.
 
     Attributes:
-        path: of the archive.
-        manifest: of it.
         size: of the archive, in bytes.
         held_seconds: how long runs had to wait for the warehouse.
         remarks: in words, what was left out or looked odd.

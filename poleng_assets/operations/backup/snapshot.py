@@ -54,7 +54,6 @@ class Snapshot:
 
     Attributes:
         taken_at: when the warehouse was held; UTC.
-        rows: of each table of the warehouse.
         held_seconds: how long runs had to wait for the warehouse.
         remarks: what was left out or looked odd, in words.
     """

@@ -41,7 +41,6 @@ class Released:
     """What became of a sheet of mended rows, and how the file stands since.
 
     Attributes:
-        kind: of the file.
         file: as it is now: its data have another hash after each release.
         released: rows that left quarantine now.
         still_broken: rows of the sheet that stay there.

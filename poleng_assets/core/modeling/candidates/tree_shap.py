@@ -66,7 +66,6 @@ class _Level:
     """The nodes of all trees at one depth.
 
     Attributes:
-        leaves: their places among the nodes.
         values: of the leaves, shape (leaves, 1, 1).
         inner: the places of the other nodes.
         edges: down from those.
