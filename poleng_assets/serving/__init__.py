@@ -1,5 +1,5 @@
-"""Web servers: the champion behind HTTP (``poleng serve``), and the guard of Dagster's and MLflow's UIs.
+"""Web servers: the champion over HTTP (``poleng serve``), and the guard of Dagster's and MLflow's UIs.
 
-What scores reads and never writes: the graph decides who serves, and this follows. Nothing that was
-asked is kept, logged, or told to anybody but the one who asked: answers of people are special-category data.
+The server only reads: the graph decides which version serves, and the server follows. Requests are never
+stored or logged, because answers of people are special-category data.
 """

@@ -1,7 +1,7 @@
-"""The HTTP surface: routes, who may ask, and what an error may say.
+"""The HTTP API: routes, authorization and errors.
 
-Nothing of a body ever stands in a log or in an error, and no access log is kept: what is asked is answers
-of people. An unexpected fault is logged by its kind and its place in the code: its words may repeat them.
+No part of a request body appears in a log or in an error, and there is no access log: requests contain
+answers of people. An unexpected error is logged by its class and location only: its message may contain them.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ from poleng_assets.serving import openapi
 from poleng_assets.serving.champion_watcher import Seen
 from poleng_assets.serving.loaded_champion import Champion
 from poleng_assets.serving.prometheus import CONTENT_TYPE, Metrics
-from poleng_assets.serving.requests import FAULTS_TOLD, Asked, NotUnderstood, Reader, Refused, TooMany
+from poleng_assets.serving.requests import FAULTS_SHOWN, Asked, NotUnderstood, Reader, Refused, TooMany
 from poleng_assets.study.schema import Study
 
 log = logging.getLogger("poleng.serve")
 ROUTES = ("/predict", "/model", "/health", "/health/live", "/metrics", "/openapi.json")
-OPEN = ("/health", "/health/live")  # for whoever has to restart it: a token is not asked for
+OPEN = ("/health", "/health/live")  # for health checks: no token is required
 BYTES_PER_ROW, BYTES_BESIDE = 4_096, 65_536
 BODY_SECONDS = 30.0
-# Bodies are kept in memory while they come in, and while they wait for a core.
+# Bodies stay in memory while they are received, and while they wait for a core.
 BODY_MEMORY, MOST_BODIES = 2**28, 64
 LOADING_SECONDS, BUSY_SECONDS = 5, 1
-GONE = 499  # who asked did not wait for the answer
+CLIENT_CLOSED_REQUEST = 499  # the client did not wait for the response
 
 
 def build_app(
@@ -54,13 +54,13 @@ def build_app(
     """Build the application.
 
     Args:
-        seen: what the watch has seen last.
-        max_rows: respondents that one request may hold.
-        token: that must be shown for all but health; empty: everybody who reaches the port may ask.
+        seen: returns the last state of the champion watcher.
+        max_rows: most respondents in one request.
+        token: required for all routes but health; empty: no token is required.
         clock: seconds since 1970.
     """
-    # The pages that show an OpenAPI description load their script from a CDN: there are none. A redirect to
-    # the same address without its last slash would repeat the name that was asked for.
+    # No pages for the OpenAPI description: they load their script from a CDN. No redirect for a trailing
+    # slash: it would repeat the requested host name.
     app = FastAPI(title=study.title, docs_url=None, redoc_url=None, redirect_slashes=False, version="1")
     app.state.metrics = metrics = Metrics(seen, len(study.feature_names), clock)
     _add_prediction(app, study, seen, max_rows, bool(token))
@@ -71,7 +71,7 @@ def build_app(
 
 
 def _add_prediction(app: FastAPI, study: Study, seen: Callable[[], Seen], max_rows: int, token: bool) -> None:
-    """Add the route that scores people; ``token``: whether it is asked for."""
+    """Add the route that scores people; ``token``: whether one is required."""
     metrics: Metrics = app.state.metrics
     reader = Reader(study, max_rows)
     limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
@@ -90,11 +90,11 @@ def _add_prediction(app: FastAPI, study: Study, seen: Callable[[], Seen], max_ro
     async def predict(request: Request) -> Response:
         """Score one respondent or many with the champion."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise HTTPException(415, "say Content-Type: application/json, and send JSON")
+            raise HTTPException(415, "send JSON with Content-Type: application/json")
         async with bodies.of(request) as body:
             champion = seen().champion
             if champion is None:
-                raise _nobody(seen())
+                raise _not_ready(seen())
             try:
                 answer = await anyio.to_thread.run_sync(_predict, reader, champion, body, limiter=limiter)
             except NotUnderstood as error:
@@ -105,40 +105,40 @@ def _add_prediction(app: FastAPI, study: Study, seen: Callable[[], Seen], max_ro
                 metrics.refused.inc(len(error.faults))
                 return _refusal(error)
         predictions = answer["predictions"]
-        metrics.scored(sum(one["contact"] for one in predictions), len(predictions))
+        metrics.scored(sum(prediction["contact"] for prediction in predictions), len(predictions))
         return _json(answer)
 
 
 def _add_state(app: FastAPI, seen: Callable[[], Seen], clock: Callable[[], float], token: bool) -> None:
-    """Add the routes that tell how the server fares and which version answers."""
+    """Add the routes for the health, the metrics and the model of the server."""
     metrics: Metrics = app.state.metrics
     errors = partial(openapi.errors, token=token)
-    facts = openapi.json_answer("What there is to tell of it.", {"type": "object"})
+    facts = openapi.json_answer("Facts about the model.", {"type": "object"})
 
     @app.get("/model", responses={**facts, **errors(503)}, response_model=None)
     async def model() -> Response:
-        """Tell which version answers, how it was made, how good it is, and what it knows."""
+        """Return the serving version, its training, its metrics and its vocabulary."""
         champion = seen().champion
         if champion is None:
-            raise _nobody(seen())
+            raise _not_ready(seen())
         return _json({**champion.facts, "loaded_at": champion.loaded_at.isoformat()})
 
     open_to_all = openapi.errors(token=False)
 
     @app.get("/health", responses={**open_to_all, **openapi.health_answers()}, response_model=None)
     async def health() -> Response:
-        """Tell whether people can be scored (200) or not (503), and what is not as it should be."""
-        now = seen()
-        return _json(_health(now, clock()), 200 if now.champion else 503)
+        """Report whether people can be scored (200) or not (503), and current problems."""
+        state = seen()
+        return _json(_health(state, clock()), 200 if state.champion else 503)
 
     @app.get("/health/live", responses={**open_to_all, **openapi.live_answers()}, response_model=None)
     async def live() -> Response:
-        """Tell whether the process works (200) or has to be started again (503)."""
+        """Report whether the process works (200) or must be restarted (503)."""
         return _json({"alive": not seen().replaced}, 503 if seen().replaced else 200)
 
     @app.get(
         "/metrics",
-        responses={**openapi.text_answer("Figures for Prometheus."), **errors()},
+        responses={**openapi.text_answer("Metrics for Prometheus."), **errors()},
         response_model=None,
     )
     async def scrape() -> Response:
@@ -151,7 +151,7 @@ def _add_state(app: FastAPI, seen: Callable[[], Seen], clock: Callable[[], float
 
 
 class _Boundary:
-    """Around all routes: asks for the token, counts, and lets no unexpected fault out with its words."""
+    """Wraps all routes: checks the token, counts requests, and hides the message of unexpected errors."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: str) -> None:
         self._app, self._metrics = app, metrics
@@ -163,45 +163,45 @@ class _Boundary:
             return
         started, status = time.perf_counter(), 0
 
-        async def sending(message: Message) -> None:
+        async def send_without_cache(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # Neither a proxy nor a browser is to keep what was said of a person.
+                # Neither a proxy nor a browser may store the scores of a person.
                 message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
             await send(message)
 
         try:
             if self._may_ask(scope):
-                await self._app(scope, receive, sending)
+                await self._app(scope, receive, send_without_cache)
             else:
                 refusal = _json(
-                    {"detail": "say Authorization: Bearer and the token of this server"},
+                    {"detail": "send Authorization: Bearer with the token of this server"},
                     401,
                     {"WWW-Authenticate": "Bearer"},
                 )
-                await refusal(scope, receive, sending)
+                await refusal(scope, receive, send_without_cache)
         except ClientDisconnect:
-            status = GONE
+            status = CLIENT_CLOSED_REQUEST
         except Exception as error:
-            # The last boundary: handed on, the server below would log the words of the error.
-            log.error("A fault of the server, %s", _place(error))
+            # The last boundary: uvicorn would log the message of the error.
+            log.error("Internal error: %s", _location(error))
             if not status:
-                words = "a fault of the server, which its log tells of; nothing of the request is kept"
-                await _json({"detail": words}, 500)(scope, receive, sending)
+                message = "internal error; the log of the server has its location, and no part of the request"
+                await _json({"detail": message}, 500)(scope, receive, send_without_cache)
         finally:
             route = scope["path"] if scope["path"] in ROUTES else "other"
-            self._metrics.requests.labels(route, str(status or GONE)).inc()
+            self._metrics.requests.labels(route, str(status or CLIENT_CLOSED_REQUEST)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     def _may_ask(self, scope: Scope) -> bool:
         if self._digest is None or scope["path"] in OPEN:
             return True
-        shown = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, given = shown[0].partition(b" ") if len(shown) == 1 else (b"", b"", b"")
-        # Hashes have one length: how long it takes to compare them tells nothing of the token.
-        right = secrets.compare_digest(hashlib.sha256(given.strip()).digest(), self._digest)
-        return right and scheme.lower() == b"bearer"
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, token = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+        # Hashes have the same length: the time of their comparison reveals nothing about the token.
+        is_valid = secrets.compare_digest(hashlib.sha256(token.strip()).digest(), self._digest)
+        return is_valid and scheme.lower() == b"bearer"
 
 
 def _digest(token: str) -> bytes:
@@ -214,35 +214,35 @@ def _predict(reader: Reader, champion: Champion, body: bytes) -> dict[str, Any]:
 
 
 class _Bodies:
-    """The bodies that are in memory: each has a size and a time, and there are only so many."""
+    """The request bodies in memory, with limits for their size, their time and their number."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._most = max(4, min(MOST_BODIES, BODY_MEMORY // max_bytes))
-        self._coming: dict[asyncio.Timeout, None] = {}  # the oldest first
-        self._whole = 0
+        self._incoming: dict[asyncio.Timeout, None] = {}  # the oldest first
+        self._received = 0
 
     @asynccontextmanager
     async def of(self, request: Request) -> AsyncIterator[bytes]:
-        """Yield the body of a request, and count it until it has been dealt with.
+        """Yield the body of a request, and count it until the request is handled.
 
         Raises:
-            HTTPException: it is too large, comes too slowly, or too many wait already.
+            HTTPException: it is too large or too slow, or too many requests wait.
         """
-        if self._whole >= self._most:
+        if self._received >= self._most:
             raise HTTPException(
-                503, "too many ask at once: ask again in a moment", {"Retry-After": str(BUSY_SECONDS)}
+                503, "too many requests: try again in a moment", {"Retry-After": str(BUSY_SECONDS)}
             )
         body = await self._read(request)
-        self._whole += 1
+        self._received += 1
         try:
             yield body
         finally:
-            self._whole -= 1
+            self._received -= 1
 
     async def _read(self, request: Request) -> bytes:
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > self._max_bytes:
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_bytes:
             raise self._too_large()
         parts, size = [], 0
         try:
@@ -255,42 +255,42 @@ class _Bodies:
                             raise self._too_large()
                         parts.append(part)
                 finally:
-                    self._coming.pop(deadline, None)
+                    self._incoming.pop(deadline, None)
         except TimeoutError:
-            words = (
-                f"the request did not come within {BODY_SECONDS:.0f} s, or the slowest had to go because too "
-                "many came at once"
+            message = (
+                f"the request was not received within {BODY_SECONDS:.0f} s, or was the slowest of too many "
+                "requests"
             )
-            raise HTTPException(408, words, {"Connection": "close"}) from None
+            raise HTTPException(408, message, {"Connection": "close"}) from None
         return b"".join(parts)
 
     def _begin(self, deadline: asyncio.Timeout) -> None:
-        """Count a body that begins to come; of too many, the one that began first has to go.
+        """Count a new incoming body; if there are too many, cancel the oldest one.
 
-        An honest client sends its body in one go, and is never among the slowest for long.
+        A normal client sends its body at once, and is never the slowest for long.
         """
-        if len(self._coming) >= self._most:
-            slowest = next(iter(self._coming))
-            del self._coming[slowest]
+        if len(self._incoming) >= self._most:
+            slowest = next(iter(self._incoming))
+            del self._incoming[slowest]
             slowest.reschedule(asyncio.get_running_loop().time())
-        self._coming[deadline] = None
+        self._incoming[deadline] = None
 
     def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"a request may have {self._max_bytes:,} bytes, this one has more")
+        return HTTPException(413, f"the request is larger than {self._max_bytes:,} bytes")
 
 
-def _nobody(seen: Seen) -> HTTPException:
+def _not_ready(seen: Seen) -> HTTPException:
     return HTTPException(
-        503, f"Nobody can be scored: {seen.doubt or seen.failed}", {"Retry-After": str(LOADING_SECONDS)}
+        503, f"No one can be scored: {seen.doubt or seen.failed}", {"Retry-After": str(LOADING_SECONDS)}
     )
 
 
 def _refusal(error: Refused) -> Response:
-    told = [vars(fault) for fault in error.faults[:FAULTS_TOLD]]
-    words = f"{error}; nobody of this request was scored"
-    if len(told) < len(error.faults):
-        words += f". The first {FAULTS_TOLD} are told"
-    return _json({"detail": words, "errors": told}, 422)
+    shown = [vars(fault) for fault in error.faults[:FAULTS_SHOWN]]
+    detail = f"{error}; no one in this request was scored"
+    if len(shown) < len(error.faults):
+        detail += f". The first {FAULTS_SHOWN} are shown"
+    return _json({"detail": detail, "errors": shown}, 422)
 
 
 def _health(seen: Seen, now: float) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _health(seen: Seen, now: float) -> dict[str, Any]:
             "seconds_since_loaded": round(now - champion.loaded_at.timestamp(), 1),
             "trained_at": champion.trained_at.isoformat() if champion.trained_at else None,
         }
-    facts["not_as_it_should_be"] = [words for words in (seen.doubt, seen.failed) if words]
+    facts["not_as_it_should_be"] = [problem for problem in (seen.doubt, seen.failed) if problem]
     facts["looked_at"] = datetime.fromtimestamp(seen.looked_at, UTC).isoformat() if seen.looked_at else None
     return facts
 
@@ -313,8 +313,10 @@ def _json(content: Any, status: int = 200, headers: Any = None) -> Response:
     return Response(text, status, headers, media_type="application/json")
 
 
-def _place(error: Exception) -> str:
-    """Return the kind of an error and where it was raised; its words may repeat what was asked."""
+def _location(error: Exception) -> str:
+    """Return the class and the location of an error; its message may repeat parts of the request."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else "unknown"
-    return f"{type(error).__name__} in {place}"
+    location = (
+        f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else "unknown"
+    )
+    return f"{type(error).__name__} in {location}"

@@ -1,8 +1,7 @@
-"""The watch: a thread that looks every few seconds who serves, and changes the champion when that changed.
+"""The champion watcher: a thread that regularly checks which version serves, and loads a new champion.
 
-Requests take the champion once, when they begin, and end with it: it is put in its place whole, when it is
-loaded and has scored a row. What cannot be looked at now (a locked registry, a full disk) changes nothing
-and is told; the next look tries again.
+A request uses one champion from start to end. A new one replaces it only after it is loaded and has scored a
+row. A failed check (a locked registry, a full disk) is reported and changes nothing until the next one.
 """
 
 import logging
@@ -18,7 +17,7 @@ from poleng_assets.defs.instance import Instance, open_instance
 from poleng_assets.models.artifacts import ModelUnusable
 from poleng_assets.models.registry import CHAMPION, Registry
 from poleng_assets.serving.loaded_champion import Champion, load
-from poleng_assets.serving.version_choice import NOBODY, LedgerClosed, choose
+from poleng_assets.serving.version_choice import NO_CHAMPION, LedgerClosed, choose
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse, WarehouseBusy, WarehouseUnusable
@@ -34,16 +33,16 @@ GOODBYE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What the last looks found.
+    """The state after the last checks.
 
     Attributes:
-        champion: that answers, None when none does.
-        doubt: what is not as it should be about who serves, empty when all is well.
-        looked_at: when the last look succeeded, seconds since 1970; 0 before the first.
-        failed: why the last look did not succeed, empty when it did.
-        history: what the graph has told last, None before it was read.
-        reloads: how often another version was put in its place, the first one included.
-        replaced: the home was made anew under this process, which therefore has to start again.
+        champion: the loaded version, None if there is none.
+        doubt: a problem with the serving version, empty if there is none.
+        looked_at: time of the last successful check, seconds since 1970; 0 before the first.
+        failed: why the last check failed, empty if it succeeded.
+        history: the last events of the graph, None before they were read.
+        reloads: number of versions loaded, including the first.
+        replaced: the home was replaced under this process, which must be restarted.
     """
 
     champion: Champion | None = None
@@ -56,7 +55,7 @@ class Seen:
 
 
 class Watch:
-    """Follows one home. ``seen`` may be read by any thread: it is replaced whole and never changed."""
+    """Watches one home. Any thread may read ``seen``: it is immutable and replaced as one object."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Watch:
         every_seconds: float = LOOK_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the home and its study; nothing is looked at before :meth:`look` or :meth:`start`."""
+        """Store the home and its study; nothing is read before :meth:`look` or :meth:`start`."""
         self._home, self._study, self._every, self._clock = home, study, every_seconds, clock
         self._registry = Registry(home, study)
         self._opened = ExitStack()
@@ -78,19 +77,19 @@ class Watch:
         self.seen = Seen()
 
     def start(self) -> None:
-        """Look again and again in a thread of its own, until :meth:`stop`."""
-        self._thread = threading.Thread(target=self._go_on, name="poleng-watch", daemon=True)
+        """Start a thread that checks repeatedly until :meth:`stop`."""
+        self._thread = threading.Thread(target=self._watch, name="poleng-watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, and wait until it has ended; one that is loading a model is not waited for long."""
+        """Stop the thread, and wait for its end, but not long if it is loading a model."""
         self._end.set()
         if self._thread is not None:
             self._thread.join(GOODBYE_SECONDS)
         self._close()
 
     def look(self) -> None:
-        """Look once: who serves, and, every ``HISTORY_SECONDS``, how the batches stand. Raises nothing."""
+        """Check once which version serves and, every ``HISTORY_SECONDS``, read the events. Raises nothing."""
         try:
             if self._replaced():
                 return
@@ -100,15 +99,15 @@ class Watch:
             self._read_history(instance, serving)
             self.seen = replace(self.seen, looked_at=self._clock(), failed="")
         except Exception as error:
-            # The boundary: databases of two libraries, a registry and a disk fail each in its own way, and a
-            # champion that is loaded goes on to answer. What was asked of the server never gets here.
+            # The boundary: two databases, a registry and a disk raise different errors, and the loaded
+            # champion stays in use. Requests never reach this code.
             self._close()
-            words = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            if words != self.seen.failed:
-                log.warning("Who serves cannot be seen at this moment, it is tried again: %s", words)
-            self.seen = replace(self.seen, failed=words)
+            failed = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if failed != self.seen.failed:
+                log.warning("The serving version cannot be checked, next attempt follows: %s", failed)
+            self.seen = replace(self.seen, failed=failed)
 
-    def _go_on(self) -> None:
+    def _watch(self) -> None:
         while not self._end.is_set():
             self.look()
             self._end.wait(self._every)
@@ -123,9 +122,9 @@ class Watch:
         self._opened.close()
 
     def _replaced(self) -> bool:
-        """Whether the registry's file is another one than at first: after a reset, or a restored backup.
+        """Whether the registry's file was replaced, by a reset or a restored backup.
 
-        MLflow keeps connections to the file that was removed, and would tell of its versions for ever.
+        MLflow keeps connections to the removed file, and would return its versions for ever.
         """
         path = self._home.root / "mlflow.db"
         if self._store is None:
@@ -134,21 +133,21 @@ class Watch:
             return False
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) == self._store:
             return False
-        words = f"{self._home.root} was made anew while this server ran on it: start `poleng serve` again"
+        doubt = f"{self._home.root} was replaced while this server ran on it: restart `poleng serve`"
         if not self.seen.replaced:
-            log.error("%s", words)
-        self.seen = replace(self.seen, champion=None, doubt=words, replaced=True)
+            log.error("%s", doubt)
+        self.seen = replace(self.seen, champion=None, doubt=doubt, replaced=True)
         return True
 
-    def _follow(self, told: int | None) -> None:
+    def _follow(self, reported: int | None) -> None:
         serving = self.seen.champion.version if self.seen.champion else None
-        # Before the first champion nothing is asked of MLflow: it would make its tables, and a training
-        # makes them at the same time.
-        alias = self._registry.alias(CHAMPION) if told is not None else None
-        pair = (told, alias.version if alias else None)
+        # Before the first champion MLflow is not read: it would create its tables while a training creates
+        # them as well.
+        alias = self._registry.alias(CHAMPION) if reported is not None else None
+        pair = (reported, alias.version if alias else None)
         choice = choose(*pair, serving, lambda: self._ask_ledger(pair))
-        if choice.doubt and choice.doubt not in {self.seen.doubt, NOBODY}:
-            log.warning("Not as it should be: %s", choice.doubt)
+        if choice.doubt and choice.doubt not in {self.seen.doubt, NO_CHAMPION}:
+            log.warning("Problem with the serving version: %s", choice.doubt)
         if choice.version is None:
             self.seen = replace(self.seen, champion=None, doubt=choice.doubt)
         elif choice.version == serving:
@@ -157,7 +156,7 @@ class Watch:
             self._load(choice.version, choice.doubt)
 
     def _ask_ledger(self, pair: tuple[int | None, int | None]) -> ServingDecision | None:
-        """Read the ledger in passing, once a minute for the same disagreement; it is never waited for."""
+        """Read the ledger without waiting for it, once a minute for the same disagreement."""
         if self._asked is not None:
             asked, at, answer = self._asked
             if asked == pair and self._clock() - at < ASK_LEDGER_AGAIN_SECONDS:
@@ -173,7 +172,7 @@ class Watch:
         return answer
 
     def _load(self, number: int, doubt: str) -> None:
-        """Put another version in its place; one that cannot be used is told, and the one before goes on."""
+        """Load another version; if it cannot be used, report that and keep the previous one."""
         if self._unusable is not None:
             which, at = self._unusable
             if which == number and self._clock() - at < LOAD_AGAIN_SECONDS:
@@ -184,15 +183,15 @@ class Watch:
         except (ModelUnusable, LookupError) as error:
             self._unusable = (number, self._clock())
             before = self.seen.champion
-            goes_on = f"version {before.version} goes on to answer" if before else "nobody answers"
-            words = f"version {number} is to serve and cannot be loaded, {goes_on}: {error}"
-            if words != self.seen.doubt:
-                log.error("%s", words)
-            self.seen = replace(self.seen, doubt=words)
+            fallback = f"version {before.version} stays in use" if before else "no version is loaded"
+            doubt = f"version {number} should serve but cannot be loaded, {fallback}: {error}"
+            if doubt != self.seen.doubt:
+                log.error("%s", doubt)
+            self.seen = replace(self.seen, doubt=doubt)
             return
         self._unusable = None
         self.seen = replace(self.seen, champion=champion, doubt=doubt, reloads=self.seen.reloads + 1)
-        log.info("Version %d serves; it was loaded in %.1f s", number, time.monotonic() - started)
+        log.info("Version %d serves; loaded in %.1f s", number, time.monotonic() - started)
 
     def _read_history(self, instance: Instance, serving: int | None) -> None:
         now, before = self._clock(), self.seen.history

@@ -1,11 +1,11 @@
-"""The connections of ``poleng serve``: how many there may be, how long they may take, how much they may hold.
+"""Limits for the connections of ``poleng serve``: their number, time and size.
 
-A server that waits for its peers can be stopped by peers who never go on. Here each has so long to send its
-headers, and so many bytes; and when there are too many, the one that has kept the server waiting longest has
-to go. Who sends a whole request at once, as every honest client does, waits for nobody. So ``/health`` is
-answered while a thousand others hang on, also on loopback, where all peers have one address.
+Slow clients could block a server that waits for them. Therefore headers have a time and a size limit, and if
+there are too many connections, the one that the server has waited for longest is closed. A client that sends
+its complete request at once is never closed. So ``/health`` responds while a thousand connections are open,
+also on loopback, where all clients share one address.
 
-What is said of bodies stands in ``app.py``, which reads them.
+``app.py`` has the limits for bodies, which it reads.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ HEAD_SECONDS = 10.0
 STALLED_SECONDS = 10.0
 LINGER_SECONDS = 2.0
 BODY_BEGINS, BODY_BEGINS_SECONDS = 32_768, 0.5
-# An honest client sends chunks of some thousand bytes; each costs as much work as a long one.
+# A normal client sends chunks of some thousand bytes; a short chunk costs as much work as a long one.
 CHUNKS, BYTES_PER_CHUNK = 1_000, 64
 MOST_CONNECTIONS, MOST_PER_PEER, MOST_BODIES = 512, 256, 64
 MOST_WAITING = 1_024
 DESCRIPTORS, OWN_DESCRIPTORS = 4_096, 256
 Reason = Literal["slow", "crowded", "malformed", "too_large"]
 REASONS: tuple[Reason, ...] = ("slow", "crowded", "malformed", "too_large")
-_WORDS = {
-    408: f"the headers did not come within {HEAD_SECONDS:.0f} s",
-    431: f"the headers may have {HEAD_BYTES:,} bytes, these have more",
+_MESSAGES = {
+    408: f"the headers were not received within {HEAD_SECONDS:.0f} s",
+    431: f"the headers are larger than {HEAD_BYTES:,} bytes",
 }
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many connections there may be.
+    """The largest numbers of connections.
 
     Attributes:
         total: open at a time.
-        per_peer: open at a time from one address (of IPv6: from one network of 64 bits).
-        queue: that the kernel holds until they are taken.
-        bodies: of requests that have come in part.
+        per_peer: open at a time from one address (IPv6: from one /64 network).
+        queue: waiting in the kernel to be accepted.
+        bodies: with a partly received body.
     """
 
     total: int = MOST_CONNECTIONS
@@ -60,23 +60,23 @@ class Room:
 
 
 def make_room() -> Room:
-    """Let this process open as many files as it may need, and return for how many connections that lasts."""
+    """Raise the limit of open files of this process, and return how many connections it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
-    # Those of the queue are all taken at once before one is let go.
+    # All connections of the queue are accepted at once before one is closed.
     free = (DESCRIPTORS if soft == resource.RLIM_INFINITY else soft) - OWN_DESCRIPTORS
     total = max(8, min(MOST_CONNECTIONS, free // 3))
     return Room(total, max(4, min(MOST_PER_PEER, total // 2)), max(8, min(MOST_WAITING, free - total)))
 
 
 class Connections:
-    """All open connections of a server, those first that have kept it waiting longest."""
+    """All open connections of a server, ordered by how long it has waited for them."""
 
     def __init__(self, room: Room, refused: Callable[[Reason], None] = lambda _: None) -> None:
-        """Take how many there may be, and what is to be told of each that is refused."""
+        """Store the limits, and the callback for each refused connection."""
         self._room, self.refused = room, refused
         self._of_peer: dict[str, dict[BoundedProtocol, None]] = {}
         self._waiting: dict[BoundedProtocol, None] = {}
@@ -87,7 +87,7 @@ class Connections:
         return sum(map(len, self._of_peer.values()))
 
     def enter(self, connection: BoundedProtocol) -> None:
-        """Let a connection in, at the cost of those that have kept the server waiting."""
+        """Add a connection, and close the longest waiting one if there are too many."""
         own = self._of_peer.setdefault(connection.peer, {})
         if len(own) >= self._room.per_peer:
             self._drop(own)
@@ -98,7 +98,7 @@ class Connections:
         self._waiting[connection] = None
 
     def leave(self, connection: BoundedProtocol) -> None:
-        """Forget a connection; does nothing when it was forgotten before."""
+        """Remove a connection, if it is known."""
         self._waiting.pop(connection, None)
         self._bodies.pop(connection, None)
         own = self._of_peer.get(connection.peer, {})
@@ -107,14 +107,14 @@ class Connections:
             self._of_peer.pop(connection.peer, None)
 
     def waits(self, connection: BoundedProtocol, waits: bool) -> None:
-        """Note whether the server waits for the other side now; who has begun to be waited for is last."""
+        """Record whether the server waits for the client now."""
         if not waits:
             self._waiting.pop(connection, None)
         elif connection in self._of_peer.get(connection.peer, {}):
             self._waiting.setdefault(connection)
 
     def expects_body(self, connection: BoundedProtocol, expects: bool) -> None:
-        """Note whether a part of a body is still to come; of too many, the one that began first has to go."""
+        """Record whether a part of a body is missing; if there are too many such bodies, close the oldest."""
         if not expects:
             self._bodies.pop(connection, None)
         elif connection not in self._bodies and connection in self._of_peer.get(connection.peer, {}):
@@ -123,8 +123,8 @@ class Connections:
             self._bodies[connection] = None
 
     def _drop(self, among: dict[BoundedProtocol, None]) -> None:
-        """Let the one go that has kept the server waiting longest; those that are answered stay."""
-        longest = next((one for one in self._waiting if one in among), None)
+        """Close the connection that the server has waited for longest, if it waits for any."""
+        longest = next((connection for connection in self._waiting if connection in among), None)
         if longest is not None:
             self.leave(longest)
             self.refused("crowded")
@@ -132,7 +132,7 @@ class Connections:
 
 
 class _Parser(h11.Connection):
-    """h11's parser, which remembers as what an error is to be answered, and counts what it was given."""
+    """h11's parser, which also stores the status for an error, and counts chunks and bytes."""
 
     fault = 400
     _chunks = _bytes = 0
@@ -144,9 +144,9 @@ class _Parser(h11.Connection):
                 self._chunks = self._bytes = 0
                 names = [name for name, _ in event.headers]
                 if b"content-length" in names and b"transfer-encoding" in names:
-                    # A proxy before this server may believe the other one: https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+                    # A proxy in front of this server may use the other one: https://www.rfc-editor.org/rfc/rfc9112#section-6.1
                     raise h11.RemoteProtocolError("two lengths", error_status_hint=400)
-                # What came in one piece was never incomplete, and h11 has no limit for it.
+                # h11 has no limit for headers that arrive in one piece.
                 size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
                 if size > HEAD_BYTES:
                     raise h11.RemoteProtocolError("headers too large", error_status_hint=431)
@@ -162,10 +162,10 @@ class _Parser(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection, with its limits. uvicorn's own has none for headers, and none in time but when idle."""
+    """One connection with its limits; uvicorn's own limits neither the size of headers nor their time."""
 
     def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
-        """Take what uvicorn gives a protocol, and the connections that this one is among."""
+        """Store what uvicorn passes to a protocol, and the set of all connections."""
         super().__init__(*args, **kwargs)
         self._served, self.app = self.app, self._serve
         self.conn = _Parser(h11.SERVER, HEAD_BYTES)
@@ -175,14 +175,14 @@ class BoundedProtocol(H11Protocol):
         self.peer = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start to wait for the first request."""
         super().connection_made(transport)
         self.peer = _peer(self.client)
         self._connections.enter(self)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget everything."""
+        """Remove the connection and its timers."""
         self._connections.leave(self)
         self._head_arrived()
         self._set_end(None)
@@ -190,13 +190,13 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a request that has begun has so long until its headers are whole."""
+        """Read data; the headers of a started request have a deadline."""
         super().data_received(data)
         if not self._answering and self._head_deadline is None:
             self._expect_head()
 
     def handle_events(self) -> None:
-        """Deal with what has come, and note whether more has to come."""
+        """Handle the received data, and record whether more is expected."""
         super().handle_events()
         if self._answering:
             self._head_arrived()
@@ -208,7 +208,7 @@ class BoundedProtocol(H11Protocol):
         self._connections.expects_body(self, self._answering and self.cycle.more_body)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; a body that nobody wants any more is not read for ever."""
+        """Continue with the next request; limit the time for the rest of an unread body."""
         if self.transport.is_closing():
             self._set_end(STALLED_SECONDS)
         elif self.conn.their_state is h11.SEND_BODY:
@@ -217,31 +217,31 @@ class BoundedProtocol(H11Protocol):
         self._connections.waits(self, self._is_waiting)
 
     def pause_writing(self) -> None:
-        """Give a peer that does not read its answer so long to go on."""
+        """Set a deadline for a client that does not read its response."""
         super().pause_writing()
         self._set_end(STALLED_SECONDS)
         self._connections.waits(self, True)
 
     def resume_writing(self) -> None:
-        """Go on: the peer has read."""
+        """Continue after the client has read."""
         super().resume_writing()
         if self.transport is not None and not self.transport.is_closing():
             self._set_end(None)
             self._connections.waits(self, self._is_waiting)
 
     def timeout_keep_alive_handler(self) -> None:
-        """End an idle connection, also when its peer has not read the last answer."""
+        """Close an idle connection, even if its client has not read the last response."""
         super().timeout_keep_alive_handler()
         self._set_end(STALLED_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, in the form of all errors; uvicorn's words are not sent."""
+        """Refuse an invalid request with an error in JSON instead of uvicorn's text."""
         fault = self.conn.fault  # type: ignore[attr-defined]
         self._connections.refused("too_large" if fault == 431 else "malformed")
         self._refuse(fault)
 
     def abort(self) -> None:
-        """End at once, whatever is under way; what was not read yet is not kept for the peer."""
+        """Close the connection at once and discard unsent data."""
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -250,10 +250,10 @@ class BoundedProtocol(H11Protocol):
         self.transport.abort()
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """Hand a request to the application, unless its connection has ended before its turn came.
+        """Pass a request to the application, unless its connection was closed before.
 
-        The application costs much more than this class: it begins when a body is whole or large, or has
-        kept it waiting for a moment, and so mostly not for those that are let go.
+        The application costs much more than this class: it starts when a body is complete or large, or after
+        a moment of waiting, and so rarely for connections that are closed.
         """
         cycle = self.cycle
         if cycle.more_body and not cycle.waiting_for_100_continue:
@@ -264,7 +264,7 @@ class BoundedProtocol(H11Protocol):
                     ):
                         cycle.message_event.clear()
                         await cycle.message_event.wait()
-            cycle.message_event.set()  # for the application, which waits for it as well
+            cycle.message_event.set()  # the application waits for it as well
         if not self.transport.is_closing():
             await self._served(scope, receive, send)
 
@@ -292,7 +292,7 @@ class BoundedProtocol(H11Protocol):
         if self.conn.trailing_data[0]:
             self._refuse(408)
         else:
-            # A browser that opened a connection in advance takes an answer for that to a later question.
+            # A browser that opened a connection in advance would take this response for a later request.
             self.transport.close()
 
     def _set_end(self, seconds: float | None) -> None:
@@ -301,10 +301,10 @@ class BoundedProtocol(H11Protocol):
         self._end_deadline = None if seconds is None else self.loop.call_later(seconds, self.abort)
 
     def _refuse(self, status: int) -> None:
-        """Say why, once, and end the connection."""
+        """Send the reason once, and close the connection."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            words = _WORDS.get(status, "this is no HTTP request")
-            body = json.dumps({"detail": words}).encode()
+            detail = _MESSAGES.get(status, "this is not an HTTP request")
+            body = json.dumps({"detail": detail}).encode()
             headers = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
@@ -319,7 +319,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def _peer(client: tuple[str, int] | None) -> str:
-    """Return whose connection it is: who has an IPv6 address has 2^64 of them."""
+    """Return the address of a client, for IPv6 its /64 network: one client has 2^64 addresses."""
     if client is None:
         return ""
     address = ipaddress.ip_address(client[0].partition("%")[0])

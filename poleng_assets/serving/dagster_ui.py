@@ -23,7 +23,7 @@ from poleng_assets.serving.guard import Guard, Rules, allowed_hosts
 STATEMENT_MILLISECONDS, CONNECTION_SECONDS, CONNECTIONS = 15_000, 3_600, 20  # as dagster-webserver has them
 LIVE_DATA_MILLISECONDS = 2_000
 GOODBYE_SECONDS = 10
-# All other addresses show the page of the UI, which reads them itself.
+# All other paths return the page of the UI, which reads the path itself.
 DATA = (
     "graphql",
     "logs",
@@ -39,7 +39,7 @@ DATA = (
 
 
 def rules(port: int, host: str, others: Sequence[str]) -> Rules:
-    """Return what Dagster's web server may be asked; see :func:`allowed_hosts`."""
+    """Return the rules for Dagster's web server; see :func:`allowed_hosts`."""
     return Rules(allowed_hosts(port, host, others), data=DATA, name="Dagster's UI")
 
 
@@ -50,7 +50,7 @@ def rules(port: int, host: str, others: Sequence[str]) -> Rules:
 @click.option("--workspace", required=True)
 @click.option("--shutdown-pipe", type=int, required=True)
 def main(descriptor: int, host: str, allow_hosts: Sequence[str], workspace: str, shutdown_pipe: int) -> None:
-    """Serve Dagster's UI on a port that was taken before, until the pipe says that it is to end."""
+    """Serve Dagster's UI on an already bound port, until the pipe signals the end."""
     configure_loggers(formatter="colored", log_level="INFO")
     setup_interrupt_handlers()
     with suppress(KeyboardInterrupt), ExitStack() as stack:
@@ -66,7 +66,7 @@ def main(descriptor: int, host: str, allow_hosts: Sequence[str], workspace: str,
         config = uvicorn.Config(
             guarded,
             log_level="warning",
-            proxy_headers=False,  # who asks is what the connection says
+            proxy_headers=False,  # the client address is that of the connection
             server_header=False,
             timeout_graceful_shutdown=GOODBYE_SECONDS,
         )

@@ -1,7 +1,7 @@
 """The processes of ``poleng dev``: a code server, Dagster's daemon, and its web server behind a guard.
 
-This does what ``dagster dev`` does, whose web server would answer any web page that a browser has open. It
-becomes the process of ``poleng dev`` and is told where the home is by ``DAGSTER_HOME``.
+This replaces ``dagster dev``, whose web server would respond to any web page open in a browser. It replaces
+the process of ``poleng dev`` and finds the home by ``DAGSTER_HOME``.
 """
 
 import logging
@@ -33,63 +33,61 @@ log = logging.getLogger("dagster")
 
 @dataclass(frozen=True)
 class Service:
-    """A process that ends when it is told to, by a pipe."""
+    """A process that is stopped by a message on a pipe."""
 
     name: str
     process: subprocess.Popen[bytes]
     pipe: int
 
-    def tell_to_end(self) -> None:
-        """Ask it to end; one that has ended already does not read any more."""
+    def request_stop(self) -> None:
+        """Request its end; a process that has ended does not read the pipe."""
         with suppress(BrokenPipeError):
             send_ipc_shutdown_message(self.pipe)
 
-    def see_its_end(self) -> None:
-        """Wait until it has ended, and kill it when it does not."""
+    def wait_for_end(self) -> None:
+        """Wait for its end, and kill it after the timeout."""
         try:
             self.process.wait(GOODBYE_SECONDS)
         except subprocess.TimeoutExpired:
-            log.warning("The %s does not end and is killed", self.name)
+            log.warning("The %s does not stop and is killed", self.name)
             self.process.kill()
             self.process.wait()
 
 
 @click.command()
-@click.option(
-    "--socket", "descriptor", type=int, required=True, help="Descriptor of the port that was taken."
-)
+@click.option("--socket", "descriptor", type=int, required=True, help="Descriptor of the bound port.")
 @click.option("--host", required=True)
 @click.option("--allow-host", "allow_hosts", multiple=True)
 def main(descriptor: int, host: str, allow_hosts: Sequence[str]) -> None:
-    """Run the processes until this one is interrupted, or one of them ends."""
+    """Run the processes until this one is interrupted or one of them ends."""
     os.environ["DAGSTER_IS_DEV_CLI"] = "1"
     configure_loggers(formatter="colored", log_level="INFO")
     setup_interrupt_handlers()
-    names = [word for name in allow_hosts for word in ("--allow-host", name)]
+    names = [argument for name in allow_hosts for argument in ("--allow-host", name)]
     web = ["poleng_assets.serving.dagster_ui", "--socket", str(descriptor), "--host", host, *names]
     failed = ""
     with suppress(KeyboardInterrupt), _code_server() as workspace:
         services: list[Service] = []
         try:
             services.append(_start("web server", [*web, "--workspace", workspace], descriptor))
-            os.close(descriptor)  # the port is the web server's
+            os.close(descriptor)  # only the web server uses the port
             daemon = ["dagster._daemon", "run", "--log-level", "info", "--code-server-log-level", "warning"]
             services.append(_start("daemon", [*daemon, "--workspace", workspace]))
             while not (failed := _ended(services)):
                 time.sleep(LOOK_SECONDS)
         finally:
             for service in services:
-                service.tell_to_end()
+                service.request_stop()
             for service in services:
-                service.see_its_end()
+                service.wait_for_end()
     if failed:
-        log.error("%s Everything was ended. Start `poleng dev` again", failed)
+        log.error("%s All processes were stopped. Start `poleng dev` again", failed)
         sys.exit(1)
 
 
 @contextmanager
 def _code_server() -> Iterator[str]:
-    """Start the one process that has the definitions loaded; yield a workspace file that leads to it."""
+    """Start the code server with the definitions; yield a workspace file that points to it."""
     target = WorkspaceFileTarget(paths=[str(CHECKOUT / "workspace.yaml")])
     with (
         dg.DagsterInstance.get() as instance,
@@ -110,7 +108,7 @@ def _start(name: str, module: Sequence[str], *descriptors: int) -> Service:
 
 
 def _ended(services: Sequence[Service]) -> str:
-    """Return which process has ended though nobody asked it to; empty when none has."""
+    """Return which process has ended unexpectedly; empty if none has."""
     codes = {service.name: service.process.poll() for service in services}
     return next((f"The {name} ended with {code}." for name, code in codes.items() if code is not None), "")
 

@@ -1,4 +1,4 @@
-"""The version that answers: its model, made ready for single rows, and what there is to tell about it."""
+"""The loaded champion: its model, prepared for single rows, and the facts of ``/model``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ from poleng_assets.study.schema import Study
 
 @dataclass(frozen=True)
 class Champion:
-    """A version that is loaded; it does not change while a request is answered with it.
+    """A loaded version; immutable.
 
     Attributes:
-        known: the codes that it has learned.
-        trained_at: when its training ended, None when the registry does not say.
-        facts: what ``/model`` tells.
+        known: the codes of its vocabularies.
+        trained_at: end of its training, None if the registry does not know it.
+        facts: the response of ``/model``.
     """
 
     version: int
@@ -40,22 +40,22 @@ class Champion:
     facts: Mapping[str, Any]
 
     def answer(self, asked: Asked) -> dict[str, Any]:
-        """Score respondents by the encoder, calibration and contact rule that batches are scored by."""
+        """Score respondents with the encoder, calibration and contact rule of batches."""
         rows = asked.rows
         score = self.model.score(rows)
         contact = self.model.rule.decide(score)
         unknown = self._unknown(asked)
         why = self._reasons(asked) if asked.reasons else None
         predictions = []
-        for place in range(len(score)):
-            one: dict[str, Any] = {"row": place + 1}
-            if asked.ids[place] is not None:
-                one[self.study.id] = asked.ids[place]
-            one |= {"score": float(score[place]), "contact": bool(contact[place])}
+        for row in range(len(score)):
+            prediction: dict[str, Any] = {"row": row + 1}
+            if asked.ids[row] is not None:
+                prediction[self.study.id] = asked.ids[row]
+            prediction |= {"score": float(score[row]), "contact": bool(contact[row])}
             if why is not None:
-                one["reasons"] = why[place]
-            one["unknown_answers"] = unknown.get(place, [])
-            predictions.append(one)
+                prediction["reasons"] = why[row]
+            prediction["unknown_answers"] = unknown.get(row, [])
+            predictions.append(prediction)
         return {
             "model_version": self.version,
             "contact_rule": rule_facts(self.model.rule),
@@ -63,11 +63,11 @@ class Champion:
         }
 
     def _unknown(self, asked: Asked) -> dict[int, list[str]]:
-        """Return, by row, the questions whose answer the model never learned: it takes them for missing."""
-        lacking: dict[int, list[str]] = {}
+        """Return, by row, the questions with an answer unknown to the model, which it treats as missing."""
+        unknown: dict[int, list[str]] = {}
         for feature, row in np.argwhere(self.known.lacks(asked.codes, asked.given)):
-            lacking.setdefault(int(row), []).append(asked.features[feature])
-        return lacking
+            unknown.setdefault(int(row), []).append(asked.features[feature])
+        return unknown
 
     def _reasons(self, asked: Asked) -> Sequence[str]:
         answers = pd.DataFrame(
@@ -80,7 +80,7 @@ class Champion:
 
 
 def load(registry: Registry, number: int) -> Champion:
-    """Read a version and make it ready: one row is scored, so that the first request waits for no import.
+    """Load a version and score one row, which imports all libraries before the first request.
 
     Raises:
         LookupError: it is not registered.
@@ -101,24 +101,24 @@ def load(registry: Registry, number: int) -> Champion:
         facts=_facts(registry.study, version, model, trained_at, run.data.metrics if run else {}),
     )
     names = registry.study.feature_names
-    nobody = np.zeros((len(names), 1), dtype=np.int64)
-    champion.answer(Asked(nobody, np.zeros(nobody.shape, dtype=bool), [None], True, names))
+    empty_row = np.zeros((len(names), 1), dtype=np.int64)
+    champion.answer(Asked(empty_row, np.zeros(empty_row.shape, dtype=bool), [None], True, names))
     return champion
 
 
 def rule_facts(rule: ContactRule) -> dict[str, Any]:
-    """Return how ``contact`` is decided for people who are no batch."""
-    words = f"contact from a probability of {rule.threshold:.3f} on"
+    """Return how ``contact`` is decided for people outside a batch."""
+    description = f"contact if the probability is at least {rule.threshold:.3f}"
     if rule.capacity is not None:
-        words += (
-            f". Of a batch, the {rule.capacity} most likely people are contacted; one person alone is no "
-            "batch, so this threshold stands for the same share of people, and a batch may decide otherwise"
+        description += (
+            f". In a batch, the {rule.capacity} people with the highest scores are contacted; outside a "
+            "batch, this threshold selects the same share of people, and a batch may decide otherwise"
         )
-    return {"threshold": rule.threshold, "capacity_of_a_batch": rule.capacity, "words": words}
+    return {"threshold": rule.threshold, "capacity_of_a_batch": rule.capacity, "words": description}
 
 
 def _run(registry: Registry, version: ModelVersion) -> Any:
-    """Return the run that trained a version, None when it was deleted for ever."""
+    """Return the run that trained a version, None if it was deleted permanently."""
     import mlflow
 
     client = mlflow.MlflowClient(registry.home.mlflow_uri, registry.home.mlflow_uri)
@@ -132,7 +132,7 @@ def _facts(
     trained_at: datetime | None,
     metrics: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return what a caller may want to know of the model; nothing of it is about a person."""
+    """Return facts about the model; none of them is about a person."""
     stored = version.tags.get("recipe")
     return {
         "version": version.version,
@@ -149,13 +149,13 @@ def _facts(
         else [],
         "calibration": model.calibration.in_words(),
         "contact_rule": rule_facts(model.rule),
-        "figures": _figures(metrics),
+        "figures": _metrics(metrics),
         "vocabulary": _vocabulary(model.encoder, study),
     }
 
 
-def _figures(metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Return the figures on the frozen holdout, with their 95 % intervals where they have one."""
+def _metrics(metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Return the metrics on the frozen holdout, with 95 % confidence intervals if available."""
     return {
         name: {
             "title": metric.title,
@@ -169,7 +169,7 @@ def _figures(metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
 
 
 def _vocabulary(encoder: Encoder, study: Study) -> dict[str, dict[str, Any]]:
-    """Return, for each question whose codes are names, how many were learned and which never were."""
+    """Return, for each nominal question, how many codes were learned and which were not."""
     summary = {}
     for name, learned in encoder.vocabularies.items():
         feature = study.feature(name)

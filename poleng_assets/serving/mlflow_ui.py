@@ -1,7 +1,7 @@
 """MLflow's server behind the guard, as the process of ``poleng mlflow``.
 
-MLflow checks ``Host`` and ``Origin`` itself, but lets every page of this machine's other ports in and every
-name that begins like a private address (``10.evil.example``), and looks at the origin for its REST API only.
+MLflow checks ``Host`` and ``Origin`` itself, but allows pages of all other ports of this machine and names
+that start like a private address (``10.evil.example``), and checks the origin for its REST API only.
 """
 
 import os
@@ -18,22 +18,20 @@ GOODBYE_SECONDS = 5
 
 
 def rules(port: int, others: Sequence[str]) -> Rules:
-    """Return what MLflow's server may be asked; its pages are all at ``/``, behind a ``#``."""
+    """Return the rules for MLflow's server; all its pages are at ``/``, after a ``#``."""
     return Rules(allowed_hosts(port, others=others), pages=("",), name="MLflow's UI")
 
 
 @click.command()
-@click.option(
-    "--socket", "descriptor", type=int, required=True, help="Descriptor of the port that was taken."
-)
+@click.option("--socket", "descriptor", type=int, required=True, help="Descriptor of the bound port.")
 @click.option("--store", required=True, help="Address of the database.")
 @click.option("--artifacts", required=True, help="Address of the folder of models.")
 @click.option("--allow-host", "allow_hosts", multiple=True)
 def main(descriptor: int, store: str, artifacts: str, allow_hosts: Sequence[str]) -> None:
-    """Serve MLflow's UI on a port that was taken before, until it is interrupted."""
+    """Serve MLflow's UI on an already bound port, until it is interrupted."""
     listening = socket.socket(fileno=descriptor)
     hosts = rules(listening.getsockname()[1], allow_hosts)
-    # Read by MLflow when it loads: what `mlflow server` hands to its workers.
+    # MLflow reads these when it loads, as the workers of `mlflow server` do.
     from mlflow.server import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR, REGISTRY_STORE_URI_ENV_VAR
 
     os.environ.update(

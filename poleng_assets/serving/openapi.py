@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` tells: every question with its codes, every answer, and every error."""
+"""The content of ``/openapi.json``: every question with its codes, every response and every error."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from poleng_assets.study.schema import Feature, Study
 
 
 class Problem(BaseModel):
-    """Every error: what is wrong and what to do, in words that repeat nothing of the request."""
+    """An error: what is wrong and what to do, without any part of the request."""
 
     detail: str
 
 
 class BrokenAnswer(BaseModel):
-    """One answer that cannot be taken: whose (counted from 1), to which question, and why."""
+    """One invalid answer: the row (from 1), the question and the reason."""
 
     row: int
     field: str
@@ -24,13 +24,13 @@ class BrokenAnswer(BaseModel):
 
 
 class BrokenRequest(Problem):
-    """Nobody of a request was scored, because some answers break the contract of the study."""
+    """No one was scored, because some answers break the contract of the study."""
 
     errors: list[BrokenAnswer]
 
 
 class Health(BaseModel):
-    """Whether people can be scored, by which version, and what is not as it should be."""
+    """Whether people can be scored, by which version, and current problems."""
 
     alive: bool
     ready: bool
@@ -48,19 +48,19 @@ class Live(BaseModel):
     alive: bool
 
 
-_WORDS = {
-    400: "It is no HTTP request, no JSON, or has another shape.",
+_DESCRIPTIONS = {
+    400: "The request is not HTTP, not JSON, or has the wrong structure.",
     401: "The token is missing or wrong.",
-    403: "Another web page asks, or the server was asked for under another name than its own.",
-    405: "The address has no such method.",
-    408: "Headers or body did not come in time.",
-    413: "More people or more bytes than one request may hold.",
-    415: "Another content type than application/json.",
+    403: "The request comes from another web page, or has an unknown host name.",
+    405: "The path does not support this method.",
+    408: "Headers or body were not received in time.",
+    413: "The request has too many people or too many bytes.",
+    415: "The content type is not application/json.",
     431: "The headers are too large.",
-    500: "A fault of the server. Its log tells where; nothing of the request is kept.",
-    503: "No model serves yet, or too many ask at once: Retry-After says when to ask again.",
+    500: "Internal error. The log has its location, and no part of the request.",
+    503: "No model serves yet, or there are too many requests: try again after Retry-After.",
 }
-# Not of blanks alone, and no control character, as the door has it.
+# Not only spaces, and no control character, as in the contract of files.
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 _ID = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 _OF_ALL = (400, 405, 408, 431, 500)
@@ -68,50 +68,50 @@ _BEARER = "bearer"
 
 
 def errors(*statuses: int, token: bool) -> dict[int | str, dict[str, Any]]:
-    """Return how a route describes the errors that all routes have, and some more.
+    """Return the OpenAPI description of the errors of a route: those of all routes, and its own.
 
     Args:
-        statuses: HTTP statuses that only this route has.
-        token: whether a token must be shown; without one, only pages of the server itself may ask.
+        statuses: HTTP statuses of this route only.
+        token: whether a token is required; without one, requests of other web pages are refused.
     """
     listed = sorted({*_OF_ALL, 401 if token else 403, *statuses})
-    return {status: {"model": Problem, "description": _WORDS[status]} for status in listed}
+    return {status: {"model": Problem, "description": _DESCRIPTIONS[status]} for status in listed}
 
 
 def broken_request() -> dict[int | str, dict[str, Any]]:
-    """Return how the refusal of answers is described."""
-    words = "Some answers break the contract of the study; nobody was scored."
-    return {422: {"model": BrokenRequest, "description": words}}
+    """Return the description of the refusal of answers."""
+    description = "Some answers break the contract of the study; no one was scored."
+    return {422: {"model": BrokenRequest, "description": description}}
 
 
 def health_answers() -> dict[int | str, dict[str, Any]]:
-    """Return how both answers of ``/health`` are described: they have one form."""
+    """Return the description of both responses of ``/health``, which have the same form."""
     return {
         200: {"model": Health, "description": "People can be scored."},
-        503: {"model": Health, "description": "Nobody can be scored; it says why."},
+        503: {"model": Health, "description": "No one can be scored; the response says why."},
     }
 
 
 def live_answers() -> dict[int | str, dict[str, Any]]:
-    """Return how both answers of ``/health/live`` are described."""
+    """Return the description of both responses of ``/health/live``."""
     return {
         200: {"model": Live, "description": "The process works."},
-        503: {"model": Live, "description": "The process has to be started again."},
+        503: {"model": Live, "description": "The process must be restarted."},
     }
 
 
-def json_answer(words: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """Return how a successful answer is described."""
-    return {200: {"description": words, "content": {"application/json": {"schema": schema}}}}
+def json_answer(description: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return the description of a successful response."""
+    return {200: {"description": description, "content": {"application/json": {"schema": schema}}}}
 
 
-def text_answer(words: str) -> dict[int | str, dict[str, Any]]:
-    """Return how a successful answer in text is described."""
-    return {200: {"description": words, "content": {"text/plain": {"schema": {"type": "string"}}}}}
+def text_answer(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the description of a successful response as text."""
+    return {200: {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 def finish(app: FastAPI, guarded: tuple[str, ...]) -> None:
-    """Say in the description which routes want a token; ``guarded`` is empty when none does."""
+    """Mark the routes that require a token; ``guarded`` is empty if none does."""
     described = app.openapi()
     if guarded:
         schemes = described.setdefault("components", {}).setdefault("securitySchemes", {})
@@ -122,10 +122,10 @@ def finish(app: FastAPI, guarded: tuple[str, ...]) -> None:
 
 
 def request_body(study: Study, max_rows: int) -> dict[str, Any]:
-    """Return what may be asked of ``/predict``: every question, with its codes in words."""
+    """Return the schema of requests to ``/predict``: every question, with the labels of its codes."""
     person: dict[str, Any] = {
         study.id: {
-            "description": "Given back with the score; may be left out.",
+            "description": "Returned with the score; optional.",
             "anyOf": [
                 {"type": "integer"},
                 {"type": "string", "maxLength": MAX_ID, "pattern": _ID},
@@ -134,17 +134,17 @@ def request_body(study: Study, max_rows: int) -> dict[str, Any]:
         },
         **{feature.name: _question(feature) for feature in study.features},
     }
-    one = {"type": "object", "properties": person, "required": study.feature_names}
-    # How many there may be is no matter of form: more of them are answered by 413, not by 422.
-    some = {"type": "array", "items": one, "minItems": 1, "description": f"At most {max_rows:,}."}
+    respondent = {"type": "object", "properties": person, "required": study.feature_names}
+    # No maxItems: more respondents are refused with 413, not with 422.
+    several = {"type": "array", "items": respondent, "minItems": 1, "description": f"At most {max_rows:,}."}
     content = {
         "type": "object",
         "properties": {
-            "respondents": {"anyOf": [one, some]},
+            "respondents": {"anyOf": [respondent, several]},
             "reasons": {
                 "type": "boolean",
                 "default": False,
-                "description": "Name the answers that raise each score most; takes longer.",
+                "description": "Return the answers that raise each score most (SHAP); slower.",
             },
         },
         "required": ["respondents"],
@@ -155,7 +155,7 @@ def request_body(study: Study, max_rows: int) -> dict[str, Any]:
 
 def predictions(study: Study) -> dict[str, Any]:
     """Return the schema of the scores."""
-    one = {
+    prediction = {
         "type": "object",
         "properties": {
             "row": {"type": "integer", "minimum": 1},
@@ -181,17 +181,15 @@ def predictions(study: Study) -> dict[str, Any]:
         "properties": {
             "model_version": {"type": "integer", "minimum": 1},
             "contact_rule": rule,
-            "predictions": {"type": "array", "items": one},
+            "predictions": {"type": "array", "items": prediction},
         },
         "required": ["model_version", "contact_rule", "predictions"],
     }
 
 
 def _question(feature: Feature) -> dict[str, Any]:
-    words = "; ".join(f"{code}: {label}" for code, label in sorted(feature.codes.items()))
-    others = " Other codes are taken, as answers that the model does not know." * (
-        feature.closed_codes is None
-    )
+    labels = "; ".join(f"{code}: {label}" for code, label in sorted(feature.codes.items()))
+    others = " Other codes are accepted, as answers unknown to the model." * (feature.closed_codes is None)
     if feature.closed_codes is None:
         numbers: dict[str, Any] = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
         digits, truths = "[+-]?0*[0-9]{1,9}", [False, True]
@@ -200,10 +198,10 @@ def _question(feature: Feature) -> dict[str, Any]:
         numbers = {"enum": codes}
         digits = "|".join(f"{'-' if code < 0 else '[+]?'}0*{abs(code)}" for code in codes)
         truths = [truth for truth in (False, True) if int(truth) in codes]
-    # Blanks around a code, zeros before it and an empty text are read as the door reads them in a file.
-    words_too = "|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]" if feature.is_yes_or_no else ""
-    texts = {"type": "string", "pattern": rf"^\s*(({digits})(\.0+)?{words_too})?\s*$"}
+    # Spaces around a code, leading zeros and an empty text are read as in a file.
+    truth_pattern = "|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]" if feature.is_yes_or_no else ""
+    texts = {"type": "string", "pattern": rf"^\s*(({digits})(\.0+)?{truth_pattern})?\s*$"}
     return {
         "anyOf": [numbers, texts, {"type": "null"}, *([{"enum": truths}] if truths else [])],
-        "description": f"{feature.title} ({feature.question}). {words}. null: no answer.{others}",
+        "description": f"{feature.title} ({feature.question}). {labels}. null: no answer.{others}",
     }

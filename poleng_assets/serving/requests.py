@@ -1,8 +1,8 @@
-"""What is asked of the server: a body becomes the survey codes of respondents, or is refused in words.
+"""Requests to the server: a body is read into survey codes of respondents, or refused with a reason.
 
-The contract is that of files (``core/features/answers.py``), asked for all answers at once: column by column,
-one row would take several times as long. A test holds both against each other. No reason repeats what was
-given: answers are nobody's business but theirs who sent them, and errors are logged by clients.
+The contract is that of files (``core/features/answers.py``), applied to all answers at once: column by
+column, one row would take several times as long. A test compares both. No reason repeats an answer: they
+are special-category data, and clients log errors.
 """
 
 import json
@@ -16,35 +16,35 @@ import pyarrow as pa
 from poleng_assets.core.features.answers import NO_CODE, UNKNOWN, Vocabulary
 from poleng_assets.core.features.codes import to_codes
 
-# The door's own reading of ids: what is blank, too long or unprintable there, is so here.
+# The same rules for ids as for files.
 from poleng_assets.core.ingestion.contract import read_ids
 from poleng_assets.study.schema import Study
 
 SHAPE = (
-    'the body must be an object with "respondents" (one respondent, or a list of them: each an object with '
-    'the code of every question) and, if wanted, "reasons": true, and nothing else'
+    'the body must be an object with "respondents" (one respondent or a list of them, each an object with '
+    'the code of every question) and optionally "reasons": true, and nothing else'
 )
-FAULTS_TOLD = 100
+FAULTS_SHOWN = 100
 _ABSENT = object()
 _TRUTHS = {"true": 1, "false": 0}
 
 
 class NotUnderstood(ValueError):
-    """The body is no request at all; the message says what is expected, and repeats nothing of it."""
+    """The body is not a valid request; the message says what is expected, and repeats nothing of it."""
 
 
 class TooMany(ValueError):
-    """More respondents than one request may hold; the message says how many, and what to do."""
+    """Too many respondents in one request; the message says how many are allowed and what to do."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One answer that cannot be taken.
+    """One invalid answer.
 
     Attributes:
         row: of the respondent in the request, from 1.
-        field: the question, or the id; empty when the whole respondent is meant.
-        reason: in words, without the answer.
+        field: the question, or the id; empty for the complete respondent.
+        reason: a message without the answer.
     """
 
     row: int
@@ -53,7 +53,7 @@ class Fault:
 
 
 class Refused(ValueError):
-    """Some respondents break the contract, and so none is scored; ``faults`` says which and why."""
+    """Some respondents break the contract, so none is scored; ``faults`` lists the reasons."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         number = len(faults)
@@ -63,13 +63,13 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Asked:
-    """Respondents who keep the contract.
+    """Valid respondents.
 
     Attributes:
-        codes: int64, shape (features, n), in the order of the study; 0 where nothing was answered.
+        codes: int64, shape (features, n), in the order of the study; 0 for a missing answer.
         given: bool, shape (features, n): whether there is an answer.
-        ids: of each respondent, None where none was given.
-        reasons: whether to say why.
+        ids: of each respondent, None if not given.
+        reasons: whether to return reasons.
         features: the study's names, in the order of ``codes``.
     """
 
@@ -82,15 +82,15 @@ class Asked:
     @property
     def rows(self) -> pa.Table:
         """The codes as a table of int64 columns, as the encoder reads them."""
-        columns = [pa.array(one, mask=~there) for one, there in zip(self.codes, self.given, strict=True)]
+        columns = [pa.array(codes, mask=~given) for codes, given in zip(self.codes, self.given, strict=True)]
         return pa.table(columns, names=list(self.features))
 
 
 class Reader:
-    """Reads bodies by the contract of one study."""
+    """Reads request bodies by the contract of one study."""
 
     def __init__(self, study: Study, max_rows: int) -> None:
-        """Take the study, and how many respondents one request may hold."""
+        """Store the study and the largest number of respondents in a request."""
         self._study, self._max_rows = study, max_rows
         self._names = study.feature_names
         self._known = Vocabulary([feature.closed_codes for feature in study.features])
@@ -99,19 +99,19 @@ class Reader:
         """Return the respondents of a request.
 
         Args:
-            body: JSON, as ``SHAPE`` has it.
+            body: JSON as described by ``SHAPE``.
 
         Raises:
-            NotUnderstood: it is no JSON, or has another shape.
-            TooMany: it holds more respondents than allowed.
-            Refused: some answers are missing, or are none.
+            NotUnderstood: it is not JSON, or has another structure.
+            TooMany: it has more respondents than allowed.
+            Refused: some answers are missing or invalid.
         """
         rows, reasons = self._shape(_parsed(body))
         faults: list[Fault] = []
         ids = self._ids(rows, faults)
         codes, given = self._codes(rows, faults)
         if faults:
-            order = {name: place for place, name in enumerate(["", self._study.id, *self._names])}
+            order = {name: index for index, name in enumerate(["", self._study.id, *self._names])}
             raise Refused(sorted(faults, key=lambda fault: (fault.row, order[fault.field])))
         return Asked(codes, given, ids, reasons, self._names)
 
@@ -123,16 +123,16 @@ class Reader:
         if not isinstance(rows, list) or not isinstance(reasons, bool):
             raise NotUnderstood(SHAPE)
         if not rows:
-            raise NotUnderstood("there is no respondent in the request")
+            raise NotUnderstood("the request has no respondent")
         if len(rows) > self._max_rows:
             raise TooMany(
-                f"one request may hold {self._max_rows:,} respondents, this one has {len(rows):,}: send them "
-                "in parts, or all of them as a batch (`poleng submit batch FILE`)"
+                f"a request may have at most {self._max_rows:,} respondents, this one has {len(rows):,}: "
+                "split it, or submit a batch (`poleng submit batch FILE`)"
             )
-        strangers = [place for place, row in enumerate(rows, 1) if not isinstance(row, dict)]
-        if strangers:
+        invalid = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        if invalid:
             raise Refused(
-                [Fault(row, "", "is no object with an answer to each question") for row in strangers]
+                [Fault(number, "", "is not an object with an answer to each question") for number in invalid]
             )
         return rows, reasons
 
@@ -141,24 +141,24 @@ class Reader:
         if not any(row.get(name) is not None for row in rows):
             return [None] * len(rows)
         texts: list[str | None] = []
-        for place, row in enumerate(rows, 1):
+        for number, row in enumerate(rows, 1):
             text = _id_text(row.get(name))
             if text is None and row.get(name) is not None:
-                faults.append(Fault(place, name, "is neither text nor a whole number"))
+                faults.append(Fault(number, name, "is neither text nor a whole number"))
             texts.append(text)
-        ids, found = read_ids(name, pa.array(texts, pa.string()), False)
-        broken = {(place, reason) for fault in found for place, reason in fault.each()}
-        faults += [Fault(place + 1, name, reason) for place, reason in broken]
+        ids, id_faults = read_ids(name, pa.array(texts, pa.string()), False)
+        invalid = {(index, reason) for fault in id_faults for index, reason in fault.each()}
+        faults += [Fault(index + 1, name, reason) for index, reason in invalid]
         listed = ids.to_pylist()
         faults += [
-            Fault(place, name, "is empty")
-            for place, (text, stored) in enumerate(zip(texts, listed, strict=True), 1)
+            Fault(number, name, "is empty")
+            for number, (text, stored) in enumerate(zip(texts, listed, strict=True), 1)
             if text is not None and stored is None
         ]
         return listed
 
     def _codes(self, rows: Sequence[Mapping[str, Any]], faults: list[Fault]) -> tuple[np.ndarray, np.ndarray]:
-        """Return codes and which are given, each of shape (features, n); add what is wrong to ``faults``."""
+        """Return codes and which are given, both (features, n); add invalid answers to ``faults``."""
         answers = [
             _in_digits(row.get(feature.name, _ABSENT))
             if feature.is_yes_or_no
@@ -166,24 +166,24 @@ class Reader:
             for feature in self._study.features
             for row in rows
         ]
-        stacked, strangers = _as_arrow(answers)
+        stacked, not_codes = _as_arrow(answers)
         read, broken = to_codes(stacked)
         shape = (len(self._names), len(rows))
         given = read.is_valid().to_numpy(zero_copy_only=False).reshape(shape)
         codes = read.fill_null(0).to_numpy().reshape(shape)
-        for place, reason in strangers:
-            faults.append(self._fault(place, len(rows), reason))
-        for place in np.flatnonzero(broken.to_numpy(zero_copy_only=False)).tolist():
-            faults.append(self._fault(place, len(rows), f"{NO_CODE}: that is a whole number"))
-        for place in np.flatnonzero(self._known.lacks(codes, given)).tolist():
-            feature = self._study.features[place // len(rows)]
+        for index, reason in not_codes:
+            faults.append(self._fault(index, len(rows), reason))
+        for index in np.flatnonzero(broken.to_numpy(zero_copy_only=False)).tolist():
+            faults.append(self._fault(index, len(rows), f"{NO_CODE}: that is a whole number"))
+        for index in np.flatnonzero(self._known.lacks(codes, given)).tolist():
+            feature = self._study.features[index // len(rows)]
             known = ", ".join(map(str, sorted(feature.codes)))
             reason = f"{UNKNOWN}: {known}, or null for no answer"
-            faults.append(self._fault(place, len(rows), reason))
+            faults.append(self._fault(index, len(rows), reason))
         return codes, given
 
-    def _fault(self, place: int, rows: int, reason: str) -> Fault:
-        feature, row = divmod(place, rows)
+    def _fault(self, index: int, rows: int, reason: str) -> Fault:
+        feature, row = divmod(index, rows)
         return Fault(row + 1, self._names[feature], reason)
 
 
@@ -191,21 +191,23 @@ def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise NotUnderstood(f"the body is no JSON: see line {error.lineno}, column {error.colno}") from None
-    except (ValueError, RecursionError):
-        # Not chained: what Python says of it repeats parts of the body.
         raise NotUnderstood(
-            "the body is no JSON that can be read: is it UTF-8, has no object the same field twice, and are "
-            "there no NaN and no endless numbers in it?"
+            f"the body is not valid JSON: see line {error.lineno}, column {error.colno}"
+        ) from None
+    except (ValueError, RecursionError):
+        # Not chained: the message of Python repeats parts of the body.
+        raise NotUnderstood(
+            "the body is not valid JSON: it must be UTF-8, without duplicate fields in an object, and "
+            "without NaN or infinite numbers"
         ) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; of a field that stands twice, nobody knows which one is meant."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a field stands twice")
-    return made
+    """Return an object; duplicate fields are refused."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a field occurs twice")
+    return content
 
 
 def _refuse_constant(name: str) -> Any:
@@ -213,41 +215,41 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _as_arrow(answers: Sequence[Any]) -> tuple[pa.Array, list[tuple[int, str]]]:
-    """Return the answers as one array, missing where there is none to read, and which are none at all."""
-    if all(type(one) is int or one is None for one in answers):
+    """Return the answers as one array with nulls, and the index and reason of each invalid one."""
+    if all(type(answer) is int or answer is None for answer in answers):
         try:
             return pa.array(answers, pa.int64()), []
         except (OverflowError, pa.ArrowException):
-            pass  # a number of more than 64 bits: as text it is told like any other that is no code
-    strangers: list[tuple[int, str]] = []
+            pass  # a number of more than 64 bits: as text it is reported like any other invalid code
+    invalid: list[tuple[int, str]] = []
     texts: list[str | None] = []
-    for place, one in enumerate(answers):
+    for index, answer in enumerate(answers):
         text = None
-        if one is _ABSENT:
-            strangers.append((place, "is missing: say null where there is no answer"))
-        elif isinstance(one, list | dict):
-            strangers.append((place, "holds a list or an object, and is no survey code"))
-        elif one is not None:
-            text = _text(one)
+        if answer is _ABSENT:
+            invalid.append((index, "is missing: send null for no answer"))
+        elif isinstance(answer, list | dict):
+            invalid.append((index, "is a list or an object, not a survey code"))
+        elif answer is not None:
+            text = _text(answer)
         texts.append(text)
-    return pa.array(texts, pa.string()), strangers
+    return pa.array(texts, pa.string()), invalid
 
 
 def _in_digits(answer: Any) -> Any:
-    """Return an answer to a question of yes or no: a truth value may be a word, as at the door."""
+    """Return an answer to a yes-or-no question, where true and false may be text, as in files."""
     return _TRUTHS.get(answer.strip().lower(), answer) if isinstance(answer, str) else answer
 
 
 def _text(answer: Any) -> str:
-    """Return an answer as the door reads it: ``true`` is 1, as in a column of truth values."""
+    """Return an answer as text as files have it: ``true`` is 1, as in a boolean column."""
     if isinstance(answer, bool):
         return str(int(answer))
-    # Half of a surrogate pair is no text that Arrow takes; what stands for it here is no code.
+    # Arrow refuses half of a surrogate pair; its replacement is not a code.
     return answer.encode("utf-8", "replace").decode() if isinstance(answer, str) else str(answer)
 
 
 def _id_text(given: Any) -> str | None:
-    """Return an id as text, None when it is none."""
+    """Return an id as text, None if it is not an id."""
     if isinstance(given, bool) or not isinstance(given, str | int):
         return None
     text = str(given)

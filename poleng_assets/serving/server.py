@@ -16,17 +16,17 @@ def build_server(app: ASGIApp, refused: Callable[[Reason], None]) -> uvicorn.Ser
     """Return a server that runs with ``run([listening])``; see also :func:`make_room`.
 
     Args:
-        refused: is told why a connection was ended before it had a request.
+        refused: called with the reason when a connection is closed before a request.
     """
     room = make_room()
     config = uvicorn.Config(
         app,
         http=partial(BoundedProtocol, connections=Connections(room, refused)),  # type: ignore[arg-type]
         ws="none",
-        access_log=False,  # who asked when is nobody's business either
+        access_log=False,  # the times of requests are personal data as well
         server_header=False,
         proxy_headers=False,
-        log_level="error",  # a line for each request that is none would fill a disk
+        log_level="error",  # a line for each invalid request could fill a disk
         log_config=None,
         backlog=room.queue,
         timeout_keep_alive=IDLE_SECONDS,

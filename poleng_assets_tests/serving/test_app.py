@@ -18,7 +18,7 @@ from poleng_assets.core.modeling.decision_rule import ContactRule
 from poleng_assets.serving.app import BYTES_BESIDE, BYTES_PER_ROW, build_app
 from poleng_assets.serving.champion_watcher import Seen, Watch
 from poleng_assets.serving.loaded_champion import Champion
-from poleng_assets.serving.version_choice import NOBODY
+from poleng_assets.serving.version_choice import NO_CHAMPION
 from poleng_assets_tests.serving.conftest import BATCH, LATER_BATCH, Client, Served, ask
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -104,7 +104,7 @@ def test_a_capacity_has_no_meaning_for_one_person_and_the_answer_says_so(served:
         answer = ask(asking, served.respondents()[:10])
     told = answer["contact_rule"]
     assert (told["threshold"], told["capacity_of_a_batch"]) == (0.4, 25)
-    assert "one person alone is no batch" in told["words"]
+    assert "this threshold selects the same share of people" in told["words"]
     assert all(one["contact"] == (one["score"] >= 0.4) for one in answer["predictions"])
 
 
@@ -121,7 +121,7 @@ def test_one_broken_answer_refuses_the_request_and_is_named_without_its_value(
     assert answer.status_code == 422
     (fault,) = answer.json()["errors"]
     assert (fault["row"], fault["field"]) == (2, ordinal)
-    assert "nobody of this request was scored" in answer.json()["detail"]
+    assert "no one in this request was scored" in answer.json()["detail"]
     assert "7711" not in answer.text + caplog.text
     assert after - before == 1
 
@@ -145,7 +145,7 @@ def test_too_many_respondents_and_too_many_bytes_are_refused(served: Served, cli
             headers={"content-type": "application/json"},
         )
     assert (rows.status_code, long.status_code) == (413, 413)
-    assert "may hold 2 respondents, this one has 3" in rows.json()["detail"]
+    assert "at most 2 respondents, this one has 3" in rows.json()["detail"]
     assert "bytes" in long.json()["detail"]
 
 
@@ -154,7 +154,7 @@ def test_what_is_no_json_is_refused(client: Client):
         form = asking.post("/predict", data={"respondents": "x"})
         torn = asking.post("/predict", content=b'{"a', headers={"content-type": "application/json"})
     assert (form.status_code, torn.status_code) == (415, 400)
-    assert torn.json() == {"detail": "the body is no JSON: see line 1, column 2"}
+    assert torn.json() == {"detail": "the body is not valid JSON: see line 1, column 2"}
 
 
 def test_every_refusal_is_json_and_nothing_is_to_be_kept_by_a_proxy(client: Client):
@@ -205,22 +205,22 @@ def test_a_fault_of_the_server_is_logged_by_its_place_and_not_by_its_words(
         answer = asking.post("/predict", json={"respondents": served.respondents()[0]})
         metrics = values(asking)
     assert answer.status_code == 500
-    assert "nothing of the request is kept" in answer.json()["detail"]
-    assert "A fault of the server, ValueError in" in caplog.text
+    assert "no part of the request" in answer.json()["detail"]
+    assert "Internal error: ValueError in" in caplog.text
     assert "test_app.py" in caplog.text
     assert "cannot score" not in caplog.text + answer.text
     assert metrics["poleng_requests_total", "/predict", "500"] == 1
 
 
 def test_as_long_as_nobody_answers_that_is_said(served: Served):
-    app = build_app(served.study, lambda: Seen(doubt=NOBODY), max_rows=10)
+    app = build_app(served.study, lambda: Seen(doubt=NO_CHAMPION), max_rows=10)
     with TestClient(app) as asking:
         asked = asking.post("/predict", json={"respondents": served.respondents()[0]})
         health, live = asking.get("/health"), asking.get("/health/live")
         assert asking.get("/model").status_code == 503
         metrics = values(asking)
     assert (asked.status_code, health.status_code, live.status_code) == (503, 503, 200)
-    assert NOBODY in asked.json()["detail"]
+    assert NO_CHAMPION in asked.json()["detail"]
     assert "retry-after" in asked.headers
     assert health.json()["ready"] is False
     assert metrics["poleng_ready",] == 0
@@ -257,7 +257,7 @@ def test_the_model_tells_how_it_was_made_and_what_it_knows(served: Served, clien
     assert facts["version"] == 1
     assert facts["field_studies"] == ["founding_study"]
     assert len(facts["recipe"]) == 3
-    assert facts["contact_rule"]["words"] == "contact from a probability of 0.500 on"
+    assert facts["contact_rule"]["words"] == "contact if the probability is at least 0.500"
     auc = facts["figures"]["auc"]
     assert 0.5 < auc["lower"] < auc["value"] < auc["upper"] < 1
     country = served.study.policies.training.masked[0]

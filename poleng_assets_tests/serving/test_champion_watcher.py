@@ -20,7 +20,7 @@ from poleng_assets.serving.champion_watcher import (
     LOAD_AGAIN_SECONDS,
     Watch,
 )
-from poleng_assets.serving.version_choice import NOBODY
+from poleng_assets.serving.version_choice import NO_CHAMPION
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets_tests.serving.conftest import LATER_BATCH, Served
@@ -64,7 +64,7 @@ def test_an_empty_home_has_nobody_to_answer_and_is_left_as_it_is(tmp_path: Path,
     home = Home(tmp_path / "home").create()
     watch = Watch(home, study)
     watch.look()
-    assert (watch.seen.champion, watch.seen.doubt, watch.seen.failed) == (None, NOBODY, "")
+    assert (watch.seen.champion, watch.seen.doubt, watch.seen.failed) == (None, NO_CHAMPION, "")
     assert not (home.root / "mlflow.db").exists()
     assert not home.warehouse.exists()
     watch.stop()
@@ -142,7 +142,7 @@ def test_an_alias_moved_by_hand_is_not_served_and_is_told(
         hours[0] += ASK_LEDGER_AGAIN_SECONDS
         following.look()
         assert version(following) == 1
-        assert "the ledger, which decides, cannot be read at this moment" in following.seen.doubt
+        assert "the ledger, which decides, cannot be read now" in following.seen.doubt
     copied.registry.set_alias(CHAMPION, 1)
     following.look()
     assert following.seen.doubt == ""
@@ -169,7 +169,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before_and_is_tried_agai
     copied.promote(second)
     following.look()
     assert version(following) == 1
-    assert "version 2 is to serve and cannot be loaded, version 1 goes on to answer" in following.seen.doubt
+    assert "version 2 should serve but cannot be loaded, version 1 stays in use" in following.seen.doubt
     assert "was changed or cut off" in following.seen.doubt
     rule.write_text(sound)
     hours[0] += LOAD_AGAIN_SECONDS
@@ -202,7 +202,7 @@ def test_a_home_made_anew_under_the_server_is_not_served_as_if_it_were_the_old_o
     again.replace(store)
     following.look()
     assert (following.seen.champion, following.seen.replaced) == (None, True)
-    assert "start `poleng serve` again" in following.seen.doubt
+    assert "restart `poleng serve`" in following.seen.doubt
     store.unlink()
     following.look()
     assert following.seen.replaced
@@ -215,7 +215,7 @@ def test_a_history_without_a_champion_has_nobody_to_answer(copied: Served, follo
     with open_instance(copied.home) as instance:
         instance.wipe_assets([dg.AssetKey("champion")])
     following.look()
-    assert (following.seen.champion, following.seen.doubt) == (None, NOBODY)
+    assert (following.seen.champion, following.seen.doubt) == (None, NO_CHAMPION)
 
 
 def test_figures_of_batches_are_read_now_and_then(copied: Served, following: Watch, hours: list[float]):

@@ -72,7 +72,7 @@ def test_faults_are_told_by_row_and_field_and_never_repeat_the_answer():
 def test_a_question_that_is_not_there_is_a_fault_and_not_a_missing_answer():
     respondent = somebody()
     del respondent[ORDINAL]
-    assert faults(respondent) == [(1, ORDINAL, "is missing: say null where there is no answer")]
+    assert faults(respondent) == [(1, ORDINAL, "is missing: send null for no answer")]
 
 
 @pytest.mark.parametrize("answer", [[1], {"code": 1}, "\ud800", 1e30, 10**30, "1e0", 1.5, "x"])
@@ -96,7 +96,7 @@ def test_an_id_that_the_door_would_not_take_is_refused_without_repeating_it(give
 
 
 def test_more_than_allowed_is_refused_and_says_what_to_do():
-    with pytest.raises(TooMany, match=r"may hold 2 respondents, this one has 3.*poleng submit batch"):
+    with pytest.raises(TooMany, match=r"at most 2 respondents, this one has 3.*poleng submit batch"):
         Reader(STUDY, 2).read(body([somebody()] * 3))
     assert Reader(STUDY, 2).read(body([somebody()] * 2)).rows.num_rows == 2
 
@@ -120,7 +120,7 @@ def test_another_shape_is_refused_and_the_right_one_told(content: object):
 
 
 def test_a_respondent_who_is_no_object_is_told_by_its_row():
-    assert faults([somebody(), [1, 2]]) == [(2, "", "is no object with an answer to each question")]
+    assert faults([somebody(), [1, 2]]) == [(2, "", "is not an object with an answer to each question")]
 
 
 def test_no_respondent_is_no_request():
@@ -144,7 +144,7 @@ def test_no_respondent_is_no_request():
 def test_what_is_no_json_is_refused_without_repeating_it(text: bytes):
     with pytest.raises(NotUnderstood) as refused:
         Reader(STUDY, 10).read(text)
-    assert "the body is no JSON" in str(refused.value)
+    assert "the body is not valid JSON" in str(refused.value)
     assert "99999" not in str(refused.value)
     assert refused.value.__cause__ is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poleng_assets.serving.version_choice import NOBODY, Choice, LedgerClosed, choose
+from poleng_assets.serving.version_choice import NO_CHAMPION, Choice, LedgerClosed, choose
 from poleng_assets.warehouse.decisions import ServingDecision
 
 
@@ -19,7 +19,7 @@ def says(version: int) -> ServingDecision:
 
 
 def test_without_a_champion_nobody_answers_and_the_ledger_is_left_alone():
-    assert choose(None, None, None, never) == Choice(None, NOBODY)
+    assert choose(None, None, None, never) == Choice(None, NO_CHAMPION)
 
 
 def test_when_graph_and_registry_agree_the_ledger_is_left_alone():
@@ -53,4 +53,4 @@ def test_while_the_ledger_cannot_be_read_the_one_who_answers_goes_on():
 def test_a_ledger_that_knows_of_no_champion_is_told():
     choice = choose(1, 2, 1, lambda: None)
     assert choice.version == 1
-    assert "the ledger knows of none" in choice.doubt
+    assert "the ledger has no champion" in choice.doubt
