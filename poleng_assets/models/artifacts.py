@@ -12,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poleng_assets.models.store import first_line, is_locked
+from poleng_assets.models.store import is_locked
+from poleng_assets.storage.dropped_files import content_hash
+from poleng_assets.text.plain_text import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,25 +49,13 @@ def unusable_when_broken(version: int) -> Iterator[None]:
         ) from error
 
 
-def hash_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in a folder, by its place in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hash_file(path) for path in files}
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def compare_hashes(folder: Path, registered: Mapping[str, str]) -> None:
     """Raise ``ValueError`` when the files of a model's folder are not those that were registered."""
     for name, digest in registered.items():
         path = (folder.parent.parent if name in EXECUTED else folder) / name
         if not path.is_file():
             raise ValueError(f"{path} is missing")
-        if hash_file(path) != digest:
+        if content_hash(path) != digest:
             raise ValueError(f"{path} {_CHANGED}")
 
 
@@ -88,7 +78,7 @@ def write_files(
     shutil.copyfile(SERVED_MODEL, folder / SERVED_MODEL.name)
     reference.to_parquet(folder / REFERENCE, index=False)
     (folder / IMPORTANCE).write_text(json.dumps(dict(importance)), encoding="utf-8")
-    return {name: [hash_file(folder / name)] for name in (IMPORTANCE, REFERENCE)}
+    return {name: [content_hash(folder / name)] for name in (IMPORTANCE, REFERENCE)}
 
 
 @contextmanager

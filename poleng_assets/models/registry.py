@@ -27,8 +27,6 @@ from poleng_assets.models.artifacts import (
     ModelUnusable,
     compare_hashes,
     emptied,
-    hash_file,
-    hash_files,
     load_model,
     nothing_compiled,
     read_compared,
@@ -39,7 +37,6 @@ from poleng_assets.models.repair import RegistryLost, RegistryRepair, has_run
 from poleng_assets.models.store import (
     RegistryRefused,
     RegistryUnusable,
-    first_line,
     folder_of,
     is_locked,
     locked_error,
@@ -53,9 +50,11 @@ from poleng_assets.models.version_files import (
     write_tag,
     write_version_file,
 )
+from poleng_assets.storage.dropped_files import content_hash, hash_files
 from poleng_assets.storage.files import sync_folder, sync_tree
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
+from poleng_assets.text.plain_text import first_line
 from poleng_assets.warehouse.decisions import ServingDecision, serving_decision
 
 if TYPE_CHECKING:
@@ -401,7 +400,7 @@ class Registry:
         """
         client, repair, name = self._client(), self._repair(), path.name
         of_run = [version for version in self.versions() if version.run_id == run_id]
-        before, after = hash_file(path), hash_file(fresh)
+        before, after = content_hash(path), content_hash(fresh)
 
         def allow(version: ModelVersion, hashes: list[str]) -> None:
             tag = json.dumps({**self.reference_hashes(version), name: hashes}, sort_keys=True)
@@ -499,7 +498,7 @@ class Registry:
                     pip_requirements=[f"{name}=={library_version(name)}" for name in REQUIREMENTS],
                 )
         location = folder_of(self._client().get_logged_model(logged.model_id).artifact_location)
-        hashes |= {name: hash_file(location / name) for name in EXECUTED}
+        hashes |= {name: content_hash(location / name) for name in EXECUTED}
         all_tags = {
             **tags,
             HASHES_TAG: json.dumps(hashes, sort_keys=True),

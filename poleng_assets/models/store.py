@@ -13,6 +13,7 @@ import psutil
 
 from poleng_assets.storage.files import sync_file, sync_folder
 from poleng_assets.storage.home import Home
+from poleng_assets.text.plain_text import first_line
 
 # As long as MLflow waits for others once the store is open.
 OPENING_SECONDS = 20.0
@@ -113,11 +114,6 @@ def locked_error(home: Home) -> RegistryUnusable:
         f"the model registry {home.mlflow_store} is locked by another process. Close what has "
         "it open (an SQLite shell, MLflow's UI) and run this again; nothing was lost"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its class."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_locked(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""What a dropped file is called, and what tells its content apart.
+"""What a dropped file is called, and the hashes that tell the contents of files apart.
 
 Sensors ask for that every few seconds: no library of tables is loaded for it.
 """
@@ -31,6 +31,12 @@ def content_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder, by its place in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): content_hash(path) for path in files}
 
 
 def copy_hashed(source: IO[bytes], target: Path) -> str:

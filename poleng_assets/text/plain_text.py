@@ -35,6 +35,11 @@ def _seen(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def wrapped(text: str, width: int = 100) -> str:
     """Return a text in lines of a width or little more, broken behind commas and ends of sentences.
 

@@ -18,6 +18,7 @@ import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.study.schema import Study
+from poleng_assets.text.plain_text import first_line
 from poleng_assets.warehouse.schema import create_tables, is_up_to_date
 from poleng_assets.warehouse.writes import transaction
 
@@ -236,13 +237,9 @@ def _trouble_words(path: Path, error: Exception) -> str:
     message = _without_names(error)
     troubles = (trouble for pattern, trouble in _TROUBLES if re.search(pattern, message))
     trouble = next(troubles, "it cannot be opened").format(duckdb=duckdb.__version__)
-    return f"the warehouse {path} cannot be used: {trouble}. DuckDB says: {_first_line(error)}"
+    return f"the warehouse {path} cannot be used: {trouble}. DuckDB says: {first_line(error)}"
 
 
 def _without_names(error: Exception) -> str:
     """Return DuckDB's words without the names in them: what a folder is called decides nothing."""
     return re.sub(r'"[^"]*"', "", str(error))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

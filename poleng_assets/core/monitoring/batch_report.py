@@ -152,11 +152,6 @@ def measure_and_judge(study: Study, context: ModelContext, inputs: BatchInputs) 
     )
 
 
-def has_report(con: Connection, batch: str, version: int) -> bool:
-    """Return whether :func:`load_report` knows this batch under this version."""
-    return read_report(con, batch, version) is not None
-
-
 def load_report(
     con: Connection,
     study: Study,

@@ -82,7 +82,7 @@ def _measure(
     warehouse: Warehouse, home: Home, batch: str, version: int, reference: "pd.DataFrame | None"
 ) -> "RealisedPerformance | None":
     """Measure the scores of a batch by a version, and keep it and the batch's page; None without outcomes."""
-    from poleng_assets.core.monitoring.batch_report import has_report, load_report
+    from poleng_assets.core.monitoring.batch_report import load_report
     from poleng_assets.core.monitoring.realised_performance import measure_realised, save_realised
     from poleng_assets.core.reports.drift_report import render_report
 
@@ -93,7 +93,7 @@ def _measure(
 
     def read(con: Connection) -> tuple["pd.DataFrame", "BatchReport | None"]:
         report = None
-        if reference is not None and has_report(con, batch, version):
+        if reference is not None and read_report(con, batch, version) is not None:
             report = load_report(con, study, batch, version, reference)
         return outcomes_of_scored(con, study, batch, version), report
 

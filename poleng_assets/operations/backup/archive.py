@@ -89,15 +89,6 @@ def installed_versions() -> dict[str, str]:
     }
 
 
-def hash_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in a folder, by its place in it."""
-    hashes = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            hashes[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
-
-
 def write_archive(path: Path, stage: Path, manifest: Manifest) -> None:
     """Write an archive that only its owner can read.
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from poleng_assets.operations.backup.archive import (
     ArchiveBroken,
     Manifest,
-    hash_files,
     installed_versions,
     read_archive,
     write_archive,
 )
 from poleng_assets.operations.backup.snapshot import BackupRefused, exclusive_folder, take_snapshot
 from poleng_assets.operations.backup.state import LAST_BACKUP, contents
+from poleng_assets.storage.dropped_files import hash_files
 from poleng_assets.storage.files import move, write_whole
 from poleng_assets.storage.home import Home
 from poleng_assets.warehouse.connection import Warehouse

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.storage.dropped_files import known_suffix
+from poleng_assets.text.plain_text import first_line
 
 CHUNK = 100_000  # rows
 MAX_RECORD = 16 * 2**20  # bytes; also how much text is parsed at once
@@ -113,8 +114,9 @@ def content_kind(begin: bytes) -> str:
 def damaged(path: Path, error: Exception) -> FileRefused:
     """Return the refusal of a file that cannot be read on."""
     kind = known_suffix(path.name).removeprefix(".")
-    first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return FileRefused(f"{path.name} cannot be read as {kind}, it is damaged or not whole: {first_line}")
+    return FileRefused(
+        f"{path.name} cannot be read as {kind}, it is damaged or not whole: {first_line(error)[:300]}"
+    )
 
 
 def too_large(path: Path, max_bytes: int) -> FileRefused:
