@@ -43,13 +43,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
-import duckdb
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2_contingency, rankdata
 
 from poleng_assets.core.ingestion.ingest import ingest
-from poleng_assets.core.modeling.batch_scoring import score_batch
 from poleng_assets.core.modeling.model import Model
 from poleng_assets.core.monitoring.drift import measure_batch
 from poleng_assets.core.monitoring.measurements import DISTANCES, MISSING, SCORE, UNSEEN, BatchMeasurements
@@ -68,8 +66,8 @@ from poleng_assets.study.loading import load_study
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.drift_reports import EarlierReport
-from poleng_assets.warehouse.schema import create_tables
 from tools.copies import copy_home
+from tools.scored import score_batch
 
 # This bench is of this survey: the columns and codes that it changes.
 COUNTRY = "country"
@@ -543,16 +541,16 @@ def prepare_reports(folder: str, home: str, rows: Sequence[int]) -> None:
     """Take batches of these many rows in, and score them by version 2, without a report."""
     ground = read_ground(folder)
     study, people = ground.study, pd.concat([ground.clean, ground.drift], ignore_index=True)
-    with tempfile.TemporaryDirectory() as there, duckdb.connect(str(Home(Path(home)).warehouse)) as con:
-        con.execute("SET enable_progress_bar = false")
-        create_tables(con, study)
+    warehouse = Warehouse(Home(Path(home)).warehouse, study)
+    with tempfile.TemporaryDirectory() as drawn:
         for size in rows:
-            path = Path(there) / f"{_report_name(size)}.parquet"
+            path = Path(drawn) / f"{_report_name(size)}.parquet"
             batch = _drawn(people, np.random.default_rng([SEED, 13, size]), size)
             batch[study.id] = [f"{size}-{number}" for number in range(size)]
             batch[[study.id, *study.feature_names]].to_parquet(path, index=False)
-            ingest(con, study, "batches", path)
-            score_batch(con, ground.models[2], study, path.stem, 2)
+            with warehouse.connect() as con:
+                ingest(con, study, "batches", path)
+            score_batch(warehouse, ground.models[2], path.stem, 2)
 
 
 def report_seconds(home: str, rows: int) -> tuple[float, float, float]:

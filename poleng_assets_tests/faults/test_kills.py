@@ -205,6 +205,9 @@ def registered(home: Home, study: Study) -> Iterator[tuple[Home, object, State]]
             tags={"mode": "quick"},
         )
     client.set_registered_model_alias(study.name, "champion", "2")
+    registry = Registry(home, study)
+    for version in registry.versions():
+        registry.model_folder(version)  # writes down what a training does
     yield home, client, end_state(home)
 
 

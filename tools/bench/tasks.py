@@ -123,9 +123,9 @@ def learn_seeds_way(data: str, folder: str, trees: dict[str, Any]) -> dict[str, 
 def score_people(model: str, people: str) -> dict[str, Any]:
     """Take a file into an empty warehouse and score it, to the end of the last commit."""
     from poleng_assets.core.ingestion.ingest import ingest
-    from poleng_assets.core.modeling.batch_scoring import score_batch
     from poleng_assets.core.modeling.model import Model
     from poleng_assets.warehouse.connection import Warehouse
+    from tools.scored import score_batch
 
     study, path = load_study(), Path(people)
     champion = Model.load(Path(model))
@@ -134,9 +134,9 @@ def score_people(model: str, people: str) -> dict[str, Any]:
         started = time.perf_counter()
         with warehouse.connect() as con:
             taken = ingest(con, study, "batches", path)
-            taken_in = time.perf_counter()
-            respondents, contacts = score_batch(con, champion, study, taken.name, 1)
-            scored = time.perf_counter()
+        taken_in = time.perf_counter()
+        respondents, contacts = score_batch(warehouse, champion, taken.name, 1)
+        scored = time.perf_counter()
         ended = time.perf_counter()
         with warehouse.read() as con:
             kept = con.execute("SELECT count(*) FROM predictions").fetchall()[0][0]
@@ -430,7 +430,7 @@ def wait_for_lists(home: str, people: str, batches: int) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    from poleng_assets.defs.sensors import TICK_SECONDS
+    from poleng_assets.defs.run_requests import TICK_SECONDS
     from poleng_assets.warehouse.connection import Warehouse
     from poleng_assets.warehouse.predictions import scoring_version
     from poleng_assets_tests.end_to_end.conftest import serve, wait_until
