@@ -76,10 +76,6 @@ def named_home(folder: Path | None) -> Home:
 def open_home(folder: Path | None, study: Path | None = None) -> Home:
     """Return the home that ``--home`` names, or the default one, with all its folders and its study.
 
-    Args:
-        folder: what ``--home`` names.
-        study: file that ``--study`` names.
-
     Raises:
         StudyError: the study file is missing or wrong, or the home has another study.
     """

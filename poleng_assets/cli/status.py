@@ -53,7 +53,6 @@ def status(as_json: bool, home_folder: Path | None) -> None:
 
 
 def _show_folders(facts: dict[str, Any]) -> None:
-    """Show pending, skipped, rejected and withdrawn files."""
     for kind, names in facts["landing"].items():
         if names:
             console.print(f"Pending in landing/{kind}: {', '.join(map(in_one_line, names))}")
@@ -70,7 +69,6 @@ def _show_folders(facts: dict[str, Any]) -> None:
 
 
 def _next_step(home: Home, landing: dict[str, list[str]]) -> str:
-    """Return the next step towards a first champion."""
     if landing["field_studies"]:
         return "`poleng run-pending` ingests the pending files and trains the first one, or `poleng dev`."
     return (

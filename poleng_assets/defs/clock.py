@@ -88,7 +88,6 @@ def look_at_clock(
 
     Args:
         max_gap: days without a sign of life that are too many.
-        signs: of life, beside those of the warehouse.
         con: of the warehouse, None to leave it closed.
         last_success: when retention last found the clock right.
     """

@@ -100,8 +100,6 @@ def newest_first(
 
     Args:
         partition: only events of this one; empty: of any.
-        until: up to this storage id.
-        limit: how many at most.
     """
     within = dg.AssetRecordsFilter(
         dg.AssetKey(asset),

@@ -75,7 +75,6 @@ def acquire(home: Home, command: str, *, inherited: bool = False) -> int:
     """Take the lock of a home; return its descriptor, which holds it until it is closed.
 
     Args:
-        command: what to tell others.
         inherited: the lock outlives ``os.exec*``, which keeps the process and its number.
 
     Raises:
@@ -98,7 +97,6 @@ def acquire(home: Home, command: str, *, inherited: bool = False) -> int:
 
 
 def _written(lock: Path) -> LockHolder | None:
-    """Return who wrote into the lock, None when it has not done so yet."""
     try:
         return LockHolder(**json.loads(lock.read_text(encoding="utf-8")))
     except (ValueError, TypeError):

@@ -235,7 +235,6 @@ class Registry:
         return RegistryRepair(self._client(), self.home, self.model_name, self.study.title)
 
     def _known(self, number: int) -> ModelVersion | None:
-        """Return a version by what the project keeps of it, None when it keeps nothing."""
         try:
             kept = read_version_file(self.home.artifacts, number)
         except ValueError as error:
@@ -512,9 +511,7 @@ class Registry:
         To be called last: a version that exists is whole, and a killed training leaves none behind.
 
         Args:
-            logged: by :meth:`log_model`.
             search: that the model came from, for :meth:`version_of_search`.
-            mode: of that search.
         """
         client = self._client()
         # MLflow waits for no disk. Its store does: after a power cut it would name files that are empty.

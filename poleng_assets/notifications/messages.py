@@ -95,7 +95,6 @@ def about(recorded: Recorded[Any], home: str) -> Message | None:
     """Return the message about an event, None when it is no news.
 
     Args:
-        recorded: of any asset.
         home: the folder in which it happened, named in each message.
     """
     content_of = _DESCRIPTIONS.get(recorded.asset)
@@ -199,7 +198,6 @@ def summary(messages: Sequence[Message]) -> tuple[str, str]:
 
 
 def _counted(names: Iterable[str]) -> list[str]:
-    """Return each name once, with how often it is there."""
     return [f"{name} ({times} times)" if times > 1 else name for name, times in Counter(names).items()]
 
 

@@ -110,7 +110,6 @@ def _finish_earlier(root: Path) -> None:
 
 
 def _exchange(stage: Path, root: Path) -> None:
-    """Put the restored home in the place of the empty one."""
     aside = _aside(root)
     if root.exists():
         for name in (README, Home(root).study_file.name):  # archives of earlier releases hold no study

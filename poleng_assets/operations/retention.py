@@ -79,8 +79,6 @@ def apply(
     Args:
         warehouse: of the home; nothing happens when it is not there yet.
         waiting: batches whose contact list is still to be made.
-        last_success: when this was done the last time.
-        dry_run: only look.
         trust_clock: a person has looked at the clock; the ledger tells of it when it was in doubt.
         run_number: storage id of the newest run of the home's history.
 
@@ -201,7 +199,6 @@ def erase_what_expired(
 
 
 def _waiting(instance: dg.DagsterInstance) -> set[str]:
-    """Return the batches whose contact list was never made."""
     return set(instance.get_dynamic_partitions("batch")) - set(
         instance.get_materialized_partitions(dg.AssetKey("contact_list"))
     )

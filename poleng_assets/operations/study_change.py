@@ -84,7 +84,6 @@ def change_study(home: Home, change: StudyChange, warehouse: Warehouse) -> None:
     """Give a home another study: the ledger tells of it first, then the file is replaced.
 
     Args:
-        change: what :func:`plan_change` returned.
         warehouse: of the home, with the study that it is to get; it gets the columns that it lacks.
     """
     if home.warehouse.exists():

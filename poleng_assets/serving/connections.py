@@ -76,14 +76,12 @@ class Connections:
     """All open connections of a server, ordered by how long it has waited for them."""
 
     def __init__(self, room: Room, refused: Callable[[Reason], None] = lambda _: None) -> None:
-        """Store the limits, and the callback for each refused connection."""
         self._room, self.refused = room, refused
         self._of_peer: dict[str, dict[BoundedProtocol, None]] = {}
         self._waiting: dict[BoundedProtocol, None] = {}
         self._bodies: dict[BoundedProtocol, None] = {}
 
     def __len__(self) -> int:
-        """Return how many are open."""
         return sum(map(len, self._of_peer.values()))
 
     def enter(self, connection: BoundedProtocol) -> None:
@@ -165,7 +163,6 @@ class BoundedProtocol(H11Protocol):
     """One connection with its limits; uvicorn's own limits neither the size of headers nor their time."""
 
     def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
-        """Store what uvicorn passes to a protocol, and the set of all connections."""
         super().__init__(*args, **kwargs)
         self._served, self.app = self.app, self._serve
         self.conn = _Parser(h11.SERVER, HEAD_BYTES)

@@ -108,7 +108,6 @@ def _start(name: str, module: Sequence[str], *descriptors: int) -> Service:
 
 
 def _ended(services: Sequence[Service]) -> str:
-    """Return which process has ended unexpectedly; empty if none has."""
     codes = {service.name: service.process.poll() for service in services}
     return next((f"The {name} ended with {code}." for name, code in codes.items() if code is not None), "")
 

@@ -71,7 +71,6 @@ class Guard:
     """Wraps an ASGI application: passes on what ``Rules`` allow, and refuses everything else."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
-        """Store the application and its rules."""
         self._app, self._rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -50,7 +50,6 @@ class Metrics:
     def __init__(
         self, seen: Callable[[], Seen], questions: int, clock: Callable[[], float] = time.time
     ) -> None:
-        """Store the getter of the watcher's state, and the number of questions of the study."""
         disable_created_metrics()  # an extra series for each counter, not used
         self._registry = CollectorRegistry()
         self.requests = Counter(

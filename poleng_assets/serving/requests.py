@@ -90,7 +90,6 @@ class Reader:
     """Reads request bodies by the contract of one study."""
 
     def __init__(self, study: Study, max_rows: int) -> None:
-        """Store the study and the largest number of respondents in a request."""
         self._study, self._max_rows = study, max_rows
         self._names = study.feature_names
         self._known = Vocabulary([feature.closed_codes for feature in study.features])
@@ -203,7 +202,6 @@ def _parsed(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; duplicate fields are refused."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a field occurs twice")

@@ -61,7 +61,6 @@ def play_scenario(
 
     Args:
         data: folder with ``field_studies``, ``batches`` and perhaps ``outcomes``.
-        landing: where files are dropped.
         warehouse: where the story can be read afterwards.
         settle: called after each drop; returns when the project has reacted.
 

@@ -65,18 +65,13 @@ def drops(data: Path, scenario: Scenario) -> list[Drop]:
 
 
 def _parted(drops: Sequence[Drop], belongs: Callable[[Drop], bool]) -> tuple[list[Drop], list[Drop]]:
-    """Return the drops that belong, and the others."""
     return [drop for drop in drops if belongs(drop)], [drop for drop in drops if not belongs(drop)]
 
 
 def unmet_expectations(
     dropped: Sequence[Drop], rows: Sequence[BatchRow], promotions: int, retrainings: int
 ) -> list[str]:
-    """Return in what a scenario did not end as it should; empty when it did.
-
-    Args:
-        retrainings: trainings after the first one.
-    """
+    """Return in what a scenario did not end as it should; empty when it did."""
     current = {row.batch: row for row in rows if row.current}
     first = {row.batch: row for row in reversed(rows)}
     batches, others = _parted(dropped, lambda drop: drop.kind == "batches")

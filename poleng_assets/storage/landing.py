@@ -301,7 +301,6 @@ class Landing:
         without a person who asked to be forgotten.
 
         Args:
-            copy: of it.
             new: whether it was taken in just now. A file that stands in its place then is of a history that
                 the warehouse does not know; it stays, under another name.
         """

@@ -153,7 +153,6 @@ def _decision(con: Connection, write: ReportedWrite) -> bool:
 
 
 def _erased(con: Connection, table: str, name: str) -> bool:
-    """Return whether retention took rows of it."""
     return name in newest_erasures(con, table)
 
 

@@ -51,8 +51,6 @@ def record_erasures(
         table: that loses rows; its alias in ``condition`` is ``rows``.
         key: the column by whose values rows belong together.
         condition: of the rows, as SQL.
-        values: of its parameters.
-        days: that the study keeps them.
     """
     con.execute(
         f"""INSERT INTO erasures (table_name, name, rows, erased_at, rule)

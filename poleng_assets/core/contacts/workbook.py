@@ -165,8 +165,6 @@ def about_in_words(
 
     Args:
         listed: as ``core/contacts/contact_list.py`` gives it.
-        study: whose policies say how long a list may be kept.
-        sheets: names of the sheets that hold the contacts.
     """
     what = _sought(study)
     matters = [
@@ -362,7 +360,6 @@ def _height(lines: Iterable[int]) -> int:
 
 
 def _lines(text: str, width: int) -> int:
-    """Return how many lines a text takes in a column, about."""
     # The width is counted in digits, and letters are narrower; the edges take two.
     room = max(round((width - 2) * 1.1), 1)
     if "\n" not in text and len(text) <= room:

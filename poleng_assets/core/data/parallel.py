@@ -30,7 +30,6 @@ def map_blocks(make: Callable[[int, int], np.ndarray], rows: int, size: int) -> 
     Args:
         make: gets the first row of a block and the one after its last, and returns an array with as many
             rows; it keeps to one thread by itself.
-        rows: how many there are.
         size: of a block, in rows: small enough for a core's own memory, large enough to be worth a call.
     """
     from joblib import cpu_count

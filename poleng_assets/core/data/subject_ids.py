@@ -178,7 +178,6 @@ def near_spellings(
     Args:
         given: texts that are not among the known ones, as the warehouse has them.
         known: texts as the warehouse has them, in portions of any size: they are looked through once.
-        examples: how many to show.
     """
     unknown = pc.unique(pc.drop_null(given))
     unknown = unknown.combine_chunks() if isinstance(unknown, pa.ChunkedArray) else unknown
@@ -204,12 +203,7 @@ def near_spellings(
 def alike_in_warehouse(
     con: Connection, study: Study, given: Iterable[str], examples: int = EXAMPLES
 ) -> Strangers:
-    """Find for ids that no table has those of respondents that differ by spelling alone.
-
-    Args:
-        given: as the warehouse would have them.
-        examples: how many to show.
-    """
+    """Find for ids that no table has those of respondents that differ by spelling alone."""
     return near_spellings(pa.array(list(given), pa.string()), known_ids(con, study), examples)
 
 

@@ -24,8 +24,6 @@ def assign_id(name: str, digest: str, known: Mapping[str, str]) -> str:
     """Return the id under which a file belongs.
 
     Args:
-        name: that the file was dropped under.
-        digest: hash of its content.
         known: hash of the content of each id that was taken in.
 
     Returns:

@@ -77,7 +77,6 @@ def note_rewritten(con: Connection, kind: Kind, paths: Iterable[Path]) -> None:
 
     Args:
         con: of the warehouse, within a transaction.
-        paths: of the files, in the archive.
     """
     records = file_records(con, kind)
     for path in paths:

@@ -70,7 +70,6 @@ def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:
 
 
 def _groups(con: Connection, study: Study, kind: Kind, name: str) -> dict[str, list[Group]]:
-    """Return how many people gave each answer, by the title of the question."""
     groups = {}
     for column, title, label in _questions(study, kind):
         rows = count_answers(con, kind, name, column)

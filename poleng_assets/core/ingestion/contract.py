@@ -181,7 +181,6 @@ def _plain_texts(table: pa.Table) -> pa.Table:
 
 
 def _one_array(values: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array, a dictionary as the values of its rows."""
     return _each(values.combine_chunks())
 
 

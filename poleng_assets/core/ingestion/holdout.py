@@ -115,7 +115,6 @@ def _harm(held: np.ndarray, wanted: np.ndarray, everybody: np.ndarray, weights: 
     Args:
         held: people in the holdout, shape (draws, strata).
         wanted: likewise, shape (strata,).
-        everybody: people of the stratum.
     """
     beyond = np.maximum(np.abs(held - wanted) - _TOLERANCE, 0)
     whole = weights > 1
@@ -197,10 +196,8 @@ def _best_move(
 
     Args:
         held: people in the holdout, shape (strata,).
-        now: what that harms.
         step: by how many people each move changes it, shape (moves, strata).
         left: how often each can be made.
-        harm: of several draws.
     """
     if now == 0:
         return []

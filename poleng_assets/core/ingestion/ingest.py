@@ -191,7 +191,6 @@ def _known(con: Connection, kind: Kind, name: str, digest: str) -> Ingested | No
 
 
 def _with_constants(rows: pa.Table, constants: Mapping[str, str]) -> pa.Table:
-    """Add columns that hold the same text in every row."""
     for column, text in constants.items():
         same = pa.DictionaryArray.from_arrays(np.zeros(rows.num_rows, dtype=np.int8), pa.array([text]))
         rows = rows.append_column(column, same)

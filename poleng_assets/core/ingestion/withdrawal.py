@@ -45,10 +45,7 @@ def set_withdrawn(
 
     Args:
         study: id; the name that a study was dropped under means all its versions, ``name@2`` only that one.
-        reason: why; it goes into the ledger.
-        undo: let it count again.
         learned: the field studies of each registered model version.
-        serving: the version that serves.
 
     Returns:
         The versions of the study, as they are now.

@@ -20,7 +20,6 @@ def choose_blend(
         raw: out-of-fold log-odds, shape (n, candidates), the best candidate first.
         target: 0 or 1, shape (n,).
         fold: of each row, shape (n,).
-        at_most: how many to choose.
         min_gain: log-loss that each further one must save, in nats for each row, cross-fitted.
     """
     chosen = [0]

@@ -164,7 +164,6 @@ def load_report(
 
     Args:
         version: of the model, perhaps one that was rolled back since.
-        reference: of that version.
         realised: what outcomes say by now.
 
     Raises:

@@ -142,12 +142,10 @@ def action_for(batch: OpenBatch, situation: Situation, policy: OverseerPolicy) -
 
 
 def _has_data(situation: Situation, policy: OverseerPolicy) -> bool:
-    """Whether there is field data that a retraining may still be tried on."""
     return bool(situation.pending) and situation.retrain_failures < policy.max_retrain_attempts
 
 
 def _may_learn(situation: Situation, policy: OverseerPolicy) -> bool:
-    """Whether a retraining may be tried now."""
     return _has_data(situation, policy) and not _cooling(situation, policy)
 
 

@@ -275,7 +275,6 @@ def _lacks_ids(file: pq.ParquetFile, column: str) -> bool:
 
 
 def _compressed(path: Path, target: IO[bytes] | None) -> Any:
-    """Return a context with a stream that compresses like the file."""
     if target is None:
         return nullcontext()
     if path.name.endswith(".gz"):

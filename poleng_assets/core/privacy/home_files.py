@@ -328,7 +328,6 @@ def rewrite(
     """Put other content in the place of a file, complete or not at all; its times and mode stay.
 
     Args:
-        write: writes the content.
         around: begins when the file is written, and ends when it is in its place.
     """
     part = path.with_name(f".{path.name}.part")

@@ -58,7 +58,6 @@ def evaluate_challenger(
     """Score both models, and put the scores to the gates; the warehouse is closed meanwhile.
 
     Args:
-        challenger: the model that is judged.
         champion: the model that serves; None when the challenger is compared with nobody.
         field_studies: whose holdout rows both are judged by.
     """

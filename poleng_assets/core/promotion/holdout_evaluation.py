@@ -80,7 +80,6 @@ def evaluate_model(model: Model, study: Study, training: pa.Table, holdout: pa.T
     """Measure a model.
 
     Args:
-        model: that was trained on ``training``.
         training: ``field_study``, features and target of the rows that it learned from.
         holdout: the same columns of the rows that it has never seen, at least one.
     """

@@ -160,7 +160,6 @@ def contacts(rule: ContactRule, score: np.ndarray, ids: np.ndarray, batch_rows: 
     at the limit the smaller ids are taken, as the list takes them (``core/modeling/batch_scoring.py``).
 
     Args:
-        rule: of a model.
         score: probability of the positive answer, shape (n,).
         ids: of the same people, texts, shape (n,).
         batch_rows: people in the batch, n of whom are given.

@@ -175,7 +175,6 @@ def _latest(reports: pd.DataFrame) -> pd.DataFrame:
 
 
 def _state(latest: pd.DataFrame, promotions: pd.DataFrame) -> list[str]:
-    """Say in sentences how things stand now."""
     sentences = []
     if len(promotions):
         champion = promotions.iloc[-1]
@@ -207,7 +206,6 @@ def _fate(report: Any) -> str:
 
 
 def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
-    """Return the rows of the table, newest first."""
     figures = {(row.kind, row.batch, row.model_version): _figure(row) for row in _records(performance)}
     return [
         Line(

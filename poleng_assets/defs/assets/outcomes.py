@@ -127,8 +127,6 @@ def _result(
 
     Args:
         people: how many respondents are unknown, and about how many files disagree.
-        estimated: AUC without outcomes, by batch and version.
-        current: the version of the current scores of each batch.
         sure: confidence in a loss that is reported.
     """
     lost = {
@@ -187,7 +185,6 @@ def _table(
     estimated: dict[tuple[str, int], float],
     lost: dict[tuple[str, int], str],
 ) -> str:
-    """Put what was estimated beside what was realised, as markdown."""
     import pandas as pd
 
     rows = [

@@ -180,7 +180,6 @@ def _judge(
 
 
 def _record(con: Connection, verdict: _Verdict, evaluation: "ChallengerEvaluation", run_id: str) -> None:
-    """Write a decision into the ledger; called in a transaction."""
     challenger, serving = verdict.contest.challenger, verdict.contest.serving
     before = serving.version if serving else None
     record_decision(

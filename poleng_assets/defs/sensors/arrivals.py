@@ -147,7 +147,6 @@ def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, versions: Sequ
 
 
 def _resting(dropped: Dropped, attempts: Attempts, job: str) -> str:
-    """Say why a file is not tried now."""
     return (
         f"{dropped.path.name} could not be taken in, {attempts.failed} runs failed: look at the newest run "
         f"of {job} and mend the cause. It is tried again in {attempts.backoff_seconds:.0f} s, "

@@ -94,8 +94,6 @@ def write_archive(path: Path, stage: Path, manifest: Manifest) -> None:
 
     Args:
         path: of the archive; what is there is replaced.
-        stage: folder of the files.
-        manifest: that names them.
     """
     about = manifest.to_json()
     sums = _format_sums({MANIFEST: hashlib.sha256(about).hexdigest(), **manifest.hashes})
@@ -230,7 +228,6 @@ def _read_first(
     """Read one of the two members that say what the others are.
 
     Args:
-        name: that it must have.
         packed_size: of the whole archive: hashes cannot be packed, so that their list and the number of
             members are bounded by it.
     """

@@ -48,7 +48,6 @@ def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool =
         home: may be worked on by a daemon.
         warehouse: of the home; its ``patience_seconds`` is how long to wait for a run that holds it.
         target: the file, outside of the home; its folder exists.
-        force: write over an existing file.
 
     Raises:
         BackupRefused: it may not be written there, there is nothing to back up, another backup is under

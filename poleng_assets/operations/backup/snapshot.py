@@ -262,7 +262,6 @@ def exclusive_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_contents(folder: Path) -> None:
-    """Remove what is in a folder."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -19,7 +19,6 @@ def refuse_if_cut_off(con: Connection, study: Study, kind: Kind, name: str, file
 
     Args:
         con: of the warehouse, with the rows of the file.
-        file: that the rows are of.
 
     Raises:
         FileRefused: the file may have been cut off.

@@ -311,7 +311,6 @@ def _name(written: str, encoding: str = "utf-8") -> str:
 
     Args:
         written: in the header, one character a byte.
-        encoding: of the header.
     """
     return plain_name(written.encode("latin-1").decode(encoding, "replace"))
 

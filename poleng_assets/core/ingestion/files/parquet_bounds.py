@@ -33,7 +33,6 @@ def rows_at_once(
     """Return how many rows of some columns can be read at once, whatever their dictionaries hold.
 
     Args:
-        footer: of the file.
         columns: that are to be read; names that stand once.
         most: rows, when nothing speaks against it.
         longest: value in bytes that is taken; None: any that the budget holds.

@@ -120,7 +120,6 @@ def release(
 
 
 def _record(con: Connection, result: Released, reason: str, dagster_run_id: str | None) -> None:
-    """Write the ledger's row about a release."""
     record_decision(
         con,
         "release",

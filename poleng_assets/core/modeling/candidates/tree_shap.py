@@ -228,8 +228,6 @@ class _Nodes:
 
 
 class _Layout:
-    """Lays trees out, level by level."""
-
     def __init__(self, nodes: _Nodes, width: int) -> None:
         self.nodes = nodes
         self.width = width
