@@ -70,14 +70,14 @@ def _list_files(as_json: bool, home_folder: Path | None) -> None:
 def _list_rows(source: str, as_json: bool, out: Path | None, home_folder: Path | None) -> None:
     from poleng_assets.core.ingestion.quarantine.listing import list_faults, parse_source
     from poleng_assets.core.ingestion.quarantine.sheet import mending_sheet
-    from poleng_assets.storage.files import write_whole
+    from poleng_assets.storage.files import write_atomically
 
     with _warehouse(home_folder) as con:
         kind, name = parse_source(source)
         faults = list_faults(con, kind, name)
         sheet = mending_sheet(con, study_of(named_home(home_folder)), kind, name) if out else ""
     if out:
-        write_whole(out, sheet)
+        write_atomically(out, sheet)
     if as_json:
         click.echo(json.dumps([vars(fault) for fault in faults], indent=2))
     elif out:

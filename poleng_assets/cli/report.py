@@ -23,7 +23,7 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
     from poleng_assets.core.monitoring.realised_performance import measure_realised
     from poleng_assets.core.reports.drift_report import render_report
     from poleng_assets.models.registry import Registry
-    from poleng_assets.storage.files import write_whole
+    from poleng_assets.storage.files import write_atomically
     from poleng_assets.warehouse.erasures import newest_erasures
     from poleng_assets.warehouse.predictions import outcomes_of_scored, scoring_version
 
@@ -46,5 +46,5 @@ def report(batch: str, version: int | None, home_folder: Path | None) -> None:
         except LookupError as error:
             raise click.ClickException(str(error)) from error
     batch_report = replace(batch_report, realised=measure_realised(outcomes, study, reference))
-    path = write_whole(home.report(batch, version_number), render_report(study, batch_report))
+    path = write_atomically(home.report(batch, version_number), render_report(study, batch_report))
     console.print(f"{batch}, version {version_number}: {batch_report.judgement.verdict}. See {path}")

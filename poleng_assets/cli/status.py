@@ -103,7 +103,7 @@ def _landing_files(home: Home, kind: Kind) -> tuple[list[Path], dict[str, str]]:
     """Return the pending files in landing, and the reason for each skipped one."""
     landing = open_landing(home)
     skipped = landing.look(kind).left
-    if trouble := landing.try_out(kind):
+    if trouble := landing.test_access(kind):
         skipped = {f"landing/{kind}": trouble}
     return [path for path in landing.waiting(kind) if path.name not in skipped], skipped
 

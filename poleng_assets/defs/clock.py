@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from duckdb import DuckDBPyConnection as Connection
 
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.home_study import study_of
 from poleng_assets.warehouse.clock import date_to_now, doubt_about_clock, signs_of_life, trusted_until
@@ -150,7 +150,7 @@ def _runs(instance: dg.DagsterInstance, mark: Mark) -> list[datetime]:
 
 def _write_mark(home: Home, mark: Mark) -> None:
     until = mark.trusted_until.isoformat() if mark.trusted_until else None
-    write_whole(home.clock, json.dumps({"trusted_until": until, "runs_until": mark.runs_until}))
+    write_atomically(home.clock, json.dumps({"trusted_until": until, "runs_until": mark.runs_until}))
 
 
 def _date_files_to_now(home: Home, moment: datetime) -> None:

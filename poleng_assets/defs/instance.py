@@ -12,7 +12,7 @@ import dagster as dg
 import psutil
 import yaml
 
-from poleng_assets.storage.files import move, sync_tree, write_whole
+from poleng_assets.storage.files import move, sync_tree, write_atomically
 from poleng_assets.storage.home import CHECKOUT, Home
 from poleng_assets.warehouse.dagster_store import history_files
 from poleng_assets.warehouse.sqlite_files import kept_open
@@ -50,7 +50,7 @@ def _write_settings(folder: Path) -> Path:
     settings["storage"]["sqlite"]["base_dir"] = str(folder)
     settings["local_artifact_storage"]["config"]["base_dir"] = str(folder)
     settings["compute_logs"]["config"]["base_dir"] = str(folder / "storage")
-    write_whole(folder / "dagster.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
+    write_atomically(folder / "dagster.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
     return folder
 
 

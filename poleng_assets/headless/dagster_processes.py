@@ -1,4 +1,4 @@
-"""Dagster's processes on this machine that work on a home, orphans of a killed ``poleng dev`` among them."""
+"""Dagster's processes of a home on this machine, including orphans of a killed ``poleng dev``."""
 
 import os
 from contextlib import suppress
@@ -13,18 +13,18 @@ _WEB_SERVERS = (["-m", "dagster_webserver"], ["-m", "poleng_assets.serving.dagst
 
 
 def daemons(home: Home) -> list[int]:
-    """Return the processes of this machine that are a Dagster daemon of a home, orphans too.
+    """Return the process ids of the Dagster daemons of a home on this machine, including orphans.
 
-    Processes of other users cannot be looked into, and are not seen.
+    Processes of other users cannot be inspected, and are not found.
     """
     return [process.pid for process in _services(home) if _is_daemon(process.cmdline())]
 
 
 def end_orphans(home: Home, patience_seconds: float = 20.0) -> list[int]:
-    """End the daemon and web server that a killed ``poleng dev`` or ``dagster dev`` has left; return them.
+    """Stop the daemon and web server left by a killed ``poleng dev`` or ``dagster dev``; return their ids.
 
-    They were started by a process that would have ended them, and is gone. Left alone they would go on
-    beside the next ones, with the code of then, and keep the port.
+    The process that would have stopped them was killed. They would run in parallel to the new ones, with old
+    code, and block the port.
     """
     orphans = [process for process in _services(home) if _is_orphan(process)]
     for process in orphans:
@@ -55,7 +55,7 @@ def _is_daemon(command: list[str]) -> bool:
 
 
 def _is_orphan(process: psutil.Process) -> bool:
-    """Whether ``poleng dev`` or ``dagster dev`` started a process, which alone say this, and is gone."""
+    """Whether a process was started by ``poleng dev`` or ``dagster dev``, which has ended."""
     parent = process.parent()
     return "--shutdown-pipe" in process.cmdline() and (
         parent is None or not {"dev", "poleng_assets.serving.dev"} & set(parent.cmdline())
@@ -63,11 +63,11 @@ def _is_orphan(process: psutil.Process) -> bool:
 
 
 def _serves(process: psutil.Process, home: Home) -> bool:
-    """Whether the history of a process is that of a home: its surroundings or its settings name it."""
+    """Whether a process uses the history of a home, by its environment or its settings."""
     named = process.environ().get("DAGSTER_HOME")
     if named and Path(named).resolve() == home.dagster:
         return True
-    # ``dagster dev`` hands its settings on as JSON; a relative place in them is one of its folder.
+    # ``dagster dev`` passes its settings as JSON; relative paths start at its working directory.
     settings = " ".join(process.cmdline())
     folders = (home.dagster, os.path.relpath(home.dagster, process.cwd()))
     return any(f"base_dir: {folder}\\n" in settings for folder in folders)

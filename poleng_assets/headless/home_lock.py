@@ -1,9 +1,9 @@
 """The lock of a home: one process at a time starts runs in it, a daemon or a command line.
 
-The lock is the kernel's (``flock``): it ends with the process that holds it, however that ends, and
-nothing is left to be cleaned up. Who holds it is written into the file, for the one that has to wait.
-The children of ``poleng dev`` do not inherit it: a daemon that outlives its killed parent is found by
-``headless/dagster_processes.py``.
+The lock is a kernel lock (``flock``): it is released when its process ends for any reason, and needs no
+cleanup. The file contains the holder, for the error message of other processes. The children of
+``poleng dev`` do not inherit it: ``headless/dagster_processes.py`` finds a daemon that outlives its killed
+parent.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ DAEMON = "dev"
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A process that drives a home.
+    """A process that runs a home.
 
     Attributes:
-        command: what was asked for, such as ``settle`` or ``dev``.
-        since: when it began, in words; empty when it is not known.
+        command: its command, such as ``run-pending`` or ``dev``.
+        since: its start as text; empty if unknown.
     """
 
     command: str
@@ -36,33 +36,33 @@ class LockHolder:
 
     @property
     def is_daemon(self) -> bool:
-        """Whether it drives the home until it is stopped."""
+        """Whether it is ``poleng dev``, which runs until it is stopped."""
         return self.command == DAEMON
 
     def in_words(self) -> str:
-        """Return who it is, for the one that has to wait."""
-        what = "the UI with its daemon (`poleng dev`)" if self.is_daemon else f"`poleng {self.command}`"
-        return f"{what}, process {self.pid}{f', since {self.since}' if self.since else ''}"
+        """Return a description for error messages."""
+        name = "the UI with its daemon (`poleng dev`)" if self.is_daemon else f"`poleng {self.command}`"
+        return f"{name}, process {self.pid}{f', since {self.since}' if self.since else ''}"
 
 
 class HomeTaken(RuntimeError):
-    """Another process drives the home; the message names it, and ``holder`` is it, if it said so."""
+    """Another process runs the home; the message names it, ``holder`` describes it if known."""
 
     def __init__(self, home: Home, holder: LockHolder | None) -> None:
-        who = holder.in_words() if holder else "another process"
-        super().__init__(f"{home.root} is worked on by {who}: both would do the same work twice.")
+        process = holder.in_words() if holder else "another process"
+        super().__init__(f"{home.root} is in use by {process}, and both would do the same work.")
         self.holder = holder
 
 
 @contextmanager
 def hold_home(home: Home, command: str | None = None) -> Iterator[None]:
-    """Be the one that drives a home, until the end of the block.
+    """Hold the lock of a home until the end of the block.
 
     Args:
-        command: what to tell others; by default the command of this process.
+        command: shown to other processes; by default the command of this process.
 
     Raises:
-        HomeTaken: at once, when another process drives it.
+        HomeTaken: another process holds it; raised at once.
     """
     descriptor = acquire(home, command or _this_command())
     try:
@@ -72,10 +72,10 @@ def hold_home(home: Home, command: str | None = None) -> Iterator[None]:
 
 
 def acquire(home: Home, command: str, *, inherited: bool = False) -> int:
-    """Take the lock of a home; return its descriptor, which holds it until it is closed.
+    """Acquire the lock of a home; return its descriptor, which holds it until it is closed.
 
     Args:
-        inherited: the lock outlives ``os.exec*``, which keeps the process and its number.
+        inherited: keep the lock through ``os.exec*``, which keeps the process id.
 
     Raises:
         HomeTaken: another process has it.
@@ -97,6 +97,7 @@ def acquire(home: Home, command: str, *, inherited: bool = False) -> int:
 
 
 def _written(lock: Path) -> LockHolder | None:
+    """Return the holder in the lock file, None if it is not written yet."""
     try:
         return LockHolder(**json.loads(lock.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
@@ -104,6 +105,6 @@ def _written(lock: Path) -> LockHolder | None:
 
 
 def _this_command() -> str:
-    """Return the command of this process, without what was said to it: a reason may name people."""
+    """Return the command of this process without its arguments: a reason may name people."""
     command = "".join(sys.argv[1:2])
     return command if command and not command.startswith("-") else Path(sys.argv[0]).name

@@ -1,7 +1,7 @@
-"""The headless runner: drives the project's own sensors and jobs inside one process, without a daemon.
+"""The headless runner: runs the project's sensors and jobs in one process, without a daemon.
 
-It uses the same definitions and the same Dagster instance as ``dagster dev``, so that the UI shows
-each of its runs, assets and reports afterwards.
+It uses the same definitions and the same Dagster instance as ``dagster dev``: the UI shows all its runs,
+assets and reports.
 """
 
 import logging
@@ -18,13 +18,13 @@ from poleng_assets.storage.home import KINDS
 from poleng_assets.storage.landing import Landing
 
 MAX_ROUNDS = 50
-# So many times as long as a file must be left alone; one that ends early takes ten of them.
+# Multiple of the settle time of a file; a file that may be incomplete waits for ten settle times.
 PATIENCE_FACTOR = 15
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """How one run went, for the person who watches."""
+    """The result of one run."""
 
     job: str
     partition: str
@@ -36,11 +36,11 @@ class RunReport:
 
 @dataclass
 class HeadlessRunner:
-    """Ticks every sensor and runs what they ask for, until nobody asks for anything.
+    """Evaluates every sensor and executes the requested runs, until no sensor requests one.
 
     Attributes:
         show: called with each finished run.
-        skips: what each sensor last said when it asked for nothing.
+        skips: the last skip message of each sensor.
     """
 
     defs: dg.Definitions
@@ -50,35 +50,37 @@ class HeadlessRunner:
     _cursors: dict[str, str | None] = field(default_factory=dict)
 
     def run_until_idle(self) -> list[RunReport]:
-        """Tick until a whole round asks for nothing; return the runs.
+        """Evaluate all sensors until a complete round requests nothing; return the runs.
 
-        Files that others have just dropped, or still write to, are waited for as the daemon waits, but not
-        for ever: after a while without anything to do they are left to the next time.
+        Files that were just submitted or are still being written are waited for as by the daemon, but with a
+        time limit: after some time without any run they are left for the next call.
 
         Raises:
-            RuntimeError: it still asks after ``MAX_ROUNDS`` rounds, which would be a loop.
+            RuntimeError: sensors still request runs after ``MAX_ROUNDS`` rounds, probably an endless loop.
         """
         fail_orphaned_runs(self.instance)
         reports: list[RunReport] = []
         with history_kept_open(self.instance):
             rounds, idle_since = 0, time.monotonic()
             while rounds < MAX_ROUNDS:
-                done = [report for sensor in self.defs.sensors or [] for report in self._tick(sensor)]
-                if done:
-                    reports += done
+                finished = [report for sensor in self.defs.sensors or [] for report in self._tick(sensor)]
+                if finished:
+                    reports += finished
                     rounds, idle_since = rounds + 1, time.monotonic()
                 elif not self._wait_for_files(idle_since):
                     return reports
-        raise RuntimeError(f"the sensors still ask for runs after {MAX_ROUNDS} rounds: {self.skips}")
+        raise RuntimeError(f"the sensors still request runs after {MAX_ROUNDS} rounds: {self.skips}")
 
     def _wait_for_files(self, since: float) -> bool:
-        """Wait until a file in landing may have settled; say whether there is one and patience for it.
+        """Wait until a file in landing may have settled; return False if there is none or the time is up.
 
         Args:
-            since: when there was something to do for the last time, as ``time.monotonic`` counts.
+            since: time of the last run, as of ``time.monotonic``.
         """
-        with dg.build_resources({"landing": (self.defs.resources or {})["landing"]}, self.instance) as made:
-            landing: Landing = made.landing
+        with dg.build_resources(
+            {"landing": (self.defs.resources or {})["landing"]}, self.instance
+        ) as resources:
+            landing: Landing = resources.landing
         rests = [rest for kind in KINDS if (rest := landing.look(kind).seconds)]
         if not rests or time.monotonic() - since + min(rests) > PATIENCE_FACTOR * landing.settle_seconds:
             return False
@@ -86,7 +88,7 @@ class HeadlessRunner:
         return True
 
     def _tick(self, sensor: dg.SensorDefinition) -> list[RunReport]:
-        """Evaluate one sensor and run each of its requests to the end."""
+        """Evaluate one sensor and execute the runs that it requests."""
         resources = {name: (self.defs.resources or {})[name] for name in sensor.required_resource_keys}
         with dg.build_sensor_context(
             instance=self.instance,
@@ -94,18 +96,18 @@ class HeadlessRunner:
             definitions=self.defs,
             resources=resources,
         ) as context:
-            context.log.setLevel(logging.CRITICAL)  # what matters is shown run by run
-            asked = cast("dg.SensorResult | dg.SkipReason", sensor(context))
+            context.log.setLevel(logging.CRITICAL)  # each run is shown by itself
+            result = cast("dg.SensorResult | dg.SkipReason", sensor(context))
             if context.cursor_updated:
                 self._cursors[sensor.name] = context.cursor
-        if isinstance(asked, dg.SkipReason):
-            self.skips[sensor.name] = asked.skip_message or ""
+        if isinstance(result, dg.SkipReason):
+            self.skips[sensor.name] = result.skip_message or ""
             return []
-        self.skips[sensor.name] = (asked.skip_reason.skip_message or "") if asked.skip_reason else ""
-        self._cursors[sensor.name] = asked.cursor or self._cursors.get(sensor.name)
-        for added in asked.dynamic_partitions_requests or []:
+        self.skips[sensor.name] = (result.skip_reason.skip_message or "") if result.skip_reason else ""
+        self._cursors[sensor.name] = result.cursor or self._cursors.get(sensor.name)
+        for added in result.dynamic_partitions_requests or []:
             self.instance.add_dynamic_partitions(added.partitions_def_name, list(added.partition_keys))
-        return [self._run(sensor, request) for request in asked.run_requests or []]
+        return [self._run(sensor, request) for request in result.run_requests or []]
 
     def _run(self, sensor: dg.SensorDefinition, request: dg.RunRequest) -> RunReport:
         return self.run(
@@ -128,14 +130,14 @@ class HeadlessRunner:
         tags: dict[str, str] | None = None,
         log: bool = False,
     ) -> RunReport:
-        """Run one job to its end in this process, and show how it went; ``log``: and what it logs."""
+        """Execute one job in this process, and show its result; ``log``: show its log as well."""
         started = time.monotonic()
         result = self.defs.resolve_job_def(job_name).execute_in_process(
             run_config={**(run_config or {}), "loggers": _console("INFO" if log else "CRITICAL")},
             partition_key=partition_key,
             instance=self.instance,
             raise_on_error=False,
-            # From its first moment: a run that is killed before it names itself would look alive for ever.
+            # From the start: a run that is killed before it has these tags would look alive for ever.
             tags={**(tags or {}), **this_process()},
         )
         report = RunReport(
@@ -155,7 +157,7 @@ def _console(level: str) -> dict[str, Any]:
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
-    """Return the words of the first failed step, not its stack trace."""
+    """Return the error message of the first failed step, without its stack trace."""
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 
 FOLDER = "versions"
 
@@ -62,7 +62,7 @@ def read_version_files(artifacts: Path) -> dict[int, VersionFile]:
 
 def write_version_file(artifacts: Path, kept: VersionFile) -> None:
     """Write down what is kept of a version, whole or not at all."""
-    write_whole(_place(artifacts, kept.version), json.dumps(asdict(kept), indent=1, sort_keys=True))
+    write_atomically(_place(artifacts, kept.version), json.dumps(asdict(kept), indent=1, sort_keys=True))
 
 
 def write_tag(artifacts: Path, kept: VersionFile, name: str, value: str) -> None:

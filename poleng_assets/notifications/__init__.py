@@ -1,1 +1,1 @@
-"""Messages about events: what they say, where they wait, how they are delivered."""
+"""Notifications about events: their texts, the outbox and the delivery."""

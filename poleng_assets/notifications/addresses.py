@@ -1,7 +1,7 @@
-"""Where messages go: the addresses that ``POLENG_NOTIFY`` names, and one delivery to one of them.
+"""The addresses in ``POLENG_NOTIFY``, and the delivery of a message to one of them.
 
-An address is an Apprise URL (https://github.com/caronc/apprise/wiki) and holds passwords and tokens: it is
-never written down, logged or put into an error. People are told which one it is by its place and service.
+An address is an Apprise URL (https://github.com/caronc/apprise/wiki) with passwords and tokens: it is never
+stored, logged or put into an error. Messages name it by its number and service.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from poleng_assets.text.plain_text import in_one_line, visible
 
 VARIABLE = "POLENG_NOTIFY"
 SOCKET_SECONDS = 4.0
-# A logger's filter does not see what its children log: those that name paths are listed one by one.
-_TALKATIVE = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "requests")
+# A filter of a logger does not apply to its children: those that log URL paths are listed individually.
+_LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "requests")
 _THREAD = "poleng delivery"
 _answered = threading.local()
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How one delivery went; ``error`` says what is wrong, without the address."""
+    """The result of one delivery; ``error`` does not contain the address."""
 
     done: bool
     error: str = ""
@@ -32,26 +32,26 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Address:
-    """One place that messages go to."""
+    """One address for messages."""
 
     number: int
     url: str = field(repr=False)
 
     @property
     def id(self) -> str:
-        """What deliveries are remembered by; too short to try guessed passwords against."""
+        """The key of its deliveries in the outbox; too short to test guessed passwords."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:8]
 
     @property
     def name(self) -> str:
-        """How people are told which one it is: even the scheme may be a token in the wrong place."""
+        """Its name in messages: even the scheme may be a misplaced token."""
         return f"address {self.number} of {VARIABLE}"
 
     def deliver(self, title: str, text: str, seconds: float) -> Delivery:
-        """Deliver one message, and wait so many seconds at most.
+        """Deliver one message within a time limit in seconds.
 
-        A service that answers byte by byte outlives every time-out of a socket: it is left behind in its
-        thread, and the delivery counts as failed.
+        A service that responds byte by byte exceeds every timeout of a socket: its thread is abandoned, and
+        the delivery has failed.
         """
         result: list[Delivery] = []
         thread = threading.Thread(
@@ -61,38 +61,40 @@ class Address:
         thread.start()
         thread.join(seconds)
         return (
-            result[0] if result else Delivery(False, f"{self.name} did not answer in {seconds:.0f} seconds")
+            result[0]
+            if result
+            else Delivery(False, f"{self.name} did not respond within {seconds:.0f} seconds")
         )
 
 
 def read_addresses() -> list[Address]:
-    """Return the addresses that the environment names, each once, in its order."""
+    """Return the distinct addresses of the environment variable, in order."""
     urls = dict.fromkeys(os.environ.get(VARIABLE, "").split())
     return [Address(number, url) for number, url in enumerate(urls, 1)]
 
 
 def _deliver(address: Address, title: str, text: str) -> Delivery:
     try:
-        # Slow, and not needed while there is nothing to say.
+        # A slow import, only needed for a delivery.
         import apprise
 
         asset = apprise.AppriseAsset(
             app_id="poleng",
             app_desc="poleng",
             app_url="",
-            # No pictures from another server, no files anywhere.
+            # No images from another server, no files on disk.
             image_url_mask="",
             image_url_logo="",
             storage_mode=apprise.PersistentStoreMode.MEMORY,
             pgp_autogen=False,
             pem_autogen=False,
             async_mode=False,
-            # Its own time limit leaves threads behind that keep a process from ending.
+            # Its own timeout leaves threads that keep the process alive.
             service_timeout=0,
         )
         service = apprise.Apprise.instantiate(address.url, asset=asset)
         if service is None:
-            return Delivery(False, f"{address.name} is no address that Apprise understands: correct it")
+            return Delivery(False, f"{address.name} is not a valid Apprise URL: correct it")
         service.socket_connect_timeout = min(service.socket_connect_timeout, SOCKET_SECONDS)
         service.socket_read_timeout = min(service.socket_read_timeout, SOCKET_SECONDS)
         if service.overflow_mode == apprise.OverflowMode.UPSTREAM:
@@ -105,18 +107,18 @@ def _deliver(address: Address, title: str, text: str) -> Delivery:
             title, text = escaped(title), "\n".join(map(escaped, text.split("\n")))
         result = box.notify(text, title=title, body_format=apprise.NotifyFormat.TEXT)
     except Exception as error:
-        # The boundary to some hundred plugins; what they say may hold the address.
+        # The boundary to about a hundred plugins; their messages may contain the address.
         return Delivery(False, f"{address.name} failed with {type(error).__name__}")
     if result:
         return Delivery(True)
     code = getattr(_answered, "code", "")
-    why = f"answered with error {code}" if code else "could not be reached, or refused the message"
+    why = f"responded with error {code}" if code else "could not be reached or refused the message"
     return Delivery(False, f"{address.name} ({service.service_name}) {why}")
 
 
 def _keep_out_of_logs() -> None:
-    """Let no library log what a delivery does, for good: it may go on after nobody waits for it."""
-    for name in _TALKATIVE:
+    """Suppress all library logs of deliveries permanently: an abandoned one may continue."""
+    for name in _LOGGERS:
         logging.getLogger(name).addFilter(_not_of_a_delivery)
     logging.getLogger("apprise").addFilter(_only_the_code)
 
@@ -126,7 +128,7 @@ def _not_of_a_delivery(record: logging.LogRecord) -> bool:
 
 
 def _only_the_code(record: logging.LogRecord) -> bool:
-    """Of what Apprise logs, keep the number that a server answered with; the rest may hold the address."""
+    """Keep only the HTTP status of what Apprise logs; the rest may contain the address."""
     if code := re.search(r"error=(\d{3})\b", record.getMessage()):
         _answered.code = code[1]
     return False

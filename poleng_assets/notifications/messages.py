@@ -1,7 +1,7 @@
-"""What people are told about events: each as a title and a few sentences, without a single person in it.
+"""The texts of notifications: a title and a few sentences for each event, without personal data.
 
-What belongs here is words only. Who reads the events, who keeps the messages and who delivers them stands
-in ``notifications/sensor.py``, ``outbox.py`` and ``addresses.py``.
+``notifications/sensor.py`` reads the events, ``outbox.py`` stores the messages, ``addresses.py`` delivers
+them.
 """
 
 import json
@@ -29,7 +29,7 @@ SUMMARISED = 25
 TEXT_LENGTH = 1500
 DIGEST = "digest"
 
-# Quoted text and examples of broken rows may be answers, long numbers and mixtures may be ids.
+# Quoted text and examples of invalid rows may be answers; long numbers and mixed words may be ids.
 _QUOTED = re.compile(r"(?<!\w)(?:'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`)(?!\w)")
 _EXAMPLES = re.compile(r"(?<=% are tolerated): .*")
 _ANSWER = re.compile(r"\S+(?= is (?:not among the codes|no survey code))")
@@ -44,9 +44,9 @@ class Failure:
     """A run that failed.
 
     Attributes:
-        partition: that it worked on, may be empty.
+        partition: its partition, may be empty.
         error: message of the innermost error, with the name of its class.
-        meant: whether it was written for people (``dagster.Failure``); others may hold values.
+        meant: whether it was written for people (``dagster.Failure``); others may contain values.
         happened_at: seconds since 1970, UTC.
     """
 
@@ -59,24 +59,24 @@ class Failure:
 
     @property
     def name(self) -> str:
-        """The job, and what it worked on."""
+        """The job and its partition."""
         return f"{self.job}{f' of {self.partition}' if self.partition else ''}"
 
 
 @dataclass(frozen=True)
 class Day:
-    """What the digest tells: all that happened since the last one, and what waits.
+    """The content of the digest: all events since the last one, and pending files.
 
     Attributes:
         since, until: seconds since 1970, UTC.
-        champion: version that serves, None when there is none.
+        champion: version that serves, None if there is none.
         batches: name, verdict, model version and whether it was held, of each report, oldest first.
-        events: other messages of the time, by their titles.
-        waiting: names of the files in landing, by kind.
-        refused: names of the files refused.
-        quarantined: rows set apart, by file.
+        events: titles of the other messages.
+        waiting: names of the pending files, by kind.
+        refused: names of the refused files.
+        quarantined: number of quarantined rows, by file.
         failed: job and partition of each failed run.
-        backup_at: of the last backup (ISO 8601), empty when it is not known.
+        backup_at: time of the last backup (ISO 8601), empty if unknown.
     """
 
     since: float
@@ -92,10 +92,10 @@ class Day:
 
 
 def about(recorded: Recorded[Any], home: str) -> Message | None:
-    """Return the message about an event, None when it is no news.
+    """Return the message about an event, None if it needs none.
 
     Args:
-        home: the folder in which it happened, named in each message.
+        home: its folder, named in each message.
     """
     content_of = _DESCRIPTIONS.get(recorded.asset)
     content = content_of(recorded) if content_of else None
@@ -106,9 +106,9 @@ def about(recorded: Recorded[Any], home: str) -> Message | None:
 
 
 def about_failure(failure: Failure, home: str) -> Message:
-    """Return what is told about a failed run; values of unforeseen errors are left out."""
+    """Return the message about a failed run, without the values in unexpected errors."""
     error = failure.error if failure.meant else without_values(failure.error)
-    text = f"{_full_stop(error)}\nThe whole error stands in the UI, run {failure.run_id[:8]}."
+    text = f"{_full_stop(error)}\nThe complete error is in the UI, run {failure.run_id[:8]}."
     return Message(
         f"failed/{failure.run_id}",
         f"failed/{failure.job}/{failure.partition}",
@@ -120,11 +120,11 @@ def about_failure(failure: Failure, home: str) -> Message:
 
 
 def about_refusal(kind: str, note_name: str, note: str, home: str, happened_at: float) -> Message | None:
-    """Return what is told about a refused file, None when its note is not whole yet.
+    """Return the message about a refused file, None if its note is incomplete.
 
     Args:
         note_name: name of the note beside the file, in ``rejected/<kind>``.
-        home: the folder in which it happened.
+        home: its folder.
         happened_at: when the note was written, seconds since 1970.
     """
     refusal = _REFUSED.fullmatch(note)
@@ -132,7 +132,7 @@ def about_refusal(kind: str, note_name: str, note: str, home: str, happened_at: 
         return None
     file, why = refusal["file"], without_values(refusal["why"], ids=False)
     advice = f"\n{refusal['do'].strip()}" if refusal["do"] else ""
-    text = f"Why: {_full_stop(why)}{advice}\nThe whole reason: rejected/{kind}/{note_name}"
+    text = f"Why: {_full_stop(why)}{advice}\nThe complete reason: rejected/{kind}/{note_name}"
     return Message(
         f"refused/{kind}/{note_name}/{happened_at:.3f}",
         f"refused/{kind}/{file}/{why}",
@@ -144,35 +144,35 @@ def about_refusal(kind: str, note_name: str, note: str, home: str, happened_at: 
 
 
 def about_earlier(count: int, days: int, before: float, home: str, now: float) -> Message:
-    """Return the one message that stands for all that happened too long ago to be told one by one."""
-    noun = "thing" if count == 1 else "things"
+    """Return one message for all events that are too old for messages of their own."""
+    noun = "event" if count == 1 else "events"
     text = (
-        f"In the last {days} days, {count} {noun} that would have been told happened before "
-        f"{_time(before)}: look at the UI."
+        f"In the last {days} days, {count} {noun} happened before {_time(before)} and were not sent one by "
+        "one: see the UI."
     )
     return Message(
         f"skipped/{before:.0f}/{count}",
         "skipped",
         "skipped",
-        f"{count} earlier {noun} not told one by one",
+        f"{count} earlier {noun} not sent one by one",
         _signed(text, home, now),
         now,
     )
 
 
 def digest(day: Day, home: str, key: str) -> Message:
-    """Return the digest, also when nothing happened: that it comes says that somebody is watching."""
+    """Return the digest, even without events: its arrival shows that the system is running."""
     serves = f"Model version {day.champion} serves." if day.champion else "No model serves yet."
     lines = [serves, *_batch_lines(day.batches)]
     lines += [f"{title}." for title in day.events[:LISTED]] + _more(len(day.events))
     for kind, names in day.waiting.items():
         if names:
-            lines.append(f"Waiting in landing/{kind}: {_names(names)}.")
+            lines.append(f"Pending in landing/{kind}: {_names(names)}.")
     if day.refused:
         lines.append(f"Refused files: {_names(day.refused)}.")
     if day.quarantined:
         rows = sum(day.quarantined.values())
-        lines.append(f"Rows set apart in quarantine: {rows}, from {_names(list(day.quarantined))}.")
+        lines.append(f"Rows in quarantine: {rows}, from {_names(list(day.quarantined))}.")
     if day.failed:
         lines.append(f"Failed runs: {len(day.failed)}: {_names(_counted(day.failed))}.")
     if not (day.batches or day.events or day.refused or day.failed or day.quarantined):
@@ -190,7 +190,7 @@ def digest(day: Day, home: str, key: str) -> Message:
 
 
 def summary(messages: Sequence[Message]) -> tuple[str, str]:
-    """Return title and text of the one message that stands for many."""
+    """Return title and text of one message that replaces many."""
     lines = [f"- {title}" for title in _counted(message.title for message in messages)]
     if len(lines) > SUMMARISED:
         lines = [*lines[:SUMMARISED], f"- and {len(lines) - SUMMARISED} others"]
@@ -198,14 +198,15 @@ def summary(messages: Sequence[Message]) -> tuple[str, str]:
 
 
 def _counted(names: Iterable[str]) -> list[str]:
+    """Return each distinct name with its count."""
     return [f"{name} ({times} times)" if times > 1 else name for name, times in Counter(names).items()]
 
 
 def without_values(error: str, *, ids: bool = True) -> str:
-    """Return the first line of an error without what may be an answer or an id of a person.
+    """Return the first line of an error without possible answers or ids of people.
 
-    Libraries quote the value that they could not use. What is quoted is left out, and, if ``ids``,
-    long numbers and words of letters and digits.
+    Libraries quote invalid values. Quoted text is removed and, if ``ids``, also long numbers and words of
+    letters and digits.
     """
     line = error.strip().partition("\n")[0]
     line = _ANSWER.sub("…", _QUOTED.sub("…", _EXAMPLES.sub("", line)))
@@ -221,14 +222,14 @@ def _of_report(recorded: Recorded[DriftReport]) -> _Description | None:
     if not event.alarm:
         return None
     reasons = [
-        line.removeprefix("- ").removeprefix("**acted upon:** ")
+        re.sub(r"^\*\*[^*]+:\*\* ", "", line.removeprefix("- "))
         for line in unescaped(str(event.reasons)).splitlines()
         if line.startswith("- ")
     ]
     top = "\n".join(f"- {_full_stop(reason)}" for reason in reasons[:TOP_REASONS])
     text = (
         f"Batch {batch} is {event.verdict} under model version {event.model_version}. Its contact list is "
-        f"held until a better model was looked for.\n{top}\nReport: {event.report}"
+        f"on hold until a challenger was trained and evaluated.\n{top}\nReport: {event.report}"
     )
     cause = f"drift/{batch}/{event.model_version}"
     return "drift", cause, f"Alarm: batch {batch} is {event.verdict}", text
@@ -237,7 +238,7 @@ def _of_report(recorded: Recorded[DriftReport]) -> _Description | None:
 def _of_training(recorded: Recorded[TrainingData]) -> _Description:
     event = recorded.event
     text = (
-        f"A challenger is trained on all field studies. Why: {_full_stop(event.reason)}\n"
+        f"A challenger is being trained on all field studies. Reason: {_full_stop(event.reason)}\n"
         f"New field studies: {event.pending}."
     )
     return "training", f"training/{event.training_data_hash}", "Retraining started", text
@@ -248,7 +249,7 @@ def _of_champion(recorded: Recorded[Champion]) -> _Description:
     serving, challenger, why = event.serving, event.challenger_version, _full_stop(event.reason)
     if event.is_rollback:
         again = event.score_again
-        batches = f"\nBatches that are scored again: {_names(again)}." if again else ""
+        batches = f"\nBatches to be scored again: {_names(again)}." if again else ""
         return (
             "champion",
             recorded.key,
@@ -258,9 +259,14 @@ def _of_champion(recorded: Recorded[Champion]) -> _Description:
     if event.promoted:
         cause, text = f"promoted/{challenger}", f"Version {challenger} passed every gate: {why}"
         return "champion", cause, f"Promoted: model version {challenger} serves now", text
-    stays = f"Version {serving} goes on serving." if serving else "No version serves yet."
+    stays = f"Version {serving} remains the champion." if serving else "No version serves yet."
     cause = f"rejected/{challenger}/{event.serving_version}"
-    return "champion", cause, f"Rejected: model version {challenger} is not promoted", f"{stays} Why: {why}"
+    return (
+        "champion",
+        cause,
+        f"Rejected: model version {challenger} is not promoted",
+        f"{stays} Reason: {why}",
+    )
 
 
 def _of_request(recorded: Recorded[LabelRequest]) -> _Description | None:
@@ -268,12 +274,12 @@ def _of_request(recorded: Recorded[LabelRequest]) -> _Description | None:
     if not event.interviews:
         return None
     text = (
-        f"There is no field data to learn from. {_full_stop(str(event.request))}\n"
-        f"Model version {event.model_version} is in doubt on: {event.batches}. Shifted: "
-        f"{event.drifted}.\nWhom to ask stands in {event.list}"
+        f"There is no new field study to train on. {_full_stop(str(event.request))}\n"
+        f"Model version {event.model_version} may be unreliable on: {event.batches}. Drifted columns: "
+        f"{event.drifted}.\nThe people to interview are listed in {event.list}"
     )
     cause = f"request/{event.model_version}/{event.batches}"
-    return "request", cause, f"Field data are wanted: {event.interviews} interviews", text
+    return "request", cause, f"Field study requested: {event.interviews} interviews", text
 
 
 def _of_outcomes(recorded: Recorded[RealisedPerformance]) -> _Description | None:
@@ -282,9 +288,9 @@ def _of_outcomes(recorded: Recorded[RealisedPerformance]) -> _Description | None
     if not losses:
         return None
     lines = [f"Model version {version}: {_names(names)}." for version, names in losses.items()]
-    text = "\n".join(["It surely does worse than is tolerated on people of these batches:", *lines])
+    text = "\n".join(["Its performance is significantly worse than tolerated on these batches:", *lines])
     cause = f"loss/{json.dumps(losses, sort_keys=True)}"
-    return "loss", cause, "Outcomes show that the model does worse", text
+    return "loss", cause, "Outcomes show a loss of model performance", text
 
 
 _DESCRIPTIONS: dict[str, Callable[[Recorded[Any]], _Description | None]] = {
@@ -298,10 +304,10 @@ REPORTED_ASSETS = tuple(_DESCRIPTIONS)
 
 
 def about_clock(doubt: str, home: str, at: float) -> Message:
-    """Tell that the clock is in doubt, so that nothing goes on; once a day by the clock that there is."""
+    """Return the message that the clock is in doubt, once a day by that clock."""
     text = _signed(_full_stop(doubt[:1].upper() + doubt[1:]), home, at)
     day = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
-    return Message(f"clock/{day}", "clock", "clock", "The clock is in doubt, and nothing goes on", text, at)
+    return Message(f"clock/{day}", "clock", "clock", "The clock is in doubt: all work is paused", text, at)
 
 
 def _batch_lines(batches: Sequence[tuple[str, str, int, bool]]) -> list[str]:

@@ -1,8 +1,7 @@
-"""The outbox: messages that wait, which of them go where and when, and when to try again.
+"""The outbox: pending messages, their delivery to each address, and retries.
 
-A message is kept before anybody delivers it, and ticked off after. A process that is killed loses nothing,
-and repeats at most the one message that it was about to tick off. How it is stored stands in
-``warehouse/outbox.py``.
+A message is stored before its delivery, and marked as delivered afterwards. A killed process loses nothing,
+and repeats at most one message. ``warehouse/outbox.py`` is its store.
 """
 
 import json
@@ -22,39 +21,39 @@ from poleng_assets.warehouse.outbox import Message, OutboxStore, Waiting, open_s
 HOUR, DAY = 3600.0, 86400.0
 DELIVERY_SECONDS = 8.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 20.0, HOUR
-# Of one message. The next one then shows whether it is the message or the address that does not work.
+# Failed attempts of one message; the next one then shows whether the message or the address fails.
 STUBBORN_AFTER = 3
 KEPT_DAYS = 14
 
 
 class OutboxBroken(ValueError):
-    """The outbox cannot be read or written; the message says why, and what to do."""
+    """The outbox cannot be read or written; the message says why and what to do."""
 
 
 class Recipient(Protocol):
-    """Where messages go: :class:`poleng_assets.notifications.addresses.Address`."""
+    """A recipient of messages: :class:`poleng_assets.notifications.addresses.Address`."""
 
     @property
     def id(self) -> str:
-        """What its deliveries are remembered by."""
+        """The key of its deliveries."""
 
     @property
     def name(self) -> str:
-        """How people are told which one it is."""
+        """Its name in messages."""
 
     def deliver(self, title: str, text: str, seconds: float) -> Delivery:
-        """Deliver one message in so many seconds at most."""
+        """Deliver one message within a time limit in seconds."""
 
 
 @dataclass
 class State:
-    """What the outbox remembers between two looks.
+    """The state of the outbox between two ticks.
 
     Attributes:
-        position: storage id of the newest event that was read, None before the first look.
-        read_until: when that event happened, seconds since 1970.
-        rejected: when each folder of refused files last changed, nanoseconds since 1970.
-        digest_at: when the last digest was made, None before the first look.
+        position: storage id of the newest event that was read, None before the first tick.
+        read_until: time of that event, seconds since 1970.
+        rejected: last change of each folder of refused files, nanoseconds since 1970.
+        digest_at: time of the last digest, None before the first tick.
     """
 
     position: int | None = None
@@ -65,25 +64,25 @@ class State:
 
 @dataclass
 class Outbox:
-    """The messages of a home. Open it with :func:`open_outbox`: only one process works on it at a time."""
+    """The messages of a home. Open it with :func:`open_outbox`: one process at a time can use it."""
 
     store: OutboxStore
     policy: NotificationsPolicy
     state: State
 
     def save(self) -> None:
-        """Write the state down."""
+        """Save the state."""
         self.store.save_state(asdict(self.state))
 
     def register(self, recipients: Sequence[Recipient]) -> None:
-        """Make the addresses known. A new one gets what nobody has got yet, and nothing older."""
+        """Register the addresses. A new one gets undelivered messages, but no older ones."""
         for recipient in recipients:
             self.store.register(recipient.id)
 
     def keep(self, messages: Sequence[Message], now: float | None = None) -> int:
-        """Keep messages until they are delivered; return how many are new.
+        """Store messages until they are delivered; return how many are new.
 
-        A message that is kept already is no new one, nor is one whose cause was reported within
+        A message is not new if it is already stored, or if its cause was reported within
         ``repeat_after_hours``.
         """
         if not messages:
@@ -96,9 +95,9 @@ class Outbox:
         return sum(self.store.add(message, now, policy.repeat_after_hours * HOUR) for message in ordered)
 
     def deliver(self, recipients: Sequence[Recipient], seconds: float) -> list[str]:
-        """Deliver what waits, in so many seconds at most; return in words what did not go well.
+        """Deliver pending messages within a time limit in seconds; return a remark for each problem.
 
-        One address that does not answer keeps no other one waiting longer than one delivery.
+        An address that does not respond delays the others by one delivery at most.
         """
         until = time.monotonic() + seconds
         remarks: list[str] = []
@@ -108,12 +107,12 @@ class Outbox:
             if given_up := [each.message.key for each in waiting if each.kept_at < old]:
                 self.store.mark_delivered(recipient.id, given_up, 0.0)
                 remarks.append(
-                    f"{recipient.name}: {len(given_up)} not delivered in "
+                    f"{recipient.name}: {len(given_up)} messages not delivered within "
                     f"{self.policy.give_up_after_days} days, given up"
                 )
             waiting = [each for each in waiting if each.kept_at >= old]
             _, retry_at = self.store.failures(recipient.id)
-            # Never longer than the longest pause: a wrong clock may have dated it years ahead.
+            # Never longer than the longest pause: a wrong clock may have set it years ahead.
             if waiting and not 0 < retry_at - time.time() <= LONGEST_PAUSE:
                 remarks += self._deliver_to(recipient, waiting, until)
         return remarks
@@ -138,7 +137,7 @@ class Outbox:
             failures, _ = self.store.failures(recipient.id)
             pause = min(SHORTEST_PAUSE * 2.0 ** min(failures, 20), LONGEST_PAUSE)
             self.store.mark_failed(recipient.id, first.key, time.time() + pause)
-            remarks.append(f"{delivery.error}; {len(waiting)} waiting, tried again in {pause:.0f} seconds")
+            remarks.append(f"{delivery.error}; {len(waiting)} pending, next attempt in {pause:.0f} seconds")
             if len(remarks) > 1 or unit[0].tries + 1 < STUBBORN_AFTER:
                 break
         return remarks
@@ -146,10 +145,10 @@ class Outbox:
 
 @contextmanager
 def open_outbox(path: Path, policy: NotificationsPolicy) -> Iterator[Outbox | None]:
-    """Open the outbox of a home, alone; None when another process works on it.
+    """Open the outbox of a home exclusively; None if another process uses it.
 
     Args:
-        path: of its file; the folder of that name that earlier releases kept it in is taken over.
+        path: of its file; a folder of that name from earlier releases is migrated.
 
     Raises:
         OutboxBroken: it cannot be read or written.
@@ -159,19 +158,19 @@ def open_outbox(path: Path, policy: NotificationsPolicy) -> Iterator[Outbox | No
             if store is None:
                 yield None
                 return
-            _take_over_files(path.with_suffix(""), store)
+            _migrate_files(path.with_suffix(""), store)
             yield Outbox(store, policy, State(**store.state()))
     except sqlite3.Error as error:
         raise OutboxBroken(
-            f"{path} cannot be read or written ({error}). If it is damaged, remove it: what happened lately "
-            "is reported again"
+            f"{path} cannot be read or written ({error}). If it is damaged, delete it: recent events are "
+            "reported again"
         ) from error
 
 
 def _units(waiting: Sequence[Waiting], allowance: int) -> list[list[Waiting]]:
-    """Return what is delivered together: each by itself, or the last ones as one when they are too many.
+    """Return groups of messages: single ones, and one group of the last ones if there are too many.
 
-    A digest does not count: there is one a day.
+    A digest does not count: there is one per day.
     """
     counted = [each for each in waiting if each.message.kind != DIGEST]
     if len(counted) <= allowance:
@@ -182,8 +181,8 @@ def _units(waiting: Sequence[Waiting], allowance: int) -> list[list[Waiting]]:
     return [*singles, rest] if rest else singles
 
 
-def _take_over_files(folder: Path, store: OutboxStore) -> None:
-    """Take over an outbox that was a folder of JSON files, and remove them; killed, it begins again."""
+def _migrate_files(folder: Path, store: OutboxStore) -> None:
+    """Migrate an outbox that was a folder of JSON files, and delete them; it can be interrupted."""
     if not folder.is_dir():
         return
     files = {path.stem: path for path in (folder / "messages").glob("*.json")}
@@ -206,9 +205,9 @@ def _take_over_files(folder: Path, store: OutboxStore) -> None:
         store.save_state(state)
     for path in (*files.values(), old, folder / ".lock"):
         path.unlink(missing_ok=True)
-    for left in (folder / "messages", folder):
-        with suppress(OSError):  # it holds what is not the outbox's
-            left.rmdir()
+    for emptied in (folder / "messages", folder):
+        with suppress(OSError):  # it contains other files
+            emptied.rmdir()
 
 
 def _read_json(path: Path, names: set[str]) -> dict[str, Any]:
@@ -217,5 +216,5 @@ def _read_json(path: Path, names: set[str]) -> dict[str, Any]:
         if set(content) != names:
             raise ValueError(f"it has {', '.join(sorted(content))}")
     except (TypeError, ValueError) as error:
-        raise OutboxBroken(f"{path} cannot be read ({error}): remove it") from error
+        raise OutboxBroken(f"{path} cannot be read ({error}): delete it") from error
     return content

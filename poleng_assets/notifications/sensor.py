@@ -1,12 +1,11 @@
-"""Notifications: the sensor that reads what happened, puts it into the outbox, and delivers it.
+"""Notifications: the sensor that reads events, writes messages to the outbox, and delivers them.
 
-Delivery is part of the tick and not a run: a run that fails would be news itself, and each one would fill
-the history. A tick delivers for ``TICK_BUDGET`` seconds at most; what is left waits in the outbox.
+Delivery is part of the tick and not a run: a failed run would be an event itself, and runs would fill the
+history. A tick delivers for ``TICK_BUDGET`` seconds at most; the other messages stay in the outbox.
 
-How far events were read is remembered in the outbox, not in Dagster's cursor: the daemon and the command
-line take turns on one home, and each has cursors of its own. The digest is due from an hour of the day on,
-and is made by the first tick after it: a schedule would not be told of by the command line, and a daemon
-that was off at that hour would miss it.
+The outbox has the position in the event log, not Dagster's cursor: the daemon and the command line use the
+same home in turns, with different cursors. The digest is sent by the first tick after its hour of the day:
+the command line runs no schedule, and a daemon that is off at that hour would miss it.
 """
 
 import json
@@ -51,10 +50,10 @@ NOTE = ".reason.txt"
     name="notifications",
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description=f"Tells the addresses that {VARIABLE} names what happened, and sends a digest each day.",
+    description=f"Sends notifications about events, and a daily digest, to the addresses in {VARIABLE}.",
 )
 def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]) -> dg.SkipReason:
-    """Tell what happened since the last look."""
+    """Send notifications about events since the last tick."""
     addresses = read_addresses()
     if not addresses:
         return dg.SkipReason(f"No recipients: {VARIABLE} is not set")
@@ -62,17 +61,17 @@ def notifications(context: dg.SensorEvaluationContext, landing: dg.ResourceParam
     try:
         with open_outbox(home.outbox, policy) as outbox:
             if outbox is None:
-                return dg.SkipReason("Another process delivers messages of this home now")
+                return dg.SkipReason("Another process delivers the messages of this home")
             outbox.register(addresses)
-            kept = collect(context.instance, landing, outbox, time.time(), context.log.error)
-            said = outbox.deliver(addresses, TICK_BUDGET)
+            new = collect(context.instance, landing, outbox, time.time(), context.log.error)
+            remarks = outbox.deliver(addresses, TICK_BUDGET)
     except (OSError, OutboxBroken) as error:
-        # A tick that raised would end `poleng settle`, which ticks all sensors itself.
+        # An exception would end `poleng run-pending`, which evaluates all sensors itself.
         context.log.error(f"No messages are sent: {error}")
         return dg.SkipReason(f"No messages are sent: {error}")
-    for remark in said:
+    for remark in remarks:
         context.log.warning(remark)
-    return dg.SkipReason("; ".join(said) or (f"{kept} new messages" if kept else "Nothing new to tell"))
+    return dg.SkipReason("; ".join(remarks) or (f"{new} new messages" if new else "No new messages"))
 
 
 def collect(
@@ -82,14 +81,14 @@ def collect(
     now: float,
     complain: Callable[[str], object],
 ) -> int:
-    """Put what happened since the last look into the outbox; return the number of new messages.
+    """Add messages about events since the last tick to the outbox; return how many are new.
 
-    The messages are kept before it is written down that their events were read: a process that is killed
-    in between reads them again, and they have the same keys.
+    The messages are stored before the position in the event log: a process that is killed in between reads
+    the events again, and their messages have the same keys.
 
     Args:
         now: seconds since 1970.
-        complain: is told of events that could not be put into words.
+        complain: called for events without a message because of an error.
     """
     home, state = landing.home, outbox.state
     before = deepcopy(state)
@@ -107,18 +106,18 @@ def collect(
 def _new_events(
     instance: dg.DagsterInstance, outbox: Outbox, home: str, now: float, complain: Callable[[str], object]
 ) -> list[Message]:
-    """Return the messages about events since the last look; those of long ago are counted in one."""
+    """Return the messages about events since the last tick, and one message for all old events."""
     state = outbox.state
     newest = instance.event_log_storage.get_maximum_record_id() or 0
-    begins = state.position is None or newest < state.position  # or: another log, from a backup
+    begins = state.position is None or newest < state.position  # or another log, restored from a backup
     if not begins and newest == state.position:
         return []
-    # A whole history would take longer than a tick may.
+    # Reading the complete history would exceed the time of a tick.
     since = {"after_timestamp": now - EARLIER_DAYS * DAY} if begins else {"after_storage_id": state.position}
     within: dict[str, Any] = {"before_storage_id": newest + 1, **since}
     reported = [
         message
-        for message in _events_to_tell(instance, within, home, complain)
+        for message in _messages_about(instance, within, home, complain)
         if not begins or message.happened_at > state.read_until
     ]
     horizon = now - outbox.policy.told_within_hours * HOUR
@@ -134,7 +133,7 @@ def _digest_if_due(
     instance: dg.DagsterInstance, landing: Landing, outbox: Outbox, now: float
 ) -> list[Message]:
     state, due = outbox.state, _digest_due(outbox.policy.digest_hour, now)
-    # A wrong clock may have dated it years ahead: there would be no digest until then.
+    # A wrong clock may have set it years ahead: there would be no digest until then.
     last = None if state.digest_at is None else min(state.digest_at, now)
     state.digest_at = now if last is None or last < due else last
     if last is None or last >= due:
@@ -142,16 +141,16 @@ def _digest_if_due(
     return [digest(_day(instance, landing, last, now), str(landing.home.root), f"digest/{due:.0f}")]
 
 
-def _events_to_tell(
+def _messages_about(
     instance: dg.DagsterInstance, within: Mapping[str, Any], home: str, complain: Callable[[str], object]
 ) -> Iterator[Message]:
-    """Yield what is told about some events; one that breaks the words is left out."""
+    """Yield the messages about some events; an event with unexpected content is left out."""
     for asset in REPORTED_ASSETS:
         for record in records(instance, asset, **within):
             try:
                 message = about(recorded(asset, record), home)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                complain(f"There is no message about {asset}, event {record.storage_id}: {error!r}")
+                complain(f"No message about event {record.storage_id} of {asset}: {error!r}")
                 continue
             if message:
                 yield message
@@ -160,7 +159,7 @@ def _events_to_tell(
 
 
 def _failures(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> Iterator[Failure]:
-    """Yield the runs that failed, but for those that refused a file: its note in ``rejected`` tells more."""
+    """Yield the failed runs, except those that refused a file, which has a note in ``rejected``."""
     cursor = None
     while True:
         page = instance.fetch_run_status_changes(
@@ -179,7 +178,7 @@ def _failures(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> Iterat
 
 
 def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure | None:
-    """Return what made a run fail: what its first failed step said, or what ended it from outside."""
+    """Return the error of a failed run: that of its first failed step, or of its end from outside."""
     run = instance.get_run_by_id(record.run_id)
     steps = instance.get_records_for_run(record.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1)
     error, meant = record.event_log_entry.message or "it failed before its first step", False
@@ -188,11 +187,11 @@ def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure
         data = event.step_failure_data if event else None
         if data is None:
             continue
-        said = data.user_failure_data
-        if said and {"file", "reason"} <= set(said.metadata):
+        user_failure = data.user_failure_data
+        if user_failure and {"file", "reason"} <= set(user_failure.metadata):
             return None
-        if said and said.description:
-            error, meant = said.description, True
+        if user_failure and user_failure.description:
+            error, meant = user_failure.description, True
         elif data.error is not None:
             error = words_of(data.error)
     job, tags = (run.job_name, run.tags) if run else (record.event_log_entry.job_name or "unknown", {})
@@ -200,35 +199,35 @@ def _failure(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> Failure
 
 
 def _refusals(home: Home, outbox: Outbox, horizon: float) -> list[Message]:
-    """Return what is told about the notes of refused files since ``horizon``, when a folder has changed."""
+    """Return the messages about files refused since ``horizon``, if a folder has changed."""
     messages = []
     for kind in KINDS:
         folder = home.rejected(kind)
         changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
         if changed == outbox.state.rejected.get(kind):
             continue
-        whole = True
+        complete = True
         for note, at in _notes(folder):
             if at <= horizon:
                 continue
             text = note.read_text(encoding="utf-8", errors="replace")
             message = about_refusal(kind, note.name, text, str(home.root), at)
-            # A note that is being written is looked at again.
-            whole = whole and (message is not None or time.time() - at > HOUR)
+            # A note that is still being written is read again.
+            complete = complete and (message is not None or time.time() - at > HOUR)
             messages += [message] if message else []
-        if whole:
+        if complete:
             outbox.state.rejected[kind] = changed
     return messages
 
 
 def _notes(folder: Path) -> list[tuple[Path, float]]:
-    """Return the notes beside refused files, and when each was written, in seconds since 1970."""
+    """Return the notes beside refused files, with their times in seconds since 1970."""
     notes = folder.glob(f"*{NOTE}") if folder.is_dir() else []
     return [(note, note.stat().st_mtime) for note in notes]
 
 
 def _digest_due(hour: int, now: float) -> float:
-    """Return when the last digest was due, seconds since 1970."""
+    """Return the due time of the last digest, seconds since 1970."""
     today = datetime.fromtimestamp(now, UTC).replace(hour=hour, minute=0, second=0, microsecond=0)
     return (today if today.timestamp() <= now else today - timedelta(days=1)).timestamp()
 
@@ -255,7 +254,7 @@ def _day(instance: dg.DagsterInstance, landing: Landing, since: float, until: fl
 
 
 def _batches(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> list[tuple[str, str, int, bool]]:
-    """Return name, verdict, version and whether it was held, of each report of a time, oldest first."""
+    """Return name, verdict, version and hold of each drift report in a period, oldest first."""
     reports: list[Recorded[Any]] = sorted(
         events(instance, "drift_report", **within), key=lambda report: report.at
     )
@@ -266,7 +265,7 @@ def _batches(instance: dg.DagsterInstance, within: Mapping[str, Any]) -> list[tu
 
 
 def _titles(instance: dg.DagsterInstance, within: Mapping[str, Any], home: str) -> list[str]:
-    """Return the titles of the messages of a time but for those about reports, oldest first."""
+    """Return the titles of the messages in a period, except drift reports, oldest first."""
     messages = [
         message
         for asset in REPORTED_ASSETS
@@ -277,7 +276,7 @@ def _titles(instance: dg.DagsterInstance, within: Mapping[str, Any], home: str) 
 
 
 def _last_backup(home: Home) -> str:
-    """Return when the last backup was made, as ``poleng backup`` noted it down; empty when it did not."""
+    """Return the time of the last ``poleng backup``; empty if there is none."""
     note = home.root / "last_backup.json"
     try:
         return str(json.loads(note.read_text(encoding="utf-8"))["made_at"])

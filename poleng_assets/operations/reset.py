@@ -6,7 +6,7 @@ import dagster as dg
 
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.storage.home import OWN, Home
-from poleng_assets.storage.synthetic import strangers
+from poleng_assets.storage.synthetic import real_files
 
 
 class ResetRefused(ValueError):
@@ -28,7 +28,7 @@ def check_confirmation(home: Home, typed: str) -> None:
             f"Nothing was removed: this home is called {home.root.name!r}, {wrong} "
             f"(`poleng reset --confirm {home.root.name}`)."
         )
-    if lost := [str(file.relative_to(home.root)) for file in strangers(home)]:
+    if lost := [str(file.relative_to(home.root)) for file in real_files(home)]:
         raise ResetRefused(
             f"Nothing was removed, because files that are not of the made-up people would be lost: "
             f"{', '.join(lost)}. Move them elsewhere first."

@@ -19,7 +19,7 @@ from poleng_assets.defs.run_history import runs_in_progress
 from poleng_assets.operations.backup.archive import ArchiveBroken, Manifest, installed_versions, read_archive
 from poleng_assets.operations.backup.snapshot import exclusive_folder, models_without_files
 from poleng_assets.operations.backup.state import LAST_BACKUP, contents
-from poleng_assets.storage.files import sync_folder, sync_tree, write_whole
+from poleng_assets.storage.files import sync_folder, sync_tree, write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.warehouse import dagster_store, mlflow_store
 from poleng_assets.warehouse.compaction import rows_of_file
@@ -74,7 +74,7 @@ def restore_backup(archive: Path, home: Home) -> Restored:
         dagster_store.move_paths(Home(stage).dagster, Path(manifest.home), root)
         failed_runs = _fail_runs_in_progress(stage)
         note = {"made_at": manifest.made_at, "file": archive.name}
-        write_whole(stage / LAST_BACKUP, json.dumps(note))
+        write_atomically(stage / LAST_BACKUP, json.dumps(note))
         _make_private(stage)
         sync_tree(stage)
         _exchange(stage, root)

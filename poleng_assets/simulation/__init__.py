@@ -1,1 +1,1 @@
-"""Making the project live without real data: a synthetic population, and scenarios played with it."""
+"""The simulation: a synthetic population, and scenarios that use it."""

@@ -1,4 +1,4 @@
-"""Playing a scenario: drop a file, let the project react, look, drop the next one."""
+"""Play a scenario: submit its files one by one, and run the pending work after each."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from poleng_assets.storage.dropped_files import content_hash
 from poleng_assets.storage.files import move, sync_tree
 from poleng_assets.storage.home import KINDS, Home
 from poleng_assets.storage.landing import Landing
-from poleng_assets.storage.synthetic import OtherPeople, claim_for_story, refuse_other_people
+from poleng_assets.storage.synthetic import OtherPeople, claim_for_scenario, refuse_other_people
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.batch_overview import BatchRow, batch_overview
 from poleng_assets.warehouse.connection import Warehouse
@@ -20,12 +20,12 @@ from poleng_assets.warehouse.files import content_hashes
 
 @dataclass(frozen=True)
 class Ending:
-    """How a scenario ended.
+    """The result of a scenario.
 
     Attributes:
-        dropped: how many files were dropped now; 0 when all were taken in before.
-        rows: how its batches fared.
-        faults: in what it did not end as it should.
+        dropped: number of files submitted now; 0 if all were already ingested.
+        rows: the results of its batches.
+        faults: differences from the expected result.
     """
 
     dropped: int
@@ -34,14 +34,14 @@ class Ending:
 
 
 def scenario_data(home: Home, study: Study, data: Path | None) -> Path:
-    """Return the folder to play from: the one given, or a synthetic one, made once for each home.
+    """Return the data folder: the given one, or a synthetic one, which is generated once for each home.
 
     Raises:
-        OtherPeople: the home holds real people, and a synthetic one was asked for.
+        OtherPeople: the home has real people, and synthetic data was requested.
     """
     if data is not None:
         return data
-    claim_for_story(home)
+    claim_for_scenario(home)
     folder = home.simulation
     if not folder.exists():
         from poleng_assets.simulation.population import write_scenario_data
@@ -55,46 +55,49 @@ def scenario_data(home: Home, study: Study, data: Path | None) -> Path:
 
 
 def play_scenario(
-    scenario: Scenario, data: Path, landing: Landing, warehouse: Warehouse, settle: Callable[[Drop], None]
+    scenario: Scenario,
+    data: Path,
+    landing: Landing,
+    warehouse: Warehouse,
+    run_pending: Callable[[Drop], None],
 ) -> Ending:
     """Play a scenario to its end.
 
     Args:
         data: folder with ``field_studies``, ``batches`` and perhaps ``outcomes``.
-        warehouse: where the story can be read afterwards.
-        settle: called after each drop; returns when the project has reacted.
+        warehouse: has the results.
 
     Raises:
-        OtherPeople: other people than those of the folder are, or wait, in the home.
-        FileNotFoundError: the folder lacks what the scenario needs.
-        FileExistsError: a file of that name waits in landing.
+        OtherPeople: the home contains, or has pending, files of other people than the folder.
+        FileNotFoundError: the folder lacks a file of the scenario.
+        FileExistsError: a file of that name is already in landing.
     """
-    story = drops(data, scenario)
+    files = drops(data, scenario)
     known = _known_files(warehouse)
-    _see_that_nobody_else_is_there(data, landing, known)
-    for drop in story:
+    _refuse_other_files(data, landing, known)
+    for drop in files:
         refuse_other_people(landing.home, drop.path)
-    new = [drop for drop in story if (drop.kind, content_hash(drop.path)) not in known]
+    new = [drop for drop in files if (drop.kind, content_hash(drop.path)) not in known]
     for drop in new:
         landing.submit(drop.kind, drop.path)
-        settle(drop)
+        run_pending(drop)
     with warehouse.connect() as con:
-        rows = batch_overview(con, [drop.name for drop in story if drop.kind == "batches"])
+        rows = batch_overview(con, [drop.name for drop in files if drop.kind == "batches"])
         count = count_decisions(con)
     promotions, retrainings = count.get("promote", 0), count.get("retrain", 0) - 1
-    faults = unmet_expectations(story, rows, promotions, retrainings)
+    faults = unmet_expectations(files, rows, promotions, retrainings)
     return Ending(len(new), rows, faults)
 
 
-def _see_that_nobody_else_is_there(data: Path, landing: Landing, known: set[tuple[str, str]]) -> None:
-    """Refuse to play in a home that holds files of anybody but the folder's people.
+def _refuse_other_files(data: Path, landing: Landing, known: set[tuple[str, str]]) -> None:
+    """Refuse a home with files of other people than those of the folder.
 
     Raises:
-        OtherPeople: it does. Nothing was changed.
+        OtherPeople: it has such files. Nothing was changed.
     """
     home = landing.home
     if data == home.simulation:
-        return  # it was claimed for them before they were made
+        return  # the home was claimed for synthetic people before they were generated
     own = {
         (kind, content_hash(file))
         for kind in KINDS
@@ -110,8 +113,8 @@ def _see_that_nobody_else_is_there(data: Path, landing: Landing, known: set[tupl
     if others or not known <= own:
         waiting = f" ({', '.join(others)})" if others else ""
         raise OtherPeople(
-            f"{home.root} holds other people than those of {data}{waiting}: a scenario is played in a home "
-            "of its own. Name another one: `poleng simulate --data FOLDER --home FOLDER`"
+            f"{home.root} contains other people than {data}{waiting}: a scenario needs its own home. Choose "
+            "another one: `poleng simulate --data FOLDER --home FOLDER`"
         )
 
 

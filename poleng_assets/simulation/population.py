@@ -1,22 +1,22 @@
-"""The synthetic population: respondents who never lived, drawn from figures about people who did.
+"""The synthetic population: respondents sampled from aggregates of the survey.
 
-What belongs here is the drawing of respondents and the writing of a data folder made of them, so
-that the project can be tried without a survey. Which columns there are comes from the study; how
-they hang together comes from ``population.json``, which ``tools/make_population_figures.py`` makes.
+This module samples respondents and writes them to a data folder, so that the project can be tried
+without a survey. The study has the columns; ``population.json``, which
+``tools/make_population_figures.py`` writes, has their joint distribution.
 
-What is fact and what is made up
---------------------------------
-From the facts of the survey (aggregates; cells of fewer than 10 people were removed): how many
-people each group has, how each group answers each question, how an answer goes with the answers
-it hangs on (``structure.order``), how often several columns are zero together, each group's target
-rate, and the effect of each answer on the target. How often a *group* has them zero together is in
-no fact; it is derived from its shares of zero.
+Survey aggregates and assumptions
+---------------------------------
+From the survey (aggregates; cells of fewer than 10 people were removed): the number of people in
+each group, each group's answers to each question, the dependence of an answer on its parents
+(``structure.order``), how often several columns are zero together, each group's target rate, and
+the effect of each answer on the target. How often a *group* has them zero together is derived from
+its shares of zero.
 
-Made up, to make the data as hard to predict as the real ones: ``structure.realism``. The answers'
+Assumed, to make the data as hard to predict as the real data: ``structure.realism``. The answers'
 effects are multiplied by ``effect_scale``, and those of ``deviating_columns`` differ from group to
 group by normal deviations (log-odds, standard deviation ``deviation_sd``, a fixed seed; they ship
 as ``target.deviations``). Both numbers were chosen so that a model is as accurate as on the real
-data; they were measured on nobody. Each group's intercept is then set so that its target rate is
+data; they were not estimated. Each group's intercept is then set so that its target rate is
 the survey's. Beyond the stated pairs, answers are independent within a group; the survey's are not.
 """
 
@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from poleng_assets.storage.synthetic import metadata_of_made_up
+from poleng_assets.storage.synthetic import synthetic_metadata
 from poleng_assets.study.schema import Study
 
 FIGURES = Path(__file__).with_name("population.json")
@@ -42,7 +42,7 @@ Weights = NDArray[np.float64]
 
 
 class PopulationError(ValueError):
-    """The population's figures cannot be read, or do not fit the study or the request."""
+    """The population file cannot be read, or does not fit the study or the request."""
 
 
 class _Strict(BaseModel):
@@ -56,20 +56,20 @@ class Part(_Strict):
     below: int | None = None
 
     def holds(self, group: int) -> bool:
-        """Say whether a group belongs to the part."""
+        """Return whether a group belongs to the part."""
         after_start = self.start is None or group >= self.start
         return after_start and (self.below is None or group < self.below)
 
 
 class Step(_Strict):
-    """One column to draw, given the columns that it hangs on, which stand earlier in the order."""
+    """One column to sample, given its parents, which are earlier in the order."""
 
     column: str
     parents: tuple[str, ...] = ()
 
 
 class Helper(_Strict):
-    """A hidden yes-or-no column; where it is 1, all of ``columns`` have the code ``code``."""
+    """A latent binary column; if it is 1, all of ``columns`` have the code ``code``."""
 
     columns: tuple[str, ...]
     code: int
@@ -78,9 +78,9 @@ class Helper(_Strict):
 
 
 class ScenarioFile(_Strict):
-    """One file of a data folder, without its suffix; ``outcomes`` is where its target goes.
+    """One file of a data folder, without its suffix; ``outcomes`` is the file of its target.
 
-    Without ``outcomes`` the target stands in the file itself.
+    Without ``outcomes`` the target is in the file itself.
     """
 
     path: str
@@ -90,7 +90,7 @@ class ScenarioFile(_Strict):
 
 
 class Realism(_Strict):
-    """The made-up settings: see the module's docstring."""
+    """The assumed settings: see the module's docstring."""
 
     seed: int
     effect_scale: float = Field(gt=0)
@@ -99,7 +99,7 @@ class Realism(_Strict):
 
 
 class Structure(_Strict):
-    """What no figure says: written by hand, kept when the figures are made anew."""
+    """The settings written by hand, which are kept when the statistics are computed again."""
 
     group: str
     parts: dict[str, Part]
@@ -116,19 +116,19 @@ class Structure(_Strict):
         for step in self.order:
             late = [p for p in step.parents if p not in drawn]
             if late:
-                raise ValueError(f"{step.column} hangs on {late}, which the order draws later")
+                raise ValueError(f"{step.column} depends on {late}, which come later in the order")
             drawn.add(step.column)
-        homeless = [file.path for file in self.files if file.part not in self.parts]
-        if homeless:
-            raise ValueError(f"the files {homeless} are of a part that is not defined")
+        without_part = [file.path for file in self.files if file.part not in self.parts]
+        if without_part:
+            raise ValueError(f"the files {without_part} are of a part that is not defined")
         return self
 
 
 class Column(_Strict):
-    """How one column is drawn.
+    """The conditional distribution of one column.
 
-    The chance of a code is proportional to the exponential of the sum of its scores: one row of
-    scores for the person's group, and one for each parent's answer. None: never.
+    The probability of a code is proportional to the exponential of the sum of its scores: one row of
+    scores for the person's group, and one for each parent's answer. None: probability 0.
     """
 
     codes: tuple[int, ...]
@@ -145,14 +145,14 @@ class TargetFigures(_Strict):
 
 
 class Checks(_Strict):
-    """Shares that the population must come out with, for each part; used by the tests."""
+    """Expected shares of each part of the population; used by the tests."""
 
     marginals: dict[str, dict[str, dict[int, float]]]
     target_rates: dict[str, float]
 
 
 class Population(_Strict):
-    """Everything that ``population.json`` holds."""
+    """The content of ``population.json``."""
 
     about: str
     structure: Structure
@@ -162,16 +162,16 @@ class Population(_Strict):
     checks: Checks
 
     @model_validator(mode="after")
-    def _tables_are_whole(self) -> Self:
-        # The drawing looks rows up by position: one that lacked would give another one's figures.
+    def _tables_are_complete(self) -> Self:
+        # Sampling looks rows up by position: a missing row would give the values of another one.
         known = {self.structure.group: set(self.groups)}
         for step in self.structure.order:
             if step.column not in self.columns:
-                raise ValueError(f"there are no figures of {step.column}")
+                raise ValueError(f"{step.column} has no table")
             column = self.columns[step.column]
             tables = {self.structure.group: column.by_group, **column.by_parent}
             if set(column.by_parent) != set(step.parents):
-                raise ValueError(f"the figures of {step.column} are given other parents")
+                raise ValueError(f"the tables of {step.column} have other parents")
             for parent, table in tables.items():
                 if known[parent] - set(table):
                     raise ValueError(f"{step.column} given {parent} lacks some answers")
@@ -205,10 +205,10 @@ class Population(_Strict):
 
 @cache
 def load_population(path: Path = FIGURES) -> Population:
-    """Read the population's figures.
+    """Read the population file.
 
     Raises:
-        PopulationError: the file is missing or is not of the shape above.
+        PopulationError: the file is missing or invalid.
     """
     try:
         return Population.model_validate_json(path.read_text(encoding="utf-8"))
@@ -227,31 +227,31 @@ def synthesise(
     groups: Sequence[int] | None = None,
     population: Population | None = None,
 ) -> pd.DataFrame:
-    """Draw respondents.
+    """Sample respondents.
 
     Args:
-        study: gives the names and the order of the columns, and their kinds.
+        study: has the names, the order and the kinds of the columns.
         rows: how many respondents; 0 gives an empty frame with the same types.
         seed: the same seed, groups and number of rows give the same frame, byte for byte.
-        part: draw only from the groups of this part (see ``structure.parts``).
-        groups: draw only from these groups; not together with ``part``.
-        population: figures other than the package's own.
+        part: sample only from the groups of this part (see ``structure.parts``).
+        groups: sample only from these groups; not together with ``part``.
+        population: another one than the built-in population.
 
     Returns:
         ``rows`` rows; the id (a random UUID), the features in the study's order (nominal and
         binary codes as strings, ordinal codes as integers), the target (0 or 1). No value is
-        missing. Groups stand in proportion to their number in the survey.
+        missing. Groups are sampled in proportion to their number in the survey.
 
     Raises:
-        PopulationError: unknown part or group, a negative number of rows, or figures that do
-            not fit the study.
+        PopulationError: unknown part or group, a negative number of rows, or a population
+            that does not fit the study.
     """
     population = population or load_population()
     _check_fit(study, population)
     if rows < 0:
         raise PopulationError(f"the number of rows must not be negative, not {rows}")
     chosen = _chosen_groups(population, part, groups)
-    # The groups are part of the seed, so that two parts drawn with one seed share nobody.
+    # The groups are part of the seed: two parts with the same seed have no person in common.
     streams = np.random.SeedSequence([seed, *chosen]).spawn(3)
     for_ids, for_answers, for_target = (np.random.default_rng(stream) for stream in streams)
     answers = draw_answers(population, rows, chosen, for_answers)
@@ -274,24 +274,24 @@ def write_scenario_data(
     population: Population | None = None,
     marked: bool = False,
 ) -> list[Path]:
-    """Write a data folder of the shape that a simulation reads, made of synthetic respondents.
+    """Write a data folder with synthetic respondents for a simulation.
 
     The files, their parts and their sizes are ``structure.files``: a founding and a follow-up
     field study with the target, batches without it, and the outcomes of each batch. No respondent
-    stands in two field studies or batches.
+    is in two field studies or batches.
 
     Args:
-        folder: is made if need be; files of the same name are overwritten.
+        folder: created if it is missing; files of the same name are overwritten.
         seed: the same seed gives the same rows.
-        scale: a factor on every file's number of rows (at least 1 row is left).
-        population: figures other than the package's own.
-        marked: whether the files say that these people are made up (``storage/synthetic.py``).
+        scale: a factor for every file's number of rows (at least 1 row).
+        population: another one than the built-in population.
+        marked: whether the files are marked as synthetic (``storage/synthetic.py``).
 
     Returns:
         The paths of the files written.
 
     Raises:
-        PopulationError: ``scale`` is not above zero, or the figures do not fit the study.
+        PopulationError: ``scale`` is not above zero, or the population does not fit the study.
     """
     if scale <= 0:
         raise PopulationError(f"the scale must be above zero, not {scale}")
@@ -310,7 +310,7 @@ def write_scenario_data(
 
 
 def draw_answers(population: Population, rows: int, groups: Sequence[int], rng: np.random.Generator) -> Codes:
-    """Draw each column in turn, given the group and the parents' answers.
+    """Sample each column in turn, given the group and the parents' answers.
 
     Returns:
         An array of ``rows`` codes for the group column, each column of the order and each helper.
@@ -326,7 +326,7 @@ def draw_answers(population: Population, rows: int, groups: Sequence[int], rng: 
 def draw_column(
     population: Population, name: str, answers: Codes, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw one column, given the columns drawn before it; returns an array of codes."""
+    """Sample one column, given the columns before it; returns an array of codes."""
     column = population.columns[name]
     group = answers[population.structure.group]
     weights = _rows_of(column.by_group, group)
@@ -339,7 +339,7 @@ def draw_column(
 
 
 def target_chances(population: Population, answers: Codes) -> Weights:
-    """Return each respondent's chance of the target's positive code, between 0 and 1."""
+    """Return each respondent's probability of the target's positive code."""
     figures = population.target
     group = answers[population.structure.group]
     log_odds = _values_of(figures.intercepts, group) + answer_effects(population, answers)
@@ -347,7 +347,7 @@ def target_chances(population: Population, answers: Codes) -> Weights:
 
 
 def answer_effects(population: Population, answers: Codes) -> Weights:
-    """Return what the answers add to the log-odds of the target: everything but the intercept."""
+    """Return the sum of the effects on the log-odds of the target, without the intercept."""
     figures = population.target
     group = answers[population.structure.group]
     total = np.zeros(len(group))
@@ -361,7 +361,7 @@ def answer_effects(population: Population, answers: Codes) -> Weights:
 
 
 def _rows_of(table: dict[int, tuple[float | None, ...]], keys: NDArray[np.int64]) -> Weights:
-    """Return the weights (exponentials of the scores) that stand under each key."""
+    """Return the weights (exponentials of the scores) of each key."""
     known = sorted(table)
     scores = np.array([[-np.inf if s is None else s for s in table[key]] for key in known])
     return np.exp(scores)[np.searchsorted(known, keys)]
@@ -386,13 +386,13 @@ def _chosen_groups(population: Population, part: str | None, groups: Sequence[in
 
 
 def _check_fit(study: Study, population: Population) -> None:
-    """Refuse figures that lack a feature of the study, or hold codes that it does not know."""
+    """Refuse a population that lacks a feature of the study or has unknown codes."""
     group = population.structure.group
     held = {group: set(population.groups)}
     held |= {name: set(column.codes) for name, column in population.columns.items()}
     for feature in study.features:
         if feature.name not in held:
-            raise PopulationError(f"the population's figures lack the feature {feature.name}")
+            raise PopulationError(f"the population lacks the feature {feature.name}")
         strange = sorted(held[feature.name] - set(feature.codes))
         if strange:
             raise PopulationError(f"the study does not know the codes {strange} of {feature.name}")
@@ -411,7 +411,7 @@ def _identifiers(rows: int, rng: np.random.Generator) -> list[str]:
 def _as_frame(
     study: Study, structure: Structure, identifiers: list[str], answers: Codes, target: NDArray[np.int64]
 ) -> pd.DataFrame:
-    """Put the columns into the study's order and give them the types of the survey's files."""
+    """Order the columns as in the study, with the types of the survey's files."""
     columns: dict[str, object] = {study.id: np.array(identifiers, dtype=object)}
     for feature in study.features:
         codes = answers[feature.name]
@@ -434,16 +434,16 @@ def _as_strings(codes: NDArray[np.int64]) -> NDArray[np.object_]:
 def _write_file(
     study: Study, folder: Path, file: ScenarioFile, people: pd.DataFrame, *, marked: bool
 ) -> list[Path]:
-    """Write people to their file, and to a second one what is only known later."""
+    """Write people to their file, and their outcomes to a second one."""
     path = folder / f"{file.path}.parquet"
     frames = {path: people}
     if file.outcomes is not None:
         later = folder / f"{file.outcomes}.parquet"
         frames = {path: people.drop(columns=study.target.name), later: people[[study.id, study.target.name]]}
-    for place, frame in frames.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
+    for file_path, frame in frames.items():
+        file_path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pandas(frame, preserve_index=False)
         if marked:
-            table = table.replace_schema_metadata({**table.schema.metadata, **metadata_of_made_up()})
-        pq.write_table(table, place)
+            table = table.replace_schema_metadata({**table.schema.metadata, **synthetic_metadata()})
+        pq.write_table(table, file_path)
     return list(frames)

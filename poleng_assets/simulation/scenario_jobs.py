@@ -1,4 +1,4 @@
-"""The scenarios as jobs of the UI. They drop files and wait: the daemon's own sensors do the work."""
+"""The scenarios as jobs in Dagster's UI. They submit files and wait for the sensors of the daemon."""
 
 import time
 from pathlib import Path
@@ -22,17 +22,17 @@ LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0
 
 
-NAME_OF_HOME = "Type the name of the home's folder: by that you say that you mean this home."
+NAME_OF_HOME = "Type the name of the home's folder as a confirmation."
 
 
 class ScenarioConfig(dg.Config):
-    """Where the scenario is played, and what with."""
+    """The home and the data of a scenario."""
 
     home: str = Field(default="", description=NAME_OF_HOME)
     data: str = Field(
         default="",
-        description="Folder with field_studies, batches and perhaps outcomes. Leave it empty to play with "
-        "the synthetic population.",
+        description="Folder with field_studies, batches and optionally outcomes; empty for the synthetic "
+        "population.",
     )
 
 
@@ -44,22 +44,22 @@ def _scenario_job(scenario: Scenario, description: str) -> dg.JobDefinition:
         landing: dg.ResourceParam[Landing],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> None:
-        _check_confirmation(landing, config.home, "Nothing was played")
+        _check_confirmation(landing, config.home, "The scenario was not started")
 
-        def settle(drop: Drop) -> None:
-            context.log.info(f"{drop.path.name} dropped into landing/{drop.kind}")
+        def run_pending(drop: Drop) -> None:
+            context.log.info(f"{drop.path.name} submitted to landing/{drop.kind}")
             _wait_until_settled(context, landing, drop)
 
         try:
             data = scenario_data(landing.home, warehouse.study, Path(config.data) if config.data else None)
-            ending = play_scenario(scenario, data, landing, warehouse, settle)
+            ending = play_scenario(scenario, data, landing, warehouse, run_pending)
         except OtherPeople as refusal:
             raise dg.Failure(str(refusal), allow_retries=False) from refusal
         context.add_output_metadata({"dropped": ending.dropped, "batches": _table(ending)})
         if ending.faults:
-            raise dg.Failure(f"The scenario did not end as it should: {'; '.join(ending.faults)}")
+            raise dg.Failure(f"The scenario did not end as expected: {'; '.join(ending.faults)}")
         context.log.info(
-            "The scenario ended as it should" if ending.dropped else "Nothing new, nothing changed"
+            "The scenario ended as expected" if ending.dropped else "No new files, nothing changed"
         )
 
     @dg.job(name=f"simulate_{scenario}", description=description)
@@ -79,17 +79,17 @@ def _check_confirmation(landing: Landing, typed: str, nothing_happened: str) -> 
 
 
 def _wait_until_settled(context: dg.OpExecutionContext, landing: Landing, drop: Drop) -> None:
-    """Return when the daemon has taken the file in and has nothing more to do about it."""
-    waiting = landing.home.landing(drop.kind) / drop.path.name
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up:
+    """Wait until the daemon has ingested the file and finished all work that follows."""
+    pending = landing.home.landing(drop.kind) / drop.path.name
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         others = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
-        if not waiting.exists() and not others and survey(context.instance, landing, LoopState())[2].idle:
+        if not pending.exists() and not others and survey(context.instance, landing, LoopState())[2].idle:
             return
     raise dg.Failure(
-        f"{drop.path.name} was not dealt with in {PATIENCE_SECONDS / 60:.0f} minutes. Are the sensors turned "
-        "on (Automation), and does a run hang (Runs)?"
+        f"{drop.path.name} was not processed within {PATIENCE_SECONDS / 60:.0f} minutes. Check that the "
+        "sensors are on (Automation) and that no run hangs (Runs)."
     )
 
 
@@ -125,23 +125,23 @@ def _cell(value: float | None) -> str:
 
 
 class ResetConfig(dg.Config):
-    """Which home is emptied."""
+    """The home to empty."""
 
     home: str = Field(default="", description=NAME_OF_HOME)
 
 
-@dg.op(description="Removes all data, models, lists and reports, and what Dagster remembers of them.")
+@dg.op(description="Deletes all data, models, lists and reports, and their Dagster events.")
 def forget_everything(
     context: dg.OpExecutionContext, config: ResetConfig, landing: dg.ResourceParam[Landing]
 ) -> None:
-    """Empty the home while its daemon runs; refused while another run works in it."""
+    """Empty the home while its daemon runs; refused while another run is in progress."""
     others = [run.job_name for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
     if others:
-        raise dg.Failure(f"Not now, these runs are at work: {', '.join(others)}. Run this when they end.")
+        raise dg.Failure(f"These runs are in progress: {', '.join(others)}. Try again when they have ended.")
     if sort_of_home(landing.home) == REAL:
-        # The UI was opened before they came; opened anew, it does not have this job.
+        # The UI was started before; after a restart it does not have this job.
         raise dg.Failure(
-            "Nothing was removed: this home holds real people. If you mean it, stop the UI and say "
+            "Nothing was deleted: this home contains real people. To empty it anyway, stop the UI and run "
             "`poleng reset`.",
             allow_retries=False,
         )
@@ -153,20 +153,20 @@ def forget_everything(
     reset_events(context.instance, list(context.instance.all_asset_keys()))
 
 
-@dg.job(description="Empty the home folder: a fresh start. The list of runs stays.")
+@dg.job(description="Empty the home folder. The list of runs is kept.")
 def reset() -> None:
-    """Forget everything but the list of runs."""
+    """Delete everything but the list of runs."""
     forget_everything()
 
 
 _DESCRIPTIONS: dict[Scenario, str] = {
-    "clean": "A founding study, then batches like the data the model knows: every one should be clear.",
-    "drift": "A founding study, then batches from unseen countries and a study to learn them from.",
-    "full": "The clean batches first, then the drifted ones: one retraining in between.",
+    "clean": "A founding study, then batches like its training data: all should be clear.",
+    "drift": "A founding study, then batches from unseen countries and a field study with these countries.",
+    "full": "The clean batches first, then the drifted ones, with one retraining in between.",
 }
 SCENARIO_JOBS = [*(_scenario_job(name, _DESCRIPTIONS[name]) for name in SCENARIOS), reset]
 
 
 def scenario_jobs(home: Home) -> list[dg.JobDefinition]:
-    """Return the jobs that play with a home, or empty it: none where real people are."""
+    """Return the jobs that simulate in a home or empty it; none if it has real people."""
     return [] if sort_of_home(home) == REAL else SCENARIO_JOBS

@@ -1,1 +1,1 @@
-"""Where things lie: the home folder, its files, and what was dropped into its landing folders."""
+"""The home folder: its files, its study, and its landing folders."""

@@ -1,6 +1,6 @@
-"""What a dropped file is called, and the hashes that tell the contents of files apart.
+"""The id of a submitted file, and content hashes of files.
 
-Sensors ask for that every few seconds: no library of tables is loaded for it.
+Sensors use this every few seconds, so it imports no table library.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ _BLOCK = 1 << 20
 
 
 def file_id(name: str) -> str:
-    """Return the name without its whole suffix; the name itself when the suffix is unknown."""
+    """Return the name without its suffix; the complete name if the suffix is unknown."""
     return name.removesuffix(known_suffix(name))
 
 
 def has_known_suffix(name: str) -> bool:
-    """Return whether files of such a name can be read; a suffix alone is no name."""
+    """Return whether files of this name can be read; a suffix alone is not a name."""
     return known_suffix(name) != "" and file_id(name) != ""
 
 
 def known_suffix(name: str) -> str:
-    """Return the longest suffix that the project reads and the name ends in, empty when there is none."""
+    """Return the longest supported suffix of a name, empty if there is none."""
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
@@ -40,10 +40,10 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def copy_hashed(source: IO[bytes], target: Path) -> str:
-    """Write what a file holds into a new one, its owner's alone and on the disk; return the SHA-256, as hex.
+    """Copy a file to a new private one and sync it to disk; return the SHA-256 as hex.
 
     Raises:
-        FileExistsError: there is one of that name.
+        FileExistsError: the target exists.
     """
     digest = hashlib.sha256()
     handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,8 @@
-"""Files that other people open: written whole or not at all, readable by their owner only.
+"""Atomic and durable writes of files that are readable by their owner only.
 
-What is written here outlives a power cut: a file is on the disk before it gets its name, and its name is
-before anybody goes on. An event that says that a file exists therefore never says more than the disk knows.
-https://www.man7.org/linux/man-pages/man2/fsync.2.html tells why the folder needs a sync of its own.
+Files survive a power cut: content is synced before the rename, and the rename before the function returns. So
+an event about a file is never ahead of the disk. https://www.man7.org/linux/man-pages/man2/fsync.2.html
+explains why the folder needs a sync of its own.
 """
 
 import errno
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What a file system answers that knows no sync of folders (some network mounts): nothing more can be done.
+# Errors of file systems that cannot sync folders (some network mounts).
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file beside its place and move it there, as :func:`in_place_of` does."""
+def write_atomically(path: Path, text: str) -> Path:
+    """Write a text file atomically, as :func:`in_place_of` does."""
     with in_place_of(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
@@ -24,16 +24,15 @@ def write_whole(path: Path, text: str) -> Path:
 
 @contextmanager
 def in_place_of(path: Path) -> Iterator[Path]:
-    """Give a file to be written to, and move it to its place at the end: nobody ever opens half of it.
+    """Yield a temporary file, and rename it at the end: no reader sees an incomplete file.
 
-    When it cannot be written, what stood there before still does, and nothing is left beside it. Its
-    folder is made if it is missing; it must not be one that others may write to. On return the file and
-    its name are on the disk.
+    On an error the previous file is kept and the temporary file is deleted. A missing folder is created; it
+    must not be writable by others. On return the file and its name are synced.
     """
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.part")
     try:
-        # Its owner's alone before anything stands in it; one that a killed process left is no other.
+        # Private before it has content; a file left by a killed process is reused.
         part.touch(mode=0o600)
         part.chmod(0o600)
         yield part
@@ -41,28 +40,28 @@ def in_place_of(path: Path) -> Iterator[Path]:
         move(part, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a disk that fills up while it is written to says no name
-        # On a disk that may not be written this fails too: what happened first is what is told.
+            error.filename = str(path)  # the error of a full disk has no file name
+        # On a read-only disk this fails as well; the first error is raised.
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
 
 
 def move(path: Path, target: Path) -> Path:
-    """Move a file or folder within one disk; return its new place. On return the disk knows of it.
+    """Move a file or folder within one disk and sync the move; return its new path.
 
-    What is in the file must have been synced before (:func:`sync_file`, :func:`sync_tree`).
+    Its content must have been synced before (:func:`sync_file`, :func:`sync_tree`).
     """
     path.replace(target)
     sync_folder(target.parent)
     if path.parent != target.parent:
-        # Only now: a cut in between leaves the file at both places, never at none.
+        # In this order: a power cut in between leaves both names, never none.
         sync_folder(path.parent)
     return target
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> Path:
-    """Make a folder and those above it that are missing, so that the disk knows of them; return it."""
+    """Create a folder and its missing parents, and sync them; return it."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True, mode=mode)
@@ -71,21 +70,21 @@ def make_folder(folder: Path, mode: int = 0o777) -> Path:
 
 
 def sync_file(path: Path) -> None:
-    """Have the disk take in what stands in a file; a link is followed.
+    """Sync the content of a file to disk; a link is followed.
 
     Raises:
-        OSError: the disk could not; what was written may be lost.
+        OSError: the sync failed; written data may be lost.
     """
     _sync(path, os.O_RDONLY)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk take in which files stand in a folder, by which names: after a move, or a removal."""
+    """Sync the file names of a folder to disk, after a move or a removal."""
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_tree(folder: Path) -> None:
-    """Have the disk take in all files below a folder, and their names."""
+    """Sync all files below a folder, and their names."""
     for inner, _, names in os.walk(folder, topdown=False):
         for name in names:
             path = Path(inner, name)

@@ -1,4 +1,4 @@
-"""The home folder: where all state lives, and the one place that reads ``POLENG_HOME``."""
+"""The home folder with all state; the only module that reads ``POLENG_HOME``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.text.plain_text import in_one_line
 
 Kind = Literal["batches", "field_studies", "outcomes"]
 KINDS: tuple[Kind, ...] = ("field_studies", "batches", "outcomes")
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What the project keeps in a home; files that libraries put beside it (a WAL, a journal) begin likewise.
+# The files of the project in a home; files of libraries (a WAL, a journal) have the same prefixes.
 OWN = (
     "landing",
     "archive",
@@ -40,57 +40,56 @@ OWN = (
 
 
 class HomeRefused(ValueError):
-    """A folder cannot be a home because of its name; the message says which sign is in the way."""
+    """A folder cannot be a home because of its path; the message says which character is not supported."""
 
 
-# SQLAlchemy, by which Dagster and MLflow open their databases, reads %20 and ? as parts of an address;
-# Dagster looks for its settings by a pattern: where the folder has * ? [ in it, it finds none and sends
-# telemetry; braces are formatted; DuckDB takes a backslash for a slash.
-_IN_THE_WAY = re.compile(r"%[0-9A-Fa-f]{2}|[?*\[\]{}\\]")
+# SQLAlchemy, which opens the databases of Dagster and MLflow, interprets %20 and ? in URLs; Dagster finds its
+# settings by a glob pattern: with * ? [ in the path it finds none and sends telemetry; braces are formatted;
+# DuckDB reads a backslash as a slash.
+_UNSUPPORTED = re.compile(r"%[0-9A-Fa-f]{2}|[?*\[\]{}\\]")
 # SQLite opens no path of more than 512 bytes, and the longest one in a home needs some 80.
 LONGEST_ROOT = 400  # bytes
 
 
 def _refuse_unusable(root: Path) -> None:
-    """Refuse a folder in which a library that we stand on would work elsewhere, or not at all.
+    """Refuse a path that breaks a library of the project.
 
     Raises:
-        HomeRefused: its path has a sign that is in the way, or is too long.
+        HomeRefused: the path has an unsupported character, or is too long.
     """
     name = str(root)
     unseen = {in_one_line(sign) for sign in name if in_one_line(sign) != sign}
-    if in_the_way := sorted(unseen | set(_IN_THE_WAY.findall(name))):
-        signs = " ".join(in_the_way)
+    if unsupported := sorted(unseen | set(_UNSUPPORTED.findall(name))):
+        signs = " ".join(unsupported)
         raise HomeRefused(
-            f"{in_one_line(name)} cannot be a home folder: its path has {signs} in it, which the databases "
-            "of a home cannot be opened with. Choose another --home (or POLENG_HOME), or rename the folder; "
-            "blanks, quotes, # and letters of any language are fine. Nothing was made"
+            f"{in_one_line(name)} cannot be a home folder: its path contains {signs}, which the databases "
+            "of a home do not support. Choose another --home (or POLENG_HOME), or rename the folder; "
+            "spaces, quotes, # and letters of any language are supported. Nothing was created"
         )
     if long := [part for part in root.parts if len(os.fsencode(part)) > 255]:
         raise HomeRefused(
-            f"{name[:60]}… cannot be a home folder: {long[0][:60]}… is longer than the 255 bytes that a name "
-            "may have. Choose another --home (or POLENG_HOME). Nothing was made"
+            f"{name[:60]}… cannot be a home folder: {long[0][:60]}… is longer than 255 bytes. Choose "
+            "another --home (or POLENG_HOME). Nothing was created"
         )
     if (length := len(os.fsencode(name))) > LONGEST_ROOT:
         raise HomeRefused(
-            f"{name[:60]}… cannot be a home folder: its path is {length} bytes long, and databases can be "
-            f"opened in a folder of {LONGEST_ROOT} at most. Choose another --home (or POLENG_HOME). "
-            "Nothing was made"
+            f"{name[:60]}… cannot be a home folder: its path has {length} bytes, and at most "
+            f"{LONGEST_ROOT} are supported. Choose another --home (or POLENG_HOME). Nothing was created"
         )
 
 
 @dataclass(frozen=True)
 class Home:
-    """The folders and files under one root; nothing is made until :meth:`create`.
+    """The folders and files under one root; nothing is created before :meth:`create`.
 
     Raises:
-        HomeRefused: the folder cannot be one because of its name.
+        HomeRefused: the path is not supported.
     """
 
     root: Path
 
     def __post_init__(self) -> None:
-        """Refuse a folder that cannot be a home, whoever asks and before anything is made."""
+        """Refuse a folder that cannot be a home, before anything is created."""
         _refuse_unusable(self.root)
 
     @classmethod
@@ -99,15 +98,15 @@ class Home:
         return cls(Path(os.environ.get("POLENG_HOME") or CHECKOUT / "data").expanduser().resolve())
 
     def landing(self, kind: Kind) -> Path:
-        """Return the folder in which people drop files of this kind."""
+        """Return the folder to which people submit files of this kind."""
         return self.root / "landing" / kind
 
     def archive(self, kind: Kind) -> Path:
-        """Return the folder of the files that were taken in."""
+        """Return the folder of the ingested files."""
         return self.root / "archive" / kind
 
     def rejected(self, kind: Kind) -> Path:
-        """Return the folder of the files that were refused."""
+        """Return the folder of the refused files."""
         return self.root / "rejected" / kind
 
     @property
@@ -117,7 +116,7 @@ class Home:
 
     @property
     def mlflow_uri(self) -> str:
-        """The tracking and registry store; absolute, because a relative one follows the shell."""
+        """The URI of the tracking and registry store; absolute, independent of the working directory."""
         return f"sqlite:///{self.mlflow_store}"
 
     @property
@@ -127,23 +126,22 @@ class Home:
 
     @property
     def artifacts(self) -> Path:
-        """Where MLflow keeps models and reference rows."""
+        """The folder of MLflow's models and reference rows."""
         return self.root / "mlartifacts"
 
     @property
     def contact_lists(self) -> Path:
-        """The folder of the lists that contact centres open."""
+        """The folder of the contact lists."""
         return self.root / "contact_lists"
 
     @property
     def reports(self) -> Path:
-        """The folder of all pages: of batches, of model versions, and the overview."""
+        """The folder of all reports: of batches, of model versions, and the overview."""
         return self.root / "reports"
 
     @property
     def batch_reports(self) -> Path:
-        """The folder of the drift reports, one folder for each batch: whatever a batch is called, the
-        pages that are of no batch stand elsewhere."""
+        """The folder of the drift reports, with one folder per batch, apart from the other reports."""
         return self.reports / "batches"
 
     @property
@@ -153,35 +151,35 @@ class Home:
 
     @property
     def tuning(self) -> Path:
-        """Where an interrupted search for a model is kept, so that it can go on."""
+        """The folder of interrupted hyperparameter searches, which can be resumed."""
         return self.root / "tuning"
 
     @property
     def outbox(self) -> Path:
-        """Messages that wait to be delivered, and what was delivered to whom (SQLite)."""
+        """The SQLite file of pending and delivered messages."""
         return self.root / "outbox.db"
 
     def report(self, batch: str, version: int) -> Path:
-        """Return the page that tells about a batch under a model version."""
+        """Return the report of a batch under a model version."""
         return self.batch_reports / batch / f"version_{version}.html"
 
     @property
     def overview(self) -> Path:
-        """The page that tells about all batches."""
+        """The report of all batches."""
         return self.reports / "overview.html"
 
     def model_card(self, version: int) -> Path:
-        """Return the page that tells about a model version."""
+        """Return the model card of a version."""
         return self.reports / "models" / f"version_{version}.html"
 
     @property
     def simulation(self) -> Path:
-        """The files of the made-up people of ``poleng simulate``."""
+        """The files of the synthetic people of ``poleng simulate``."""
         return self.root / "simulation"
 
     @property
     def people(self) -> Path:
-        """Says whether the people of this home are made up or real (``storage/synthetic.py``)."""
+        """The file that marks the people of this home as synthetic or real (``storage/synthetic.py``)."""
         return self.root / "people.json"
 
     @property
@@ -196,19 +194,19 @@ class Home:
 
     @property
     def clock(self) -> Path:
-        """Up to when the clock was found right (``defs/clock.py``)."""
+        """The file with the last time at which the clock was right (``defs/clock.py``)."""
         return self.root / "clock.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the one process that drives this home (``headless/home_lock.py``)."""
+        """The lock file of the process that runs this home (``headless/home_lock.py``)."""
         return self.root / ".lock"
 
     def create(self) -> Home:
-        """Make the folders that are missing, readable by their owner only; return the home.
+        """Create missing folders, readable by their owner only; return the home.
 
-        From here on, whatever this process writes is its owner's alone: databases and models are written
-        by libraries, which ask the process and not us. Files of earlier releases are mended once.
+        Sets the umask of the process, because libraries write databases and models. Permissions of files of
+        earlier releases are corrected once.
         """
         if self.root.exists() and not self.root.is_dir():
             raise HomeRefused(f"{self.root} cannot be a home folder: it is a file. Choose another --home")
@@ -218,16 +216,16 @@ class Home:
         folders += [self.artifacts, self.contact_lists, self.requests, self.batch_reports, self.tuning]
         for folder in [*folders, self.dagster]:
             folder.mkdir(parents=True, exist_ok=True)
-            # By itself too: it may be that the root has to stay open.
+            # Each folder as well: the root may have to stay accessible.
             top = self.root / folder.relative_to(self.root).parts[0]
-            if stat.S_IMODE(top.stat().st_mode) != 0o700:  # not on a disk that may only be read
+            if stat.S_IMODE(top.stat().st_mode) != 0o700:  # not on a read-only disk
                 top.chmod(0o700)
         self._gather_reports()
         self._close()
         return self
 
     def _gather_reports(self) -> None:
-        """Move the reports of earlier releases, which stood beside the pages that are of no batch."""
+        """Move batch reports of earlier releases, which were beside the other reports."""
         moved = []
         for folder in self.reports.iterdir():
             if folder.name == "models" or folder.is_symlink() or not folder.is_dir():
@@ -235,7 +233,7 @@ class Home:
             for page in folder.glob("version_*.html"):
                 target = self.batch_reports / folder.name / page.name
                 target.parent.mkdir(exist_ok=True)
-                with suppress(FileNotFoundError):  # another process opens this home, too
+                with suppress(FileNotFoundError):  # another process opens this home as well
                     page.replace(target)
                     moved.append(f"{quote(folder.name, safe='')}/{page.name}")
             if folder != self.batch_reports and not any(folder.iterdir()):
@@ -245,12 +243,12 @@ class Home:
             text = self.overview.read_text(encoding="utf-8")
             for address in moved:
                 text = text.replace(f'"./{address}"', f'"./batches/{address}"')
-            write_whole(self.overview, text)
+            write_atomically(self.overview, text)
 
     def _close(self) -> None:
-        """Take the rights of group and others away; the root comes last, and says that it was done.
+        """Remove the permissions of group and others; the root is last and marks completion.
 
-        Only the root can be somebody else's: a container's volume, or by mistake a folder that all use.
+        Only the root can belong to another user: a container's volume, or by mistake a shared folder.
         """
         status = self.root.stat()
         if not status.st_mode & 0o077 or status.st_mode & stat.S_ISVTX or status.st_uid != os.geteuid():
@@ -265,10 +263,10 @@ class Home:
 
 
 def _make_private(path: Path) -> None:
-    """Take the rights of group and others away from a file or folder; links are left alone."""
+    """Remove the permissions of group and others from a file or folder; links are skipped."""
     try:
         mode = path.lstat().st_mode
         if mode & 0o077 and not stat.S_ISLNK(mode):
             path.chmod(stat.S_IMODE(mode) & ~0o077)
     except FileNotFoundError:
-        return  # moved on meanwhile, into a folder that is closed
+        return  # moved meanwhile, to a private folder

@@ -1,14 +1,14 @@
-"""A home knows its study: the file ``study.yaml`` in it.
+"""The study of a home: its file ``study.yaml``.
 
-It is a copy of the study file that the home was made with. A process that comes with another study is refused
-before it touches anything; only ``poleng study change`` puts another one in its place.
+It is a copy of the study file with which the home was created. A process with another study is refused before
+it changes anything; only ``poleng study change`` replaces it.
 """
 
 import json
 import os
 from pathlib import Path
 
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.study.differences import differences, listed
 from poleng_assets.study.loading import VARIABLE, load_study, study_file
@@ -18,20 +18,20 @@ StudySource = Study | Path | None
 
 
 class OtherStudy(StudyError):
-    """A process came with another study than its home has; the message names the fields that differ."""
+    """A process has another study than its home; the message names the different fields."""
 
 
 def study_of(home: Home, given: StudySource = None) -> Study:
     """Return the study of a home; nothing is written.
 
     Args:
-        home: whose study is asked for. One that has none yet takes what is given, else the study that
-            ``POLENG_STUDY`` names, else the one that ships.
-        given: the study, or its file, that the caller works with; None for that of ``POLENG_STUDY``, if set.
+        home: without a study file, the given study is used, else that of ``POLENG_STUDY``, else the built-in
+            one.
+        given: the study of the caller, or its file; None for that of ``POLENG_STUDY``, if set.
 
     Raises:
-        OtherStudy: the home has another study than the one that is given, or that ``POLENG_STUDY`` names.
-        StudyError: a study file is missing or wrong; the message names it, the line, and what to do.
+        OtherStudy: the home has another study than the given one or that of ``POLENG_STUDY``.
+        StudyError: a study file is missing or invalid; the message has the file, the line, and what to do.
     """
     asked, source = _asked(given)
     if not home.study_file.exists():
@@ -39,30 +39,30 @@ def study_of(home: Home, given: StudySource = None) -> Study:
     own = _read(home.study_file, f"It is the study of {home.root}: correct it, or restore it from a backup")
     if asked is not None and (differing := differences(own, asked)):
         raise OtherStudy(
-            f"{home.study_file} is the study of this home, and {source} is another one: they differ in "
-            f"{listed(differing)}. Nothing was done. Leave {VARIABLE} and --study away to use the home's "
-            "own study; `poleng study change STUDY` gives it another one, and says what that changes"
+            f"{home.study_file} is the study of this home, and {source} differs in "
+            f"{listed(differing)}. Nothing was done. Omit {VARIABLE} and --study to use the study of the "
+            "home; `poleng study change STUDY` replaces it, after showing the differences"
         )
     return own
 
 
 def _asked(given: StudySource) -> tuple[Study | None, str]:
-    """Return the study that a process comes with, None for none, and what it is called in a message."""
+    """Return the study of a process, None if it has none, and its name for messages."""
     if isinstance(given, Path):
-        return _read(given, "Correct it, or name another study file"), str(given)
+        return _read(given, "Correct it, or choose another study file"), str(given)
     if given is not None:
-        return given, "the one that this process was given"
+        return given, "the study of this process"
     if not os.environ.get(VARIABLE):
         return None, ""
-    what_to_do = f"{VARIABLE} names it: correct it, name another study file, or unset {VARIABLE}"
+    what_to_do = f"{VARIABLE} is set to it: correct it, choose another study file, or unset {VARIABLE}"
     return _read(study_file(), what_to_do), str(study_file())
 
 
 def open_home(home: Home, given: StudySource = None) -> Study:
-    """Make what is missing of a home that work begins in, its study file too; return its study.
+    """Create what is missing in a home, including its study file; return its study.
 
     Raises:
-        OtherStudy, StudyError: as of :func:`study_of`, before anything is made.
+        OtherStudy, StudyError: as in :func:`study_of`, before anything is created.
         HomeRefused: the folder cannot be a home.
     """
     study = study_of(home, given)
@@ -75,10 +75,10 @@ def open_home(home: Home, given: StudySource = None) -> Study:
 
 
 def keep_study(home: Home, study: Study, text: str = "") -> None:
-    """Write the study of a home: the text of its file with all comments, where there is one."""
-    # JSON is YAML, and takes no label for a number.
+    """Write the study of a home, as the given text of a file with all comments, if there is one."""
+    # JSON is YAML without ambiguous numbers and labels.
     content = text or json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    write_whole(home.study_file, content)
+    write_atomically(home.study_file, content)
 
 
 def _read(path: Path, what_to_do: str) -> Study:

@@ -1,8 +1,8 @@
-"""The landing folders: finding what was dropped, and putting it where it belongs afterwards.
+"""The landing folders: find submitted files, and move them to the archive or to ``rejected``.
 
-What is taken in is a copy, made and hashed by reading the file once. A file leaves landing only after what
-it feeds is committed and the copy is archived, or stands in ``rejected`` with its reason: at no moment does
-it exist nowhere. It leaves only if it is still what was copied.
+Ingestion uses a copy, which is written and hashed while the file is read once. The original is removed from
+landing only after the commit, when the copy is in the archive, or in ``rejected`` with its reason, and only
+if it has not changed: at every moment there is at least one copy.
 """
 
 import errno
@@ -21,37 +21,43 @@ from typing import IO
 import psutil
 
 from poleng_assets.storage.dropped_files import SUFFIXES, content_hash, copy_hashed, file_id, has_known_suffix
-from poleng_assets.storage.file_names import is_hidden, is_litter, is_temporary, may_be_meant, name_problem
-from poleng_assets.storage.files import make_folder, move, sync_folder, write_whole
+from poleng_assets.storage.file_names import (
+    is_hidden,
+    is_system_file,
+    is_temporary,
+    may_be_meant,
+    name_problem,
+)
+from poleng_assets.storage.files import make_folder, move, sync_folder, write_atomically
 from poleng_assets.storage.home import Home, Kind
-from poleng_assets.storage.writers import ends_early, is_open_for_writing, mount_points, writers_in_words
+from poleng_assets.storage.writers import ends_early, is_open_for_writing, mount_points, name_writers
 from poleng_assets.text.plain_text import in_one_line, visible, wrapped
 
 SETTLE_SECONDS = 2.0
-# A file that ends where a whole one seldom does is left alone for so many times as long.
+# Factor of the settle time for a file that looks incomplete.
 ENDS_EARLY_FACTOR = 10
-# How a file is called in landing while its last look is taken. No name may be longer than 255 bytes.
+# Suffix of a file in landing during its final check. A name may have at most 255 bytes.
 ASIDE = ".taken"
-# What a process tries a landing folder out with; its number follows.
+# Prefix of the test file for a landing folder, followed by the process id.
 _TRIAL = ".poleng-"
 _LONGEST_NAME = 255
 _GET_FLAGS = 0x80086601  # https://man7.org/linux/man-pages/man2/FS_IOC_GETFLAGS.2const.html
 _IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
 
-# What this process dropped whole, by the stamp of each: it needs no time to settle.
-_dropped_whole: set[str] = set()
-_tried_out: set[Path] = set()
+# Stamps of the complete files that this process submitted: they need no time to settle.
+_submitted: set[str] = set()
+_tested: set[Path] = set()
 
 
 class FileChanged(Exception):
-    """A file in landing is written to, or is not any more what was copied; the message says so in words."""
+    """A file in landing is being written, or has changed since it was copied."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A file in landing that nobody has touched for a while.
+    """A settled file in landing: it has not changed for the settle time.
 
-    ``stamp`` changes whenever the file is written or dropped again, even with the same content.
+    ``stamp`` changes whenever the file is written or submitted again, even with the same content.
     """
 
     kind: Kind
@@ -61,19 +67,19 @@ class Dropped:
 
     @property
     def name(self) -> str:
-        """The id that the file name gives to the batch or study."""
+        """The id of the batch or study, from the file name."""
         return file_id(self.path.name)
 
 
 @dataclass
 class Look:
-    """What stands in one landing folder.
+    """The content of one landing folder.
 
     Attributes:
-        dropped: files that are to be taken in or refused, oldest first.
-        waits: why the others are left alone for now, by their names.
-        left: why entries are left alone for ever, by their names: nothing can be done with them.
-        seconds: until the next of those that wait may have settled; 0 when none is about to.
+        dropped: files to ingest or refuse, oldest first.
+        waits: why the others are not ready yet, by their names.
+        left: why entries are skipped permanently, by their names.
+        seconds: until the next waiting file may have settled; 0 if there is none.
     """
 
     dropped: list[Dropped] = field(default_factory=list)
@@ -84,12 +90,12 @@ class Look:
 
 @dataclass(frozen=True)
 class TakenCopy:
-    """A dropped file as it was when it was read.
+    """The copy of a submitted file.
 
     Attributes:
         original: the file in landing.
-        path: of the copy; it has the name of the original.
-        digest: SHA-256 of what was read, as hex.
+        path: of the copy, with the name of the original.
+        digest: SHA-256 of the content, as hex.
         status: of the original when it was read.
     """
 
@@ -99,19 +105,19 @@ class TakenCopy:
     status: os.stat_result
 
     def confirm(self) -> None:
-        """Check that the original is still what was copied.
+        """Check that the original has not changed since it was copied.
 
         Raises:
-            FileChanged: it is not, or somebody has it open for writing.
+            FileChanged: it has, or a process has it open for writing.
         """
         if not self._is_still(self.original):
             raise FileChanged(
-                f"{self.original.name} changed while it was taken in. Nothing of it was; it is taken in when "
-                "it has been left alone"
+                f"{self.original.name} changed during ingestion. Nothing was ingested; it is "
+                "ingested when it no longer changes"
             )
 
     def _is_still(self, path: Path) -> bool:
-        """Return whether the original (perhaps moved) still holds what was copied, and nobody writes."""
+        """Return whether the original (perhaps renamed) is unchanged and has no writer."""
         try:
             with _opened(path) as file:
                 now = os.fstat(file.fileno())
@@ -130,17 +136,17 @@ class TakenCopy:
 
 @dataclass(frozen=True)
 class Landing:
-    """Works on the landing, archive and rejected folders of a home."""
+    """The landing, archive and rejected folders of a home."""
 
     home: Home
     settle_seconds: float = SETTLE_SECONDS
 
     def dropped(self, kind: Kind) -> Iterator[Dropped]:
-        """Yield the settled files of one kind, oldest first, which :meth:`look` finds."""
+        """Yield the settled files of one kind, oldest first."""
         yield from self.look(kind).dropped
 
     def look(self, kind: Kind) -> Look:
-        """Look at everything that stands in landing; nothing is changed."""
+        """Return the state of all entries in landing; nothing is changed."""
         seen, mounted, ages = Look(), mount_points(), {}
         folder = self.home.landing(kind)
         may_change = os.access(folder, os.W_OK | os.X_OK)
@@ -150,15 +156,15 @@ class Landing:
                 continue
             if is_hidden(name):
                 if may_be_meant(name):
-                    seen.left[name] = "its name begins with a dot: hidden files are not taken in"
+                    seen.left[name] = "its name starts with a dot: hidden files are not ingested"
             elif is_temporary(name):
-                seen.waits[name] = "its name says that it is not whole yet"
-            elif is_litter(name):
-                seen.left[name] = "it is no file of people: systems and editors leave such behind"
+                seen.waits[name] = "its name is that of an incomplete file"
+            elif is_system_file(name):
+                seen.left[name] = "it is a file of the operating system or of an editor"
             elif str(path.absolute()) in mounted:
-                seen.left[name] = "a disk or file is mounted there, it cannot be moved: unmount it"
+                seen.left[name] = "it is a mount point and cannot be moved: unmount it"
             elif not may_change:
-                seen.left[name] = f"nothing may be removed from {folder}: see that it may be written"
+                seen.left[name] = f"{folder} is not writable: correct its permissions"
             elif isinstance(dropped := self._settled(kind, path, status, seen), Dropped):
                 seen.dropped.append(dropped)
                 ages[name] = status.st_mtime_ns
@@ -166,14 +172,14 @@ class Landing:
         return seen
 
     def _settled(self, kind: Kind, path: Path, status: os.stat_result, seen: Look) -> Dropped | None:
-        """Return an entry that is to be dealt with now; else say in ``seen`` why it is not."""
+        """Return an entry that is ready, or record in ``seen`` why it is not."""
         stamp = _stamp(status)
-        # The change time cannot be set by a copying tool, as the modification time can.
+        # Copying tools can set the modification time, but not the change time.
         age = abs(time.time() - status.st_ctime)
-        patience = 0.0 if stamp in _dropped_whole else self.settle_seconds
+        patience = 0.0 if stamp in _submitted else self.settle_seconds
         problem = ""
         if age < patience:
-            _wait(seen, path, "it was touched just now", patience - age)
+            _wait(seen, path, "it was changed just now", patience - age)
             return None
         if stat.S_ISREG(status.st_mode):
             try:
@@ -182,7 +188,7 @@ class Landing:
                 return None
             patience *= ENDS_EARLY_FACTOR
             if early and age < patience:
-                _wait(seen, path, "it does not end as a whole file does, more may come", patience - age)
+                _wait(seen, path, "it looks incomplete", patience - age)
                 return None
             problem = name_problem(path.name)
         else:
@@ -191,92 +197,92 @@ class Landing:
         return Dropped(kind, path, stamp, problem) if is_free else None
 
     def _look_into(self, path: Path, status: os.stat_result, seen: Look) -> bool:
-        """Note in ``seen`` what keeps a file from being taken in; return whether it ends early.
+        """Record in ``seen`` what prevents the ingestion of a file; return whether it looks incomplete.
 
         Raises:
-            FileNotFoundError: a run has just moved it away.
+            FileNotFoundError: a run has just moved it.
         """
         try:
             with _opened(path) as file:
                 if _is_fixed(file.fileno()) or _is_stuck(path.parent, status):
-                    why = "it may not be removed: it is immutable, or belongs to somebody else"
+                    why = "it cannot be removed: it is immutable, or belongs to another user"
                     seen.left[path.name] = why
                 elif is_open_for_writing(file.fileno()):
-                    why = f"{writers_in_words(path)} has it open for writing"
+                    why = f"{name_writers(path)} has it open for writing"
                     _wait(seen, path, why, self.settle_seconds)
                 else:
                     return ends_early(path)
         except FileNotFoundError:
             raise
         except OSError as error:
-            seen.left[path.name] = f"it cannot be read ({error.strerror}): see that this user may"
+            seen.left[path.name] = f"it cannot be read ({error.strerror}): correct its permissions"
         return False
 
     def waiting(self, kind: Kind) -> list[Path]:
-        """Return every file of one kind that was dropped, settled or not."""
+        """Return all submitted files of one kind, settled or not."""
         return [
             path
             for path in _entries(self.home.landing(kind))
-            if not (is_hidden(path.name) or is_temporary(path.name) or is_litter(path.name))
+            if not (is_hidden(path.name) or is_temporary(path.name) or is_system_file(path.name))
         ]
 
-    def try_out(self, kind: Kind) -> str:
-        """Write, rename and remove a file in landing; say what fails and what to do, nothing when all works.
+    def test_access(self, kind: Kind) -> str:
+        """Write, rename and remove a test file in landing; return the error and what to do, empty on success.
 
-        Where it worked once it is not tried again by this process.
+        After a success this process does not repeat the test.
         """
         folder = self.home.landing(kind)
-        if folder in _tried_out:
+        if folder in _tested:
             return ""
-        step, begun = "written", folder / f"{_TRIAL}{os.getpid()}.part"
-        renamed = begun.with_suffix(".tmp")
+        step, trial = "written", folder / f"{_TRIAL}{os.getpid()}.part"
+        renamed = trial.with_suffix(".tmp")
         try:
-            begun.write_bytes(b"x")
+            trial.write_bytes(b"x")
             step = "renamed"
-            begun.replace(renamed)
+            trial.replace(renamed)
             step = "removed"
             renamed.unlink()
         except OSError as error:
-            for path in (begun, renamed):
+            for path in (trial, renamed):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
             return (
-                f"Files in {folder} cannot be {step} ({error.strerror}): what is dropped there cannot be "
-                "taken in. See that its disk is there, and that this user may write to it"
+                f"Files in {folder} cannot be {step} ({error.strerror}): they cannot be ingested. "
+                "Check that its disk is mounted, and that this user can write to it"
             )
-        _tried_out.add(folder)
+        _tested.add(folder)
         return ""
 
     def submit(self, kind: Kind, file: Path) -> Path:
-        """Copy a file into landing, so that it appears there whole; return its place.
+        """Copy a file into landing atomically; return its path there.
 
         Raises:
-            FileExistsError: a file of that name waits there already.
+            FileExistsError: a file of that name is already there.
         """
         target = self.home.landing(kind) / file.name
         if target.exists():
-            raise FileExistsError(f"{target} waits to be taken in already")
+            raise FileExistsError(f"{target} is already waiting for ingestion")
         part = target.with_name(f".{target.name}.part")
         try:
             part.touch(mode=0o600)
-            part.chmod(0o600)  # its owner's alone before anything stands in it
+            part.chmod(0o600)  # private before it has content
             shutil.copyfile(file, part)
             dropped = part.replace(target)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        _dropped_whole.add(_stamp(dropped.lstat()))
+        _submitted.add(_stamp(dropped.lstat()))
         return dropped
 
-    # Taking in
+    # Ingestion
 
     @contextmanager
     def copied(self, kind: Kind, path: Path) -> Iterator[TakenCopy]:
-        """Give a copy of a file in landing, on the disk of the archive, until the end of the block.
+        """Yield a copy of a file in landing, on the disk of the archive, for the duration of the block.
 
         Raises:
-            FileChanged: somebody writes to the file.
-            FileNotFoundError: it is gone.
+            FileChanged: a process writes to the file.
+            FileNotFoundError: it is missing.
             OSError: it cannot be read, or the copy cannot be written.
         """
         with self._work_folder() as folder:
@@ -287,22 +293,22 @@ class Landing:
                     raise FileChanged(f"{path.name} is not a regular file")
                 if is_open_for_writing(file.fileno()):
                     raise FileChanged(
-                        f"{writers_in_words(path)} has {path.name} open for writing. Nothing of it was taken "
-                        "in; it is when it was closed"
+                        f"{name_writers(path)} has {path.name} open for writing. Nothing was "
+                        "ingested; it is ingested when it is closed"
                     )
                 digest = copy_hashed(file, copy)
             os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
             yield TakenCopy(path, copy, digest, status)
 
     def keep(self, kind: Kind, copy: TakenCopy, name: str, *, new: bool = True) -> Path:
-        """Put the copy that was taken in into the archive under its id; return its place there.
+        """Move the ingested copy to the archive under its id; return its path there.
 
-        A second copy of what the archive holds is not kept: the first one may have been rewritten since,
-        without a person who asked to be forgotten.
+        A second copy of an archived file is not kept: the first one may have been rewritten since, without a
+        person who was erased.
 
         Args:
-            new: whether it was taken in just now. A file that stands in its place then is of a history that
-                the warehouse does not know; it stays, under another name.
+            new: whether it was ingested just now. An existing file of that name is then unknown to the
+                warehouse, and is kept under another name.
         """
         target = self.place_in_archive(kind, copy.path, name)
         if target.exists() and new and (digest := content_hash(target)) != copy.digest:
@@ -312,10 +318,10 @@ class Landing:
         return target
 
     def remove(self, copy: TakenCopy) -> str:
-        """Remove the original of a copy from landing; say why it stays, nothing when it is gone.
+        """Remove the original of a copy from landing; return why it was kept, empty if it was removed.
 
-        It is given another name first: from then on nobody opens it by chance, and whoever had it open
-        before is seen. If it is not any more what was copied it gets its name back, and is a new file.
+        It is renamed first: after that no process opens it by chance, and an earlier writer is detected. If
+        it has changed, its name is restored, and it is a new file.
         """
         original = copy.original
         aside = original.with_name(f".{original.name}{ASIDE}")
@@ -333,12 +339,12 @@ class Landing:
             return ""
         _put_back(aside, original)
         return (
-            f"{original.name} was written to after it had been read: what it holds now stays in landing, and "
-            "is taken in as a new version when it has been left alone"
+            f"{original.name} was changed after it was read: the new content stays in landing, and is "
+            "ingested as a new version when it no longer changes"
         )
 
     def clear_leftovers(self, kind: Kind) -> None:
-        """Undo what killed processes left: trials, copies nobody uses, and files that had been set aside."""
+        """Clean up after killed processes: test files, unused copies, and renamed originals."""
         for trial in self.home.landing(kind).glob(f"{_TRIAL}*"):
             process = trial.stem.removeprefix(_TRIAL)
             if process.isdecimal() and not psutil.pid_exists(int(process)):
@@ -352,18 +358,18 @@ class Landing:
                 in_use = True
             except FileNotFoundError:
                 continue  # its process has just ended
-        # Who sets a file aside has a work folder: without one there is nobody who would come back to it.
+        # A process that has renamed a file has a work folder: without one the file is abandoned.
         for path in [] if in_use else self.home.landing(kind).glob(f".*{ASIDE}"):
             _put_back(path, path.with_name(path.name[1 : -len(ASIDE)]))
 
     @property
     def _work(self) -> Path:
-        """Where copies are made: below the archive, so that what looks through it finds them, too."""
+        """The folder of copies: below the archive, so that searches of the archive include it."""
         return self.home.root / "archive" / ".being_taken_in"
 
     @contextmanager
     def _work_folder(self) -> Iterator[Path]:
-        """Give a folder of this block alone; the lock on it ends with the process, however that ends."""
+        """Yield a private folder; its lock is released when the process ends for any reason."""
         with ExitStack() as stack:
             folder = self._new_work_folder(stack)
             try:
@@ -374,7 +380,7 @@ class Landing:
                     self._work.rmdir()
 
     def _new_work_folder(self, stack: ExitStack) -> Path:
-        """Make a folder and hold its lock; one that was taken for a leftover before it was locked is left."""
+        """Create a folder and lock it; try again if it was cleaned up before it was locked."""
         while True:
             make_folder(self._work)
             with suppress(FileNotFoundError, BlockingIOError):
@@ -384,14 +390,13 @@ class Landing:
                     return folder
 
     def archive(self, kind: Kind, path: Path, name: str, digest: str | None = None) -> Path:
-        """Archive a file that was taken in, under its id, and remove it from landing; return its place.
+        """Archive an ingested file under its id, and remove it from landing; return its path.
 
-        A file of another content than was taken in, dropped meanwhile under the same name, stays in landing:
-        it is a new version.
+        A file with other content, submitted meanwhile under the same name, stays in landing as a new version.
 
         Args:
             path: of the file, in landing or already in the archive.
-            digest: hash of the content that was taken in, as ``content_hash`` gives it.
+            digest: hash of the ingested content, as of ``content_hash``.
         """
         target = self.place_in_archive(kind, path, name)
         if path == target or not path.exists():
@@ -403,41 +408,41 @@ class Landing:
         return target
 
     def place_in_archive(self, kind: Kind, path: Path, name: str) -> Path:
-        """Return where a file is kept that was taken in under an id."""
+        """Return the path of an ingested file in the archive."""
         return self.home.archive(kind) / f"{name}{path.name.removeprefix(file_id(path.name))}"
 
     def archived(self, kind: Kind, name: str) -> Path | None:
-        """Return the archived file of an id, None when it is not kept."""
+        """Return the archived file of an id, None if there is none."""
         paths = (self.home.archive(kind) / f"{name}{suffix}" for suffix in SUFFIXES)
         return next((path for path in paths if path.exists()), None)
 
     # Refusing
 
     def reject(self, kind: Kind, path: Path, reason: str) -> Path:
-        """Put a refused file into ``rejected`` with its reason beside it; return its new place.
+        """Move a refused file to ``rejected`` with a note about the reason; return its new path.
 
-        A file is copied and then removed, as one that is taken in; a link or folder is moved as it is.
+        A file is copied and then removed, as in ingestion; a link or folder is moved.
 
         Raises:
-            FileChanged: somebody writes to the file.
-            OSError: it cannot be moved; nothing is left in ``rejected``.
+            FileChanged: a process writes to the file.
+            OSError: it cannot be moved; ``rejected`` is unchanged.
         """
         if not stat.S_ISREG(path.lstat().st_mode):
-            return self._set_apart(kind, path, reason)
+            return self._move_to_rejected(kind, path, reason)
         with self.copied(kind, path) as copy:
             return self.reject_copy(kind, copy, reason)[0]
 
     def reject_copy(self, kind: Kind, copy: TakenCopy, reason: str) -> tuple[Path, str]:
-        """Put the copy of a refused file into ``rejected``, and remove the original.
+        """Move the copy of a refused file to ``rejected``, and remove the original.
 
         Returns:
-            Its new place, and why the original stays; nothing when it is gone.
+            Its new path, and why the original was kept; empty if it was removed.
         """
-        rejected = self._set_apart(kind, copy.path, reason)
+        rejected = self._move_to_rejected(kind, copy.path, reason)
         return rejected, self.remove(copy)
 
-    def _set_apart(self, kind: Kind, path: Path, reason: str) -> Path:
-        # A file system allows 255 bytes: a number and ".reason.txt" must still fit behind the name.
+    def _move_to_rejected(self, kind: Kind, path: Path, reason: str) -> Path:
+        # A name may have 255 bytes, including a number and ".reason.txt".
         target = self.home.rejected(kind) / os.fsdecode(os.fsencode(path.name)[:200])
         name, number = target.name, 1
         stem = file_id(name) if has_known_suffix(name) else target.stem
@@ -446,11 +451,11 @@ class Landing:
             target = target.with_name(f"{stem}.{number}{name.removeprefix(stem)}")
         text = (
             f"{in_one_line(path.name)} was refused.\n\n{wrapped(f'Why: {reason}')}\n\n"
-            f"What to do: mend the file and drop it into landing/{kind} again. "
-            "Nothing of it was taken in.\n"
+            f"What to do: fix the file and submit it to landing/{kind} again. "
+            "No part of it was ingested.\n"
         )
-        # A file name may be no text, or steer the terminal that shows the note.
-        note = write_whole(target.with_name(f"{target.name}.reason.txt"), visible(text))
+        # A file name may be invalid text, or contain control characters for a terminal.
+        note = write_atomically(target.with_name(f"{target.name}.reason.txt"), visible(text))
         try:
             return _move(path, target)
         except BaseException:
@@ -472,7 +477,7 @@ def _wait(seen: Look, path: Path, why: str, rest: float) -> None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return what is known of an entry, or None when a run has just moved it away."""
+    """Return the status of an entry, None if a run has just moved it."""
     try:
         return path.lstat()
     except FileNotFoundError:
@@ -480,7 +485,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _put_back(aside: Path, original: Path) -> None:
-    """Give a file its name back, unless another has it by now: then it waits until that one is gone."""
+    """Restore the name of a file, unless another file has it: then it waits until that one is removed."""
     if aside != original and not os.path.lexists(original):
         with suppress(FileNotFoundError):
             aside.rename(original)
@@ -488,7 +493,7 @@ def _put_back(aside: Path, original: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading; a link is not followed, and a pipe that took its place is not waited for."""
+    """Open a file for reading, without following a link or waiting for a pipe."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         yield file
@@ -499,7 +504,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder.
 
     Raises:
-        BlockingIOError: somebody holds it.
+        BlockingIOError: another process holds it.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -510,26 +515,26 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _is_fixed(handle: int) -> bool:
-    """Return whether a file is marked so that nobody may remove it (``chattr +i``, ``+a``)."""
+    """Return whether a file is immutable or append-only (``chattr +i``, ``+a``)."""
     flags = bytearray(8)
     try:
         fcntl.ioctl(handle, _GET_FLAGS, flags)
-    except OSError:  # a file system without such marks
+    except OSError:  # a file system without these attributes
         return False
     return bool(int.from_bytes(flags, "little") & _IMMUTABLE_OR_APPEND_ONLY)
 
 
 def _is_stuck(folder: Path, status: os.stat_result) -> bool:
-    """Return whether a file belongs to somebody else, in a folder where only owners may remove theirs."""
+    """Return whether a file belongs to another user, in a folder with the sticky bit."""
     around, me = folder.stat(), os.geteuid()
     return bool(around.st_mode & stat.S_ISVTX) and me not in (0, status.st_uid, around.st_uid)
 
 
 def _move(path: Path, target: Path) -> Path:
-    """Move a file to where it is kept, readable by its owner only; a link or folder as it is.
+    """Move a file and make it readable by its owner only; move a link or folder unchanged.
 
     Raises:
-        OSError: a folder, pipe or socket would have to go to another disk, or may not be moved.
+        OSError: a folder, pipe or socket is on another disk, or cannot be moved.
     """
     status = path.lstat()
     if stat.S_ISREG(status.st_mode) and os.geteuid() in (0, status.st_uid):
@@ -549,7 +554,7 @@ def _move(path: Path, target: Path) -> Path:
         os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
         move(part, target)
     else:
-        raise OSError(errno.EXDEV, "it is on another disk and no file, move it by hand", str(path))
+        raise OSError(errno.EXDEV, "it is on another disk and not a file, move it by hand", str(path))
     path.unlink()
     sync_folder(path.parent)
     return target

@@ -1,8 +1,7 @@
-"""Made-up and real people never meet in one home.
+"""Synthetic and real people are never mixed in one home.
 
-The files of the synthetic population carry a mark in their Parquet metadata. A home is of the sort that was
-taken in first, and says so in a file of its own, so that whoever asks need not open the warehouse. What
-belongs here is how files and homes are told apart, and the words by which the other sort is refused.
+The files of the synthetic population are marked in their Parquet metadata. The first ingested file decides
+whether a home is synthetic or real, which its file ``people.json`` stores.
 """
 
 import filecmp
@@ -11,29 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.home import KINDS, Home
 
 Sort = Literal["made-up", "real"]
-MADE_UP: Sort = "made-up"
+SYNTHETIC: Sort = "made-up"
 REAL: Sort = "real"
 # In the metadata of a Parquet file.
 MARK = b"poleng_people"
 
 
 class OtherPeople(ValueError):
-    """A file or a scenario is of the other sort of people than its home; the message says what to do."""
+    """A file or a scenario is synthetic in a real home, or the reverse; the message says what to do."""
 
 
-def metadata_of_made_up() -> dict[bytes, bytes]:
-    """Return what the metadata of a file of made-up people holds."""
-    return {MARK: MADE_UP.encode()}
+def synthetic_metadata() -> dict[bytes, bytes]:
+    """Return the Parquet metadata of a file of synthetic people."""
+    return {MARK: SYNTHETIC.encode()}
 
 
-def is_made_up(home: Home, file: Path) -> bool:
-    """Return whether a file is one of the synthetic population.
+def is_synthetic(home: Home, file: Path) -> bool:
+    """Return whether a file has synthetic people.
 
-    Files of earlier releases have no mark: there, the population's own folder in the home tells.
+    Files of earlier releases have no mark: they are compared with the simulation folder of the home.
     """
     for kind in KINDS:
         known = home.simulation / kind / file.name
@@ -48,95 +47,94 @@ def is_made_up(home: Home, file: Path) -> bool:
         metadata = pq.read_schema(file).metadata or {}
     except (pa.ArrowException, OSError):
         return False
-    return metadata.get(MARK) == MADE_UP.encode()
+    return metadata.get(MARK) == SYNTHETIC.encode()
 
 
 def sort_of_home(home: Home) -> Sort | None:
-    """Return which sort of people a home holds; None when it holds nobody."""
+    """Return whether the people of a home are synthetic or real; None if it has no people."""
     try:
         sort = json.loads(home.people.read_text(encoding="utf-8"))["people"]
     except FileNotFoundError:
         return _sort_of_unmarked(home)
-    return MADE_UP if sort == MADE_UP else REAL
+    return SYNTHETIC if sort == SYNTHETIC else REAL
 
 
 def _sort_of_unmarked(home: Home) -> Sort | None:
-    """Return the sort of a home that no release has marked yet."""
+    """Return the sort of a home without a mark."""
     archived = [file for kind in KINDS for file in _files(home.archive(kind))]
     if not archived:
-        # Retention may have erased the files of real people; those of a story are never so old.
+        # Retention may have erased the files of real people; those of a simulation are never so old.
         return REAL if any(_files(home.contact_lists)) else None
     if not home.simulation.is_dir():
         return REAL
-    return MADE_UP if all(is_made_up(home, file) for file in archived) else REAL
+    return SYNTHETIC if all(is_synthetic(home, file) for file in archived) else REAL
 
 
 def claim(home: Home, sort: Sort) -> Sort:
-    """Mark a home as of a sort, unless it is of one already; return its sort."""
+    """Mark a home as synthetic or real, unless it is marked already; return its sort."""
     current = sort_of_home(home)
     if not home.people.exists():
         current = current or sort
-        write_whole(home.people, json.dumps({"people": current}))
+        write_atomically(home.people, json.dumps({"people": current}))
     return current or sort
 
 
 def admit(home: Home, file: Path) -> None:
-    """Refuse a file of another sort than its home; the first one says which sort that is.
+    """Refuse a file of another sort than its home; the first file decides the sort.
 
     Raises:
         OtherPeople: it is of the other sort.
     """
-    sort = MADE_UP if is_made_up(home, file) else REAL
+    sort = SYNTHETIC if is_synthetic(home, file) else REAL
     if claim(home, sort) != sort:
-        raise OtherPeople(_words(home, file.name, sort))
+        raise OtherPeople(_refusal(home, file.name, sort))
 
 
 def refuse_other_people(home: Home, file: Path) -> None:
-    """As :func:`admit`, of a file that is not taken in yet: nothing is said about the home."""
-    sort = MADE_UP if is_made_up(home, file) else REAL
+    """Check like :func:`admit`, before ingestion: the home is not marked."""
+    sort = SYNTHETIC if is_synthetic(home, file) else REAL
     if sort_of_home(home) not in (None, sort):
-        raise OtherPeople(_words(home, file.name, sort))
+        raise OtherPeople(_refusal(home, file.name, sort))
 
 
-def claim_for_story(home: Home) -> None:
-    """Make a home one of made-up people, before their story is played in it.
+def claim_for_scenario(home: Home) -> None:
+    """Mark a home as synthetic, before a scenario is played in it.
 
     Raises:
-        OtherPeople: it holds real people, or a file of theirs waits in it.
+        OtherPeople: it has real people, or pending files of real people.
     """
     waiting = sorted(
-        file.name for kind in KINDS for file in _files(home.landing(kind)) if not is_made_up(home, file)
+        file.name for kind in KINDS for file in _files(home.landing(kind)) if not is_synthetic(home, file)
     )
-    if not waiting and claim(home, MADE_UP) == MADE_UP:
+    if not waiting and claim(home, SYNTHETIC) == SYNTHETIC:
         return
-    whom = (
-        f"files that are not made up wait in it ({', '.join(waiting)})" if waiting else "it holds real people"
+    reason = (
+        f"it has pending files of real people ({', '.join(waiting)})" if waiting else "it has real people"
     )
     raise OtherPeople(
-        f"No made-up people are played with in {home.root}: {whom}. Play in a home of its own: "
+        f"No scenario can be played in {home.root}: {reason}. Use another home: "
         "`poleng simulate --home FOLDER`"
     )
 
 
-def strangers(home: Home) -> list[Path]:
-    """Return the files of real people that were dropped into, or refused by, a home of made-up ones."""
-    if sort_of_home(home) != MADE_UP:
+def real_files(home: Home) -> list[Path]:
+    """Return the files of real people in the landing and rejected folders of a synthetic home."""
+    if sort_of_home(home) != SYNTHETIC:
         return []
     folders = [folder(kind) for kind in KINDS for folder in (home.landing, home.rejected)]
-    return sorted(file for folder in folders for file in _files(folder) if not is_made_up(home, file))
+    return sorted(file for folder in folders for file in _files(folder) if not is_synthetic(home, file))
 
 
-def _words(home: Home, name: str, sort: Sort) -> str:
+def _refusal(home: Home, name: str, sort: Sort) -> str:
     if sort == REAL:
         return (
-            f"{name} is no file of the made-up people of `poleng simulate`, and {home.root} holds them: "
-            "made-up and real people never meet. Give real people a home of their own: name another folder "
-            "by POLENG_HOME or --home (`poleng dev --home FOLDER`), and drop the file there. Or empty this "
-            "one first (`poleng reset`)"
+            f"{name} has real people, and {home.root} has synthetic people of `poleng simulate`: they must "
+            "not be mixed. Use another home for real people (POLENG_HOME or `poleng dev --home FOLDER`), and "
+            "submit the file there. Or empty this home first (`poleng reset`)"
         )
     return (
-        f"{name} holds made-up people of `poleng simulate`, and {home.root} holds real ones: they never "
-        "meet. Drop it into a home of its own (POLENG_HOME or --home)"
+        f"{name} has synthetic people of `poleng simulate`, and {home.root} has real people: they must not "
+        "be mixed. Submit it to another home (POLENG_HOME or --home)"
     )
 
 

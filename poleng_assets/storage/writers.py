@@ -1,4 +1,4 @@
-"""Whether somebody still writes to a file, and whether its content ends where a whole one would."""
+"""Whether a process still writes to a file, and whether the file looks complete."""
 
 import errno
 import fcntl
@@ -10,19 +10,19 @@ from pathlib import Path
 
 from poleng_assets.storage.dropped_files import known_suffix
 
-# There the kernel answers for itself, not for the server and the other machines: a lease that is refused
-# says nothing.
+# On network file systems the kernel does not know the writers on other machines: a refused lease means
+# nothing.
 _NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "lustre", "glusterfs")
 _BLOCK = 1 << 16
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def is_open_for_writing(handle: int) -> bool:
-    """Return whether a process of this machine has a file open for writing, whoever it belongs to.
+    """Return whether any process of this machine has a file open for writing.
 
-    The kernel is asked for a read lease, which it grants only when nobody has
-    (https://man7.org/linux/man-pages/man2/F_GETLEASE.2const.html). Where it gives none (a network disk, a
-    file of somebody else), the processes that may be looked into are. Writers on other machines are not seen.
+    The kernel grants a read lease only if there is no writer
+    (https://man7.org/linux/man-pages/man2/F_GETLEASE.2const.html). Where it grants none (a network disk, a
+    file of another user), the accessible processes are inspected. Writers on other machines are not found.
 
     Args:
         handle: of the file, opened for reading only.
@@ -32,8 +32,8 @@ def is_open_for_writing(handle: int) -> bool:
     return answer if answer is not None else next(_writers(status), None) is not None
 
 
-def writers_in_words(path: Path) -> str:
-    """Name the processes that have a file open for writing, as far as they may be looked into."""
+def name_writers(path: Path) -> str:
+    """Return the names of the processes that have a file open for writing, as far as accessible."""
     try:
         named = [f"{_program(process)} ({process})" for process in _writers(path.stat())]
     except OSError:
@@ -42,7 +42,7 @@ def writers_in_words(path: Path) -> str:
 
 
 def ends_early(path: Path) -> bool:
-    """Return whether a file ends where a whole one seldom does: no end of the last line, half a Parquet.
+    """Return whether a file looks incomplete: no line end at its end, or a Parquet without footer.
 
     Raises:
         OSError: the file cannot be read.
@@ -56,23 +56,23 @@ def ends_early(path: Path) -> bool:
         end = file.read()
     if suffix == ".parquet":
         return begin.startswith(b"PAR1") and not end.endswith(b"PAR1")
-    # UTF-16 and UTF-32 put NULs around a line end; old programs write Ctrl-Z behind the last one.
+    # UTF-16 and UTF-32 have NULs around a line end; old programs write Ctrl-Z at the end.
     has_lines = b"\n" in begin or b"\r" in begin
     return has_lines and not end.rstrip(b"\0\x1a").endswith((b"\n", b"\r"))
 
 
 def mount_points() -> frozenset[str]:
-    """Return what is mounted where, bound files too; nothing where the system does not tell."""
+    """Return the mount points, including bound files; empty if unknown."""
     return frozenset(path for _, path, _ in _mounts())
 
 
 def _lease_refused(handle: int) -> bool | None:
-    """Return whether the kernel refuses a read lease because of a writer; None when it gives none to us."""
+    """Return whether a read lease is refused because of a writer; None if leases are unavailable."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return None
     try:
-        # Who opens the file in this very moment is let in at once. The kernel tells us by a signal: not by
-        # SIGIO, which would end the process.
+        # A process that opens the file now is not delayed. The kernel sends a signal: not SIGIO, which would
+        # end the process.
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
@@ -82,12 +82,12 @@ def _lease_refused(handle: int) -> bool | None:
 
 
 def _writers(status: os.stat_result) -> Iterator[int]:
-    """Yield the processes that have a file open for writing, of those that may be looked into."""
+    """Yield the accessible processes that have a file open for writing."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             handles = list((process / "fd").iterdir())
         except OSError:
-            continue  # of somebody else, or ended
+            continue  # of another user, or ended
         if any(_writes(process, handle, status) for handle in handles):
             yield int(process.name)
 
@@ -114,7 +114,7 @@ def _on_network(device: int) -> bool:
 
 
 def _mounts() -> Iterator[tuple[str, str, str]]:
-    """Yield the device, the place and the file system of each mount; proc(5) tells how they are written."""
+    """Yield device, path and file system type of each mount, in the format of proc(5)."""
     try:
         lines = _MOUNTS.read_text(errors="surrogateescape").splitlines()
     except OSError:

@@ -22,7 +22,7 @@ def test_an_address_that_does_not_work_is_named_without_its_secret(monkeypatch):
         monkeypatch.setenv("POLENG_NOTIFY", f"tgram://SECRET {works.url()}")
         said = CliRunner().invoke(notify)
     assert said.exit_code == 1
-    assert "address 1 of POLENG_NOTIFY is no address that Apprise understands" in said.output
+    assert "address 1 of POLENG_NOTIFY is not a valid Apprise URL" in said.output
     assert "1 of 2 addresses did not accept the message" in said.output
     assert "SECRET" not in said.output
     assert works.titles == ["poleng: test message"]

@@ -26,4 +26,4 @@ def test_a_field_study_that_waits_is_named_with_what_takes_it_in(home: Home):
     (home.landing("field_studies") / "spring.csv").write_text("id\n", encoding="utf-8")
     said = said_of(home)
     assert "`poleng run-pending` ingests the pending files and trains the first one" in said
-    assert "Waiting in landing/field_studies: spring.csv" in said
+    assert "Pending in landing/field_studies: spring.csv" in said

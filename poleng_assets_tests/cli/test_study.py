@@ -80,12 +80,14 @@ def test_init_with_another_study_names_the_fields_and_changes_nothing(home: Home
     poleng(home, "init")
     code, said = poleng(home, "init", changed(tmp_path / "mine.yaml", another_id))
     assert code == 1
-    assert "they differ in id" in said
+    assert "differs in id" in said
     assert "poleng study change" in said
     assert home.study_file.read_bytes() == SHIPPED.read_bytes()
 
 
-@pytest.mark.parametrize("command", [("status",), ("settle",), ("decisions",), ("submit", "batch", SHIPPED)])
+@pytest.mark.parametrize(
+    "command", [("status",), ("run-pending",), ("decisions",), ("submit", "batch", SHIPPED)]
+)
 def test_a_command_with_another_study_is_refused(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str | Path, ...]
 ):
@@ -93,7 +95,7 @@ def test_a_command_with_another_study_is_refused(
     monkeypatch.setenv("POLENG_STUDY", str(changed(tmp_path / "mine.yaml", another_question)))
     code, said = poleng(home, *command)
     assert code == 1
-    assert "they differ in" in said
+    assert "differs in" in said
     assert "policies.overseer.min_rows" in said
     assert not home.warehouse.exists()
 
@@ -106,7 +108,7 @@ def test_status_of_a_new_home_says_at_once_that_the_study_file_is_wrong(
     code, said = poleng(home, "status")
     assert code == 1
     assert f"{wrong}: cannot be read: No such file or directory" in said
-    assert "POLENG_STUDY names it: correct it" in said
+    assert "POLENG_STUDY is set to it: correct it" in said
     wrong.write_text(SHIPPED.read_text(encoding="utf-8").replace("kind: ordinal", "kind: ordered"))
     code, said = poleng(home, "status")
     assert code == 1

@@ -423,7 +423,7 @@ def corpus(study: Study) -> list[Case]:
         _case(
             "the same name in capitals",
             _text(),
-            Refused("by capitals only"),
+            Refused("by upper and lower case only"),
             file_name="CAPITALS.csv",
             same_people_as="a name in small letters",
         ),

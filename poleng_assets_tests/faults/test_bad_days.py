@@ -159,8 +159,8 @@ FULL = {
     "core.ingestion.ingest.ingest": "the disk is full. Free some space",
     "defs.assets.scoring.replace_predictions": "the disk is full. Free some space",
     "core.monitoring.batch_report.save_report": "the disk is full. Free some space",
-    "defs.assets.monitoring.write_whole": "No space left on device",
-    "defs.assets.scoring.write_whole": "No space left on device",
+    "defs.assets.monitoring.write_atomically": "No space left on device",
+    "defs.assets.scoring.write_atomically": "No space left on device",
 }
 
 

@@ -126,7 +126,7 @@ def test_an_export_that_goes_on_while_the_file_is_read_is_taken_in_whole_and_onc
     monkeypatch.setattr(ingest, "check_columns", meanwhile)
     runs = door.react()
     assert [run.success for run in runs] == [False, True]
-    assert "march.csv changed while it was taken in" in runs[0].message
+    assert "march.csv changed during ingestion" in runs[0].message
     assert door.taken_in() == {"march": 186}
     assert list(door.folder.iterdir()) == []
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from poleng_assets.cli.main import main
 from poleng_assets.defs.continuity import WarehouseBehind, refuse_at_start
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets_tests.faults.syncs import Recorder, recorded
 from poleng_assets_tests.graph.conftest import Workshop, open_founded
 
@@ -62,7 +62,7 @@ def test_a_batch_waits_for_the_disk_a_few_times_only(scored: tuple[Workshop, Rec
 
 def test_the_recorder_notices_a_file_that_a_power_cut_would_lose(tmp_path: Path):
     with recorded(tmp_path) as recorder:
-        write_whole(tmp_path / "whole.csv", "1")
+        write_atomically(tmp_path / "whole.csv", "1")
         (tmp_path / ".half").write_text("1")
         (tmp_path / ".half").replace(tmp_path / "half.csv")
     assert recorder.lost_at(len(recorder.happened)) == [

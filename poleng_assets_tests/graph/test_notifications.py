@@ -104,7 +104,7 @@ def test_a_tick_in_which_nothing_happened_is_quick_and_tells_nothing(told: Works
     before = list(sink.titles)
     # Of this process: the machine may be busy with other things.
     started = time.process_time()
-    assert tick(told) == "Nothing new to tell"
+    assert tick(told) == "No new messages"
     assert time.process_time() - started < 0.1
     assert sink.titles == before
 
@@ -204,7 +204,7 @@ def test_a_wrong_address_is_named_without_its_secrets(home: Workshop, monkeypatc
     monkeypatch.setenv("POLENG_NOTIFY", f"nosuchservice://{SECRET}  {SECRET}")
     record(home, "champion", {"promoted": True, "serving_version": 2, "challenger_version": 2, "reason": "x"})
     said = tick(home)
-    assert "address 1 of POLENG_NOTIFY is no address that Apprise understands" in said
+    assert "address 1 of POLENG_NOTIFY is not a valid Apprise URL" in said
     assert "address 2 of POLENG_NOTIFY" in said
     out, err = capfd.readouterr()
     assert SECRET not in said + out + err + caplog.text
@@ -218,11 +218,11 @@ def test_a_sink_that_is_down_is_told_later(home: Workshop, monkeypatch, capfd, c
     monkeypatch.setattr("poleng_assets.notifications.outbox.SHORTEST_PAUSE", 0.0)
     record(home, "champion", {"promoted": True, "serving_version": 2, "challenger_version": 2, "reason": "x"})
     said = tick(home)
-    assert "could not be reached, or refused the message; 1 waiting" in said
+    assert "could not be reached or refused the message; 1 pending" in said
     out, err = capfd.readouterr()
     assert SECRET not in said + out + err + caplog.text
     with web_sink(port) as opened:
-        assert tick(home) == "Nothing new to tell"
+        assert tick(home) == "No new messages"
         assert opened.titles == ["Promoted: model version 2 serves now"]
 
 
@@ -238,7 +238,7 @@ def test_what_happened_before_anybody_looked_is_counted_and_not_told(home: Works
     for version in (1, 2, 3):
         record(home, "champion", champion(version))
     kept, messages = look(home, time.time() + 25 * 3600)
-    assert (kept, messages[0]["title"]) == (1, "3 earlier things not told one by one")
+    assert (kept, messages[0]["title"]) == (1, "3 earlier events not sent one by one")
 
 
 def champion(version: int) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def test_an_event_without_the_metadata_of_today_stops_nothing(home: Workshop):
     with open_outbox(home.home.outbox, load_study().policies.notifications) as outbox:
         assert outbox is not None
         assert collect(home.instance, home.landing, outbox, time.time(), complaints.append) == 1
-    assert "There is no message about realised_performance" in complaints[0]
+    assert "No message about event" in complaints[0]
 
 
 def test_a_digest_comes_each_day_also_when_nothing_happened(home: Workshop):
@@ -335,7 +335,7 @@ def test_a_digest_that_was_missed_is_made_once_and_covers_all_that_time(home: Wo
     for words in (
         "Model version 1 serves.",
         "- march: untrusted under version 1, held",
-        "Waiting in landing/batches: april.csv.",
+        "Pending in landing/batches: april.csv.",
         "Refused files: old.csv.",
         "quarantine: 7, from march",
         "Last backup: 2026-11-20T03:00:00.",

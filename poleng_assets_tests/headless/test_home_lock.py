@@ -90,7 +90,7 @@ def test_another_process_is_named(home: Home, start: Start):
     with pytest.raises(HomeTaken) as caught, hold_home(home, "run-pending"):
         pass
     assert time.monotonic() - started < 0.5
-    assert f"{home.root} is worked on by `poleng simulate`, process {other.pid}" in str(caught.value)
+    assert f"{home.root} is in use by `poleng simulate`, process {other.pid}" in str(caught.value)
 
 
 def test_a_process_that_was_killed_drives_no_longer(home: Home, start: Start):
@@ -125,7 +125,7 @@ def test_the_lock_goes_on_in_what_the_process_becomes(home: Home, start: Start):
 def test_a_lock_that_nobody_has_written_into_is_one_all_the_same(home: Home, start: Start):
     start()
     home.lock.write_text('{"command": "sett')
-    with pytest.raises(HomeTaken, match="is worked on by another process"), hold_home(home, "run-pending"):
+    with pytest.raises(HomeTaken, match="is in use by another process"), hold_home(home, "run-pending"):
         pass
 
 
@@ -140,7 +140,7 @@ def test_a_second_command_line_says_who_works_and_ends_at_once(home: Home, start
     other = start("simulate")
     done = poleng(*words, "--home", home.root)
     assert done.returncode == 1
-    assert f"is worked on by `poleng simulate`, process {other.pid}" in done.stderr
+    assert f"is in use by `poleng simulate`, process {other.pid}" in done.stderr
     assert "Traceback" not in done.stderr
     assert home.landing("batches").is_dir()
     assert not home.warehouse.exists()
@@ -164,7 +164,7 @@ def test_the_ui_does_not_start_where_a_command_line_works(home: Home, start: Sta
     other = start("retrain")
     done = poleng("dev", "--home", home.root)
     assert done.returncode == 1
-    assert f"is worked on by `poleng retrain`, process {other.pid}" in done.stderr
+    assert f"is in use by `poleng retrain`, process {other.pid}" in done.stderr
 
 
 def test_a_home_can_be_emptied_while_its_lock_is_held(home: Home):

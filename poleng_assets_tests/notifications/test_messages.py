@@ -40,8 +40,8 @@ def test_an_alarm_names_batch_version_home_time_and_the_top_reasons():
     assert told is not None
     assert told.title == "Alarm: batch march is untrusted"
     assert told.text == (
-        "Batch march is untrusted under model version 3. Its contact list is held until a better model was "
-        "looked for.\n"
+        "Batch march is untrusted under model version 3. Its contact list is on hold until a "
+        "challenger was trained and evaluated.\n"
         "- 12% gave a new answer. No estimate can be believed.\n- one.\n- two.\n"
         "Report: /home/reports/batches/march/version_3.html\n\n/data/poleng, 2026-11-18 11:06 UTC"
     )
@@ -83,7 +83,7 @@ def test_promotion_rejection_and_rollback_have_titles_of_their_own():
     ]
     texts = [one.text for one in found if one]
     assert all("log-loss falls by .01." in text for text in texts)
-    assert "Version 1 goes on serving" in texts[1]
+    assert "Version 1 remains the champion" in texts[1]
     assert "No version serves yet" in texts[2]
     assert "scored again: march" in texts[3]
 
@@ -95,7 +95,7 @@ def test_a_request_says_how_many_interviews_and_where_the_list_is():
         "/data",
     )  # fmt: skip
     assert told is not None
-    assert told.title == "Field data are wanted: 400 interviews"
+    assert told.title == "Field study requested: 400 interviews"
     assert "/data/requests/field_study_request.csv" in told.text
 
 
@@ -151,8 +151,8 @@ def test_an_unforeseen_error_is_told_without_values(said, told):
 NOTE = (
     "march.csv was refused.\n\nWhy: 60 of 100 rows break the contract, 5% are tolerated: education: "
     "'Elm Street' is no survey code (30 rows, first 2); education: 77 is not among the codes of the study "
-    "(30 rows, first 4)\n\nWhat to do: mend the file and drop it into landing/batches again. "
-    "Nothing of it was taken in.\n"
+    "(30 rows, first 4)\n\nWhat to do: fix the file and submit it to landing/batches again. "
+    "No part of it was ingested.\n"
 )
 
 
@@ -161,7 +161,7 @@ def test_a_refusal_says_why_and_what_to_do_without_an_answer():
     assert told is not None
     assert told.title == "The file march.csv was refused"
     assert "60 of 100 rows break the contract" in told.text
-    assert "mend the file" in told.text
+    assert "fix the file" in told.text
     assert "rejected/batches/march.2.csv.reason.txt" in told.text
     assert "Elm" not in told.text
     assert "77" not in told.text

@@ -133,7 +133,7 @@ def test_a_sink_that_was_down_gets_everything_later_in_order(tmp_path):
 def test_a_server_error_is_named_and_tried_again(tmp_path, sink):
     sink.status = 500
     (words,) = send(tmp_path, [at(sink)], [message(1)])
-    assert words.startswith("address 1 of POLENG_NOTIFY (JSON) answered with error 500; 1 waiting")
+    assert words.startswith("address 1 of POLENG_NOTIFY (JSON) responded with error 500; 1 pending")
     sink.status = 200
     send(tmp_path, [at(sink)], [])
     assert sink.titles == ["Title 1"]
@@ -191,7 +191,7 @@ def test_a_message_is_given_up_after_some_days_in_words(tmp_path, monkeypatch):
     send(tmp_path, [address], [message(1)])
     later = time.time() + POLICY.give_up_after_days * DAY + 1
     monkeypatch.setattr(outbox_module.time, "time", lambda: later)
-    assert send(tmp_path, [address], []) == ["address 1: 1 not delivered in 3.0 days, given up"]
+    assert send(tmp_path, [address], []) == ["address 1: 1 messages not delivered within 3.0 days, given up"]
     assert send(tmp_path, [address], []) == []
     assert len(address.asked_at) == 1
 
@@ -226,7 +226,7 @@ def test_a_sink_that_answers_for_ever_is_left_alone_in_time(tmp_path, sink, monk
     started = time.monotonic()
     (words,) = send(tmp_path, [at(sink)], [message(1), message(2)])
     assert time.monotonic() - started < 5
-    assert "did not answer in 1 seconds" in words
+    assert "did not respond within 1 seconds" in words
 
 
 def test_two_processes_do_not_deliver_at_the_same_time(tmp_path):
@@ -294,7 +294,7 @@ def test_files_that_a_killed_process_had_taken_over_are_taken_over_again(tmp_pat
 def test_a_file_that_cannot_be_taken_over_is_named_and_all_are_left(tmp_path, sink, name, content):
     files_of_json(tmp_path, at(sink))
     (tmp_path / "outbox" / name).write_text(content)
-    with pytest.raises(OutboxBroken, match=f"{name} cannot be read .*: remove it"), opened(tmp_path):
+    with pytest.raises(OutboxBroken, match=f"{name} cannot be read .*: delete it"), opened(tmp_path):
         pass
     assert (tmp_path / "outbox" / "messages" / "name2.json").exists()
 

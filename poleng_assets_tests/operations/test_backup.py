@@ -38,7 +38,7 @@ from poleng_assets.operations.backup.make import Backup, backups_made, make_back
 from poleng_assets.operations.backup.snapshot import BackupRefused, exclusive_folder
 from poleng_assets.operations.backup.state import MANIFEST, SUMS
 from poleng_assets.operations.restore import HomeNotEmpty, restore_backup
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.home import CHECKOUT, Home
 from poleng_assets.storage.landing import ASIDE, Landing
 from poleng_assets.warehouse.connection import Warehouse
@@ -249,7 +249,7 @@ def test_a_reference_goes_with_its_hash_while_somebody_is_erased_from_it(
     reference = furnished.artifacts / "1" / "run" / "artifacts" / "reference" / "reference.parquet"
     for path in (version, reference):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, "everybody")
+        write_atomically(path, "everybody")
     held = warehouse.connect
 
     @contextmanager
@@ -257,7 +257,7 @@ def test_a_reference_goes_with_its_hash_while_somebody_is_erased_from_it(
         with held() as con:
             yield con
         for path in (version, reference):
-            write_whole(path, "all but one")
+            write_atomically(path, "all but one")
 
     monkeypatch.setattr(type(warehouse), "connect", lambda _: erase_behind())
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")

@@ -23,7 +23,7 @@ from poleng_assets.core.contacts.workbook import (
 )
 from poleng_assets.models.registry import Registry
 from poleng_assets.operations.erase_person import ErasureReport, erase_person, locate_person
-from poleng_assets.storage.files import in_place_of, write_whole
+from poleng_assets.storage.files import in_place_of, write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.connection import Warehouse
@@ -46,7 +46,7 @@ def book(home: Home, study: Study, warehouse: Warehouse) -> Path:
         insert(con, "contact_lists", rows.assign(created_at=MADE, remark="", reasons=""))
         insert(con, "predictions", rows.assign(contact=True, scored_at=MADE, audit=False))
     path = home.contact_lists / "march.xlsx"
-    write_whole(path.with_suffix(".csv"), as_csv(listed))
+    write_atomically(path.with_suffix(".csv"), as_csv(listed))
     with in_place_of(path) as part:
         write_workbook(part, listed, study, AboutList("march", MADE, 1, asked=6))
     return path

@@ -163,7 +163,7 @@ def test_a_wrong_request_is_refused_in_words(study: Study, wrong: dict, words: s
 def test_a_study_with_a_feature_that_has_no_figures_is_refused(study: Study):
     new = study.features[-1].model_copy(update={"name": "shoe_size"})
     other = study.model_copy(update={"features": (*study.features, new)})
-    with pytest.raises(PopulationError, match="lack the feature shoe_size"):
+    with pytest.raises(PopulationError, match="lacks the feature shoe_size"):
         synthesise(other, rows=1, seed=1)
 
 

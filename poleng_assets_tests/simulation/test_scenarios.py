@@ -58,7 +58,7 @@ def test_a_folder_that_lacks_what_a_scenario_needs_is_refused(data: Path, missin
     [
         ([CLEAN, FIRST, AGAIN], 2, 1, []),
         ([FIRST, AGAIN], 2, 1, ["clean_1 has no report"]),
-        ([replace(CLEAN, listed=29), FIRST, AGAIN], 2, 1, ["clean_1: 30 people are flagged, 29 stand in"]),
+        ([replace(CLEAN, listed=29), FIRST, AGAIN], 2, 1, ["clean_1: 30 people are flagged, 29 are on"]),
         ([replace(CLEAN, verdict="drifted"), FIRST, AGAIN], 2, 1, ["clean_1 should be clear"]),
         (
             [CLEAN, replace(AGAIN, version=1)], 1, 0,

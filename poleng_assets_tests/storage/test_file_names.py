@@ -6,7 +6,7 @@ import pytest
 
 from poleng_assets.storage.file_names import (
     clash_problem,
-    is_litter,
+    is_system_file,
     is_temporary,
     may_be_meant,
     name_problem,
@@ -23,7 +23,7 @@ from poleng_assets.storage.file_names import (
 )
 def test_what_programs_have_not_finished_is_told_by_its_name(name: str):
     assert is_temporary(name)
-    assert not is_litter(name)
+    assert not is_system_file(name)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_what_programs_have_not_finished_is_told_by_its_name(name: str):
 )
 def test_a_file_of_people_is_neither_unfinished_nor_litter(name: str):
     assert not is_temporary(name)
-    assert not is_litter(name)
+    assert not is_system_file(name)
     assert name_problem(name) == ""
 
 
@@ -39,7 +39,7 @@ def test_a_file_of_people_is_neither_unfinished_nor_litter(name: str):
     "name", ["Thumbs.db", "THUMBS.DB", "desktop.ini", "lost+found", "$RECYCLE.BIN", "@eaDir", "a.csv~"]
 )
 def test_litter_of_systems_and_editors_is_told_by_its_name(name: str):
-    assert is_litter(name)
+    assert is_system_file(name)
 
 
 def test_of_hidden_files_only_those_that_look_like_data_are_worth_a_word():
@@ -50,7 +50,7 @@ def test_of_hidden_files_only_those_that_look_like_data_are_worth_a_word():
 
 @pytest.mark.parametrize("name", ["com0.csv", "LPT0.parquet", "Prn.2024.csv", "nul.csv.gz", "AUX.csv"])
 def test_devices_of_windows_are_told_whatever_follows_their_names(name: str):
-    assert "is the name of a device on Windows" in name_problem(name)
+    assert "is a device name on Windows" in name_problem(name)
 
 
 @pytest.mark.parametrize(

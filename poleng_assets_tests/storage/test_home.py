@@ -182,9 +182,9 @@ def test_a_path_is_as_long_as_databases_allow(tmp_path: Path):
         return root / ("l" * left)
 
     assert Home(folder(LONGEST_ROOT)).create().dagster.is_dir()
-    with pytest.raises(HomeRefused, match=f"{LONGEST_ROOT + 1} bytes long"):
+    with pytest.raises(HomeRefused, match=f"path has {LONGEST_ROOT + 1} bytes"):
         Home(folder(LONGEST_ROOT + 1))
-    with pytest.raises(HomeRefused, match="longer than the 255 bytes"):
+    with pytest.raises(HomeRefused, match="longer than 255 bytes"):
         Home(tmp_path / ("l" * 256))
     with pytest.raises(HomeRefused, match="255 bytes"):
         Home(tmp_path / ("ü" * 128))
@@ -205,5 +205,5 @@ def test_every_command_refuses_such_a_folder_before_a_file_is_made(tmp_path: Pat
     told = [one.format(file=file) for one in words.split()]
     result = CliRunner().invoke(main, [*told, "--home", str(tmp_path / "a%20b?")])
     assert result.exit_code == 1
-    assert "cannot be a home folder: its path has %20 ? in it" in result.output
+    assert "cannot be a home folder: its path contains %20 ?" in result.output
     assert list(tmp_path.iterdir()) == [file]

@@ -72,7 +72,7 @@ def test_a_file_without_an_end_of_its_last_line_is_waited_for_longer(home: Home)
     time.sleep(0.15)
     seen = landing.look("batches")
     assert [one.path.name for one in seen.dropped] == ["whole.csv"]
-    assert seen.waits == {"cut.csv": "it does not end as a whole file does, more may come"}
+    assert seen.waits == {"cut.csv": "it looks incomplete"}
     assert 0 < seen.seconds <= 0.9
     time.sleep(seen.seconds)
     assert names(landing) == ["whole.csv", "cut.csv"] or names(landing) == ["cut.csv", "whole.csv"]
@@ -121,7 +121,7 @@ def test_what_changed_meanwhile_is_noticed_before_it_is_committed_and_stays(land
             path.unlink()
             path.write_text(WHOLE.replace("3", "9"))
         later = path.read_text()
-        with pytest.raises(FileChanged, match="changed while it was taken in"):
+        with pytest.raises(FileChanged, match="changed during ingestion"):
             copy.confirm()
         assert "is taken in as a new version" in landing.remove(copy)
     assert path.read_text() == later
@@ -244,10 +244,10 @@ def test_a_file_that_may_not_be_read_is_left_alone(landing: Landing, monkeypatch
 def test_a_landing_folder_that_may_not_be_written_is_told_at_start(landing: Landing):
     drop(landing)
     with read_only(landing.home.landing("batches")):
-        words = landing.try_out("batches")
+        words = landing.test_access("batches")
         assert "cannot be written (Read-only file system)" in words
-        assert "nothing may be removed" in landing.look("batches").left["march.csv"]
-    assert landing.try_out("batches") == ""
+        assert "is not writable" in landing.look("batches").left["march.csv"]
+    assert landing.test_access("batches") == ""
     assert everything(landing.home) == ["landing/batches/march.csv"]
 
 
@@ -257,7 +257,7 @@ def test_a_landing_folder_that_may_not_be_written_is_told_at_start(landing: Land
 def test_a_landing_folder_on_another_disk_works_as_any(landing: Landing):
     folder = landing.home.landing("batches")
     with mounted(folder, megabytes=4):
-        assert landing.try_out("batches") == ""
+        assert landing.test_access("batches") == ""
         with landing.copied("batches", drop(landing)) as copy:
             kept = landing.keep("batches", copy, "march")
             assert landing.remove(copy) == ""

@@ -16,12 +16,12 @@ from poleng_assets.simulation.population import write_scenario_data
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.landing import Landing
 from poleng_assets.storage.synthetic import (
-    MADE_UP,
     REAL,
+    SYNTHETIC,
     OtherPeople,
     admit,
     claim,
-    is_made_up,
+    is_synthetic,
     sort_of_home,
 )
 from poleng_assets.study.loading import load_study
@@ -79,23 +79,23 @@ def failure(result: dg.ExecuteInProcessResult, op: str) -> str:
 def test_the_files_of_the_demo_say_that_their_people_are_made_up(
     made_up_files: Path, real_file: Path, home: Home, batch: Path, tmp_path: Path
 ):
-    assert {is_made_up(home, file) for file in made_up_files.rglob("*.parquet")} == {True}
-    assert not is_made_up(home, real_file)
+    assert {is_synthetic(home, file) for file in made_up_files.rglob("*.parquet")} == {True}
+    assert not is_synthetic(home, real_file)
     rewritten = tmp_path / "rewritten.parquet"
     pd.read_parquet(batch).to_parquet(rewritten, index=False)
-    assert not is_made_up(home, rewritten)
+    assert not is_synthetic(home, rewritten)
 
 
 def test_a_home_is_of_the_sort_that_comes_first(home: Home, batch: Path, real_file: Path, tmp_path: Path):
     assert sort_of_home(home) is None
     admit(home, real_file)
     assert sort_of_home(home) == REAL
-    with pytest.raises(OtherPeople, match="holds made-up people"):
+    with pytest.raises(OtherPeople, match="has synthetic people"):
         admit(home, batch)
     other = Home(tmp_path / "other").create()
     admit(other, batch)
-    assert sort_of_home(other) == MADE_UP
-    with pytest.raises(OtherPeople, match=r"Give real people a home of their own.*--home"):
+    assert sort_of_home(other) == SYNTHETIC
+    with pytest.raises(OtherPeople, match=r"Use another home for real people.*--home"):
         admit(other, real_file)
 
 
@@ -104,16 +104,16 @@ def test_a_home_of_an_earlier_release_is_known_by_its_files(home: Home, batch: P
     plain.parent.mkdir(parents=True)
     pq.write_table(pq.read_table(batch).replace_schema_metadata(None), plain)
     (home.archive("batches") / batch.name).write_bytes(plain.read_bytes())
-    assert sort_of_home(home) == MADE_UP
+    assert sort_of_home(home) == SYNTHETIC
     (home.archive("batches") / real_file.name).write_bytes(real_file.read_bytes())
     assert sort_of_home(home) == REAL
 
 
 def test_a_real_file_is_refused_at_the_door_of_a_home_of_made_up_people(home: Home, real_file: Path):
-    claim(home, MADE_UP)
+    claim(home, SYNTHETIC)
     said = poleng("submit", "batch", real_file, "--home", home.root)
     assert said.exit_code == 1
-    assert "made-up and real people never meet" in said.output
+    assert "they must not be mixed" in said.output
     assert list(home.landing("batches").iterdir()) == []
 
 
@@ -121,21 +121,21 @@ def test_a_made_up_file_is_refused_at_the_door_of_a_home_of_real_people(home: Ho
     claim(home, REAL)
     said = poleng("submit", "batch", batch, "--home", home.root)
     assert said.exit_code == 1
-    assert "holds made-up people" in said.output
+    assert "has synthetic people" in said.output
 
 
 def test_what_is_dropped_into_the_wrong_home_is_refused_with_its_reason(
     tmp_path: Path, made_up_files: Path, real_file: Path
 ):
     home = new_home(tmp_path / "home")
-    claim(home, MADE_UP)
+    claim(home, SYNTHETIC)
     (home.landing("field_studies") / "march.csv").write_bytes(real_file.read_bytes())
     with open_instance(home) as instance:
         HeadlessRunner(
             build_defs(home=home, settle_seconds=0.0), instance, lambda report: None
         ).run_until_idle()
     reason = (home.rejected("field_studies") / "march.csv.reason.txt").read_text()
-    assert "made-up and real people never meet" in reason
+    assert "they must not be mixed" in reason
     assert (home.rejected("field_studies") / "march.csv").read_bytes() == real_file.read_bytes()
     # It is not lost when the demo is cleared away.
     said = poleng("reset", "--confirm", "home", "--home", home.root)
@@ -153,18 +153,18 @@ def test_no_story_is_played_among_real_people(tmp_path: Path, real_file: Path, w
         Landing(home, settle_seconds=0.0).submit("batches", real_file)
     said = poleng("simulate", "clean", "--home", home.root)
     assert said.exit_code == 1
-    assert "No made-up people are played with" in said.output
+    assert "No scenario can be played" in said.output
     assert not home.simulation.exists()
     assert not home.warehouse.exists()
 
 
 def test_no_scenario_of_real_people_is_played_among_made_up_ones(tmp_path: Path, study: Study):
     home = new_home(tmp_path / "home")
-    claim(home, MADE_UP)
+    claim(home, SYNTHETIC)
     write_scenario_data(study, tmp_path / "survey", scale=0.002)
     said = poleng("simulate", "clean", "--data", tmp_path / "survey", "--home", home.root)
     assert said.exit_code == 1
-    assert "made-up and real people never meet" in said.output
+    assert "they must not be mixed" in said.output
     assert list(home.landing("field_studies").iterdir()) == []
 
 
@@ -174,7 +174,7 @@ def test_a_scenario_is_not_played_where_other_real_files_wait(tmp_path: Path, st
     write_scenario_data(study, tmp_path / "survey", scale=0.002)
     said = poleng("simulate", "clean", "--data", tmp_path / "survey", "--home", home.root)
     assert said.exit_code == 1
-    assert "holds other people than those of" in said.output
+    assert "contains other people than" in said.output
     assert "landing/batches/march.csv" in said.output
 
 
@@ -183,13 +183,13 @@ def test_a_home_of_real_people_has_no_jobs_that_play_with_it_or_empty_it(tmp_pat
     claim(home, REAL)
     assert jobs_of(home) & GUARDED == set()
     demo = Home(tmp_path / "demo").create()
-    claim(demo, MADE_UP)
+    claim(demo, SYNTHETIC)
     assert jobs_of(demo) >= GUARDED
 
 
 def test_the_jobs_want_the_name_of_the_home_typed(tmp_path: Path):
     home = new_home(tmp_path / "home")
-    claim(home, MADE_UP)
+    claim(home, SYNTHETIC)
     for typed in ({}, {"home": "hom"}):
         played = run_job(home, "simulate_clean", "play_clean", **typed)
         assert "type the name of this home, 'home'" in failure(played, "play_clean")
@@ -210,7 +210,7 @@ def test_a_job_that_was_there_before_the_real_people_came_does_not_empty_their_h
             run_config={"ops": {"forget_everything": {"config": {"home": "home"}}}},
             raise_on_error=False,
         )
-    assert "this home holds real people" in failure(result, "forget_everything")
+    assert "this home contains real people" in failure(result, "forget_everything")
     assert sort_of_home(home) == REAL
 
 

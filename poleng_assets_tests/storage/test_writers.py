@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from poleng_assets.storage import writers
-from poleng_assets.storage.writers import ends_early, is_open_for_writing, writers_in_words
+from poleng_assets.storage.writers import ends_early, is_open_for_writing, name_writers
 
 
 def is_written(path: Path) -> bool:
@@ -53,10 +53,10 @@ def test_another_process_is_named(path: Path):
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         assert is_written(path)
-        assert f"({process.pid})" in writers_in_words(path)
+        assert f"({process.pid})" in name_writers(path)
         process.communicate("")
     assert not is_written(path)
-    assert writers_in_words(path) == "another process"
+    assert name_writers(path) == "another process"
 
 
 def test_who_opens_the_file_while_it_is_asked_about_is_let_in(path: Path):

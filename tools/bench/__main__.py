@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from tools.bench import history
 from tools.bench.ground import commit, prepare
 from tools.bench.parts import FULL, PARTS, QUICK, USUAL, Sizes, measure
@@ -48,7 +48,7 @@ def main() -> None:
         rows += measure(name, ground, sizes)
     table = f"{_heading(run)}\n\n{as_markdown(rows)}\n"
     print(table)
-    write_whole(work / "latest.md", table)
+    write_atomically(work / "latest.md", table)
     kept = work / "history.jsonl"
     history.append(kept, run, rows)
     # Only now: what is imported here is on the account of every process that is measured.

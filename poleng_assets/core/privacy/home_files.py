@@ -21,7 +21,7 @@ from poleng_assets.core.privacy.file_erasure import MARKS, ErasureCounts, Unread
 from poleng_assets.core.privacy.packed_files import LIMIT, look_inside, table_holds, without_hidden
 from poleng_assets.core.privacy.subject import Person
 from poleng_assets.storage.dropped_files import SUFFIXES, file_id
-from poleng_assets.storage.files import in_place_of, move, write_whole
+from poleng_assets.storage.files import in_place_of, move, write_atomically
 from poleng_assets.storage.home import KINDS, OWN, Home
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.sqlite_files import count_texts, is_sqlite, rewrite_texts, vacuum
@@ -311,7 +311,7 @@ class HomeFiles:
         if folder in ("landing", "rejected") and kind and kind[0] in KINDS:
             note = self.home.root / "rejected" / kind[0] / f"{path.name}.reason.txt"
             before = note.read_text(encoding="utf-8", errors="replace") if note.exists() else ""
-            write_whole(
+            write_atomically(
                 note,
                 f"{before}\n{path.name} was removed: it held a person who is forgotten, and its rows could "
                 "not be told apart. Drop a file without that person if the others are needed.\n",

@@ -11,7 +11,7 @@ from poleng_assets.core.monitoring.measurements import DISTANCES, UNSEEN
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import failed_runs_of_request
 from poleng_assets.models.registry import Registry
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.landing import Landing
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
@@ -129,14 +129,14 @@ def _write_request(path: Path, text: str) -> Path:
     """Write a request; one that was issued before is kept beside it, under a number. Return its path."""
     before = path.read_text(encoding="utf-8") if path.exists() else text
     if before == text or not before.partition("\n")[2].strip():  # the same, or it asked for nobody
-        return write_whole(path, text)
+        return write_atomically(path, text)
     number = 1
     while (earlier := path.with_name(f"{path.stem} (request {number}){path.suffix}")).exists():
         if earlier.read_text(encoding="utf-8") == before:
             break  # a run was killed in between
         number += 1
-    write_whole(earlier, before)
-    return write_whole(path, text)
+    write_atomically(earlier, before)
+    return write_atomically(path, text)
 
 
 def _as_csv(request: "FieldStudyRequest", study: Study) -> str:

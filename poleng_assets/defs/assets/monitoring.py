@@ -11,7 +11,7 @@ from poleng_assets.defs.assets.scoring import predictions
 from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.models.registry import Registry
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.landing import Landing
 from poleng_assets.study.schema import Study
@@ -103,7 +103,7 @@ def overview(
     with warehouse.read() as con:
         batches = load_overview(con, warehouse.study)
     page = render_overview(warehouse.study, batches, made_at=now())
-    path = write_whole(landing.home.overview, page)
+    path = write_atomically(landing.home.overview, page)
     reports = batches.reports
     current = reports[reports["current"]]
     verdicts = current["verdict"].value_counts()
@@ -169,7 +169,7 @@ def _save(con: Connection, home: Home, measured: _Measured, run_id: str) -> None
 
     report = measured.report
     # While the warehouse is held: another run may be about to write this very page.
-    write_whole(home.report(report.batch, report.version), measured.page)
+    write_atomically(home.report(report.batch, report.version), measured.page)
     save_report(con, report, run_id)
 
 

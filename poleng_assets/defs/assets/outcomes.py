@@ -10,7 +10,7 @@ from poleng_assets.core.data import asset_events
 from poleng_assets.defs.assets.arrivals import outcomes
 from poleng_assets.defs.partitions import outcomes_partitions
 from poleng_assets.models.registry import Registry
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.storage.landing import Landing
 from poleng_assets.text.markdown import frame_as_table
@@ -109,7 +109,7 @@ def _measure(
         measured, page = computed
         if page is not None:
             # While the warehouse is held: another run may be about to write this very page.
-            write_whole(home.report(batch, version), page)
+            write_atomically(home.report(batch, version), page)
         if measured is not None:
             save_realised(con, batch, version, measured)
 

@@ -16,7 +16,7 @@ from poleng_assets.defs.partitions import batch_partitions
 from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.rollback import unreported_rollback
 from poleng_assets.models.registry import ModelVersion, Registry
-from poleng_assets.storage.files import in_place_of, write_whole
+from poleng_assets.storage.files import in_place_of, write_atomically
 from poleng_assets.storage.landing import Landing
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
@@ -395,7 +395,7 @@ def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.Data
     # Both are whole before either is in its place: people and machines get the same list.
     with in_place_of(folder / f"{about.stem}.xlsx") as part:
         write_workbook(part, listed, study, sheet)
-        write_whole(folder / f"{about.stem}.csv", as_csv(listed))
+        write_atomically(folder / f"{about.stem}.csv", as_csv(listed))
 
 
 def _result(

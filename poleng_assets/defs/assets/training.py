@@ -19,7 +19,7 @@ from poleng_assets.defs.resources.warehouse import WAREHOUSE_POOL
 from poleng_assets.defs.run_history import failed_runs_of_request, live_run_ids
 from poleng_assets.defs.withdrawal import untold_withdrawals
 from poleng_assets.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
-from poleng_assets.storage.files import write_whole
+from poleng_assets.storage.files import write_atomically
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
 from poleng_assets.warehouse.connection import Warehouse
@@ -311,7 +311,7 @@ def _register(
         run_id,
         logged.run_id,
     )
-    path = write_whole(registry.home.model_card(number), render_model_card(card))
+    path = write_atomically(registry.home.model_card(number), render_model_card(card))
     registry.log_page(mlflow, path, "model_card")
     # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
     version = registry.register(logged, search, mode)
@@ -319,7 +319,7 @@ def _register(
         # The newest version was deleted by hand: its number is not given again.
         path.unlink()
         card = dataclasses.replace(card, version=version.version)
-        write_whole(registry.home.model_card(version.version), render_model_card(card))
+        write_atomically(registry.home.model_card(version.version), render_model_card(card))
     registry.set_alias(CHALLENGER, version.version)
     return version, card
 

@@ -39,7 +39,7 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
     ) -> dg.SensorResult | dg.SkipReason:
         if doubt := clock_in_doubt(context.instance, landing.home):
             return dg.SkipReason(f"The clock is in doubt: {doubt}")
-        if trouble := landing.try_out(kind):
+        if trouble := landing.test_access(kind):
             return dg.SkipReason(trouble)
         landing.clear_leftovers(kind)
         requests, idle = _take_in(context, landing, kind, job)

@@ -14,7 +14,7 @@ from poleng_assets.operations.backup.archive import (
 from poleng_assets.operations.backup.snapshot import BackupRefused, exclusive_folder, take_snapshot
 from poleng_assets.operations.backup.state import LAST_BACKUP, contents
 from poleng_assets.storage.dropped_files import hash_files
-from poleng_assets.storage.files import move, write_whole
+from poleng_assets.storage.files import move, write_atomically
 from poleng_assets.storage.home import Home
 from poleng_assets.warehouse.connection import Warehouse
 
@@ -82,7 +82,7 @@ def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool =
         "path": str(target),
         "earlier": [known for known in _known_backups(home.root) if known["path"] != str(target)],
     }
-    write_whole(home.root / LAST_BACKUP, json.dumps(note))
+    write_atomically(home.root / LAST_BACKUP, json.dumps(note))
     size = target.stat().st_size
     return Backup(target, manifest, size, snapshot.held_seconds, tuple(snapshot.remarks))
 
