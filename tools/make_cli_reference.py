@@ -18,13 +18,13 @@ WIDTH = 78  # what click takes of a terminal with 80
 
 _BEGIN = """# Commands
 
-`poleng` is in the virtual environment: `. .venv/bin/activate`. This page is made of what
-`poleng COMMAND --help` says.
+`poleng` is in the virtual environment: `. .venv/bin/activate`. This page is generated from
+`poleng COMMAND --help`.
 
-- `--home FOLDER` names another [home](home.md) than `POLENG_HOME` or `data/`.
-- Exit code 0: it did what was asked. 1: it did not, and says why. 2: it was asked in a wrong way.
-- What works on the home refuses to while another process does. `submit`, `retry`, `rollback`, `withdraw`,
-  `quarantine`, `backup`, `serve` and whatever only reads may be said beside the daemon.
+- `--home FOLDER` selects another [home](home.md) than `POLENG_HOME` or `data/`.
+- Exit code 0: success. 1: failure, with the reason. 2: invalid usage.
+- Only one process at a time may work on a home. `submit`, `retry`, `rollback`, `withdraw`,
+  `quarantine`, `backup`, `serve` and commands that only read work while a daemon runs.
 """
 
 
