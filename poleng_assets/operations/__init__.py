@@ -1,1 +1,1 @@
-"""What is done to a whole home: backup, restore, erasure of a person, retention, reset."""
+"""Operations on a complete home: backup, restore, erasure of a person, retention, reset."""

@@ -1,9 +1,8 @@
-"""Erasing a person: out of the warehouse, the files, the lists and the models' reference rows.
+"""Erase a person from the warehouse, the files, the lists and the models' reference rows.
 
-The warehouse tells which rows of a model's reference are the person's, and which answers and scores are
-nobody else's, so its rows go last: killed at any moment, the command can simply run again. Then the DuckDB
-file is written again, because deleted rows stay in its bytes, and at the end everything is searched once
-more: for the id, the answers and the scores.
+The warehouse knows which reference rows belong to the person, and which answers and scores are unique, so its
+rows are erased last: after an interruption the command can run again. Then the DuckDB file is rewritten,
+because deleted rows stay in its bytes, and everything is searched for the id, the answers and the scores.
 """
 
 from collections.abc import Sequence
@@ -47,14 +46,14 @@ from poleng_assets.warehouse.writes import transaction
 
 
 class NotNow(RuntimeError):
-    """Nobody can be erased in the present state of the home; the message says what to do first."""
+    """The home is in a state in which no one can be erased; the message says what to do first."""
 
 
 @dataclass(frozen=True)
 class ErasureProof:
-    """What was searched at the end, and where the person still is.
+    """What was searched at the end, and where traces of the person are left.
 
-    ``closed`` are the files, or parts of them, that could not be looked into, with the words for why.
+    ``closed`` are the files, or parts of them, that could not be searched, with the reason.
     """
 
     tables: int
@@ -67,15 +66,15 @@ class ErasureProof:
 
 @dataclass
 class ErasureReport:
-    """What was done to erase a person.
+    """The result of an erasure.
 
     Attributes:
-        warehouse: rows and mentions by table.
-        files: that were changed or removed.
-        references: model versions whose reference rows lost one of the person.
-        learned: model versions that learned from the person: that cannot be undone.
-        searches: whether searches for a model, which keep a score for each row, were removed.
-        backups: that were made of this home, and may hold the person.
+        warehouse: erased rows and mentions, by table.
+        files: changed or removed files.
+        references: model versions with erased reference rows.
+        learned: model versions that were trained on the person: this cannot be undone.
+        searches: whether hyperparameter searches, which store a score for each row, were removed.
+        backups: earlier backups of this home, which may contain the person.
     """
 
     warehouse: ErasedRows = field(default_factory=ErasedRows)
@@ -89,12 +88,12 @@ class ErasureReport:
 
     @property
     def any(self) -> bool:
-        """Whether the person was anywhere."""
+        """Whether anything was erased."""
         return bool(self.warehouse.any or self.files or self.references)
 
 
 def locate_person(home: Home, study: Study, warehouse: Warehouse, subject: str) -> dict[str, int]:
-    """Return how many rows of each table and file are a person's; nothing is changed."""
+    """Return the number of rows of a person in each table and file; nothing is changed."""
     person = Person.of(subject, study)
     rows: dict[str, int] = {}
     if home.warehouse.exists():
@@ -106,7 +105,7 @@ def locate_person(home: Home, study: Study, warehouse: Warehouse, subject: str) 
 
 
 def near_spellings_of(warehouse: Warehouse, subject: str) -> str:
-    """Return in words which ids of the warehouse differ from one that it lacks by spelling alone."""
+    """Return a description of the ids in the warehouse that differ from an id by spelling only."""
     if not warehouse.path.exists():
         return ""
     with warehouse.read() as con:
@@ -116,10 +115,10 @@ def near_spellings_of(warehouse: Warehouse, subject: str) -> str:
 def erase_person(
     home: Home, study: Study, warehouse: Warehouse, registry: Registry, subject: str
 ) -> ErasureReport:
-    """Erase a person from a home, and look for traces; nobody else may work on the home meanwhile.
+    """Erase a person from a home, and search for traces; no other process may use the home.
 
     Raises:
-        NotNow: a dropped file that holds the person is still being taken in, or still being copied.
+        NotNow: a submitted file with the person is still being ingested or copied.
         WarehouseBusy: another process has the warehouse open.
     """
     person = Person.of(subject, study)
@@ -133,8 +132,8 @@ def erase_person(
             _clean_references(home, study, con, person, registry, report)
             if not person.recognisable and (lines := raw_lines_in_quarantine(con)):
                 report.notes.append(
-                    f"{lines} quarantined rows are lines that could not be split, and an id of "
-                    f"{len(person.id)} characters cannot be told from an answer there"
+                    f"{lines} quarantined rows are unparsed lines, in which an id of {len(person.id)} "
+                    "characters cannot be distinguished from an answer"
                 )
             _erase_and_record(home, con, person, report)
         alone.con = None
@@ -148,11 +147,11 @@ def erase_person(
 
 
 def verify_erasure(home: Home, study: Study, warehouse: Warehouse, person: Person) -> ErasureProof:
-    """Look through every table and every file of a home for a person.
+    """Search every table and every file of a home for a person.
 
-    Tables and cells are compared as such, and the bytes of every file are searched for the id as a word,
-    unpacked where they are packed; with marks, for the answers and the scores as well. Bytes cannot tell a
-    short id from an answer: it is looked for in the columns of ids only.
+    Tables and cells are compared by value, and the decompressed bytes of every file are searched for the id
+    as a word; with marks, for the answers and the scores as well. In bytes a short id looks like an answer:
+    it is searched in id columns only.
     """
     tables = columns = number = size = 0
     traces: list[str] = []
@@ -171,15 +170,15 @@ def verify_erasure(home: Home, study: Study, warehouse: Warehouse, person: Perso
             traces += [f"{name}: {trace}" for trace in files.traces_in(path)]
             closed += files.closed_parts(path)
         except PermissionError:
-            closed.append(f"{name}: it may not be read")
+            closed.append(f"{name}: it is not readable")
     return ErasureProof(tables, columns, number, size, tuple(traces), tuple(closed))
 
 
 def described(changed_files: Sequence[ChangedFile], home: Home) -> list[str]:
-    """Return one line for each file that was changed."""
+    """Return one line for each changed file."""
     lines = []
     for changed in changed_files:
-        parts = ["removed, its rows cannot be told apart"] if changed.removed else []
+        parts = ["removed, because its rows cannot be identified"] if changed.removed else []
         for number, noun in ((changed.rows, "row"), (changed.mentions, "mention")):
             parts += [f"{number} {noun}{'' if number == 1 else 's'}"] if number else []
         lines.append(f"{changed.path.relative_to(home.root)}: {', '.join(parts)}")
@@ -188,7 +187,7 @@ def described(changed_files: Sequence[ChangedFile], home: Home) -> list[str]:
 
 @dataclass
 class _UniqueAnswers:
-    """Asks the warehouse whether nobody else gave the same answers, and remembers what it said."""
+    """Checks in the warehouse whether answers are unique, and caches the results."""
 
     warehouse: Warehouse
     person: Person
@@ -203,15 +202,15 @@ class _UniqueAnswers:
         return self.known[names, answers]
 
     def _connection(self) -> AbstractContextManager[Connection]:
-        # A cursor of the connection that is open: it may be in the middle of a transaction.
+        # A cursor of the open connection, which may be in a transaction.
         return closing(self.con.cursor()) if self.con is not None else self.warehouse.read()
 
 
-def _refuse_unfinished(files: HomeFiles, taken_in: set[tuple[str, str]]) -> None:
-    """Raise when a file in landing holds the person and cannot be changed there without harm.
+def _refuse_unfinished(files: HomeFiles, ingested: set[tuple[str, str]]) -> None:
+    """Raise if a file in landing contains the person and cannot be changed safely.
 
     Args:
-        taken_in: kind and content hash of the files that the warehouse holds.
+        ingested: kind and content hash of the files in the warehouse.
     """
     for kind in KINDS:
         for path in sorted(files.home.landing(kind).iterdir()):
@@ -219,21 +218,21 @@ def _refuse_unfinished(files: HomeFiles, taken_in: set[tuple[str, str]]) -> None
                 continue
             copied = path.suffix == ".part" and not path.name.startswith(".")
             if copied and file_mentions(path, files.person):
-                raise NotNow(f"{path} is still being copied, and holds this person: wait until it is whole.")
-            if path.suffix == ".taken" and files.content_mentions(path):
                 raise NotNow(
-                    f"{path} was set aside while it was taken in: say `poleng settle` first, then this again."
+                    f"{path} is still being copied and contains this person: wait until it is complete."
                 )
-            if (kind, content_hash(path)) in taken_in and files.table_mentions(path):
+            if path.suffix == ".taken" and files.content_mentions(path):
+                raise NotNow(f"{path} is partly ingested: run `poleng run-pending` first, then retry.")
+            if (kind, content_hash(path)) in ingested and files.table_mentions(path):
                 raise NotNow(
-                    f"{path} was taken in and not archived yet: say `poleng settle` first, then this again."
+                    f"{path} is ingested but not archived yet: run `poleng run-pending` first, then retry."
                 )
 
 
 def _clean_references(
     home: Home, study: Study, con: Connection, person: Person, registry: Registry, report: ErasureReport
 ) -> None:
-    """Take the person's rows out of the reference of each version; say which versions learned from them."""
+    """Remove the person's rows from the reference of each version; record the versions trained on them."""
     if not home.mlflow_store.exists():
         return
     versions = {version.run_id: version for version in registry.versions()}
@@ -242,7 +241,7 @@ def _clean_references(
         version.version for version in versions.values() if learned_from & set(version.field_studies)
     )
     if learned_from and any(home.tuning.iterdir()):
-        # A search keeps a score for each row that it learns from, and these rows are others from now on.
+        # A search stores a score for each training row, and the training rows change.
         registry.delete_searches()
         report.searches = True
     for path in sorted(home.artifacts.rglob(REFERENCE)):
@@ -261,14 +260,14 @@ def _clean_references(
 def _reference_without(
     con: Connection, study: Study, person: Person, path: Path, version: ModelVersion | None
 ) -> pa.Table | None:
-    """Return a reference without the person's rows, as the warehouse and the answers tell; None as it is."""
-    left = reference_without(con, study, person, path, version.field_studies if version else None)
+    """Return a reference without the person's rows; None if it needs no change."""
+    remaining = reference_without(con, study, person, path, version.field_studies if version else None)
     if person.marks:
-        rows = left if left is not None else pq.read_table(path)
-        meant = person.marks.rows_of_table(rows)
-        if pc.any(meant).as_py():
-            return rows.filter(pc.invert(meant))
-    return left
+        rows = remaining if remaining is not None else pq.read_table(path)
+        is_person = person.marks.rows_of_table(rows)
+        if pc.any(is_person).as_py():
+            return rows.filter(pc.invert(is_person))
+    return remaining
 
 
 def _write_parquet(rows: pa.Table, like: pq.FileMetaData, target: IO[bytes]) -> None:
@@ -277,7 +276,7 @@ def _write_parquet(rows: pa.Table, like: pq.FileMetaData, target: IO[bytes]) -> 
 
 
 def _erase_and_record(home: Home, con: Connection, person: Person, report: ErasureReport) -> None:
-    """Delete the person's rows, and write down that somebody was erased, and not who; all or nothing."""
+    """Delete the person's rows, and record an erasure without the person's id, in one transaction."""
     with transaction(con):
         report.warehouse = erase_rows(con, person)
         for kind in KINDS:
@@ -289,7 +288,7 @@ def _erase_and_record(home: Home, con: Connection, person: Person, report: Erasu
         record_decision(
             con,
             "forget",
-            f"a person was forgotten on request: {rows} rows of the warehouse, {len(report.files)} files",
+            f"a person was erased on request: {rows} rows of the warehouse, {len(report.files)} files",
             evidence={
                 "rows": dict(report.warehouse.rows),
                 "mentions": dict(report.warehouse.mentions),

@@ -1,4 +1,4 @@
-"""Forgetting everything: the empty home that a scenario starts from."""
+"""Reset a home: delete its data and its history."""
 
 import shutil
 
@@ -10,35 +10,35 @@ from poleng_assets.storage.synthetic import real_files
 
 
 class ResetRefused(ValueError):
-    """A home is not emptied; the message says why."""
+    """A home was not emptied; the message says why."""
 
 
 def check_confirmation(home: Home, typed: str) -> None:
-    """See that who wants to empty a home has typed its name, and loses nobody else's files.
+    """Check that the name of the home was typed, and that no files of real people would be lost.
 
     Args:
-        typed: the name of its folder, or its whole path.
+        typed: the name of its folder, or its complete path.
 
     Raises:
-        ResetRefused: another name was typed, or files of real people lie in a home of made-up ones.
+        ResetRefused: another name was typed, or there are files of real people in a synthetic home.
     """
     if typed.strip() not in (home.root.name, str(home.root)):
         wrong = f"not {typed.strip()!r}" if typed.strip() else "and nothing was typed"
         raise ResetRefused(
-            f"Nothing was removed: this home is called {home.root.name!r}, {wrong} "
+            f"Nothing was deleted: this home is named {home.root.name!r}, {wrong} "
             f"(`poleng reset --confirm {home.root.name}`)."
         )
     if lost := [str(file.relative_to(home.root)) for file in real_files(home)]:
         raise ResetRefused(
-            f"Nothing was removed, because files that are not of the made-up people would be lost: "
+            f"Nothing was deleted, because these files of real people would be lost: "
             f"{', '.join(lost)}. Move them elsewhere first."
         )
 
 
 def reset_data(home: Home) -> None:
-    """Remove all that the project keeps in a home but its study and Dagster's history.
+    """Delete all data of the project in a home, except its study and Dagster's history.
 
-    What others put there stays, too.
+    Other files are kept.
     """
     removed = tuple(name for name in OWN if name not in (home.dagster.name, home.study_file.name))
     for path in home.root.iterdir():
@@ -52,7 +52,7 @@ def reset_data(home: Home) -> None:
 
 
 def reset_events(instance: dg.DagsterInstance, assets: list[dg.AssetKey]) -> None:
-    """Make Dagster forget what was materialised, and all partitions; the list of runs stays."""
+    """Delete all materialisations and partitions in Dagster; the list of runs is kept."""
     instance.wipe_assets([key for key in assets if instance.has_asset_key(key)])
     for partitions in PARTITIONS.values():
         name = partitions.name or ""
@@ -61,5 +61,5 @@ def reset_events(instance: dg.DagsterInstance, assets: list[dg.AssetKey]) -> Non
 
 
 def reset_history(home: Home) -> None:
-    """Remove Dagster's own history too; only when no daemon uses it."""
+    """Delete Dagster's history; only if no daemon uses it."""
     shutil.rmtree(home.dagster, ignore_errors=True)

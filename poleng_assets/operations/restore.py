@@ -1,7 +1,7 @@
-"""Restore: an empty home becomes the one that was backed up, here or in another place, or stays empty.
+"""Restore a backup into an empty home, at the same or another path, completely or not at all.
 
-Everything happens in a hidden folder beside the home: unpacking, comparing, and what a home needs to go on
-elsewhere. Then that folder is renamed. Whoever is killed before has changed nothing.
+The archive is unpacked, compared and adapted to the new path in a hidden folder beside the home, which is
+then renamed. An interruption before that changes nothing.
 """
 
 import json
@@ -28,7 +28,7 @@ README = "README.md"
 
 
 class HomeNotEmpty(RuntimeError):
-    """The home holds something, or cannot be replaced; nothing was changed."""
+    """The home is not empty, or cannot be replaced; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Restored:
     """What was restored.
 
     Attributes:
-        failed_runs: how many runs were under way when it was made.
-        other_versions: in words, each library that has another version here.
+        failed_runs: number of runs that were in progress during the backup.
+        other_versions: a description of each library with another version here.
     """
 
     manifest: Manifest
@@ -46,24 +46,24 @@ class Restored:
 
 
 def restore_backup(archive: Path, home: Home) -> Restored:
-    """Make an empty or missing home what an archive holds.
+    """Restore an archive into an empty or missing home.
 
-    Every hash is compared before anything is put in place. MLflow's and Dagster's stores get the paths of
-    the new place; runs that were under way then are marked as failed, so that their work is done again.
+    Every hash is compared before the home is replaced. MLflow's and Dagster's stores get the new paths; runs
+    that were in progress are marked as failed, and their work is repeated.
 
     Raises:
-        HomeNotEmpty: the home holds files, or is the root of a file system.
-        ArchiveBroken: see :func:`~poleng_assets.operations.backup.archive.read_archive`; or what was
-            unpacked does not agree with what the archive says of it.
-        BackupRefused: another restore works on that home.
+        HomeNotEmpty: the home has files, or is a mount point.
+        ArchiveBroken: see :func:`~poleng_assets.operations.backup.archive.read_archive`; or the
+            content does not match the manifest.
+        BackupRefused: another restore of that home is running.
         sqlite3.Error, OSError: a file cannot be read or written.
     """
     root = home.root
     root.parent.mkdir(parents=True, exist_ok=True)
     if root.is_mount():
         raise HomeNotEmpty(
-            f"{root} is a file system of its own, and cannot be exchanged as a whole: "
-            f"name a folder in it, such as --home {root / 'home'}"
+            f"{root} is a mount point and cannot be replaced: "
+            f"choose a folder in it, such as --home {root / 'home'}"
         )
     with exclusive_folder(root.with_name(f".{root.name}.restore")) as stage:
         _finish_earlier(root)
@@ -89,14 +89,14 @@ def _require_empty(root: Path) -> None:
     held = contents(root)
     if held:
         raise HomeNotEmpty(
-            f"{root} is not empty, it holds {held[0]}{f' and {len(held) - 1} more' if held[1:] else ''}: "
-            "nothing is ever written over. Name another --home, or stop what runs there and say "
+            f"{root} is not empty, it has {held[0]}{f' and {len(held) - 1} more' if held[1:] else ''}, and "
+            "a restore overwrites nothing. Choose another --home, or stop its processes and run "
             f"poleng reset --home {root}"
         )
 
 
 def _finish_earlier(root: Path) -> None:
-    """Bring back, or remove, the empty home that a restore put aside before it was killed."""
+    """Restore or delete the empty home that an interrupted restore renamed."""
     aside = _aside(root)
     if not aside.exists():
         return
@@ -117,7 +117,7 @@ def _exchange(stage: Path, root: Path) -> None:
                 shutil.copy2(root / name, stage / name)
         root.rename(aside)
         try:
-            _require_empty(aside)  # somebody may have dropped a file meanwhile
+            _require_empty(aside)  # a file may have been submitted meanwhile
         except HomeNotEmpty:
             aside.rename(root)
             _require_empty(root)
@@ -138,7 +138,7 @@ def _check_warehouse(stage: Path, manifest: Manifest) -> None:
             f"its warehouse was written by DuckDB {theirs} and cannot be opened by DuckDB {ours}: {error}"
         ) from error
     if rows != manifest.rows:
-        raise ArchiveBroken(f"its warehouse has other rows than it says: {rows}, not {manifest.rows}")
+        raise ArchiveBroken(f"its warehouse does not match the manifest: {rows} rows, not {manifest.rows}")
 
 
 def _point_mlflow_to(root: Path, stage: Path, manifest: Manifest) -> None:
@@ -147,27 +147,27 @@ def _point_mlflow_to(root: Path, stage: Path, manifest: Manifest) -> None:
         return
     mlflow_store.move_places(store, Path(manifest.home), root)
     if missing := models_without_files(stage, root):
-        raise ArchiveBroken(f"it lacks the files of {', '.join(missing)}")
+        raise ArchiveBroken(f"the files are missing for {', '.join(missing)}")
 
 
 def _fail_runs_in_progress(stage: Path) -> int:
-    """Mark the runs that were under way as failed, and forget the heartbeat of the daemon; return how many.
+    """Mark the runs that were in progress as failed, and delete the daemon's heartbeat; return their number.
 
-    Nobody executes them here: on another machine they would be taken to live for ever, and on this one
-    as long as the original's process does.
+    No process executes them here: on another machine they would look alive for ever, and on this one as long
+    as the original process runs.
     """
     home = Home(stage).create()
     with open_instance(home) as instance:
-        under_way = runs_in_progress(instance)
-        for run in under_way:
+        in_progress = runs_in_progress(instance)
+        for run in in_progress:
             instance.report_run_failed(
-                run, "This run was under way when the backup was made from which this home was restored."
+                run, "This run was in progress during the backup from which this home was restored."
             )
         _free_slots(instance)
         instance.wipe_daemon_heartbeats()
-    # It names the hidden folder; every start writes it anew.
+    # It has the path of the hidden folder; every start rewrites it.
     (home.dagster / "dagster.yaml").unlink()
-    return len(under_way)
+    return len(in_progress)
 
 
 def _free_slots(instance: dg.DagsterInstance) -> None:
@@ -187,4 +187,4 @@ def _other_versions(manifest: Manifest) -> Iterator[str]:
     ours = installed_versions()
     for name, version in manifest.versions.items():
         if ours.get(name) != version:
-            yield f"{name} {version} there, {ours.get(name, 'not installed')} here"
+            yield f"{name} {version} in the backup, {ours.get(name, 'not installed')} here"

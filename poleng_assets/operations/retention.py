@@ -1,7 +1,7 @@
-"""Retention: the daily job that erases what was kept as long as the study says (``policies.retention``).
+"""Retention: the daily job that erases expired data (``policies.retention`` of the study).
 
-Files count from the moment at which they were put into their folder. What is being waited for stays: nothing
-of a batch goes before its contact list was made.
+The age of a file starts when it was moved to its folder. Pending data is kept: nothing of a batch is erased
+before its contact list was made.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ from poleng_assets.warehouse.retention import erase_expired
 from poleng_assets.warehouse.writes import now, transaction
 
 RETENTION_JOB = "apply_retention"
-# Of the file that stands empty: from then on it is worth writing anew even when nothing was erased now.
+# Free share of the file from which it is rewritten even if nothing was erased now.
 MUCH_FREE = 0.25
 
 
@@ -38,22 +38,22 @@ class ClockInDoubt(RuntimeError):
 
 @dataclass
 class Expired:
-    """What was kept long enough: rows by table, files by folder."""
+    """Expired data: rows by table, files by folder."""
 
     rows: Counter[str] = field(default_factory=Counter)
     files: dict[str, list[Path]] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
-        """Whether anything was."""
+        """Whether there is any."""
         return bool(self.rows or self.files)
 
     def counted(self) -> dict[str, dict[str, int]]:
-        """Return the numbers alone, for the ledger."""
+        """Return the counts, for the ledger."""
         return {"rows": dict(self.rows), "files": {name: len(paths) for name, paths in self.files.items()}}
 
     def in_words(self) -> str:
-        """Tell what it is."""
+        """Return a description of the data."""
         parts = [f"{rows:,} rows of {table}" for table, rows in self.rows.items()]
         parts += [f"{len(paths):,} files of {name}" for name, paths in self.files.items()]
         return ", ".join(parts) or "nothing"
@@ -71,20 +71,20 @@ def apply(
     run_number: int = 0,
     dagster_run_id: str | None = None,
 ) -> Expired:
-    """Erase what was kept long enough, from the warehouse and from the folders of a home.
+    """Erase expired data from the warehouse and from the folders of a home.
 
-    The rows and the row of the ledger go together; then the files, and whatever a killed process left of
-    them goes the next time. The DuckDB file is written anew, because deleted rows stay in its bytes.
+    The rows are deleted and recorded in one transaction; then the files are deleted, and after an
+    interruption the rest at the next run. The DuckDB file is rewritten, because deleted rows stay in its
+    bytes.
 
     Args:
         warehouse: of the home; nothing happens when it is not there yet.
-        waiting: batches whose contact list is still to be made.
-        trust_clock: a person has looked at the clock; the ledger tells of it when it was in doubt.
+        waiting: batches without a contact list yet.
+        trust_clock: a person has checked the clock; recorded in the ledger if it was in doubt.
         run_number: storage id of the newest run of the home's history.
 
     Raises:
-        ClockInDoubt: the present moment, or something that was written down, is dated as no clock that goes
-            right would date it; nothing was erased.
+        ClockInDoubt: the current time or a recorded time cannot be right; nothing was erased.
     """
     if not home.warehouse.exists():
         return Expired()
@@ -101,7 +101,7 @@ def apply(
         with transaction(con, dry_run=dry_run):
             expired.rows = erase_expired(con, policy, moment, waiting)
             if expired.any:
-                why = f"kept as long as the study says, and erased: {expired.in_words()}"
+                why = f"expired by policies.retention and erased: {expired.in_words()}"
                 evidence = expired.counted()
                 record_decision(con, "retention", why, evidence=evidence, dagster_run_id=dagster_run_id)
         much_free = free_share(con) > MUCH_FREE
@@ -118,7 +118,7 @@ def apply(
 def _expired_files(
     home: Home, policy: RetentionPolicy, moment: datetime, waiting: Collection[str]
 ) -> dict[str, list[Path]]:
-    """Return the files that were kept long enough, by the name of their policy."""
+    """Return the expired files, by the name of their policy."""
     folders = {
         "archive": home.root / "archive",
         "rejected": home.root / "rejected",
@@ -132,7 +132,7 @@ def _expired_files(
         if days is None:
             continue
         before = (moment - timedelta(days=days)).timestamp()
-        # The change time is set by the kernel when a file is moved here; copying tools set the other one.
+        # The kernel sets the change time when a file is moved here; copying tools set the modification time.
         paths = [
             path
             for path in sorted(folder.rglob("*"))
@@ -144,12 +144,12 @@ def _expired_files(
 
 
 def _stays(home: Home, path: Path, waiting: Collection[str]) -> bool:
-    """Whether a file belongs to a batch that waits, to a model, or to all batches together."""
+    """Whether a file belongs to a pending batch, to a model, or to all batches."""
     folder, *below = path.relative_to(home.root).parts
     if folder == "reports":
         return below[0] != "batches" or below[1] in waiting
     if folder == "archive" and below[0] == "batches":
-        # As ``core/ingestion/archive_check.py`` has it, a part of their hash may stand behind the name.
+        # The name may be followed by a part of the hash, see ``core/ingestion/archive_check.py``.
         return any(file_id(path.name) == name or path.name.startswith(f"{name}.") for name in waiting)
     return False
 
@@ -161,15 +161,15 @@ def _remove_empty(home: Home) -> None:
 
 
 class RetentionConfig(dg.Config):
-    """Whether to erase, or only to look."""
+    """The settings of a run."""
 
-    dry_run: bool = Field(default=False, description="Only tell what would be erased.")
+    dry_run: bool = Field(default=False, description="Only show what would be erased.")
     trust_clock: bool = Field(
-        default=False, description="Say that the clock is right although it is in doubt. Look at it first."
+        default=False, description="Confirm that the clock is right although it is in doubt. Check it first."
     )
 
 
-@dg.op(pool=WAREHOUSE_POOL, description="Erases what was kept as long as the study says.")
+@dg.op(pool=WAREHOUSE_POOL, description="Erases expired data (policies.retention of the study).")
 def erase_what_expired(
     context: dg.OpExecutionContext,
     config: RetentionConfig,
@@ -194,7 +194,7 @@ def erase_what_expired(
     if not config.dry_run and landing.home.warehouse.exists():
         report_changed_studies(context.instance, warehouse)
     would = "would be erased" if config.dry_run else "erased"
-    context.log.info(f"Kept long enough and {would}: {expired.in_words()}")
+    context.log.info(f"Expired data {would}: {expired.in_words()}")
     context.add_output_metadata({would: expired.in_words(), **expired.counted()})
 
 
@@ -205,9 +205,9 @@ def _waiting(instance: dg.DagsterInstance) -> set[str]:
 
 
 def _last_success(instance: dg.DagsterInstance, runs_until: int) -> datetime | None:
-    """Return when this job last succeeded, which it does only when the clock is right.
+    """Return the time of the last success of this job, which requires a right clock.
 
-    Runs from before a person spoke about the clock may be dated by a wrong one.
+    Runs before a confirmation of the clock may have wrong times.
     """
     records = instance.get_run_records(
         dg.RunsFilter(job_name=RETENTION_JOB, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
@@ -216,7 +216,7 @@ def _last_success(instance: dg.DagsterInstance, runs_until: int) -> datetime | N
     return datetime.fromtimestamp(ended, UTC) if ended else None
 
 
-@dg.job(name=RETENTION_JOB, description="Erase what was kept as long as the study says.")
+@dg.job(name=RETENTION_JOB, description="Erase expired data (policies.retention of the study).")
 def apply_retention() -> None:
     """Apply the study's ``policies.retention``."""
     erase_what_expired()
@@ -228,5 +228,5 @@ retention_schedule = dg.ScheduleDefinition(
     cron_schedule="17 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Erases every night what was kept as long as the study says.",
+    description="Erases expired data every night (policies.retention of the study).",
 )

@@ -1,4 +1,4 @@
-"""Another study for a home: what that changes, what cannot be changed, and the change itself."""
+"""Change the study of a home: show the differences, refuse impossible changes, and replace the study file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from poleng_assets.warehouse.decisions import record_decision
 from poleng_assets.warehouse.writes import transaction
 
 _BOUND = {
-    "name": "its models are registered under that name",
-    "id": "the people in it are known by that column",
-    "target.name": "the labels in it stand in that column",
+    "name": "its models are registered under this name",
+    "id": "its people are identified by this column",
+    "target.name": "its labels are in this column",
 }
 
 
 class ChangeRefused(StudyError):
-    """A home cannot get another study; the message says which fields stand against it."""
+    """The study of a home cannot be changed like this; the message names the fields."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class StudyChange:
     """Another study for a home.
 
     Attributes:
-        before: the study that the home has.
-        after: the study that it is to get.
+        before: the current study of the home.
+        after: the new study.
         text: of the file of that study.
-        differences: between the two, field by field; none when they are the same.
+        differences: field by field; empty if the studies are equal.
     """
 
     before: Study
@@ -41,27 +41,27 @@ class StudyChange:
     differences: list[Difference]
 
     def in_words(self) -> Iterator[str]:
-        """Yield what changes, a line each."""
+        """Yield one line for each change."""
         old, new = self.before.feature_names, self.after.feature_names
         added, removed = [n for n in new if n not in old], [n for n in old if n not in new]
         if added:
-            yield f"Columns added, empty for the people of before: {', '.join(added)}"
+            yield f"Added columns, empty for existing people: {', '.join(added)}"
         if removed:
-            yield f"Columns that are asked no more, kept for the people of before: {', '.join(removed)}"
+            yield f"Removed columns, kept for existing people: {', '.join(removed)}"
         for difference in self.differences:
             part, _, rest = difference.field.partition(".")
             if part != "features" or rest.split(".")[0] not in (*added, *removed, "(order)"):
                 yield str(difference)
         if old != new:
-            yield "The champion learned from the questions as they were: `poleng retrain` trains another one"
+            yield "The champion was trained on the old questions: `poleng retrain` trains a new model"
 
 
 def plan_change(home: Home, file: Path) -> StudyChange:
-    """Return what a study file would change in a home; nothing is written but what the home lacks.
+    """Return what a study file would change in a home; only a missing home is created.
 
     Raises:
-        ChangeRefused: the home has rows or models that are bound to what would change.
-        StudyError: a study file is missing or wrong.
+        ChangeRefused: the home has rows or models that depend on a changed field.
+        StudyError: a study file is missing or invalid.
     """
     after = load_study(file)
     before = load_study(home.study_file) if home.study_file.exists() else open_home(home)
@@ -74,14 +74,14 @@ def plan_change(home: Home, file: Path) -> StudyChange:
         ]
         if bound:
             raise ChangeRefused(
-                f"{home.root} cannot get the study of {file}. What it holds is bound to {'; '.join(bound)}. "
-                "Nothing was changed. Keep those names, or begin another home (`poleng init`)"
+                f"{home.root} cannot get the study of {file}. Its data depends on {'; '.join(bound)}. "
+                "Nothing was changed. Keep these names, or create another home (`poleng init`)"
             )
     return StudyChange(before, after, file.read_text(encoding="utf-8"), changed)
 
 
 def change_study(home: Home, change: StudyChange, warehouse: Warehouse) -> None:
-    """Give a home another study: the ledger tells of it first, then the file is replaced.
+    """Change the study of a home: record the change in the ledger, then replace the file.
 
     Args:
         warehouse: of the home, with the study that it is to get; it gets the columns that it lacks.

@@ -19,7 +19,7 @@ def test_a_home_without_a_champion_says_where_a_field_study_goes(home: Home):
     assert "Champion: none yet" in said
     # A terminal breaks long paths wherever its line ends.
     assert str(home.landing("field_studies")).replace(" ", "") in said.replace(" ", "")
-    assert "`poleng settle`" in said
+    assert "`poleng run-pending`" in said
 
 
 def test_a_field_study_that_waits_is_named_with_what_takes_it_in(home: Home):

@@ -130,8 +130,8 @@ def test_a_change_is_told_and_done_only_when_it_is_wanted(home: Home, tmp_path: 
     file = changed(tmp_path / "mine.yaml", another_question)
     code, said = poleng(home, "study", "change", file, answer="n\n")
     assert code == 1
-    assert "Columns added, empty for the people of before: brand_new" in said
-    assert f"kept for the people of before: {shipped()['features'][-1]['name']}" in said
+    assert "Added columns, empty for existing people: brand_new" in said
+    assert f"kept for existing people: {shipped()['features'][-1]['name']}" in said
     assert "policies.overseer.min_rows: 100 becomes 50" in said
     assert "features.settlement.codes.6: new, 'Hamlet'" in said
     assert "protected: " in said
@@ -146,7 +146,7 @@ def test_a_change_is_told_and_done_only_when_it_is_wanted(home: Home, tmp_path: 
     assert kind == "study"
     assert json.loads(evidence)["fields"]["policies.overseer.min_rows"] == {"before": 100, "after": 50}
     code, said = poleng(home, "study", "change", file)
-    assert (code, "nothing is changed" in said) == (0, True)
+    assert (code, "nothing was changed" in said) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -185,4 +185,4 @@ def test_comments_are_no_change(home: Home, tmp_path: Path):
     poleng(home, "init")
     bare = tmp_path / "bare.yaml"
     bare.write_text(yaml.safe_dump(shipped(), allow_unicode=True), encoding="utf-8")
-    assert "nothing is changed" in poleng(home, "study", "change", bare)[1]
+    assert "nothing was changed" in poleng(home, "study", "change", bare)[1]

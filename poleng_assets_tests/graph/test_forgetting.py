@@ -127,7 +127,7 @@ def test_the_ledger_tells_that_somebody_was_forgotten_and_not_who(lived_in: Work
     ((reason, evidence),) = lived_in.query(
         "SELECT reason, evidence FROM decisions WHERE kind = 'forget' ORDER BY decided_at DESC LIMIT 1"
     )
-    assert "a person was forgotten on request" in reason
+    assert "a person was erased on request" in reason
     assert json.loads(evidence)["rows"] == {
         "batch_rows": 1,
         "contact_lists": 1,
@@ -287,7 +287,7 @@ def test_a_file_that_is_still_being_taken_in_is_waited_for(lived_in: Workshop):
     result = ask(lived_in, who, "--yes")
     lived_in.query(hashed, kept, name)
     assert result.exit_code == 1
-    assert "say `poleng settle` first" in result.output
+    assert "run `poleng run-pending` first" in result.output
     assert who in contacts(lived_in)
     waiting.unlink()
 

@@ -191,7 +191,7 @@ def test_half_written_files_and_locks_stay_out(furnished: Home, warehouse: Wareh
     made = make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
     names = list(made.manifest.hashes)
     assert not [n for n in names if "part" in n or ".lock" in n or "wal" in n or "pipe" in n or "last_" in n]
-    assert "pipe.csv: left out, it is no regular file" in " ".join(made.remarks)
+    assert "pipe.csv: skipped, it is not a regular file" in " ".join(made.remarks)
 
 
 def test_a_file_that_is_still_being_written_is_left_out_and_named(
@@ -214,7 +214,7 @@ def test_a_file_that_is_still_being_written_is_left_out_and_named(
     writer.join()
     landed = [name for name in made.manifest.hashes if name.startswith("landing/")]
     assert landed == ["landing/batches/whole.csv"]
-    assert [remark for remark in made.remarks if "april.csv: left out, it is still being written" in remark]
+    assert [remark for remark in made.remarks if "april.csv: skipped, it is still being written" in remark]
 
 
 def test_a_file_that_has_just_been_dropped_is_waited_for(
@@ -335,11 +335,11 @@ def test_a_backup_is_refused_where_it_would_do_harm(furnished: Home, warehouse: 
     inside = tmp_path / "link"
     inside.symlink_to(furnished.root, target_is_directory=True)
     for target, words in (
-        (there, "is there already"),
-        (furnished.root / "home.tar.gz", "lies in the home itself"),
-        (inside / "home.tar.gz", "lies in the home itself"),
+        (there, "already exists"),
+        (furnished.root / "home.tar.gz", "is inside the home"),
+        (inside / "home.tar.gz", "is inside the home"),
         (tmp_path, "is a folder"),
-        (tmp_path / "nowhere" / "home.tar.gz", "make it first"),
+        (tmp_path / "nowhere" / "home.tar.gz", "create it first"),
     ):
         with pytest.raises(BackupRefused, match=words):
             make_backup(furnished, warehouse, target)
@@ -388,7 +388,7 @@ def test_a_full_disk_leaves_no_half_archive(furnished: Home, tmp_path: Path):
 def test_one_backup_at_a_time(furnished: Home, warehouse: Warehouse, tmp_path: Path):
     with (
         exclusive_folder(furnished.root / ".backup"),
-        pytest.raises(BackupRefused, match="another backup or restore works"),
+        pytest.raises(BackupRefused, match="another backup or restore uses"),
     ):
         make_backup(furnished, warehouse, tmp_path / "home.tar.gz")
 
@@ -456,7 +456,7 @@ def test_a_warehouse_that_is_held_too_long_is_no_backup(furnished: Home, tmp_pat
 def test_an_archive_cut_short_is_refused(made: Backup, tmp_path: Path, share: float):
     content = made.path.read_bytes()
     made.path.write_bytes(content[: int(len(content) * share)])
-    refuse(made.path, tmp_path, "is not a complete backup|does not begin with")
+    refuse(made.path, tmp_path, "is not a complete backup|does not start with")
 
 
 def test_an_archive_without_its_last_byte_is_refused(made: Backup, tmp_path: Path):
@@ -541,7 +541,11 @@ def test_a_member_that_would_leave_the_home_is_refused(
         if in_manifest:
             listed(members, name, b"evil")
 
-    refuse(repacked(made.path, add), tmp_path, "which no backup would|is not a complete backup|has no hash")
+    refuse(
+        repacked(made.path, add),
+        tmp_path,
+        "which is not possible in a backup|is not a complete backup|has no hash",
+    )
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -553,7 +557,7 @@ def test_links_devices_and_folders_are_refused(made: Backup, tmp_path: Path, kin
         members.append((entry("contact_lists/april.csv", kind, "/etc/passwd"), b""))
         listed(members, "contact_lists/april.csv", b"")
 
-    refuse(repacked(made.path, add), tmp_path, "which no backup would")
+    refuse(repacked(made.path, add), tmp_path, "which is not possible in a backup")
 
 
 def test_a_member_with_other_content_is_refused(made: Backup, tmp_path: Path):
@@ -587,10 +591,10 @@ def bomb(made: Backup, tmp_path: Path, begin: Callable[[], bytes], zeros: int) -
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("a member", "It is said to take"),
-        ("a long name", "a name in it takes"),
-        ("a setting", "a name in it takes"),
-        ("a sparse file", "no backup would: it is no file"),
+        ("a member", "It claims"),
+        ("a long name", "a name in it has"),
+        ("a setting", "a name in it has"),
+        ("a sparse file", "which is not a regular file"),
     ],
 )
 def test_a_header_that_announces_more_than_was_backed_up_is_refused_before_a_byte_of_it(
@@ -619,19 +623,19 @@ def test_a_header_that_announces_more_than_was_backed_up_is_refused_before_a_byt
 def test_what_goes_on_behind_the_end_is_refused(made: Backup, tmp_path: Path):
     path = tmp_path / "long.tar.gz"
     path.write_bytes(made.path.read_bytes() + gzip.compress(bytes(8 * 2**20)))
-    with pytest.raises(ArchiveBroken, match="goes on behind its end"):
+    with pytest.raises(ArchiveBroken, match="has data after its end"):
         read_archive(path)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda about, sums: (about | {"size": -1}, sums), "a size is no number of bytes"),
-        (lambda about, sums: (about, sums + sums.splitlines(keepends=True)[-1]), "a name stands twice"),
+        (lambda about, sums: (about | {"size": -1}, sums), "a size is not a number of bytes"),
+        (lambda about, sums: (about, sums + sums.splitlines(keepends=True)[-1]), "a name occurs twice"),
         (lambda about, sums: (about, sums + b"no hash\n"), "a line has no hash"),
         (lambda about, sums: (about, sums + b"".join(b"%064d  %d\n" % (0, n) for n in range(11_000))),
-         "files, which so small an archive cannot hold"),
-        (lambda about, sums: (about | {"study": " " * 2**23}, sums), "bytes, which an archive of"),
+         "files, too many for its size"),
+        (lambda about, sums: (about | {"study": " " * 2**23}, sums), "bytes, which is not possible"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_cannot_be_is_refused(made: Backup, tmp_path: Path, change: Any, words: str):
@@ -669,13 +673,15 @@ def test_the_backups_that_were_made_are_remembered(furnished: Home, warehouse: W
     newest, before = backups_made(furnished.root)
     assert newest.startswith(f"{first}, made ")
     assert before.startswith(f"{second}, made ")
-    assert "lies there no more" in before
+    assert "no longer exists there" in before
 
 
 def test_a_member_that_comes_twice_or_not_at_all_is_refused(made: Backup, tmp_path: Path):
     whole = made.path.read_bytes()
     refuse(
-        repacked(made.path, lambda members: members.append(members[-1])), tmp_path, "which no backup would"
+        repacked(made.path, lambda members: members.append(members[-1])),
+        tmp_path,
+        "which is not possible in a backup",
     )
     made.path.write_bytes(whole)
     refuse(repacked(made.path, lambda members: members.pop() and None), tmp_path, "1 files are missing")
@@ -685,7 +691,7 @@ def test_an_archive_of_a_later_release_is_refused(made: Backup, tmp_path: Path):
     def later(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         rewritten(members, json.loads(members[0][1]) | {"format": FORMAT + 1, "something": "new"})
 
-    refuse(repacked(made.path, later), tmp_path, f"it is of format {FORMAT + 1}")
+    refuse(repacked(made.path, later), tmp_path, f"it has format {FORMAT + 1}")
 
 
 def test_a_file_that_is_no_backup_is_refused(tmp_path: Path):
@@ -694,7 +700,7 @@ def test_a_file_that_is_no_backup_is_refused(tmp_path: Path):
     refuse(file, tmp_path, "is not a complete backup")
     with tarfile.open(file, "w:gz") as other:
         other.addfile(entry("something"), io.BytesIO())
-    refuse(file, tmp_path, f"does not begin with {MANIFEST}")
+    refuse(file, tmp_path, f"does not start with {MANIFEST}")
 
 
 # Where it may be restored
@@ -706,7 +712,7 @@ def test_a_home_that_holds_something_is_never_written_over(made: Backup, tmp_pat
     precious.write_text("precious")
     done = CliRunner().invoke(restore, [str(made.path), "--home", str(target.root)])
     assert done.exit_code == 1
-    assert "is not empty, it holds landing/batches/.april.csv.part" in done.output
+    assert "is not empty, it has landing/batches/.april.csv.part" in done.output
     assert "poleng reset" in done.output
     assert precious.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "home.tar.gz", "restored"]
@@ -752,7 +758,7 @@ def test_a_home_that_has_only_its_study_counts_as_empty(
 def test_the_root_of_a_disk_is_refused_in_words(made: Backup, tmp_path: Path):
     with (
         mounted(tmp_path / "disk", megabytes=1) as disk,
-        pytest.raises(HomeNotEmpty, match="file system of its own"),
+        pytest.raises(HomeNotEmpty, match="is a mount point"),
     ):
         restore_backup(made.path, Home(disk))
 
@@ -761,7 +767,7 @@ def test_too_little_space_is_said_before_anything_is_unpacked(made: Backup, tmp_
     with (
         mounted(tmp_path / "disk", megabytes=1) as disk,
         filled(disk, leave_bytes=8192),
-        pytest.raises(ArchiveBroken, match=r"bytes, and .* has .* left"),
+        pytest.raises(ArchiveBroken, match=r"bytes, but .* has only .* free"),
     ):
         restore_backup(made.path, Home(disk / "home"))
 

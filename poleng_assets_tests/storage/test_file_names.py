@@ -61,7 +61,7 @@ def test_names_of_pages_and_names_like_devices_are_plain_names(name: str):
 
 
 def test_names_that_differ_by_capitals_only_clash():
-    assert "'March' differs from 'march'" in clash_problem("March", ["april", "march"])
+    assert "'March' differs from the existing 'march'" in clash_problem("March", ["april", "march"])
     assert clash_problem("march", ["april", "march"]) == ""
     assert clash_problem("marches", ["march"]) == ""
 

@@ -160,7 +160,7 @@ def test_whatever_a_batch_is_called_its_report_is_no_other_page(home: Home):
 def test_a_folder_that_a_database_cannot_be_opened_in_is_refused_with_the_sign_that_is_in_the_way(
     tmp_path: Path, name: str, sign: str
 ):
-    with pytest.raises(HomeRefused, match="cannot be a home folder: its path has") as refused:
+    with pytest.raises(HomeRefused, match="cannot be a home folder: its path contains") as refused:
         Home(tmp_path / name / "home")
     assert sign in str(refused.value).partition("its path has")[2]
     assert not set("\n\x1b\u202e\udcff") & set(str(refused.value))

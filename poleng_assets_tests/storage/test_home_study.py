@@ -107,6 +107,6 @@ def test_a_wrong_study_of_a_home_is_named_with_its_line_and_what_to_do(tmp_path:
 
 def test_a_missing_study_file_is_named_before_a_home_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("POLENG_STUDY", str(tmp_path / "missing.yaml"))
-    with pytest.raises(StudyError, match=r"missing\.yaml: cannot be read.*\nPOLENG_STUDY names it"):
+    with pytest.raises(StudyError, match=r"missing\.yaml: cannot be read.*\nPOLENG_STUDY is set to it"):
         open_home(Home(tmp_path / "home"))
     assert list(tmp_path.iterdir()) == []

@@ -123,7 +123,7 @@ def test_what_changed_meanwhile_is_noticed_before_it_is_committed_and_stays(land
         later = path.read_text()
         with pytest.raises(FileChanged, match="changed during ingestion"):
             copy.confirm()
-        assert "is taken in as a new version" in landing.remove(copy)
+        assert "is ingested as a new version" in landing.remove(copy)
     assert path.read_text() == later
     assert everything(landing.home) == ["landing/batches/march.csv"]
 
@@ -209,7 +209,7 @@ def test_what_is_mounted_in_landing_is_left_alone(landing: Landing, tmp_path: Pa
         seen = landing.look("batches")
         assert [one.path.name for one in seen.dropped] == ["good.csv"]
         assert {"disk", "bound.csv"} == set(seen.left)
-        assert "mounted" in seen.left["bound.csv"]
+        assert "mount point" in seen.left["bound.csv"]
 
 
 def test_an_immutable_file_is_left_alone(landing: Landing):

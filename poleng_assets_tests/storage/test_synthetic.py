@@ -194,7 +194,7 @@ def test_the_jobs_want_the_name_of_the_home_typed(tmp_path: Path):
         played = run_job(home, "simulate_clean", "play_clean", **typed)
         assert "type the name of this home, 'home'" in failure(played, "play_clean")
         emptied = run_job(home, "reset", "forget_everything", **typed)
-        assert "Nothing was removed: this home is called 'home'" in failure(emptied, "forget_everything")
+        assert "Nothing was deleted: this home is named 'home'" in failure(emptied, "forget_everything")
     assert home.people.exists()
     assert run_job(home, "reset", "forget_everything", home="home").success
     assert sort_of_home(home) is None

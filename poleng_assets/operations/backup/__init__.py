@@ -1,1 +1,1 @@
-"""Backup: a whole home in one file, taken while the daemon works, and read back before it is trusted."""
+"""Backup: a complete home in one file, made while the daemon runs, and verified by reading it back."""

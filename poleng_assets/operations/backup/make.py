@@ -1,4 +1,4 @@
-"""Making a backup: a snapshot of a home, packed into one file and read back; and which backups were made."""
+"""Make a backup: a snapshot of a home in one verified file; and list earlier backups."""
 
 import json
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ STAGE = ".backup"
 
 @dataclass(frozen=True)
 class Backup:
-    """What was made.
+    """The result of a backup.
 
     Attributes:
         size: of the archive, in bytes.
-        held_seconds: how long runs had to wait for the warehouse.
-        remarks: in words, what was left out or looked odd.
+        held_seconds: how long the warehouse was locked.
+        remarks: what was skipped or looked unusual.
     """
 
     path: Path
@@ -39,20 +39,20 @@ class Backup:
 
 
 def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool = False) -> Backup:
-    """Write a home into one file, readable by its owner only, and check that it can be read back.
+    """Write a home to one file, readable by its owner only, and verify it by reading it back.
 
-    Everything is put together in a hidden folder of the home first: the archive is written after the
-    warehouse is let go.
+    All files are first copied to a hidden folder of the home; the archive is written after the lock on the
+    warehouse is released.
 
     Args:
-        home: may be worked on by a daemon.
-        warehouse: of the home; its ``patience_seconds`` is how long to wait for a run that holds it.
-        target: the file, outside of the home; its folder exists.
+        home: a daemon may run on it.
+        warehouse: of the home; its ``patience_seconds`` is how long to wait for a run that has it locked.
+        target: the file, outside the home; its folder exists.
 
     Raises:
-        BackupRefused: it may not be written there, there is nothing to back up, another backup is under
-            way, or what was written is not what was to be kept.
-        WarehouseBusy: a run held the warehouse all the time.
+        BackupRefused: the target is not allowed, there is nothing to back up, another backup is running,
+            or the verification failed.
+        WarehouseBusy: the warehouse stayed locked.
         WarehouseUnusable, sqlite3.Error, OSError: a file cannot be read, or the disk is full.
     """
     target = target.resolve()
@@ -88,16 +88,16 @@ def make_backup(home: Home, warehouse: Warehouse, target: Path, *, force: bool =
 
 
 def backups_made(root: Path) -> list[str]:
-    """Return in words which backups were made of a home, newest first, and whether they are still there."""
+    """Return a description of each backup of a home, newest first."""
     return [
         f"{known['path']}, made {known['made_at']}"
-        + ("" if Path(known["path"]).exists() else " (it lies there no more: was it moved?)")
+        + ("" if Path(known["path"]).exists() else " (it no longer exists there: was it moved?)")
         for known in _known_backups(root)
     ]
 
 
 def _known_backups(root: Path) -> list[dict[str, str]]:
-    """Return path and time of each backup that the home knows of, newest first."""
+    """Return path and time of each known backup, newest first."""
     try:
         note = json.loads((root / LAST_BACKUP).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -110,22 +110,22 @@ def _known_backups(root: Path) -> list[dict[str, str]]:
 
 def _refuse_target(home: Home, target: Path, *, force: bool) -> None:
     if not contents(home.root):
-        raise BackupRefused(f"{home.root} holds nothing yet: there is nothing to back up")
+        raise BackupRefused(f"{home.root} is empty: there is nothing to back up")
     if target.is_dir():
-        raise BackupRefused(f"{target} is a folder: name the file, such as {target / 'poleng.tar.gz'}")
+        raise BackupRefused(f"{target} is a folder: give a file name, such as {target / 'poleng.tar.gz'}")
     if not target.parent.is_dir():
-        raise BackupRefused(f"{target.parent} is no folder: make it first")
+        raise BackupRefused(f"{target.parent} is not a folder: create it first")
     if target.resolve().is_relative_to(home.root.resolve()):
-        raise BackupRefused(f"{target} lies in the home itself: name a place outside of {home.root}")
+        raise BackupRefused(f"{target} is inside the home: choose a path outside {home.root}")
     if target.exists() and not force:
-        raise BackupRefused(f"{target} is there already: name another file, or say --force")
+        raise BackupRefused(f"{target} already exists: choose another file, or use --force")
 
 
 def _check(part: Path, manifest: Manifest) -> None:
-    """Read back what was written: a full disk or a broken one is noticed today and not on the bad day."""
+    """Read the archive back, to detect a full or broken disk now."""
     try:
         read = read_archive(part)
     except ArchiveBroken as error:
-        raise BackupRefused(f"the archive cannot be read back, and was removed: {error}") from error
+        raise BackupRefused(f"the archive cannot be read back and was deleted: {error}") from error
     if read != manifest:
-        raise BackupRefused("the archive is not what was written, and was removed: is the disk sound?")
+        raise BackupRefused("the archive differs from what was written and was deleted: check the disk")

@@ -1,10 +1,10 @@
-"""The snapshot of a home while the daemon works: what is copied when, so that it is as a kill would leave it.
+"""The snapshot of a home while the daemon runs: a copy in a crash-consistent order.
 
-While the warehouse is held nobody commits to it, so nothing is archived, listed or promoted either. What
-is written beside it is copied in the order in which a kill would leave it, because from a kill the project
-recovers: landing before the folders that files move on to; Dagster's cursors before its runs, runs before
-events; events before the models that they speak of; what the project keeps of versions before MLflow's store,
-which registers them first; MLflow's store before its artifacts.
+While the warehouse is locked no run commits to it, so nothing is archived, listed or promoted. The other
+files are copied in an order that could result from a crash, because the project recovers from a crash:
+landing before the folders to which its files move; Dagster's cursors before its runs, runs before events;
+events before the models in them; version files before MLflow's store, which registers versions first;
+MLflow's store before its artifacts.
 """
 
 import fcntl
@@ -32,30 +32,30 @@ from poleng_assets.warehouse.dagster_store import COPY_ORDER
 from poleng_assets.warehouse.mlflow_store import registered_places
 from poleng_assets.warehouse.sqlite_files import copy_sqlite
 
-# A run lets the warehouse go, then tells Dagster what it did: so long it may take.
+# Time limit for the event of a run, after it has released the warehouse.
 EVENT_SECONDS = 5.0
 LANDING_SECONDS = 10.0
 
 WAREHOUSE = ("warehouse.duckdb", "warehouse.duckdb.wal")
-# One written since MLflow's store was copied would tell of a version that the copy does not know.
+# A file written after the copy of MLflow's store would describe a version that is not in the copy.
 VERSIONS = f"mlartifacts/{version_files.FOLDER}"
 _REFERENCES = "*/*/artifacts/reference"
-# Written only while the warehouse is open, and never changed in place: a hard link is a copy of it.
+# Written only while the warehouse is open, and never changed in place: a hard link is a valid copy.
 _HELD_FOLDERS = ("archive", "rejected", "contact_lists", "reports", "requests")
 
 
 class BackupRefused(RuntimeError):
-    """A backup cannot be made, or not where it was asked for; nothing was left behind."""
+    """A backup cannot be made, or not at this target; nothing was written."""
 
 
 @dataclass
 class Snapshot:
-    """What was copied into the stage.
+    """The content of the stage folder.
 
     Attributes:
-        taken_at: when the warehouse was held; UTC.
-        held_seconds: how long runs had to wait for the warehouse.
-        remarks: what was left out or looked odd, in words.
+        taken_at: when the warehouse was locked; UTC.
+        held_seconds: how long the warehouse was locked.
+        remarks: what was skipped or looked unusual.
     """
 
     taken_at: datetime
@@ -65,11 +65,11 @@ class Snapshot:
 
 
 def take_snapshot(home: Home, warehouse: Warehouse, stage: Path) -> Snapshot:
-    """Copy everything that is state in a home into an empty folder of it.
+    """Copy all state of a home to an empty folder in it.
 
     Raises:
         BackupRefused: the copy is not complete, or MLflow's store names a model whose files are missing.
-        WarehouseBusy: a run held the warehouse all the time.
+        WarehouseBusy: the warehouse stayed locked.
     """
     _let_landing_settle(home)
     with open_instance(home) as instance, warehouse.connect() as con:
@@ -84,7 +84,7 @@ def take_snapshot(home: Home, warehouse: Warehouse, stage: Path) -> Snapshot:
             snapshot.rows = copy_database(con, stage / home.warehouse.name)
         except CopyDiffers as error:
             raise BackupRefused(str(error)) from error
-        # Erasing a person writes references anew, and their hashes beside them, while it holds the warehouse.
+        # Erasing a person rewrites references and their hashes while the warehouse is locked.
         for folder in sorted(home.artifacts.resolve().glob(_REFERENCES)):
             reference = Path(home.artifacts.name) / folder.relative_to(home.artifacts.resolve())
             _copy_folder(home, str(reference), stage, snapshot, _copy)
@@ -103,16 +103,16 @@ def take_snapshot(home: Home, warehouse: Warehouse, stage: Path) -> Snapshot:
 
 
 def _let_landing_settle(home: Home) -> None:
-    """Wait, not for ever, until nobody writes to a file in landing."""
-    give_up = time.monotonic() + LANDING_SECONDS
-    while time.monotonic() < give_up and any(
+    """Wait, with a time limit, until no process writes to a file in landing."""
+    deadline = time.monotonic() + LANDING_SECONDS
+    while time.monotonic() < deadline and any(
         not _is_settled(path) for kind in KINDS for path in home.landing(kind).glob("*") if path.is_file()
     ):
         time.sleep(0.2)
 
 
 def _is_settled(path: Path) -> bool:
-    """Whether a file has not been written to for a while; one that has moved on is."""
+    """Whether a file has not changed for the settle time, or was moved."""
     try:
         return abs(time.time() - path.lstat().st_ctime) >= SETTLE_SECONDS
     except FileNotFoundError:
@@ -120,24 +120,24 @@ def _is_settled(path: Path) -> bool:
 
 
 def _let_events_follow(unknown: Callable[[], list[str]], snapshot: Snapshot) -> None:
-    """Wait until Dagster knows of every file that the warehouse holds.
+    """Wait until Dagster has an event for every file in the warehouse.
 
-    A run archives a file, lets the warehouse go, and tells Dagster then. Between the two, the file is in
-    landing no more and in no event yet: a home restored from there would never score it.
+    A run archives a file, releases the warehouse, and then writes the Dagster event. In between the file is
+    neither in landing nor in an event: a home restored from that state would never score it.
     """
-    give_up = time.monotonic() + EVENT_SECONDS
+    deadline = time.monotonic() + EVENT_SECONDS
     while names := unknown():
-        if time.monotonic() > give_up:
+        if time.monotonic() > deadline:
             snapshot.remarks.append(
-                f"{', '.join(names)}: in the warehouse, and unknown to Dagster. A run died at that "
-                "moment; materialise that partition in the UI"
+                f"{', '.join(names)}: in the warehouse, but without an event in Dagster, probably after a "
+                "crash; materialise that partition in the UI"
             )
             return
         time.sleep(0.1)
 
 
 def _copy_history(home: Home, stage: Path) -> None:
-    """Copy what Dagster decides by. The log of each run is copied later: nothing is decided by it."""
+    """Copy the databases on which Dagster bases decisions; the logs of runs are copied later."""
     for name in COPY_ORDER:
         path = home.dagster / name
         if path.exists():
@@ -147,7 +147,7 @@ def _copy_history(home: Home, stage: Path) -> None:
 def _copy_folder(
     home: Home, name: str, stage: Path, snapshot: Snapshot, copy: Callable[[Path, Path], bool], but: str = ""
 ) -> None:
-    # The folder itself may be a link to a larger disk; links below it lead nobody knows where.
+    # The folder itself may be a link to a larger disk; links below it are not followed.
     for folder, _, files in os.walk((home.root / name).resolve()):
         below = Path(name) / Path(folder).relative_to((home.root / name).resolve())
         if str(below) == but:
@@ -157,15 +157,15 @@ def _copy_folder(
                 _take(Path(folder) / file, stage / below / file, snapshot, copy)
 
 
-def _take(path: Path, copy: Path, snapshot: Snapshot, how: Callable[[Path, Path], bool]) -> None:
-    """Copy one file; one that has gone meanwhile has moved on to a folder that is copied later."""
+def _take(path: Path, copy: Path, snapshot: Snapshot, copy_file: Callable[[Path, Path], bool]) -> None:
+    """Copy one file; a missing one was moved to a folder that is copied later."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            snapshot.remarks.append(f"{path!s}: left out, it is no regular file")
+            snapshot.remarks.append(f"{path!s}: skipped, it is not a regular file")
             return
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if not how(path, copy):
-            snapshot.remarks.append(f"{path!s}: left out, it is still being written")
+        if not copy_file(path, copy):
+            snapshot.remarks.append(f"{path!s}: skipped, it is still being written")
     except FileNotFoundError:
         if path.exists():
             raise
@@ -182,7 +182,7 @@ def _copy(path: Path, copy: Path) -> bool:
 
 
 def _copy_landing(path: Path, copy: Path) -> bool:
-    """Copy a file that people drop, unless somebody still writes to it; return whether it was copied."""
+    """Copy a submitted file unless it is still being written; return whether it was copied."""
     before = path.stat()
     shutil.copyfile(path, copy)
     after = path.stat()
@@ -201,23 +201,23 @@ def _link(path: Path, copy: Path) -> bool:
         os.link(path, copy)
     except FileNotFoundError:
         raise
-    except OSError:  # a folder on another disk, or a disk that knows no links
+    except OSError:  # a folder on another disk, or a disk without hard links
         return _copy(path, copy)
     return True
 
 
 def _require_model_files(stage: Path, root: Path) -> None:
-    """Raise when the store names a model that is not in the snapshot."""
+    """Raise if a registered model is not in the snapshot."""
     missing = models_without_files(stage, root)
     if missing:
         raise BackupRefused(
-            f"the files of {', '.join(missing)} are missing in {root}: MLflow's store names them. "
-            "Nothing was written"
+            f"the files of {', '.join(missing)} are missing in {root}, but MLflow's store has them "
+            "registered. Nothing was written"
         )
 
 
 def models_without_files(folder: Path, root: Path) -> list[str]:
-    """Return the registered versions whose files are not in a folder that is to be the home ``root``."""
+    """Return the registered versions without files in a folder that will be the home ``root``."""
     if not (folder / "mlflow.db").exists():
         return []
     own = root.as_uri()
@@ -236,12 +236,12 @@ def _inside(folder: Path, uri: str) -> Iterator[Path]:
 
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder that one process at a time may work in, empty; remove it at the end.
+    """Create an empty folder with an exclusive lock; remove it at the end.
 
-    What a killed process left in it is removed: its lock ended with it.
+    Files of a killed process are removed: its lock was released.
 
     Raises:
-        BackupRefused: another process works in it.
+        BackupRefused: another process uses it.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -249,7 +249,7 @@ def exclusive_folder(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BackupRefused(f"another backup or restore works in {folder}: wait until it ends") from None
+            raise BackupRefused(f"another backup or restore uses {folder}: wait until it ends") from None
         if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
             raise BackupRefused(f"another backup or restore has just ended in {folder}: try again")
         _remove_contents(folder)

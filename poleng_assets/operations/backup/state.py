@@ -1,4 +1,4 @@
-"""Which files of a home are state: what a backup keeps, and what an empty home must not hold."""
+"""Which files of a home are state: those in a backup, and those that an empty home must not have."""
 
 from pathlib import Path, PurePosixPath
 
@@ -6,17 +6,17 @@ from poleng_assets.storage.home import Home
 from poleng_assets.storage.landing import ASIDE
 
 LAST_BACKUP = "last_backup.json"
-# What an archive begins with.
+# The first members of an archive.
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
-# The README.md of the checkout's data folder; settings that every start writes again.
+# The README.md of the checkout's data folder; settings that every start rewrites.
 _NOT_STATE = {"README.md", LAST_BACKUP, "dagster/dagster.yaml", MANIFEST, SUMS}
 _LEFT_BESIDE = (".part", ".db-wal", ".db-shm", ".db-journal")
 
 
 def is_state(name: str) -> bool:
-    """Whether a file is state: half-written ones, locks and what databases have beside them are not.
+    """Whether a file is state: incomplete files, locks and auxiliary database files are not.
 
-    A dropped file that a killed run had set aside is: the next look gives it its name back.
+    A submitted file that a killed run had renamed is state: its name is restored later.
     """
     path = PurePosixPath(name)
     if path.parts[0] == "landing" and len(path.parts) == 3 and path.name.endswith(ASIDE):
@@ -26,9 +26,9 @@ def is_state(name: str) -> bool:
 
 
 def contents(root: Path) -> list[str]:
-    """Return the names of the files in a home that hold state; none when it is empty or missing.
+    """Return the names of the state files in a home; none if it is empty or missing.
 
-    A study alone is none: it says whose answers a home is for, and nobody's are in it yet.
+    A home with only a study file is empty.
     """
     hidden = {".lock", Home(root).study_file.name}
     return sorted(
