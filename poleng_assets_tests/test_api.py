@@ -226,7 +226,7 @@ def test_a_capacity_decides_by_its_threshold_and_says_what_it_is(champion: Loade
     loaded = dataclasses.replace(champion, model=model)
     scored = loaded.predict(people_of("march"))
     assert scored["contact"].equals(scored["score"] >= 0.4)
-    assert loaded.contact_rule == "contact the 3 most likely people of each batch"
+    assert loaded.contact_rule == "contact the 3 highest scores of each batch"
 
 
 @pytest.mark.parametrize("name", [NOMINAL, ORDINAL])
@@ -393,7 +393,7 @@ def test_an_alias_that_was_moved_by_hand_is_not_followed(copied: Served):
     copied.registry.set_alias(CHAMPION, 2)
     with pytest.raises(NoChampion, match="points to version 2, which nobody decided") as refused:
         load_champion(copied.home)
-    assert "`poleng rollback --to 1` puts it back" in str(refused.value)
+    assert "`poleng rollback --to 1` restores it" in str(refused.value)
     assert load_champion(copied.home, version=2).version == 2
     alias = copied.registry.alias(CHAMPION)
     assert alias is not None

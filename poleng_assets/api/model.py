@@ -175,7 +175,7 @@ def load_champion(
 
     >>> champion = load_champion()
     >>> champion
-    Political engagement, version 1, trained on founding_study: contact from a probability of 0.500 on
+    Political engagement, version 1, trained on founding_study: contact if the probability is at least 0.500
     >>> load_champion(version=1).version == champion.version
     True
     """

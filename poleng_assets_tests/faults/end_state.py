@@ -59,7 +59,7 @@ VARYING = re.compile(
     r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
     r"|m-[0-9a-f]{32}|\b[0-9a-f]{32}\b|/tmp[\w]{8}/"
     # How many seconds a trial took, in the table of a model card.
-    r'|<td class="number">[\d.]+</td>(?=<td class="long">(calibrated|as it is|complete|pruned))'
+    r'|<td class="number">[\d.]+</td>(?=<td class="long">(calibrated|uncalibrated|complete|pruned))'
 )
 # What an asset tells of its newest materialisation, and what later steps go by.
 TOLD = (

@@ -316,7 +316,7 @@ def test_a_damaged_champion_is_replaced_by_a_retraining(shop: Workshop):
         assert report.success, report.message
         assert shop.registry.champion().version == damaged.version + 1
         (why,) = shop.query("SELECT reason FROM decisions ORDER BY decided_at DESC LIMIT 1")[0]
-        assert "judged like a first champion, because the files of version" in why
+        assert "judged without a champion, because the files of version" in why
         assert_dealt_with(shop, "damaged")
 
 
@@ -327,7 +327,7 @@ def test_an_alias_that_was_deleted_is_put_back(shop: Workshop):
     told = status(shop)
     assert told["champion_version"] is None
     assert f"version {serving} serves" in told["champion_in_doubt"]
-    assert f"`poleng rollback --to {serving}` puts it back" in told["champion_in_doubt"]
+    assert f"`poleng rollback --to {serving}` restores it" in told["champion_in_doubt"]
     assert_dealt_with(shop, "deleted")
     assert shop.registry.champion().version == serving
     told = status(shop)
@@ -353,7 +353,7 @@ def test_an_alias_that_was_moved_by_hand_serves_nobody(shop: Workshop):
     for words in failed:
         assert f"the ledger says that version {serving} serves" in words
         assert f"'champion' points to version {stranger}, which nobody decided" in words
-        assert f"`poleng rollback --to {serving}` puts it back" in words
+        assert f"`poleng rollback --to {serving}` restores it" in words
     assert shop.query("SELECT count(*) FROM predictions WHERE model_version = ?", stranger) == [(0,)]
     assert run(shop, ROLLBACK_JOB, put_back={"to": serving}).success
     assert shop.registry.champion().version == serving

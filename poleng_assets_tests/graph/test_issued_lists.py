@@ -111,7 +111,7 @@ def test_status_and_history_name_the_version_that_the_list_came_from(promoted: W
     with promoted.warehouse.read() as con:
         history = history_of(con, load_study(), ids[0])
     assert [(one.model_version, one.list_stands) for one in history] == [(1, True), (2, False)]
-    assert "which stands; " not in history[1].in_words()
+    assert "which is still valid; " not in history[1].in_words()
     assert "put on the contact list" in history[0].in_words()
 
 

@@ -83,7 +83,7 @@ def test_when_nothing_drifted_the_request_is_empty_and_says_so(trained: Workshop
     assert listed.empty
     assert list(listed) == [ID, "batch", "stratum", "why"]
     assert (told["interviews"], told["batches"]) == (0, "none")
-    assert told["request"] == "Nobody was scored about whom more should be known"
+    assert told["request"] == "No scored people need labels"
     assert "request" not in trained.decisions()
 
 
@@ -109,7 +109,7 @@ def test_outcomes_of_contacts_alone_tell_the_precision_and_the_rest_comes_with_t
     trained.drop_frame("outcomes", "first_part", truth[of_contacts])
     assert set(realised_figures(trained, "partly")) == {"precision"}
     assert (
-        "only the precision can be said"
+        "only precision is measured"
         in metadata_of(trained, "realised_performance", "first_part")["performance"]
     )
     trained.drop_frame("outcomes", "second_part", truth[~of_contacts].iloc[::3])

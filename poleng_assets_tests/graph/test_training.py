@@ -335,7 +335,7 @@ def test_a_training_that_fails_half_way_loses_nothing_and_the_next_takes_its_tri
 
     report = retrain(founded)
     assert report.success, report.message
-    assert log_of(founded).count("taken over from before") == 2
+    assert log_of(founded).count("from an earlier run") == 2
     assert "Trial 1 of" not in log_of(founded)
     version = report.metadata["challenger"]["version"]
     assert registry.champion().version == version

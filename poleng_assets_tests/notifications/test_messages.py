@@ -26,7 +26,7 @@ REPORT: dict[str, Any] = {
     "held": True,
     "verdict": "untrusted",
     "model_version": 3,
-    "reasons": "- **acted upon:** 12% gave a new answer. No estimate can be believed\n- one\n- two\n- three",
+    "reasons": "- **on hold:** 12% gave a new answer. No estimate can be believed\n- one\n- two\n- three",
     "report": "/home/reports/batches/march/version_3.html",
 }
 

@@ -83,7 +83,7 @@ def test_the_workbook_is_made_anew_without_the_person(
     assert mode_of(book) == 0o600
     about = openpyxl.load_workbook(book)[ABOUT_SHEET]
     words = {row[0]: row[1] for row in about.iter_rows(min_row=3, values_only=True)}
-    assert words["People"].startswith("5 people answered; 5 of them (100%) are listed.")
+    assert words["People"].startswith("5 people answered; 5 of them (100%) are on the list.")
     assert words["Made on"] == "4 October 2026, 14:05 UTC"
 
 

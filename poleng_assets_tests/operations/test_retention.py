@@ -341,7 +341,7 @@ def test_a_person_who_was_listed_is_told_that_the_list_was_erased(filled: Connec
     erase(filled, keeping(None, contact_lists=50))
     old, new = history_of(filled, study, "a")
     words = "the list was erased on 2026-03-01, by policies.retention.contact_lists: 50 days"
-    assert f"{words}: whether they stood on it can no longer be told" in old.in_words()
+    assert f"{words}, so it is unknown whether the person was on it" in old.in_words()
     assert "put on the contact list at" in new.in_words()
 
 

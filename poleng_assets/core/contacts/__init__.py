@@ -1,1 +1,1 @@
-"""Contact lists, and why somebody stands in one."""
+"""Contact lists, and why a person is on one."""

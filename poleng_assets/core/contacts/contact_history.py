@@ -1,4 +1,4 @@
-"""Why somebody was contacted: their scores, their lists, and how each model came to decide."""
+"""Why a person was contacted: their scores, their lists, and the model versions behind them."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,19 +13,19 @@ from poleng_assets.warehouse.predictions import scores_of_person
 
 @dataclass(frozen=True)
 class Scoring:
-    """One time that one person was scored.
+    """One scoring of one person.
 
     Attributes:
-        batch: in which the person stands.
+        batch: of the person.
         model_version: that gave the score.
         score: probability of the positive class.
-        contact: whether that score asked for a contact.
+        contact: whether the person was flagged for contact.
         current: whether this is the batch's newest scoring, the one that counts.
         listed_at: when the person was put on the contact list by this version, None when never.
-        reasons: the answers that raised the score most, as the list told them.
+        reasons: the answers that raised the score most, as the list shows them.
         verdict: of the overseer on the batch under this version, None when there is no report.
         promoted_at: when the version became champion.
-        list_number: of the batch's lists that name the person, made by this version; the newest, None when
+        list_number: of the newest list with the person that this version made, None when
             there is none.
         list_stands: whether that is the batch's newest list.
         list_erased: when and by which rule rows of the batch's lists were erased, empty when none were, or
@@ -49,27 +49,27 @@ class Scoring:
     list_erased: str = ""
 
     def in_words(self) -> str:
-        """Tell it as an auditor would read it."""
+        """Describe the scoring for an auditor."""
         number = f" {self.list_number}" if (self.list_number or 1) > 1 else ""
         listed = f"put on the contact list{number} at {_time(self.listed_at)}"
         if self.listed_at is None and self.list_erased:
-            listed = f"the list was {self.list_erased}: whether they stood on it can no longer be told"
+            listed = f"the list was {self.list_erased}, so it is unknown whether the person was on it"
         elif self.listed_at is None:
             listed = "not on a list"
         elif self.list_stands and not self.current:
-            listed += ", which stands"
+            listed += ", which is still valid"
         if self.remark:
             listed += f' (remark: "{self.remark}")'
         if self.reasons:
             listed += f", because of {self.reasons}"
-        asked = "a contact" if self.contact else "no contact"
+        decision = "flagged for contact" if self.contact else "not flagged"
         superseded = "" if self.current else "; superseded by a later scoring"
         return (
             f"Batch {self.batch}, model version {self.model_version}, {_time(self.scored_at)}: "
-            f"score {self.score:.4f}, {asked}; {listed}{superseded}.\n"
-            f"  The batch was judged {self.verdict or 'not at all'} under this version. "
+            f"score {self.score:.4f}, {decision}; {listed}{superseded}.\n"
+            f"  Verdict on the batch under this version: {self.verdict or 'none'}. "
             f"Version {self.model_version} became champion at {_time(self.promoted_at)}: "
-            f"{self.promoted_because or 'the ledger does not say why'}."
+            f"{self.promoted_because or 'no reason in the ledger'}."
         )
 
 
@@ -77,7 +77,7 @@ def history_of(con: Connection, study: Study, subject: str) -> list[Scoring]:
     """Return every scoring of a person, oldest first; empty when the id is unknown.
 
     Args:
-        subject: the person's id; blanks around it are no part of it.
+        subject: the person's id; surrounding blanks are ignored.
     """
     lists, history = newest_erasures(con, "contact_lists"), []
     for row in scores_of_person(con, study, plain_id(subject)):
@@ -93,7 +93,7 @@ def history_of(con: Connection, study: Study, subject: str) -> list[Scoring]:
 
 
 def without_withheld(reasons: str, study: Study) -> str:
-    """Return the reasons of a list made earlier, without those that the study does not show any more."""
+    """Return the reasons of an earlier list, without those that the study no longer shows."""
     policy = study.policies.contact
     allowed = set(study.feature_names if policy.shown_reasons is None else policy.shown_reasons)
     hidden = set(policy.withheld_reasons)

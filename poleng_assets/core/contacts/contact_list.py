@@ -1,4 +1,4 @@
-"""The contact list as a contact centre gets it: words beside the ids, strongest first."""
+"""The contact list for a contact centre: ids with readable answers, highest score first."""
 
 import csv
 from pathlib import Path
@@ -17,12 +17,12 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
             (probability of the positive class), ``contact`` (boolean), and for the contacts ``reasons``
             (words).
         study: which columns the list has and what the codes mean.
-        remark: what the reader must know about this list, the same in every row; may be empty.
+        remark: a note about this list, the same in every row; may be empty.
 
     Returns:
-        One row for each contact, strongest first (ties by id, so that the list is always the same):
-        the id, ``prediction`` (the score, 4 decimals), the features in words, ``reasons``, ``remark``:
-        exactly these columns, whatever else is known of the people. Every text is harmless.
+        One row for each contact, highest score first (ties by id, so that the order is reproducible):
+        the id, ``prediction`` (the score, 4 decimals), the labels of the features, ``reasons``, ``remark``:
+        exactly these columns. Formulas in texts are escaped.
     """
     chosen = scored[scored["contact"]].sort_values(["score", study.id], ascending=[False, True])
     texts = {study.id: chosen[study.id]}
@@ -36,26 +36,26 @@ def contact_list(scored: pd.DataFrame, study: Study, remark: str = "") -> pd.Dat
 
 
 def as_csv(listed: pd.DataFrame) -> str:
-    """Return a list as CSV, with every text in quotes.
+    """Return a list as CSV with every text quoted.
 
-    Without them, a spreadsheet that takes semicolons for separators would cut a text at its semicolon, and
-    run what follows.
+    Without quotes, a spreadsheet with semicolon separators would split a text at its semicolon and run the
+    rest as a formula.
     """
     return listed.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 def read_list(path: Path) -> pd.DataFrame:
-    """Return the list that :func:`as_csv` made a file of.
+    """Read a list that :func:`as_csv` wrote.
 
     Raises:
-        ValueError: it is another file than that, or was changed by hand.
+        ValueError: the file is not such a list, or was edited.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file, strict=True)
         if "prediction" not in header or any(len(row) != len(header) for row in rows):
-            raise ValueError("its columns are others")
+            raise ValueError("unexpected columns")
         listed = pd.DataFrame(rows, columns=pd.Index(header), dtype=object)
         return listed.astype({"prediction": float})
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is no contact list as it was made: {error}") from error
+        raise ValueError(f"{path} is not a valid contact list: {error}") from error

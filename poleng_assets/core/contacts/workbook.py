@@ -1,8 +1,7 @@
-"""The contact list as a person opens it: a workbook for Excel or LibreOffice, and words about the list.
+"""The contact list as a workbook for Excel or LibreOffice, with a sheet that explains it.
 
-What stands in the list is decided in ``core/contacts/contact_list.py``; what belongs here is how it looks,
-prints and explains itself. Texts are cells of text, which no spreadsheet runs: they need no apostrophe before
-them.
+The content of the list comes from ``core/contacts/contact_list.py``; this module lays it out. Texts are
+written as text cells, which a spreadsheet does not run, so they need no escaping apostrophe.
 """
 
 import io
@@ -37,7 +36,7 @@ LONGEST_TEXT = 32_767
 
 LIST_SHEET = "Contacts"
 ABOUT_SHEET = "About this list"
-NOBODY = "Nobody of this batch is to be contacted."
+NOBODY = "No contacts in this batch."
 
 # Widths in characters, heights in points.
 _NARROWEST, _WIDEST = 11, 28
@@ -53,7 +52,7 @@ _HEADER = {**_BESIDE_THE_EDGE, "valign": "vcenter", "bold": True, "font_color": 
 
 @dataclass(frozen=True)
 class AboutList:
-    """What the list itself does not say.
+    """Facts about a list that its rows do not hold.
 
     Attributes:
         batch: whose list it is.
@@ -73,12 +72,12 @@ class AboutList:
 
     @property
     def day(self) -> str:
-        """The day it was made, in words."""
+        """The day it was made, as text."""
         return _day(self.moment)
 
 
 def about_list(con: Connection, study: Study, stem: str, without: Collection[str] = ()) -> AboutList | None:
-    """Return what the warehouse knows of a list; None when none was issued in a file of that name.
+    """Return the facts about a list; None when no list was issued under that file name.
 
     Args:
         stem: name of the list's files, without the suffix.
@@ -97,12 +96,12 @@ def write_workbook(
     """Write a contact list as a workbook: the contacts, and a sheet that explains them.
 
     The same list of the same moment gives the same bytes. Rows pass through a hidden folder beside the
-    target, not through memory; it is gone at the end.
+    target, not through memory; the folder is removed at the end.
 
     Args:
-        target: the file; what stands there is written over.
+        target: the file; an existing one is overwritten.
         listed: as ``core/contacts/contact_list.py`` gives it, in its order.
-        most: contacts on one sheet; a longer list goes on in a second one.
+        most: contacts on one sheet; a longer list continues on further sheets.
 
     Raises:
         OSError: it cannot be written.
@@ -111,11 +110,11 @@ def write_workbook(
     shutil.rmtree(rows, ignore_errors=True)
     rows.mkdir(mode=0o700)
     try:
-        # What is packed is small. XlsxWriter leaves a file open when the disk is full.
+        # The compressed file is small. XlsxWriter would leave a file open when the disk is full.
         packed = io.BytesIO()
         workbook = Workbook(packed, {"constant_memory": True, "tmpdir": str(rows)})
         workbook.use_zip64()
-        # The names of the machine's and the file's owner are nobody's business.
+        # No user name in the file's properties.
         workbook.set_properties({"title": f"Contact list of {about.batch}", "created": about.moment})
         names = _sheet_names(len(listed), most)
         for number, name in enumerate(names):
@@ -125,19 +124,19 @@ def write_workbook(
         try:
             workbook.close()
         except FileCreateError as error:
-            raise error.args[0] from error  # what the disk said
+            raise error.args[0] from error  # the OSError
         target.write_bytes(packed.getbuffer())
     finally:
         shutil.rmtree(rows, ignore_errors=True)
 
 
 def first_cells(path: Path) -> Iterator[object]:
-    """Yield what stands in the first cell of each row of contacts, where the ids are.
+    """Yield the first cell of each row of contacts, which holds the id.
 
     A person may have opened the workbook and kept it, so it need not be as it was written.
 
     Raises:
-        ValueError: it is no workbook, or damaged.
+        ValueError: it is not a workbook, or damaged.
     """
     from openpyxl import load_workbook
     from openpyxl.utils.escape import unescape
@@ -155,51 +154,49 @@ def first_cells(path: Path) -> Iterator[object]:
     except (
         zipfile.BadZipFile, zlib.error, EOFError, ParseError, InvalidFileException, KeyError
     ) as error:  # fmt: skip
-        raise ValueError(f"{path} is no workbook: {error}") from error
+        raise ValueError(f"{path} is not a workbook: {error}") from error
 
 
 def about_in_words(
     listed: pd.DataFrame, study: Study, about: AboutList, sheets: list[str]
 ) -> list[tuple[str, str]]:
-    """Return what a reader must know about a list: a heading and a text for each matter.
+    """Return the explanations of a list: pairs of heading and text.
 
     Args:
         listed: as ``core/contacts/contact_list.py`` gives it.
     """
     what = _sought(study)
     matters = [
-        ("What this is", f"People to contact, from the survey “{study.title}”. Those with the highest score "
-         "come first."),
+        ("What this is", f"People to contact, from the survey “{study.title}”, highest score first."),
         ("Batch", about.batch),
         ("Made on", f"{about.day}, {about.moment:%H:%M} UTC"),
-        ("Made by", f"Version {about.model_version} of the model, a computer program that learned from "
-         "people whose answer is known. Its model card tells how good it is."),
+        ("Made by", f"Model version {about.model_version}, a machine-learning model trained on people with "
+         "known answers. Its model card describes its performance."),
         ("People", _people(listed, about)),
     ]  # fmt: skip
     if len(sheets) > 1:
         matters.append(
             (
                 "Sheets",
-                f"A sheet has room for {MOST_CONTACTS:,} contacts, so the list goes on from one to the next: "
+                f"A sheet holds at most {MOST_CONTACTS:,} contacts, so the list has several: "
                 f"{', '.join(sheets)}. Filters work on one sheet at a time.",
             )
         )
     matters += [
-        ("Score", f"How likely “{what}” is true of this person, going by their answers. Of 100 people "
-         "with a score of 70%, about 70 are expected to be so, and 30 not. It is an estimate from people who "
-         "answered alike, and no fact about the person."),
-        ("Why this person", "The answers that raised the score most, the strongest first. They say what the "
-         "model went by, and not why the person thinks so. Empty: no single answer stands out, or none of "
-         "those that do may be told."),
+        ("Score", f"The estimated probability that “{what}” is true for this person, based on their answers. "
+         "Of 100 people with a score of 70%, about 70 are expected to be in this group. It is an estimate, "
+         "not a fact about the person."),
+        ("Why this person", "The answers that raised the score most, the strongest first. They explain the "
+         "score, not the person. Empty: no single answer stands out, or those that do may not be shown."),
         ("Remark", _remark(listed)),
-        ("Empty cells", "The person gave no answer. “unknown (42)” is an answer for which the study has no "
-         "words."),
+        ("Empty cells", "The person gave no answer. “unknown (42)” is an answer that the study has no label "
+         "for."),
         ("Personal data", "Answers like these are special-category personal data (GDPR, Article 9). Show "
-         "this list only to those who make the contacts, send it only encrypted, and make no copies that you "
-         "do not need."),
+         "this list only to those who make the contacts, encrypt it when you send it, and make no "
+         "unnecessary copies."),
         ("Delete it", _deletion(study, about)),
-        ("Questions", "Ask whoever gave you this list. They can say how a score came about, and take a "
-         "person who asks for it out of all lists and records: tell them the person's id and the batch."),
+        ("Questions", "Ask whoever gave you this list. They can explain a score, and erase a person who asks "
+         "for it from all lists and records: give them the person's id and the batch."),
     ]  # fmt: skip
     return matters
 
@@ -209,8 +206,8 @@ def _people(listed: pd.DataFrame, about: AboutList) -> str:
         return f"{about.asked:,} people answered. {NOBODY}"
     share = f" ({len(listed) / about.asked:.0%})" if about.asked else ""
     return (
-        f"{about.asked:,} people answered; {len(listed):,} of them{share} are listed. "
-        f"The lowest score in the list is {listed['prediction'].min():.0%}."
+        f"{about.asked:,} people answered; {len(listed):,} of them{share} are on the list. "
+        f"The lowest score on the list is {listed['prediction'].min():.0%}."
     )
 
 
@@ -219,18 +216,18 @@ def _remark(listed: pd.DataFrame) -> str:
         unescape_formula(text) for text in listed.get("remark", pd.Series(dtype=object)).unique() if text
     ]
     if not remarks:
-        return "Empty: the checks of this batch gave no reason for caution."
-    return f"{'. '.join(remarks)}. It is about the whole list, and stands in every row of it."
+        return "Empty: the checks of this batch raised no concerns."
+    return f"{'. '.join(remarks)}. It applies to the complete list and is the same in every row."
 
 
 def _deletion(study: Study, about: AboutList) -> str:
     days = study.policies.retention.contact_list_files
     if days is None:
-        return "As soon as the contacts are made, with every copy. The study sets no last day."
+        return "As soon as the contacts are made, with all copies. The study sets no deadline."
     last = _day(about.moment + timedelta(days=days))
     return (
-        f"As soon as the contacts are made, and by {last} at the latest, with every copy. The file in the "
-        "project's own folder is erased then by itself; copies are not."
+        f"As soon as the contacts are made, and by {last} at the latest, with all copies. The file in the "
+        "project's own folder is then erased automatically; copies are not."
     )
 
 
@@ -266,7 +263,7 @@ def _write_contacts(
     sheet.repeat_rows(0)
     sheet.freeze_panes(1, 1)
     sheet.autofilter(0, 0, last_row, last_column)
-    # An id of digits is a text all the same: no green corner is to say otherwise.
+    # Ids of digits are text: no green corner.
     sheet.ignore_errors({"number_stored_as_text": xl_range(0, 0, last_row, last_column)})
     widths = [*(_width(listed[name], study) for name in columns), _clamped(len(about.batch) + 3), _DAY]
     for column, width in enumerate(widths):
@@ -303,7 +300,7 @@ def _write_contacts(
 
 
 def _rows(part: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    """Yield the cells of each contact: the score as a number, all else as the text that is meant."""
+    """Yield the cells of each contact: the score as a number, all else as plain text."""
     columns = list(part.columns)
     for values in part.itertuples(index=False, name=None):
         yield tuple(
@@ -313,7 +310,7 @@ def _rows(part: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 
 def _as_read(cell: str, name: str) -> str:
-    """Return a text as a person reads it: each reason on a line of its own."""
+    """Return a text for display, with one line for each reason."""
     text = unescape_formula(cell)
     return text.replace("; ", "\n") if name == "reasons" else text
 
@@ -321,8 +318,8 @@ def _as_read(cell: str, name: str) -> str:
 def _write_text(sheet: Worksheet, row: int, column: int, text: str, look: Format | None = None) -> None:
     """Write a text as it is.
 
-    XlsxWriter leaves out what is too long, and takes a text between the two marks below for XML of its own;
-    a blank at the end makes it a text.
+    XlsxWriter drops texts that are too long, and interprets a text between these two tags as its own XML; a
+    trailing blank prevents that.
     """
     if len(text) > LONGEST_TEXT:
         text = f"{text[: LONGEST_TEXT - 1]}…"
@@ -333,17 +330,17 @@ def _write_text(sheet: Worksheet, row: int, column: int, text: str, look: Format
 def _title(name: str, study: Study) -> str:
     own = {
         study.id: "Person (id)",
-        "prediction": f"Score: how likely “{_sought(study)}”",
+        "prediction": f"Score: probability of “{_sought(study)}”",
         "reasons": "Why this person",
         "remark": "Remark",
     }
-    # A list of before may have a column that the study has no more.
+    # An earlier list may have a column that the study no longer has.
     titles = {feature.name: feature.title for feature in study.features}
     return own.get(name) or titles.get(name, name)
 
 
 def _width(cells: pd.Series, study: Study) -> int:
-    """Return the width of a column: its longest text on one line, if that is not too much."""
+    """Return the width of a column: its longest line, within limits."""
     name = str(cells.name)
     if name == "prediction":
         return _SCORE
@@ -397,7 +394,7 @@ def _write_about(
 
 
 def _lay_out(sheet: Worksheet, study: Study, about: AboutList) -> None:
-    """Make a sheet fit for A4 paper: as wide as the page, with its name, its number and a warning on it."""
+    """Set a sheet up for printing on A4, with title, page number and a warning."""
     sheet.set_paper(_A4)
     sheet.fit_to_pages(1, 0)
     sheet.set_margins(left=0.4, right=0.4, top=0.7, bottom=0.7)

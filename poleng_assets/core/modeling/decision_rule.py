@@ -1,4 +1,4 @@
-"""Whom to contact: how scores become a decision, by the policy of the study."""
+"""The contact rule: how scores become decisions, by the policy of the study."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from poleng_assets.study.policies import ContactPolicy
 
 @dataclass(frozen=True)
 class ContactRule:
-    """A rule that is settled: what a model version decides by, for as long as it serves.
+    """The fixed contact rule of a model version.
 
     Attributes:
-        threshold: probability from which a person is contacted. Under a capacity it is the one that
-            stands for the same share of people, for holdouts and single persons.
-        capacity: how many people of a batch are contacted, the most likely ones first; None when it
-            is the threshold that decides about a batch too.
+        threshold: probability from which a person is contacted. With a capacity it is the threshold that
+            flags the same share of people, for holdouts and single persons.
+        capacity: how many people of a batch are contacted, highest scores first; None when the threshold
+            decides about a batch too.
     """
 
     threshold: float
     capacity: int | None = None
 
     def decide(self, score: np.ndarray) -> np.ndarray:
-        """Return whom to contact among people who are no batch: bool, shape (n,).
+        """Return whom to contact among people outside a batch: bool, shape (n,).
 
         Args:
             score: probability of the positive class, shape (n,).
@@ -30,10 +30,10 @@ class ContactRule:
         return score >= self.threshold
 
     def in_words(self) -> str:
-        """Return the rule as a contact centre would say it."""
+        """Describe the rule in a phrase."""
         if self.capacity is not None:
-            return f"contact the {self.capacity} most likely people of each batch"
-        return f"contact from a probability of {self.threshold:.3f} on"
+            return f"contact the {self.capacity} highest scores of each batch"
+        return f"contact if the probability is at least {self.threshold:.3f}"
 
 
 def choose_rule(policy: ContactPolicy, target: np.ndarray, score: np.ndarray) -> ContactRule:
@@ -65,7 +65,7 @@ def _youden(target: np.ndarray, score: np.ndarray) -> float:
     from sklearn.metrics import roc_curve
 
     if len(np.unique(target)) < 2:
-        raise ValueError("Youden's rule needs both classes among the rows that it is settled on")
+        raise ValueError("Youden's rule needs rows of both classes")
     false_alarms, hits, thresholds = roc_curve(target, score, drop_intermediate=False)
     # The first threshold of scikit-learn's curve is infinite: it stands for contacting nobody.
     best = np.argmax((hits - false_alarms)[1:]) + 1

@@ -1,4 +1,4 @@
-"""Why a person's score is high, in the words of their own answers, and which answers may be told so.
+"""The reasons for a high score: a person's answers with the largest contributions, if they may be shown.
 
 The study lists what may be told (``policies.contact.shown_reasons``). Without that list nothing is told
 that is protected or stands for what is protected, as ``core/statistics/proxies.py`` measured it in training.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def shown_questions(study: Study, proxies: Mapping[str, str] | None) -> list[str]:
-    """Return the features that may be told as a reason, in the order of the study.
+    """Return the features that may be shown as a reason, in the order of the study.
 
     The study's list is final, a protected question on it too; the model card says what that gives away.
     Without one: what is neither protected, nor withheld, nor stands for

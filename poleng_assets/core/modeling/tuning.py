@@ -46,7 +46,7 @@ Point: TypeAlias = tuple[str, Parameters]
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate that was tried.
+    """One evaluated candidate.
 
     Attributes:
         number: in the order of trying.
@@ -70,7 +70,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         configuration: to train by.
@@ -93,7 +93,7 @@ class TuningResult:
             "candidate": "chosen",
             "log_loss": self.log_loss,
             "seconds": sum(trial.seconds for trial in self.trials),
-            "state": "calibrated" if self.configuration.calibration != Calibration() else "as it is",
+            "state": "calibrated" if self.configuration.calibration != Calibration() else "uncalibrated",
             "parameters": " + ".join(member.in_words() for member in self.configuration.members),
         }
         tried = [
@@ -135,7 +135,7 @@ def tune(
     # A longer search may have gone before; this one ends where it would have ended alone.
     trials = search.finished()[: budget.trials]
     for trial in trials:
-        on_trial(trial, f"{trial.member.kind}: log-loss {trial.log_loss:.4f}, taken over from before")
+        on_trial(trial, f"{trial.member.kind}: log-loss {trial.log_loss:.4f}, from an earlier run")
     while len(trials) < budget.trials and sum(trial.seconds for trial in trials) < 60 * budget.minutes:
         trials.append(search.next(more=len(trials) + 1 < budget.trials))
         on_trial(trials[-1], _progress(trials, budget))
@@ -143,7 +143,7 @@ def tune(
 
 
 def search_name(training_data_hash: str, study: Study) -> str:
-    """Return a name for a search: another one for other data, another study or another library.
+    """Return the name of a search, which depends on the data, the study and the library versions.
 
     What may differ is how long the search goes on: a full one goes on where a quick one stopped.
     """

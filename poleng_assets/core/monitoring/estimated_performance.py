@@ -1,4 +1,4 @@
-"""Performance without labels: NannyML's CBPE, what was lost, and whether the estimate can be trusted.
+"""Performance without labels: NannyML's CBPE, the loss, and whether the estimate can be trusted.
 
 Confidence-based performance estimation takes scores for probabilities and asks how good decisions
 would be if they were true. They are calibrated on the people of the reference whom the batch is compared
@@ -29,7 +29,7 @@ BANDS = 200
 
 @dataclass(frozen=True)
 class Estimation:
-    """What was estimated of one batch.
+    """The estimates of one batch.
 
     Attributes:
         estimates: with intervals that hold the sampling error of the batch and of the reference.
@@ -131,26 +131,26 @@ def _with_intervals(
 
 
 def trust(estimation: Estimation, outside_support: float, shifted: bool, study: Study) -> Trust:
-    """Say whether the estimated AUC can be believed.
+    """Return whether the estimated AUC can be trusted.
 
     Args:
         outside_support: share of rows with a code that the model never saw.
-        shifted: whether answers shifted among people of a kind.
+        shifted: whether answers shifted within strata.
     """
     policy = study.policies.overseer
     if outside_support > policy.max_outside_support:
-        return Trust(False, "it cannot be trusted for people whom the model does not know")
+        return Trust(False, "the batch is out of distribution")
     if not math.isfinite(estimation.half_width):
-        return Trust(False, "nothing could be estimated")
+        return Trust(False, "there is no estimate")
     if estimation.half_width > policy.trusted_within:
         return Trust(
             False,
-            f"too few people to trust it: the true AUC may be {estimation.half_width:.3f} away, "
-            f"{policy.trusted_within:.3f} is wanted",
+            f"too few people: the AUC is known to ±{estimation.half_width:.3f} only, "
+            f"±{policy.trusted_within:.3f} is required",
         )
     if shifted:
         return Trust(
-            False, "it takes shifted answers to mean what they meant before, which only outcomes can tell"
+            False, "the answers shifted, and CBPE assumes no concept drift; only outcomes can confirm it"
         )
     return Trust(True)
 

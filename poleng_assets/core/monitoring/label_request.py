@@ -1,4 +1,4 @@
-"""Whom to interview next, when the overseer wants labels: how many people, of which kinds, and who.
+"""The label request: how many people to interview, in which strata, and who.
 
 What belongs here is the design of the sample. Which batches it is about, and where the request is
 written, stands in ``defs/assets/label_requests.py``.
@@ -25,7 +25,7 @@ from poleng_assets.core.statistics.metrics import expected_auc
 from poleng_assets.study.schema import Study
 
 OTHER_ANSWERS = "other answers"
-AUDIT, DRAWN = "audit sample", "drawn by lot"
+AUDIT, DRAWN = "audit sample", "drawn at random"
 STRATA_COLUMNS = ("stratum", "people", "known", "interviews", "mean_score")
 
 
@@ -117,7 +117,7 @@ def plan_request(
 
     Nobody is asked whose outcome is known, and what is known counts: once those asked for have
     answered, the next request is empty. Whom to ask within a stratum is left to the lot, the audit
-    sample first (which is drawn by lot as well). The same people are drawn every time.
+    sample first (which is drawn at random as well). The same people are drawn every time.
 
     Args:
         scored: one row for each person and batch, the newest batch first: the id, ``batch``, ``score``
@@ -130,13 +130,11 @@ def plan_request(
     policy = study.policies.outcomes
     people = scored.drop_duplicates(study.id).sort_values(study.id).reset_index(drop=True)
     if people.empty:
-        return _nobody(study, "Nobody was scored about whom more should be known")
+        return _nobody(study, "No scored people need labels")
     auc = expected_auc(people["score"].to_numpy()) if auc is None else auc
     rate = float(people["score"].mean())
     if not 0 < rate < 1:
-        return _nobody(
-            study, "The scores expect everybody to be alike: no number of interviews would tell more"
-        )
+        return _nobody(study, "All scores are alike, so more interviews would not improve the estimate")
     needed = interviews_needed(auc, rate, policy.request_within)
     features = [name for name in dict.fromkeys(drifted) if name in people][: policy.max_strata_features]
     people["stratum"], people["shown"] = _strata(people, features, study, needed)
@@ -286,17 +284,14 @@ def _whole(wanted: np.ndarray, people: np.ndarray, total: int) -> np.ndarray:
 
 def _in_words(asked: int, strata: pd.DataFrame, within: float, wanted: float, features: int) -> str:
     if not asked:
-        return (
-            f"Nobody is asked for: with the outcomes that are known, the AUC can be said "
-            f"to within ±{within:.3f}"
-        )
+        return f"No interviews needed: known outcomes give the AUC to ±{within:.3f}"
     kinds = int((strata["interviews"] > 0).sum())
-    of = f"{kinds} kinds of people" if kinds > 1 else "one kind of people"
-    sentence = f"Interview {asked} people, of {of}: the AUC can then be said to within ±{within:.3f}"
+    of = f"{kinds} strata" if kinds > 1 else "one stratum"
+    sentence = f"Interview {asked} people of {of}: this gives the AUC to ±{within:.3f}"
     if not features:
-        sentence += ". No answer drifted: the strata are of the scores alone"
+        sentence += ". No answer drifted, so the strata are by score only"
     if within > wanted:
-        sentence += f". There are too few people to reach the ±{wanted:.3f} that is wanted"
+        sentence += f". There are too few people to reach the target of ±{wanted:.3f}"
     return sentence
 
 

@@ -40,7 +40,7 @@ class DriftMetric:
         value: an effect size: a distance of 0 to 1, a share, or an error.
         lower_threshold: below it the figure alerts, None when there is no such limit.
         upper_threshold: above it the figure alerts, likewise.
-        alert: whether it is beyond a limit, or unknown.
+        alert: whether it is beyond a threshold, or unknown.
     """
 
     column_name: str
@@ -54,7 +54,7 @@ class DriftMetric:
     def compared(
         cls, column: str, method: str, value: float | None, upper: float | None, lower: float | None = None
     ) -> DriftMetric:
-        """Compare a value with its limits; one that is not a number alerts: nothing is known."""
+        """Compare a value with its thresholds; an undefined value is an alert."""
         if value is None or not math.isfinite(value):
             return cls(column, method, None, lower, upper, alert=True)
         beyond = (upper is not None and value > upper) or (lower is not None and value < lower)
@@ -88,7 +88,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Loss:
-    """How much worse the model ranks the batch than the people it is compared with.
+    """How much lower the AUC of the batch is than that of the reference.
 
     Attributes:
         value: AUC on those people of the reference less AUC on the batch, both measured alike.
@@ -98,36 +98,36 @@ class Loss:
     value: float
     error: float
 
-    def surely_above(self, tolerance: float, confidence: float) -> bool:
-        """Whether the loss is beyond the tolerance, and no accident of who was drawn."""
+    def is_above(self, tolerance: float, confidence: float) -> bool:
+        """Whether the loss exceeds the tolerance and is significantly above zero."""
         return self.value > tolerance and self.value > NormalDist().inv_cdf(confidence) * self.error
 
-    def in_words(self, what: str, tolerated: float) -> str:
-        """Say what was lost, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
-        return f"{what} by {self.value:.3f} (tolerated {tolerated:.3f}, give or take {2 * self.error:.3f})"
+    def description(self, what: str, tolerated: float) -> str:
+        """Describe the loss, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
+        return f"{what} by {self.value:.3f} ± {2 * self.error:.3f} (tolerated {tolerated:.3f})"
 
 
 class MetricLoss(NamedTuple):
-    """What was lost of one metric.
+    """The loss of one metric.
 
     Attributes:
-        what: in words, as in ``the AUC is lower``.
-        loss: how much.
-        tolerated: how much of it is tolerated.
+        what: a clause, as in ``the AUC is lower``.
+        loss: its size.
+        tolerated: the tolerated loss.
     """
 
     what: str
     loss: Loss
     tolerated: float
 
-    def in_words(self) -> str:
-        """Say what was lost, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
-        return self.loss.in_words(self.what, self.tolerated)
+    def description(self) -> str:
+        """Describe the loss, as in ``the AUC is lower by 0.050 (tolerated ...)``."""
+        return self.loss.description(self.what, self.tolerated)
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Whether the estimated AUC can be believed, and why not, in words."""
+    """Whether the estimated AUC can be trusted, and why not."""
 
     trusted: bool
     why_not: str = ""
@@ -135,7 +135,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class BatchMeasurements:
-    """All figures of one batch under one model version.
+    """All measurements of one batch under one model version.
 
     Attributes:
         rows_measured: of the batch, after sampling.
@@ -146,7 +146,7 @@ class BatchMeasurements:
         estimates: of performance without labels (CBPE), likewise.
         loss: of ranking, estimated; None when it could not be.
         trust: in the estimates.
-        importance: share of each feature in what moves the scores, summing to 1; empty when unknown.
+        importance: feature importance, summing to 1; empty when unknown.
     """
 
     rows: int
@@ -157,7 +157,7 @@ class BatchMeasurements:
     metrics: Annotated[tuple[DriftMetric, ...], Field(alias="figures")] = ()
     estimates: tuple[Estimate, ...] = ()
     loss: Loss | None = None
-    trust: Trust = Trust(False, "nothing was estimated")
+    trust: Trust = Trust(False, "there is no estimate")
     importance: dict[str, float] = field(default_factory=dict)
 
     def estimate(self, metric: str) -> Estimate | None:
@@ -169,7 +169,7 @@ class BatchMeasurements:
         return next((m for m in self.metrics if (m.column_name, m.method) == (column, method)), None)
 
     def alerts(self, *methods: str) -> list[DriftMetric]:
-        """Return the metrics that alert, of these methods, the farthest beyond their limit first."""
+        """Return the alerts of these methods, the farthest beyond the threshold first."""
         alerts = [metric for metric in self.metrics if metric.alert and metric.method in methods]
         return sorted(alerts, key=_excess, reverse=True)
 

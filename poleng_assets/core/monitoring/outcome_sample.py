@@ -118,7 +118,7 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
     drawn at random, for the audit sample or for a request, or are nearly complete.
 
     Returns:
-        The sample, None when there are not enough contacts to say anything; and why something is missing.
+        The sample, None when there are too few contacts; and why something is missing.
         With a sample and a reason, the sample has the contacts only.
     """
     policy = study.policies.outcomes
@@ -137,11 +137,13 @@ def choose_sample(people: pd.DataFrame, study: Study) -> tuple[OutcomeSample | N
         if not contact and len(drawn) >= least:
             known = drawn
         if len(known) < least:
-            missing = f"the outcomes of {len(known)} of {len(group)} {who} are known, {least} are needed"
+            missing = (
+                f"the outcomes of {len(known)} of {len(group)} {who} are known, at least {least} are required"
+            )
             if contact:
                 return None, missing
             if chosen:
-                missing += ": only the precision can be said"
+                missing += ": only precision is measured"
             continue
         chosen += _by_score(group, known, policy)
     if not chosen:

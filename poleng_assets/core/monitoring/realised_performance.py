@@ -65,7 +65,7 @@ class RealisedPerformance:
 
     def significant_losses(self, confidence: float) -> tuple[MetricLoss, ...]:
         """Return the losses that are beyond what is tolerated, and no accident of who was asked."""
-        return tuple(lost for lost in self.losses if lost.loss.surely_above(lost.tolerated, confidence))
+        return tuple(lost for lost in self.losses if lost.loss.is_above(lost.tolerated, confidence))
 
     def estimate(self, metric: str) -> Estimate | None:
         """Return the figure of one metric, or None."""
@@ -105,7 +105,7 @@ def measure_realised(
         scored=len(people),
         contradictory=int(people["disagree"].sum()),
         losses=losses,
-        missing_because=missing or _missing_ranking(estimates),
+        missing_because=missing or _why_no_ranking(estimates),
     )
 
 
@@ -127,7 +127,7 @@ def _measure(
         for metric in REALISED_METRICS
         if metric in values and metric in drawn
     )
-    # As few people as the overseer takes no batch seriously with say nothing about a loss either.
+    # Fewer people than a batch needs to be judged are too few to judge a loss.
     if weighed is None or len(sample.target) < study.policies.overseer.min_rows:
         return estimates, ()
     return estimates, tuple(_losses(sample, weighed, values, usual, drawn, study))
@@ -151,7 +151,7 @@ def _losses(
         if metric in values and metric in usual:
             error = float(drawn[metric].std())
             if metric == "auc":
-                # Resamples of a handful of positives are all alike, and would be sure of anything.
+                # Resamples of very few positives are alike and underestimate the error.
                 least = hanley_mcneil_error(max(usual[metric], 0.5), *_effective(sample))
                 error = max(error, least)
             loss = Loss(
@@ -162,7 +162,7 @@ def _losses(
 
 
 def _effective(sample: OutcomeSample) -> tuple[float, float]:
-    """Return how many unweighted positives and negatives tell as much."""
+    """Return the effective numbers of positives and negatives."""
     positive = sample.target == 1
     return effective_rows(sample.weights[positive]), effective_rows(sample.weights[~positive])
 
@@ -223,8 +223,8 @@ def _precision(contacts: OutcomeSample) -> tuple[Estimate, ...]:
     return (Estimate("precision", precision, *wilson_interval(precision * rows, rows)),)
 
 
-def _missing_ranking(estimates: Sequence[Estimate]) -> str:
-    said = {estimate.metric for estimate in estimates}
-    if "auc" in said:
+def _why_no_ranking(estimates: Sequence[Estimate]) -> str:
+    metrics = {estimate.metric for estimate in estimates}
+    if "auc" in metrics:
         return ""
-    return "the known outcomes are all alike: there is no ranking to speak of"
+    return "the known outcomes have one class only, so ranking metrics are undefined"

@@ -1,10 +1,10 @@
-"""The verdict on one batch: from its figures and the study's policy to one word, and why.
+"""The verdict on one batch and its reasons, from its measurements and the study's policy.
 
-:func:`judge` is pure: who measures, who remembers and who launches runs stands elsewhere.
+:func:`judge` is pure: measuring, storing and launching runs are done elsewhere.
 
-A shift is named; harm is acted upon. A shift of answers among people whom the reference knows makes a
-batch ``drifted``, but under the policy ``harm`` only what makes the model worse has it held and a
-better model looked for. Another mix of known people is no shift: they are compared with their like.
+A shift of the answers within a stratum makes a batch ``drifted``. Under the policy ``harm``, a batch is held
+only for what makes the model perform worse. A composition shift is not drift: people are compared within
+their stratum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,13 +40,13 @@ REALISED_LOSS = "realised_loss"
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that was found.
+    """One reason for a verdict.
 
     Attributes:
-        cause: short name of it, the same for every batch in which it is found: ``shift:education``.
+        cause: its identifier, the same for every batch: ``shift:education``.
         words: a sentence without its full stop.
-        acts: whether the policy holds the batch for it and looks for a better model.
-        worth: of a shift: its distance times the share of the model's importance that the column has.
+        acts: whether the policy holds the batch for it and asks for a retraining.
+        worth: impact of a shift: its distance times the column's share of the feature importance.
     """
 
     cause: str
@@ -57,14 +57,14 @@ class Reason:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and its reasons: what is acted upon first, then what is worth most to the model.
+    """A verdict and its reasons: those that hold the batch first, then by their impact on the model.
 
     Attributes:
         verdict: of the batch under this version.
         reasons: at least one.
         drifted_columns: features whose answers shifted.
-        weak: whether there is a sign of loss that counts only when it is repeated.
-        alarm: whether something is acted upon that no earlier batch was held for.
+        weak: whether there is a weak sign of loss, which counts only when it is repeated.
+        alarm: whether the batch is held for a reason that no earlier batch was held for.
     """
 
     verdict: Verdict
@@ -80,7 +80,7 @@ class Judgement:
 
     @property
     def causes(self) -> frozenset[str]:
-        """What the batch is held for."""
+        """The causes that hold the batch."""
         return frozenset(reason.cause for reason in self.reasons if reason.acts)
 
     @property
@@ -95,15 +95,15 @@ def judge(
     earlier: Sequence[EarlierReport] = (),
     realised: Sequence[MetricLoss] = (),
 ) -> Judgement:
-    """Turn the figures of one batch into a verdict under the study's policy.
+    """Judge the measurements of one batch under the study's policy.
 
     Args:
         earlier: reports on the batches before under the same version, newest first.
-        realised: what outcomes say was lost, when they are known.
+        realised: realised losses, when outcomes are known.
     """
     policy = study.policies.overseer
     if measured.rows < policy.min_rows:
-        few = f"{measured.rows} respondents are too few to judge: {policy.min_rows} are needed"
+        few = f"{measured.rows} respondents are too few to judge: at least {policy.min_rows} are needed"
         return Judgement("insufficient", (Reason(TOO_FEW, few),))
     titles = {f.name: f.title for f in study.features}
     support = _support(measured, policy, titles)
@@ -117,14 +117,14 @@ def judge(
     reasons = [*support, *harm, *shifts, *_remarks(measured, titles)]
     verdict: Verdict = "untrusted" if support else "drifted" if harm or shifts else "clear"
     if verdict == "clear":
-        reasons.insert(0, Reason(QUIET, "nothing was found that would make the model worse"))
+        reasons.insert(0, Reason(QUIET, "no sign that the model performs worse"))
     held_for = {reason.cause for reason in reasons if reason.acts}
     known = frozenset[str]().union(*(report.causes for report in earlier))
     return Judgement(verdict, tuple(reasons), columns, weak, alarm=bool(held_for - known))
 
 
 def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[Reason]:
-    """Codes that the model never saw, and answers that have nothing in common with the reference's."""
+    """Return why the batch is out of distribution: unseen codes, or no overlap with the reference."""
     reasons = []
     if measured.outside_support > policy.max_outside_support:
         columns = measured.alerts(UNSEEN) or [f for f in measured.metrics if f.method == UNSEEN and f.value]
@@ -132,16 +132,16 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
         reasons.append(
             Reason(
                 f"support:{columns[0].column_name}" if columns else "support",
-                f"{measured.outside_support:.0%} of the respondents gave an answer that the model never saw "
-                f"in training: {names}. No estimate about them can be believed",
+                f"{measured.outside_support:.0%} of the respondents are out of distribution, with answers "
+                f"not seen in training: {names}. Estimates about them are unreliable",
                 acts=True,
             )
         )
     reasons += [
         Reason(
             f"support:{f.column_name}",
-            f"{titles[f.column_name]}: the answers have nothing in common with those of the reference. "
-            "No estimate about them can be believed",
+            f"{titles[f.column_name]}: out of distribution, the answers have no overlap with the reference. "
+            "Estimates are unreliable",
             acts=True,
         )
         for f in measured.metrics
@@ -156,14 +156,14 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
 
 def _realised_loss(realised: Sequence[MetricLoss], policy: OverseerPolicy) -> list[Reason]:
     return [
-        Reason(REALISED_LOSS, f"outcomes show that the model does worse: {lost.in_words()}", acts=True)
+        Reason(REALISED_LOSS, f"outcomes show that the model performs worse: {lost.description()}", acts=True)
         for lost in realised
-        if lost.loss.surely_above(lost.tolerated, policy.confidence)
+        if lost.loss.is_above(lost.tolerated, policy.confidence)
     ]
 
 
 def _weak(measured: BatchMeasurements, policy: OverseerPolicy) -> bool:
-    return measured.loss is not None and measured.loss.surely_above(
+    return measured.loss is not None and measured.loss.is_above(
         policy.max_auc_drop / 2, policy.weak_confidence
     )
 
@@ -175,18 +175,18 @@ def _estimated_loss(
         return []
     auc = measured.estimate("auc")
     estimated = f"estimated AUC {auc.value:.3f}" if auc else "AUC"
-    lost = f"{measured.loss.value:.3f} less than on people of their kind in the reference"
-    if measured.loss.surely_above(policy.max_auc_drop, policy.confidence):
-        words = f"the model is expected to rank people worse: {estimated}, {lost}"
-        return [Reason(ESTIMATED_LOSS, words, acts=True)]
+    lost = f"{measured.loss.value:.3f} lower than in the same strata of the reference"
+    if measured.loss.is_above(policy.max_auc_drop, policy.confidence):
+        sentence = f"the model is expected to perform worse: {estimated}, {lost}"
+        return [Reason(ESTIMATED_LOSS, sentence, acts=True)]
     some, last = policy.weak_batches
     signs = sum([weak, *(report.weak for report in earlier[: last - 1])])
     if weak and signs >= some:
-        words = (
-            f"the model seems to rank people worse in {signs} of the last "
-            f"{min(last, len(earlier) + 1)} batches: here {estimated}, {lost}"
+        sentence = (
+            f"the model seems to perform worse in {signs} of the last "
+            f"{min(last, len(earlier) + 1)} batches: in this one {estimated}, {lost}"
         )
-        return [Reason(ESTIMATED_LOSS, words, acts=True)]
+        return [Reason(ESTIMATED_LOSS, sentence, acts=True)]
     return []
 
 
@@ -194,7 +194,7 @@ def _missing(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Rea
     return [
         Reason(
             f"missing:{f.column_name}",
-            f"{titles[f.column_name]}: {f.value:.0%} of the answers are missing"
+            f"{titles[f.column_name]}: {f.value:.0%} missing answers"
             if f.value is not None
             else f"{titles[f.column_name]}: no answers at all",
             acts=True,
@@ -206,7 +206,7 @@ def _missing(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Rea
 def _shifts(
     measured: BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]
 ) -> tuple[list[Reason], tuple[str, ...]]:
-    """Name every shift among people of a kind, what is worth most to the model first."""
+    """Return every shift within strata, by impact on the model, and the drifted features."""
     by_column: dict[str, DriftMetric] = {}
     for metric in measured.alerts(*DISTANCES):
         by_column.setdefault(metric.column_name, metric)
@@ -215,7 +215,7 @@ def _shifts(
     many = len(columns) > policy.max_drifted_columns * len(titles)
     acts = policy.policy == "any_drift" and (many or not by_column.keys().isdisjoint(predictions))
     reasons = [
-        Reason(f"shift:{name}", _shift_words(by_column[name], what), acts, by_column[name].value or 1.0)
+        Reason(f"shift:{name}", _describe_shift(by_column[name], what), acts, by_column[name].value or 1.0)
         for name, what in predictions.items()
         if name in by_column
     ]
@@ -226,8 +226,8 @@ def _shifts(
     structure = [
         Reason(
             "structure",
-            f"the answers do not go together as they used to: reconstruction error {_number(f.value)} "
-            f"(limits {_number(f.lower_threshold)} to {_number(f.upper_threshold)})",
+            f"multivariate drift: PCA reconstruction error {_number(f.value)} "
+            f"(thresholds {_number(f.lower_threshold)} to {_number(f.upper_threshold)})",
         )
         for f in measured.alerts(RECONSTRUCTION)
         if f.column_name == ALL_COLUMNS
@@ -236,38 +236,42 @@ def _shifts(
 
 
 def _answer_shift(metric: DriftMetric, title: str, share: float | None, acts: bool) -> Reason:
-    words = _shift_words(metric, f"the answers to {title}")
+    sentence = _describe_shift(metric, f"the answers to {title}")
     if share is not None:
-        words += f"; {share:.0%} of what moves the model's scores"
+        sentence += f"; {share:.0%} of the feature importance"
     worth = (1.0 if metric.value is None else metric.value) * (share or 0.0)
-    return Reason(f"shift:{metric.column_name}", words, acts, worth)
+    return Reason(f"shift:{metric.column_name}", sentence, acts, worth)
 
 
-def _shift_words(metric: DriftMetric, what: str) -> str:
+def _describe_shift(metric: DriftMetric, what: str) -> str:
     if metric.value is None:
-        return f"{what} cannot be compared: there are none"
-    name = "Jensen-Shannon distance" if metric.method == JENSEN_SHANNON else "largest difference of a share"
-    return f"{what} shifted: {name} {metric.value:.3f} (limit {_number(metric.upper_threshold)})"
+        return f"{what} cannot be compared: all are missing"
+    name = "Jensen-Shannon distance" if metric.method == JENSEN_SHANNON else "L-infinity distance"
+    return f"{what} shifted: {name} {metric.value:.3f} (threshold {_number(metric.upper_threshold)})"
 
 
 def _remarks(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
-    """What is worth telling and changes nothing: another mix of people, odd answers, doubt."""
+    """Return what is detected without action: composition shift, range, untrusted estimate."""
     mix = [
         Reason(
             f"mix:{f.column_name}",
-            f"another mix of people: {titles[f.column_name]} is {_number(f.value)} from the reference "
-            f"(limit {_number(f.upper_threshold)}); they are compared with people of their kind",
+            f"composition shift: {titles[f.column_name]}, distance {_number(f.value)} to the reference "
+            f"(threshold {_number(f.upper_threshold)}); other questions are compared within its strata",
         )
         for f in measured.alerts(COMPOSITION)
     ]
     odd = [
         Reason(
             f"range:{f.column_name}",
-            f"{titles[f.column_name]}: {_share(f.value)} of the answers lie outside those of the reference",
+            f"{titles[f.column_name]}: {_share(f.value)} of the answers are outside the reference range",
         )
         for f in measured.alerts(OUT_OF_RANGE)
     ]
-    doubt = [] if measured.trust.trusted else [Reason("estimate", f"the estimate: {measured.trust.why_not}")]
+    doubt = (
+        []
+        if measured.trust.trusted
+        else [Reason("estimate", f"the estimate is not trusted: {measured.trust.why_not}")]
+    )
     return [*mix, *odd, *doubt]
 
 

@@ -1,4 +1,4 @@
-"""Evaluating a challenger: beside the champion on the same frozen holdout, and in the shadow on new batches.
+"""Evaluation of a challenger: against the champion on the same frozen holdout, and by shadow scoring.
 
 Both are scored afresh. What the scores mean stands in ``gates.py`` and ``shadow_scoring.py``.
 """
@@ -23,7 +23,7 @@ from poleng_assets.warehouse.training_sets import labelled_rows
 
 @dataclass(frozen=True)
 class ChallengerEvaluation:
-    """What was found about a challenger.
+    """The evaluation of a challenger.
 
     Attributes:
         gates: all that it was put to.
@@ -41,21 +41,23 @@ class ChallengerEvaluation:
         return promoted(self.gates)
 
     def reason(self, policy: PromotionPolicy, champion_fault: str) -> str:
-        """Return why it is promoted or not, as the ledger words it.
+        """Return why it is promoted or rejected, for the ledger.
 
         Args:
             champion_fault: why it was not compared with the version that serves; may be empty.
         """
-        words = reason(self.gates)
+        summary = reason(self.gates)
         if flagged := describe_passed_over(self.passed_over, policy):
-            words = f"{words}; flagged: it {flagged}"
-        return f"{words}; judged like a first champion, because {champion_fault}" if champion_fault else words
+            summary = f"{summary}; warning: it {flagged}"
+        return (
+            f"{summary}; judged without a champion, because {champion_fault}" if champion_fault else summary
+        )
 
 
 def evaluate_challenger(
     warehouse: Warehouse, challenger: Model, champion: Model | None, field_studies: Sequence[str]
 ) -> ChallengerEvaluation:
-    """Score both models, and put the scores to the gates; the warehouse is closed meanwhile.
+    """Score both models and evaluate the gates, with the warehouse closed.
 
     Args:
         champion: the model that serves; None when the challenger is compared with nobody.

@@ -1,14 +1,12 @@
-"""Champion against challenger: named gates, each a pure rule with its words and its figures.
+"""Champion against challenger: named gates, each a pure rule with an explanation and its metrics.
 
-Both contestants are judged by the same frozen holdout rows. The first champion has nobody to beat and
-needs the sanity gates only. Figures that are undefined (one class only, scores that are no numbers)
-fail their gate: doubt speaks for the model that serves.
+Both models are evaluated on the same frozen holdout rows. The first champion needs the sanity gates only.
+Undefined metrics (one class only, scores that are not numbers) fail their gate, in favour of the champion.
 
-What no gate can see: a leak of the answer that is in the holdout too and makes a model only a little
-too good. ``max_auc`` stops the blatant ones; that no holdout person is trained on is the split's business.
+No gate detects a small target leakage that is in the holdout as well; ``max_auc`` stops blatant ones. The
+split keeps holdout people out of training.
 
-How things are measured, and where the methods come from, stands in ``core/statistics/metrics.py`` and
-``core/statistics/resampling.py``.
+The metrics and their sources are in ``core/statistics/metrics.py`` and ``core/statistics/resampling.py``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,18 +27,18 @@ from poleng_assets.core.statistics.selection_rates import (
 )
 from poleng_assets.study.policies import PromotionPolicy
 
-_LEAST_SPREAD = 1e-6  # of scores that are not one number but for rounding, whatever the study allows
+_LEAST_SPREAD = 1e-6  # scores with less spread are constant up to rounding, whatever the study allows
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One rule and how it went: words that an auditor reads, figures that the ledger keeps.
+    """The result of one rule: an explanation for an auditor, metrics for the ledger.
 
     Attributes:
         name: of the rule, the same for every challenger.
         passed: whether the challenger may go on.
-        words: what was found and what was asked for.
-        figures: finite numbers behind the words; what is undefined is left out, as JSON has no NaN.
+        words: the measured and the required values, in a sentence.
+        figures: the finite values; undefined ones are left out, as JSON has no NaN.
     """
 
     name: str
@@ -51,7 +49,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Holdout:
-    """The rows that both contestants are judged by, n of them.
+    """The n rows that both models are evaluated on.
 
     Attributes:
         target: 0 or 1, shape (n,).
@@ -79,7 +77,7 @@ def contest(
     flagged: np.ndarray,
     policy: PromotionPolicy,
 ) -> list[Gate]:
-    """Put a challenger to every gate there is, the weightiest first.
+    """Evaluate a challenger by all gates, the most important first.
 
     Args:
         holdout: the judging rows, n of them.
@@ -88,14 +86,14 @@ def contest(
         flagged: whom the challenger would contact by its own rule, bool, shape (n,).
 
     Returns:
-        All gates; one failed gate alone when there is nothing that figures could be made from.
+        All gates; one failed gate alone when no metric can be computed.
     """
     if len(holdout.target) == 0:
-        return [Gate("can be judged", False, "there is no holdout row to judge the challenger by")]
+        return [Gate("can be judged", False, "there are no holdout rows to evaluate the challenger on")]
     usable = (challenger >= 0) & (challenger <= 1)
     if not usable.all():
         share = 1 - usable.mean()
-        explanation = f"{share:.1%} of its scores on the holdout are no probabilities"
+        explanation = f"{share:.1%} of its scores on the holdout are not probabilities"
         return [Gate("can be judged", False, explanation, {"unusable_share": float(share)})]
     sanity = sanity_gates(holdout, challenger, flagged, policy)
     if policy.refuse_passed_over:
@@ -106,7 +104,7 @@ def contest(
 def sanity_gates(
     holdout: Holdout, score: np.ndarray, flagged: np.ndarray, policy: PromotionPolicy
 ) -> list[Gate]:
-    """Refuse a model that ranks like chance, flags nobody or everybody, is constant, or misstates risk.
+    """Reject a model that ranks at random, flags nobody or everybody, is constant, or is badly calibrated.
 
     Args:
         holdout: the judging rows, n > 0 of them.
@@ -121,29 +119,28 @@ def sanity_gates(
         Gate(
             "ranks people",
             auc >= policy.min_auc,
-            f"AUC on the holdout {_figure(auc)}, at least {policy.min_auc:.3f} is needed",
+            f"AUC on the holdout {_figure(auc)}, at least {policy.min_auc:.3f} is required",
             _finite(auc=auc, needed=policy.min_auc),
         ),
         Gate(
             "is not too good to be true",
             auc <= policy.max_auc,
-            f"AUC on the holdout {_figure(auc)}; above {policy.max_auc:.3f} the answer "
-            "has leaked into the data",
+            f"AUC on the holdout {_figure(auc)}; above {policy.max_auc:.3f} suggests target leakage",
             _finite(auc=auc, limit=policy.max_auc),
         ),
         _flagging_gate(holdout, flagged, policy),
         Gate(
             "is not constant",
             spread >= max(policy.min_score_spread, _LEAST_SPREAD) and distinct >= policy.min_distinct_scores,
-            f"scores spread by {spread:.4f} (standard deviation) over {distinct} distinct values, at least "
-            f"{policy.min_score_spread:.3f} and {policy.min_distinct_scores} are needed",
+            f"standard deviation of the scores {spread:.4f} with {distinct} distinct values, at least "
+            f"{policy.min_score_spread:.3f} and {policy.min_distinct_scores} are required",
             _finite(spread=spread, distinct_scores=distinct),
         ),
         Gate(
             "means what it says",
             error <= allowed,
-            f"calibration error on the holdout {_figure(error)}, {_figure(allowed)} is allowed: "
-            f"{policy.max_calibration_error:.3f}, and {_figure(chance)} that chance makes with so few people",
+            f"calibration error on the holdout {_figure(error)}, at most {_figure(allowed)} is allowed: "
+            f"{policy.max_calibration_error:.3f} plus a sampling error of {_figure(chance)}",
             _finite(calibration_error=error, allowed=allowed, by_chance=chance),
         ),
     ]
@@ -152,10 +149,10 @@ def sanity_gates(
 def contest_gates(
     holdout: Holdout, challenger: np.ndarray, champion: np.ndarray, policy: PromotionPolicy
 ) -> list[Gate]:
-    """Ask whether the challenger is truly better than the champion, and worse for nobody.
+    """Test whether the challenger is significantly better than the champion, and worse for no group.
 
-    Two models of the same data and another seed differ too; so a gain must be larger than what another
-    draw of people could turn into a loss, and larger than what another seed gives.
+    Two models of the same data differ by their seed too. So the gain must be significant over resamples of
+    the people, and larger than the gain from another seed.
 
     Args:
         holdout: the judging rows, n > 0 of them.
@@ -169,7 +166,7 @@ def contest_gates(
     everybody = np.ones(len(challenger_loss), dtype=bool)
     masks = np.column_stack([everybody, *populations.values(), *groups.values()])
     gains = resampled_means(champion_loss - challenger_loss, masks, policy.resamples, policy.seed)
-    # Of a mask that a resample missed there is nothing to say; the others still count.
+    # A resample without any row of a mask has no value for it.
     lower, upper = (np.nanquantile(gains, q, axis=0) for q in (1 - policy.confidence, policy.confidence))
     rises, losses = challenger_loss - champion_loss, -upper[1:]
     split, population_limit = len(populations), policy.max_population_log_loss_loss
@@ -184,30 +181,30 @@ def contest_gates(
 
 
 def promoted(gates: Sequence[Gate]) -> bool:
-    """Whether every gate is passed; no gates at all promote nobody."""
+    """Whether every gate is passed; without gates nothing is promoted."""
     return bool(gates) and all(gate.passed for gate in gates)
 
 
 def reason(gates: Sequence[Gate]) -> str:
-    """Return why a challenger was refused, or the first and weightiest gate of one that was not."""
+    """Return why a challenger was rejected, or the most important gate of one that was promoted."""
     failed = [gate for gate in gates if not gate.passed]
     return "; ".join(gate.words for gate in failed or gates[:1])
 
 
 def _flagging_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
-    """A sensible share of all, and of each population: in a mean, a flood of one can hide."""
+    """Require a plausible contact share overall and in each population."""
     low, high = policy.flagged_share
     populations = group_masks({"": holdout.population}, policy.min_group_rows)
     shares = {name: float(flagged[rows].mean()) for name, rows in populations.items()}
     everybody = float(flagged.mean())
-    # However wide the study's gate is: to contact everybody, or nobody, takes no model.
+    # Whatever the study allows: contacting everybody, or nobody, needs no model.
     tells_apart = 0 < everybody < 1
     listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     return Gate(
         "flags a sensible share",
         tells_apart and all(low <= share <= high for share in [everybody, *shares.values()]),
-        f"flags {everybody:.1%} of the holdout{f' ({listed})' if listed else ''}, between {low:.1%} and "
-        f"{high:.1%} is sensible, and never nobody or everybody",
+        f"flags {everybody:.1%} of the holdout{f' ({listed})' if listed else ''}; between {low:.1%} and "
+        f"{high:.1%} is required, and neither nobody nor everybody",
         _finite(
             **{"flagged_share": everybody, **{f"{name}: flagged_share": s for name, s in shares.items()}}
         ),
@@ -226,7 +223,7 @@ def groups_passed_over(holdout: Holdout, flagged: np.ndarray, policy: PromotionP
 
 
 def passing_over_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPolicy) -> Gate:
-    """Refuse a rule that passes over a group; only studies that ask for it have this gate."""
+    """Reject a contact rule that passes over a group; only studies that ask for it have this gate."""
     groups = groups_passed_over(holdout, flagged, policy)
     figures = {
         f"{group.property}: {group.value}: contacted": group.contacted / group.rows for group in groups
@@ -235,8 +232,7 @@ def passing_over_gate(holdout: Holdout, flagged: np.ndarray, policy: PromotionPo
     return Gate(
         "passes nobody over",
         not groups,
-        describe_passed_over(groups, policy)
-        or "contacts people of every group that is large enough to be judged",
+        describe_passed_over(groups, policy) or "passes over no group that is large enough to judge",
         _finite(**figures),
     )
 
@@ -249,8 +245,8 @@ def _log_loss_gate(
         "better log-loss",
         gain >= policy.min_log_loss_gain and gain_at_least > 0,
         f"log-loss {challenger.mean():.4f} against {champion.mean():.4f}: gain {gain:+.4f}, at least "
-        f"{policy.min_log_loss_gain:.4f} is needed; with {policy.confidence:.0%} confidence it is "
-        f"{gain_at_least:+.4f} or more, above zero is needed",
+        f"{policy.min_log_loss_gain:.4f} is required; lower bound at {policy.confidence:.0%} confidence "
+        f"{gain_at_least:+.4f}, above zero is required",
         _finite(
             challenger=challenger.mean(),
             champion=champion.mean(),
@@ -269,8 +265,9 @@ def _ranking_gate(
     return Gate(
         "no worse ranking",
         gain_at_most >= -policy.max_auc_loss,
-        f"AUC {_figure(auc)} against {_figure(champion_auc)}; with {policy.confidence:.0%} confidence the "
-        f"gain is {_figure(gain_at_most, '+.4f')} or less, a loss of {policy.max_auc_loss:.3f} is tolerated",
+        f"AUC {_figure(auc)} against {_figure(champion_auc)}; upper bound of the gain at "
+        f"{policy.confidence:.0%} confidence {_figure(gain_at_most, '+.4f')}, a loss of "
+        f"{policy.max_auc_loss:.3f} is tolerated",
         _finite(
             challenger=auc,
             champion=champion_auc,
@@ -289,7 +286,7 @@ def _loss_gate(
     tolerance: float,
     policy: PromotionPolicy,
 ) -> Gate:
-    """A part is lost when its log-loss has surely risen by more than is tolerated, not by mere chance.
+    """Fail when the log-loss of a part has risen significantly by more than is tolerated.
 
     Args:
         loss: how much the log-loss of each row rises, shape (n,).
@@ -298,18 +295,18 @@ def _loss_gate(
         tolerance: that a part may lose.
     """
     if not parts:
-        return Gate(name, True, f"none has the {policy.min_group_rows} people that a judgement needs")
+        return Gate(name, True, f"no group has the required {policy.min_group_rows} people")
     point = {part: float(loss[rows].mean()) for part, rows in parts.items()}
-    surely = dict(zip(parts, at_least.tolist(), strict=True))
-    # Written as "not within", because a loss that is unknown is no loss within the tolerance.
-    lost = [part for part in parts if not surely[part] <= tolerance]
+    lower_bounds = dict(zip(parts, at_least.tolist(), strict=True))
+    # "not <=", so that an undefined loss fails.
+    lost = [part for part in parts if not lower_bounds[part] <= tolerance]
     named = lost or [max(point, key=point.__getitem__)]
     listed = ", ".join(
-        f"{part} {point[part]:+.4f} (at least {surely[part]:+.4f}, {int(parts[part].sum())} people)"
+        f"{part} {point[part]:+.4f} (at least {lower_bounds[part]:+.4f}, {int(parts[part].sum())} people)"
         for part in named
     )
     figures = {f"{part}: loss": point[part] for part in parts}
-    figures |= {f"{part}: loss_at_least": surely[part] for part in parts}
+    figures |= {f"{part}: loss_at_least": lower_bounds[part] for part in parts}
     figures |= {f"{part}: rows": float(parts[part].sum()) for part in parts}
     return Gate(
         name,
@@ -328,8 +325,8 @@ def _calibration_gate(
     return Gate(
         "keeps calibration",
         error <= allowed,
-        f"calibration error {_figure(error)} against {_figure(champion_error)}, {_figure(allowed)} is "
-        "allowed",
+        f"calibration error {_figure(error)} against {_figure(champion_error)}, at most {_figure(allowed)} "
+        "is allowed",
         _finite(challenger=error, champion=champion_error, allowed=allowed, by_chance=chance),
     )
 

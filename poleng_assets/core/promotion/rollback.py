@@ -8,7 +8,7 @@ class RollbackRefused(ValueError):
 
 
 def rollback_target(serving: int | None, served: Collection[int], wanted: int | None = None) -> int:
-    """Return the version to put back.
+    """Return the version to roll back to.
 
     Args:
         serving: the champion, None when there is none.

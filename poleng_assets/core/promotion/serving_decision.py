@@ -12,15 +12,15 @@ def registry_conflict(decision: ServingDecision | None, alias: int | None) -> st
     """
     if decision is None and alias is not None:
         return (
-            f"the registry's alias 'champion' points to version {alias}, but the ledger never appointed "
-            "one. Was the warehouse removed? `poleng restore` puts a backup back"
+            f"the registry's alias 'champion' points to version {alias}, but the ledger has no "
+            "promotion. Was the warehouse removed? `poleng restore` restores a backup"
         )
     if decision is None or decision.version == alias:
         return ""
-    now = f"points to version {alias}" if alias else "is gone"
+    now = f"points to version {alias}" if alias else "is missing"
     return (
         f"the ledger says that version {decision.version} serves ({decision.why}), but the registry's alias "
-        f"'champion' {now}, which nobody decided: `poleng rollback --to {decision.version}` puts it back"
+        f"'champion' {now}, without a decision: `poleng rollback --to {decision.version}` restores it"
         + (
             f", `poleng rollback --to {alias}` lets version {alias} serve"
             if alias in decision.promoted

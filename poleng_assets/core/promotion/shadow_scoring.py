@@ -1,7 +1,7 @@
 """Shadow scoring: what would change for a batch if the challenger served instead of the champion.
 
-Batches have no labels, so nothing here says who is right, and no gate is made of it: it is evidence for
-the people who answer for a promotion. Scores made in the shadow are compared and forgotten.
+Batches have no labels, so this comparison does not show which model is better and is not a gate: it is
+evidence for the people responsible for a promotion. Shadow scores are compared and not stored.
 
 Sources:
     C. Spearman, American Journal of Psychology 15, 1904 (rank correlation). P. Jaccard, New Phytologist
@@ -21,7 +21,7 @@ from poleng_assets.text import markdown
 
 @dataclass(frozen=True)
 class Scored:
-    """What one model says about n people of a batch.
+    """Scores and decisions of one model for n people of a batch.
 
     Attributes:
         score: probability of the positive answer, shape (n,).
@@ -107,20 +107,20 @@ class Shadow:
         """The protected group whose share changes most; None when no group is large enough."""
         return max(self.groups, key=lambda name: abs(self.groups[name].change), default=None)
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """Return one line for a log."""
-        summary = (
-            f"{self.batch} in the shadow: of {self._people_in_words()} people the champion contacts "
+        line = (
+            f"Shadow scoring of {self.batch}: of {self._people()} people, the champion contacts "
             f"{self.champion_contacts:,}, the challenger {self.challenger_contacts:,} "
-            f"({_share(self.relative_volume_change, signed=True)}); {self.both:,} are the same "
-            f"({_share(self.kept_share)} of the champion's list are kept, Jaccard {_number(self.jaccard)}), "
-            f"{self.newcomers:,} newcomers, {self.dropped:,} dropped; rank correlation "
-            f"{_number(self.rank_correlation)}, mean change of a score {_number(self.mean_score_change)}"
+            f"({_share(self.relative_volume_change, signed=True)}); {self.both:,} are on both lists "
+            f"({_share(self.kept_share)} of the champion's list, Jaccard index {_number(self.jaccard)}), "
+            f"{self.newcomers:,} added, {self.dropped:,} dropped; rank correlation "
+            f"{_number(self.rank_correlation)}, mean absolute score change {_number(self.mean_score_change)}"
         )
-        return f"{summary}; {self._most_changed_in_words()}" if self.groups else summary
+        return f"{line}; {self._most_changed()}" if self.groups else line
 
     def evidence(self) -> dict[str, Any]:
-        """Return all figures for the ledger: valid JSON, no ids, and what is undefined is left out."""
+        """Return all metrics for the ledger: valid JSON without ids; undefined values are left out."""
         figures = {
             "batch": self.batch,
             "rows": self.rows,
@@ -142,10 +142,10 @@ class Shadow:
         }
         return {name: value for name, value in figures.items() if value is not None}
 
-    def _people_in_words(self) -> str:
+    def _people(self) -> str:
         return f"{self.rows:,}" if self.rows == self.batch_rows else f"{self.rows:,} of {self.batch_rows:,}"
 
-    def _most_changed_in_words(self) -> str:
+    def _most_changed(self) -> str:
         name = self.most_changed_group
         if name is None:
             return "no group is large enough"
@@ -181,14 +181,14 @@ def compare(
     batch_rows: int,
     min_group_rows: int,
 ) -> Shadow:
-    """Compare what two models say about the same n people of a batch; n may be 0.
+    """Compare two models on the same n people of a batch; n may be 0.
 
     Args:
-        champion: what the model that serves says.
-        challenger: what the other one says, about the same people in the same order.
+        champion: scores of the model that serves.
+        challenger: scores of the other model, for the same people in the same order.
         groups: for each protected property, the value of each person in words, shape (n,).
         batch_rows: people in the batch, n of whom are given.
-        min_group_rows: groups of fewer people are left out: of them, chance says more than a model.
+        min_group_rows: smaller groups are left out.
 
     Raises:
         ValueError: the columns are not of one length.
@@ -217,24 +217,26 @@ def compare(
 
 
 def table(shadows: Sequence[Shadow]) -> str:
-    """Return a markdown table, one column for each batch: what the UI shows, which cuts off wide tables."""
+    """Return a Markdown table with one column for each batch: the UI cuts off wide tables."""
     figures: dict[str, Callable[[Shadow], str]] = {
         "": lambda shadow: shadow.batch,
-        "people": lambda shadow: shadow._people_in_words(),
+        "people": lambda shadow: shadow._people(),
         "champion's list": lambda shadow: f"{shadow.champion_contacts:,}",
         "challenger's list": lambda shadow: f"{shadow.challenger_contacts:,}",
         "change": lambda shadow: (
             f"{shadow.volume_change:+,} ({_share(shadow.relative_volume_change, signed=True)})"
         ),
-        "kept": lambda shadow: f"{shadow.both:,} ({_share(shadow.kept_share)})",
-        "newcomers": lambda shadow: f"{shadow.newcomers:,}",
+        "on both lists": lambda shadow: f"{shadow.both:,} ({_share(shadow.kept_share)})",
+        "added": lambda shadow: f"{shadow.newcomers:,}",
         "dropped": lambda shadow: f"{shadow.dropped:,}",
-        "Jaccard": lambda shadow: _number(shadow.jaccard),
+        "Jaccard index": lambda shadow: _number(shadow.jaccard),
         "rank correlation": lambda shadow: _number(shadow.rank_correlation),
-        "mean change of a score": lambda shadow: _number(shadow.mean_score_change),
-        "most changed protected group": lambda shadow: shadow._most_changed_in_words(),
+        "mean absolute score change": lambda shadow: _number(shadow.mean_score_change),
+        "most changed protected group": lambda shadow: shadow._most_changed(),
     }
-    head, *rows = ([name, *(tell(one) for one in shadows)] for name, tell in figures.items())
+    head, *rows = (
+        [name, *(format_cell(shadow) for shadow in shadows)] for name, format_cell in figures.items()
+    )
     return markdown.table(head, rows)
 
 

@@ -1,8 +1,7 @@
-"""Charts: what stands where, in percent, for ``templates/_charts.html`` to draw.
+"""Charts as positions in percent, drawn by ``templates/_charts.html``.
 
-What belongs here is the shape of a chart and the places on its scales. On a page a chart is HTML and SVG: it
-needs no script, stretches with the page while its words keep their size, is printed, and follows a dark
-screen. In the Dagster UI, which shows Markdown, the same chart is an SVG image.
+On a page a chart is HTML and SVG: it needs no script, scales with the page while its text keeps its size,
+prints, and supports dark mode. In the Dagster UI, which shows Markdown, the same chart is an SVG image.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Tick:
 
     Attributes:
         at: in percent of the axis, from the left or from the top.
-        text: what stands there; cut with an ellipsis where there is no room.
+        text: the label; cut with an ellipsis where it does not fit.
         minor: left out on a narrow screen.
     """
 
@@ -35,7 +34,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A sign at a place in percent, told by its form; ``text`` is shown to a pointer that rests on it."""
+    """A sign at a position in percent; ``text`` is its tooltip."""
 
     sign: str
     x: float
@@ -46,7 +45,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Segment:
-    """A straight line between two places in percent."""
+    """A straight line between two positions in percent."""
 
     x1: float
     y1: float
@@ -57,7 +56,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through places in percent, each from the left and from the top."""
+    """A line through positions in percent, each from the left and from the top."""
 
     places: tuple[tuple[float, float], ...]
     look: str
@@ -80,7 +79,7 @@ class Chart:
     """A chart.
 
     Attributes:
-        says: what it shows and where the same stands in words, read out to who does not see it.
+        says: a description for screen readers.
         height: of the drawing, in rem.
         rows: labels of the vertical axis.
         columns: labels of the horizontal axis.
@@ -90,10 +89,10 @@ class Chart:
         lines: likewise.
         marks: drawn last.
         gutter: room for the labels of the rows, in rem.
-        slanted: whether the labels of the columns stand aslant, because they are long.
+        slanted: whether the labels of the columns are slanted, because they are long.
         ruled: whether a line crosses the drawing at each label of the rows, of the columns, or at none.
         dense: whether signs are small, because there are many.
-        key: sign, look and name of what is drawn.
+        key: the legend: sign, look and name.
         x_title: of the horizontal axis.
         y_title: of the vertical axis.
     """
@@ -150,7 +149,7 @@ class Scale:
         return cls(ticks[0], ticks[-1], ticks)
 
     def percent(self, value: float) -> float:
-        """Return where a value stands, in percent from the low end."""
+        """Return the position of a value, in percent from the low end."""
         return 100 * (value - self.low) / (self.high - self.low)
 
 
@@ -161,7 +160,7 @@ def short(label: str, length: int) -> str:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a chart: its label, its value, and the limit beyond which it is an alert."""
+    """A bar of a chart: its label, its value and its threshold."""
 
     label: str
     value: float
@@ -170,7 +169,7 @@ class Bar:
 
 
 def bar_chart(says: str, bars: Sequence[Bar]) -> Chart:
-    """Return bars from left to right, the first on top, each with its value beside its label."""
+    """Return a horizontal bar chart, the first bar on top, with the value beside each label."""
     longest = max((end for bar in bars for end in (bar.value, bar.limit or 0.0)), default=0.0) or 1.0
     step = 100 / max(1, len(bars))
     rows, boxes, limits = [], [], []

@@ -1,11 +1,10 @@
-"""What a drift report draws: the answers to what drifted side by side, and performance with its intervals.
+"""Plots of a drift report: answer distributions side by side, and performance with its intervals.
 
-What belongs here counts answers and puts figures in their places. It holds shares and counts and never a
-row of anybody. What is drawn stands in tables as well, in words and numbers, so it needs no script.
+The plots hold aggregates only, never a row of a person. Tables on the page show the same data as text.
 
 Sources:
     J. L. Fleiss, Statistical Methods for Rates and Proportions, 2nd edition 1981, chapter 2 (difference of
-    two shares by chance). L. Kish, Survey Sampling, 1965, 11.7 (how many people weighted people count for).
+    two proportions). L. Kish, Survey Sampling, 1965, 11.7 (effective sample size).
 """
 
 import math
@@ -36,7 +35,7 @@ from poleng_assets.study.schema import Feature, Study
 PLOTS_SHOWN = 6
 PLOTS_WHEN_QUIET = 2
 ANSWERS_SHOWN = 8
-NEW_ANSWERS = "answers unknown to the reference"
+NEW_ANSWERS = "answers not in the reference"
 OTHER_ANSWERS = "all other answers"
 DISTANCES_SHOWN = 12
 
@@ -46,11 +45,11 @@ class Bar:
     """One answer, and the share of people who gave it.
 
     Attributes:
-        label: the answer in words.
+        label: of the answer.
         reference: share among the people of the reference.
         batch: share among the people of the batch.
-        low: between this and ``high``, chance alone would put the batch in 19 of 20 cases.
-        high: see ``low``.
+        low: lower end of the 95 % range of the batch's share if nothing had changed.
+        high: upper end of that range.
     """
 
     label: str
@@ -66,9 +65,9 @@ class Distribution:
 
     Attributes:
         title: of the question.
-        alert: whether a figure of it is beyond its limit.
+        alert: whether a metric is beyond its threshold.
         caption: what changed most, in a sentence.
-        bars: on a scale in its order, else those that changed most first; the rest is told together.
+        bars: ordinal answers in their order, else the most changed first; the rest is one bar.
     """
 
     title: str
@@ -78,7 +77,7 @@ class Distribution:
 
 
 def answers(feature: Feature, rows: pd.DataFrame) -> pd.Series:
-    """Return the answers to one question in words, shape (rows,); nobody's answer is missing from it."""
+    """Return the labels of the answers to one question, shape (rows,); missing answers have a label too."""
     codes, _ = to_codes(to_table(rows[[feature.name]])[feature.name])
     # Plain objects: nullable integers vanish from NannyML's results, and floats would read "3.0".
     given = pd.Series(codes.to_pandas(integer_object_nulls=True), dtype=object)
@@ -87,10 +86,10 @@ def answers(feature: Feature, rows: pd.DataFrame) -> pd.Series:
 
 
 def columns_to_plot(measured: BatchMeasurements, study: Study, most: int = PLOTS_SHOWN) -> list[str]:
-    """Return the features that tell most: what alerts, gravest first; else those farthest away.
+    """Return the features to plot: those with alerts, most severe first, else the largest distances.
 
-    Answers that the model never saw come first, then missing ones, then shifts by what they are worth
-    to the model, then another mix of people.
+    Unseen answers come first, then missing ones, then shifts by their impact on the model, then composition
+    shifts.
     """
     shifts = measured.alerts(*DISTANCES)
     weight = measured.importance or dict.fromkeys(study.feature_names, 1.0)
@@ -106,7 +105,7 @@ def columns_to_plot(measured: BatchMeasurements, study: Study, most: int = PLOTS
 
 
 def distributions(measured: BatchMeasurements, comparison: Comparison) -> list[Distribution]:
-    """Count the answers to what drifted, the gravest first; nothing when nothing was measured.
+    """Count the answers to the drifted questions, most severe first; empty when nothing was measured.
 
     Args:
         measured: of the batch: what drifted.
@@ -124,7 +123,7 @@ def distributions(measured: BatchMeasurements, comparison: Comparison) -> list[D
 def _compared_in(
     column: str, measured: BatchMeasurements, comparison: Comparison
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return reference and batch as a column is compared: among all when it says who these people are."""
+    """Return the rows to compare a column on: all of them for composition and unseen answers."""
     unseen = measured.metric(column, UNSEEN)
     if measured.metric(column, COMPOSITION) is not None or (unseen is not None and unseen.alert):
         return comparison.reference, comparison.batch
@@ -137,7 +136,7 @@ def _distribution(
     usual, given = (answers(feature, rows) for rows in (reference, batch))
     unseen = measured.metric(feature.name, UNSEEN)
     if unseen is not None and unseen.alert:
-        # One by one they would vanish among the others: it is all of them together that matters.
+        # Together: each unseen answer alone may be too rare to show.
         given = given.where(given.isin(set(usual)), NEW_ANSWERS)
     before, now = (labels.value_counts(normalize=True) for labels in (usual, given))
     moved = now.sub(before, fill_value=0.0).abs().sort_values(ascending=False, kind="stable")
@@ -153,7 +152,7 @@ def _distribution(
     return Distribution(
         feature.title,
         any(f.alert for f in measured.metrics if f.column_name == feature.name),
-        f"What changed most: {what}, from {before.get(first, 0.0):.1%} of the reference to "
+        f"Largest change: {what}, from {before.get(first, 0.0):.1%} of the reference to "
         f"{now.get(first, 0.0):.1%} of this batch.",
         _bars(shares, reference, batch),
     )
@@ -175,14 +174,14 @@ def score_bars(reference: pd.DataFrame, batch: pd.DataFrame) -> tuple[Bar, ...]:
 def _bars(
     shares: Sequence[tuple[str, float, float]], reference: pd.DataFrame, batch: pd.DataFrame
 ) -> tuple[Bar, ...]:
-    # A person of the reference who stands for several of the batch's mix is not several people.
+    # Weighted people of the reference count as their effective sample size.
     weights = reference.index.value_counts().to_numpy(dtype=float)
     people, others = weights.sum() ** 2 / (weights**2).sum(), len(batch)
     bars = []
     for label, of_reference, of_batch in shares:
         # Rounding may leave a rest a little below zero.
         usual, given = max(0.0, float(of_reference)), max(0.0, float(of_batch))
-        # As if nothing had changed: the share that both have then is that of all of them together.
+        # Under the null hypothesis both have the pooled share.
         common = (usual * people + given * others) / (people + others)
         width = Z_95 * math.sqrt(common * (1 - common) * (1 / people + 1 / others))
         bars.append(Bar(label, usual, given, max(0.0, usual - width), min(1.0, usual + width)))
@@ -202,7 +201,7 @@ class _Series(NamedTuple):
 def _series(estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted: bool) -> list[_Series]:
     references = {e.metric: e.reference for e in (*realised, *estimates) if e.reference is not None}
     on_reference = [Estimate(metric, value, value, value) for metric, value in references.items()]
-    name, look = ("estimated", "here") if trusted else ("estimated, not to be trusted", "here hollow")
+    name, look = ("estimated", "here") if trusted else ("estimated, not trusted", "here hollow")
     return [
         _Series("reference", on_reference, "diamond", "there", -0.24),
         _Series(name, estimates, "circle", look, 0.0),
@@ -213,14 +212,14 @@ def _series(estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted
 def performance_chart(
     estimates: Sequence[Estimate], realised: Sequence[Estimate], trusted: bool, titles: Mapping[str, str]
 ) -> Chart | None:
-    """Draw estimated and realised performance side by side with 95 % intervals; None without any.
+    """Plot estimated and realised performance side by side with 95 % intervals; None without any.
 
-    Log-loss has another scale than the others and is told by the table alone.
+    Log-loss has another scale than the others and is shown in the table only.
 
     Args:
         estimates: without labels, from CBPE.
         realised: with outcomes; may be empty.
-        trusted: whether the estimates can be believed; their signs are hollow otherwise.
+        trusted: whether the estimates can be trusted; their signs are hollow otherwise.
         titles: of the metrics, in the order in which they are drawn; others are left out.
     """
     known = {estimate.metric for estimate in (*estimates, *realised)}
@@ -242,10 +241,10 @@ def performance_chart(
         between = "" if lower == upper else f" ({lower:.3f} to {upper:.3f})"
         if between:
             segments.append(Segment(scale.percent(lower), y, scale.percent(upper), y, series.look))
-        said = f"{titles[metric]}, {series.name}: {value:.3f}{between}"
-        marks.append(Mark(series.sign, scale.percent(value), y, series.look, said))
+        tooltip = f"{titles[metric]}, {series.name}: {value:.3f}{between}"
+        marks.append(Mark(series.sign, scale.percent(value), y, series.look, tooltip))
     return Chart(
-        says="Performance with 95 % intervals; the same figures stand in the table below.",
+        says="Performance with 95 % intervals; the table below has the same values.",
         height=1.0 + 2.6 * len(shown),
         rows=tuple(Tick(step * (row + 0.5), titles[metric]) for row, metric in enumerate(shown)),
         columns=tuple(
@@ -260,11 +259,10 @@ def performance_chart(
 
 
 def distance_picture(study: Study, measured: BatchMeasurements) -> str:
-    """Return Markdown for the Dagster UI with the columns that moved most in the measure of their limits.
+    """Return Markdown for the Dagster UI with the columns that drifted most, relative to their thresholds.
 
     Returns:
-        An image with its bytes in its address, so that nothing is fetched to show it; words when nothing was
-        compared.
+        An image as a data URL, or a sentence when nothing was compared.
     """
     distances = [f for f in measured.metrics if f.method == JENSEN_SHANNON and f.value is not None]
     distances.sort(key=lambda f: -(f.value or 0.0) / (f.upper_threshold or 1.0))
@@ -284,6 +282,6 @@ def distance_picture(study: Study, measured: BatchMeasurements) -> str:
         ],
     )
     return (
-        f"{as_markdown('How far each column moved', chart)}\n\nJensen-Shannon distance from people "
-        "of their kind in the reference; the upright line is the limit of what chance does."
+        f"{as_markdown('Drift by column', chart)}\n\nJensen-Shannon distance from the same "
+        "strata of the reference; the vertical line is the threshold."
     )

@@ -1,7 +1,7 @@
-"""The drift report: one self-contained page about one batch, verdict and reasons in words first.
+"""The drift report: one self-contained page about one batch, with the verdict and its reasons first.
 
-What belongs here puts into words and tables what was measured and judged elsewhere. The page tells
-shares and counts; it takes rows of people to count them, and none of them gets into it.
+This module formats what is measured and judged elsewhere. It counts rows of people; the page holds
+aggregates only.
 """
 
 from collections.abc import Sequence
@@ -33,18 +33,18 @@ from poleng_assets.core.statistics.metrics import METRICS
 from poleng_assets.core.statistics.selection_rates import GroupContacts, passed_over
 from poleng_assets.study.schema import Study
 
-# What a verdict says about the batch; whether its list is made is told after it.
+# Explanation of each verdict; a sentence about the contact list follows it.
 MEANINGS = {
-    "clear": "Nothing was found that would make the model worse.",
-    "drifted": "The answers of these people have shifted; nothing says that the model does worse on them. "
-    "Only outcomes would tell.",
-    "untrusted": "The batch lies outside what the model has ever seen, so no estimate about it can be "
-    "believed.",
-    "insufficient": "The batch is too small to be judged. It is scored like a clear one.",
+    "clear": "No sign that the model performs worse on this batch.",
+    "drifted": "The distribution of the answers has shifted. There is no sign that the model performs worse; "
+    "outcomes would show it.",
+    "untrusted": "The batch is out of distribution: it has answers the model never saw, so estimates are "
+    "unreliable.",
+    "insufficient": "The batch is too small to judge. It is treated like a clear one.",
 }
-DRIFTED_AND_HELD = "The batch is not as the model knows it, in a way that makes the model worse or may do so."
-HELD = "The contact list is held until a better model has been tried."
-LISTED = "The contact list is made at once."
+DRIFTED_AND_HELD = "The batch differs from the reference, and the model is likely to perform worse on it."
+HELD = "The contact list is on hold until a retraining has been tried."
+LISTED = "The contact list is issued immediately."
 REASONS_SHOWN = 6
 PSEUDO_COLUMNS = {
     SCORE: "Score of the model",
@@ -52,18 +52,18 @@ PSEUDO_COLUMNS = {
     ALL_COLUMNS: "All questions together",
 }
 QUALITY = {
-    MISSING: "no answer was given",
-    UNSEEN: "an answer that the model never saw in training",
-    OUT_OF_RANGE: "an answer beyond the lowest or highest of the reference",
-    QUARANTINED: "rows of the file that broke the contract and were left out",
+    MISSING: "missing answers",
+    UNSEEN: "answers not seen in training",
+    OUT_OF_RANGE: "answers outside the range of the reference",
+    QUARANTINED: "rows that violate the data contract (quarantined)",
 }
 
 
 @dataclass(frozen=True)
 class Performance:
-    """One metric without labels and with outcomes, each with its interval, and on the reference.
+    """One metric: estimated, realised and on the reference, with intervals.
 
-    What is not known is empty.
+    Unknown values are empty.
     """
 
     title: str
@@ -75,7 +75,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Quality:
-    """One fault of the data: in which question, what, in which share of the people, and the limit."""
+    """One data quality issue of a question: its share of the people and the threshold."""
 
     title: str
     what: str
@@ -86,7 +86,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Move:
-    """How far one column moved, by two distances, and what that is worth to the model."""
+    """The drift of one column by two distances, and its impact on the model."""
 
     title: str
     distances: tuple[tuple[str, str, bool], ...]
@@ -96,7 +96,7 @@ class Move:
 
 
 def render_report(study: Study, report: BatchReport, made_at: datetime | None = None) -> str:
-    """Return the report as HTML that opens offline: nothing on it comes from elsewhere.
+    """Return the report as self-contained HTML that opens offline.
 
     Args:
         made_at: now, when None.
@@ -146,7 +146,7 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
 
 @dataclass(frozen=True)
 class ContactedGroup:
-    """How often people of a group are contacted, in words; an alert when the rule passes them over."""
+    """The formatted contact rate of a group; an alert when the rule passes it over."""
 
     title: str
     value: str
@@ -157,7 +157,7 @@ class ContactedGroup:
 
 
 def _groups(contacts: Sequence[GroupContacts], study: Study) -> list[ContactedGroup]:
-    """Return the groups that are large enough to tell of; figures of a few people would tell about them."""
+    """Return the groups that are large enough to publish: small ones could reveal single people."""
     policy = study.policies.promotion
     return [
         ContactedGroup(
@@ -177,14 +177,14 @@ _DRAWN = ("auc", "accuracy", "precision", "recall")
 
 
 def meaning(judgement: Judgement) -> str:
-    """Say what a verdict means, and what happens to the contact list."""
+    """Explain a verdict and what happens to the contact list."""
     if judgement.verdict == "drifted" and judgement.held:
         return f"{DRIFTED_AND_HELD} {HELD}"
     return f"{MEANINGS[judgement.verdict]} {HELD if judgement.held else LISTED}"
 
 
 def column_titles(study: Study) -> dict[str, str]:
-    """Return the words for every column that a figure can be about."""
+    """Return the title of every column and pseudo-column."""
     return {feature.name: feature.title for feature in study.features} | PSEUDO_COLUMNS
 
 
@@ -201,14 +201,14 @@ def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) ->
 
 
 def _performance_key(measured: BatchMeasurements, realised: Sequence[Estimate]) -> list[tuple[str, str, str]]:
-    """Return sign, look and words of what the picture of performance shows."""
-    key = [("diamond", "there", "on the reference")]
+    """Return the legend of the performance plot: sign, look and label."""
+    key = [("diamond", "there", "reference")]
     if measured.estimates:
         trusted = measured.trust.trusted
         key.append(
             ("circle", "here", "estimated")
             if trusted
-            else ("circle", "here hollow", "estimated, not to be trusted")
+            else ("circle", "here hollow", "estimated, not trusted")
         )
     return [*key, ("square", "truth", "realised")] if realised else key
 
@@ -220,7 +220,7 @@ def _interval(estimate: Estimate | None) -> tuple[str, str]:
 
 
 def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Quality]:
-    """Return what is wrong with the data, alerts first; nothing for what is as it should be."""
+    """Return the data quality issues, alerts first."""
     faults = [f for f in measured.metrics if f.method in QUALITY and (f.alert or f.value)]
     faults.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
     # A column without any answer has no share of missing ones.
@@ -238,7 +238,7 @@ def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Qual
 
 
 def _moves(measured: BatchMeasurements, judgement: Judgement, titles: dict[str, str]) -> list[Move]:
-    """Return every column that was compared: what shifted first, by its worth, then by distance."""
+    """Return every compared column: shifted ones first by impact, then by distance."""
     worth = {reason.cause: reason.worth for reason in judgement.reasons}
     keyed = []
     for name in dict.fromkeys(f.column_name for f in measured.metrics if f.method in DISTANCES):
@@ -267,21 +267,18 @@ def _structure(measured: BatchMeasurements) -> list[str]:
     sentences = []
     error = measured.metric(ALL_COLUMNS, RECONSTRUCTION)
     if error is not None:
-        together = "do not go together as they used to" if error.alert else "go together as they used to"
+        drift = "Multivariate drift" if error.alert else "No multivariate drift"
         value = "unknown" if error.value is None else f"{error.value:.3f}"
         low, high = (
             "unknown" if limit is None else f"{limit:.3f}"
             for limit in (error.lower_threshold, error.upper_threshold)
         )
-        sentences.append(
-            f"The answers {together}: when each person's answers are boiled down to a summary and guessed "
-            f"back from it, the error is {value}; by chance alone it would lie between {low} and {high}."
-        )
+        sentences.append(f"{drift}: the PCA reconstruction error is {value} (thresholds {low} to {high}).")
     classifier = measured.metric(ALL_COLUMNS, DOMAIN_CLASSIFIER)
     if classifier is not None and classifier.value is not None:
         sentences.append(
-            f"A second model that tries to tell these people from those of the reference ranks them right in "
-            f"{classifier.value:.0%} of all pairs; 50% would be by lot."
+            f"Domain classifier: a model that separates the batch from the reference has an AUC of "
+            f"{classifier.value:.2f}; 0.50 means no difference."
         )
     return sentences
 
@@ -291,16 +288,16 @@ def _composition(measured: BatchMeasurements, titles: dict[str, str]) -> list[st
     for metric in measured.metrics:
         if metric.method != COMPOSITION:
             continue
-        limit = "" if metric.upper_threshold is None else f" (limit {metric.upper_threshold:.3f})"
+        limit = "" if metric.upper_threshold is None else f" (threshold {metric.upper_threshold:.3f})"
         value = "unknown" if metric.value is None else f"{metric.value:.3f}"
-        what = "is another mix of people than" if metric.alert else "is about the same mix of people as"
+        shift = "Composition shift" if metric.alert else "No composition shift"
         sentences.append(
-            f"By {titles[metric.column_name]}, this batch {what} the reference: distance {value}{limit}. "
-            "That is no shift: everybody is compared with people of the same answer."
+            f"{shift} by {titles[metric.column_name]}: distance {value}{limit}. Other questions are compared "
+            "within its strata, so it does not count as drift."
         )
     return sentences
 
 
 def _share(value: float) -> str:
-    """Return a share in percent; a small one is not rounded to nothing."""
+    """Return a share in percent; a small share is not rounded to zero."""
     return "under 0.1%" if 0 < value < 0.0005 else f"{value:.1%}"

@@ -1,7 +1,4 @@
-"""Charts of a holdout: how well scores rank, how far they can be believed, and which questions move them.
-
-What belongs here puts what is already known in its place on a chart and decides nothing.
-"""
+"""Plots of a holdout: ROC, precision and recall, calibration, gains, scores by class, and importance."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
@@ -12,21 +9,20 @@ from poleng_assets.core.reports.charts import Bar, Chart, Line, Mark, Scale, Seg
 from poleng_assets.core.statistics import metrics
 from poleng_assets.core.statistics.intervals import wilson_interval
 
-# What each view of a holdout shows, for captions and for readers who do not see it.
+# The caption of each plot, also read out by screen readers.
 CAPTIONS = {
-    "ROC": "How many of those sought are found (upwards) when how many of the others are contacted too "
-    "(to the right). The dashed line is a draw by lot.",
-    "Precision and recall": "How many contacts are right (upwards) when so many of those sought are to be "
-    "found (to the right). The dashed line is a draw by lot.",
-    "Calibration": "The true share (upwards) among people with such scores (to the right), in tenths of the "
-    "people, with 95 % intervals. True probabilities lie on the dashed line.",
-    "Cumulative gains": "How many of those sought are found (upwards) when so many people are contacted, "
-    "the highest scores first (to the right). The dashed line is a draw by lot.",
-    "Scores by class": "How scores are spread among those sought and among the others. The less the two "
-    "overlap, the better they are told apart.",
+    "ROC": "True positive rate against false positive rate over all thresholds. The dashed line is a random "
+    "model.",
+    "Precision and recall": "Precision against recall over all thresholds. The dashed line is random.",
+    "Calibration": "Observed share of the target group against the mean score, by decile of the score, with "
+    "95 % intervals. The dashed line is perfect calibration.",
+    "Cumulative gains": "Recall against the share of people contacted, highest scores first. The dashed line "
+    "is a random order.",
+    "Scores by class": "Distribution of the scores in the target group and among the others. Less overlap "
+    "means better separation.",
 }
 BARS_SHOWN = 20
-CURVE_POINTS = 200  # more are not told apart on a screen, and make the page large
+CURVE_POINTS = 200  # more points make the page larger and look the same
 SHARE = Scale(0.0, 1.0, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 HEIGHT = 16.0  # rem
 
@@ -34,7 +30,7 @@ Xy: TypeAlias = tuple[Iterable[float], Iterable[float]]
 
 
 def holdout_charts(target: np.ndarray, score: np.ndarray) -> dict[str, Chart]:
-    """Draw how well scores rank and how far they can be believed, one chart for each view.
+    """Plot ranking and calibration on a holdout, one chart for each view.
 
     Args:
         target: 0 or 1, shape (n,), n > 0.
@@ -42,13 +38,13 @@ def holdout_charts(target: np.ndarray, score: np.ndarray) -> dict[str, Chart]:
 
     Returns:
         Charts by title, always the five of :data:`CAPTIONS`; calibration is drawn in bins of equal mass with
-        Wilson's 95 % intervals. Views that one class alone does not have say so.
+        Wilson's 95 % intervals. Plots that need both classes say so when there is one.
 
     Raises:
         ValueError: the scores have another length than the target.
     """
     if len(score) != len(target):
-        raise ValueError(f"there are {len(score)} scores, and {len(target)} rows of the target")
+        raise ValueError(f"there are {len(score)} scores, but {len(target)} rows of the target")
     views: dict[str, Callable[[np.ndarray, np.ndarray], Chart]] = {
         "ROC": _roc,
         "Precision and recall": _precision_recall,
@@ -64,7 +60,7 @@ def holdout_charts(target: np.ndarray, score: np.ndarray) -> dict[str, Chart]:
 
 
 def importance_chart(importance: Sequence[tuple[str, float]]) -> Chart:
-    """Draw how much each question moves the scores, the largest on top: the first 20 of them.
+    """Plot the feature importance of the 20 most important questions.
 
     Args:
         importance: title of the question, and its mean contribution to a score in log-odds.
@@ -81,7 +77,7 @@ def _chart(
     y: Scale = SHARE,
     **more: tuple[Segment, ...] | tuple[Mark, ...],
 ) -> Chart:
-    """Return a chart of some lines, each with its look, its name in the key, and its places."""
+    """Return a chart of lines, each with its look, its name in the legend and its points."""
     return Chart(
         says=f"{y_title}, by {x_title}",
         height=HEIGHT,
@@ -104,9 +100,9 @@ def _chart(
 
 _DIAGONAL = ([0, 1], [0, 1])
 _UNDEFINED = Chart(
-    says="undefined: all people are of one class",
+    says="undefined: all people have the same class",
     height=2.0,
-    notes=(Tick(50, "undefined: all people are of one class"),),
+    notes=(Tick(50, "undefined: all people have the same class"),),
 )
 
 
@@ -115,11 +111,11 @@ def _roc(target: np.ndarray, score: np.ndarray) -> Chart:
 
     false_alarms, hits, _ = roc_curve(target, score)
     return _chart(
-        "share of the others contacted",
-        "share of those sought found",
+        "false positive rate",
+        "true positive rate (recall)",
         [
             ("here", f"this model: AUC {metrics.auc(target, score):.3f}", _thinned(false_alarms, hits)),
-            ("there dashed", "by lot", _DIAGONAL),
+            ("there dashed", "random", _DIAGONAL),
         ],
     )
 
@@ -130,11 +126,11 @@ def _precision_recall(target: np.ndarray, score: np.ndarray) -> Chart:
     precision, recall, _ = precision_recall_curve(target, score)
     average = metrics.average_precision(target, score)
     return _chart(
-        "recall: share of those sought found",
-        "precision of contacts",
+        "recall",
+        "precision",
         [
             ("here", f"this model: average {average:.3f}", _thinned(recall, precision)),
-            ("there dashed", "by lot", ([0, 1], [target.mean()] * 2)),
+            ("there dashed", "random", ([0, 1], [target.mean()] * 2)),
         ],
     )
 
@@ -149,9 +145,9 @@ def _calibration(target: np.ndarray, score: np.ndarray) -> Chart:
         for mean, rate, interval in zip(predicted, observed, intervals, strict=True)
     ]
     return _chart(
-        "mean score of a tenth of the people",
-        "share of those sought among them",
-        [("here", "this model", (predicted, observed)), ("there dashed", "true probabilities", _DIAGONAL)],
+        "mean score (decile)",
+        "observed share of the target group",
+        [("here", "this model", (predicted, observed)), ("there dashed", "perfect calibration", _DIAGONAL)],
         segments=tuple(
             Segment(x, 100 - SHARE.percent(low), x, 100 - SHARE.percent(high), "here")
             for x, _, (low, high) in places
@@ -162,7 +158,7 @@ def _calibration(target: np.ndarray, score: np.ndarray) -> Chart:
                 x,
                 100 - SHARE.percent(rate),
                 "here",
-                f"mean score {x / 100:.3f}, true share {rate:.3f} ({low:.3f} to {high:.3f})",
+                f"mean score {x / 100:.3f}, observed share {rate:.3f} ({low:.3f} to {high:.3f})",
             )
             for x, rate, (low, high) in places
         ),
@@ -175,13 +171,13 @@ def _gains(target: np.ndarray, score: np.ndarray) -> Chart:
     name = f"this model: {np.interp(0.1, share, recall):.0%} in the top 10 %"
     return _chart(
         "share of people contacted, highest scores first",
-        "share of those sought found",
-        [("here", name, _thinned(share, recall)), ("there dashed", "by lot", _DIAGONAL)],
+        "true positive rate (recall)",
+        [("here", name, _thinned(share, recall)), ("there dashed", "random", _DIAGONAL)],
     )
 
 
 def _expected_hits(target: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Return how many are found after each contact, shape (n + 1,); those who tie come in any order."""
+    """Return the expected true positives after each contact, shape (n + 1,); ties are in random order."""
     values, which, counts = np.unique(-score, return_inverse=True, return_counts=True)
     hits = np.bincount(which, weights=target, minlength=len(values))
     after = np.concatenate([[0], np.cumsum(counts)])
@@ -192,7 +188,7 @@ def _score_histogram(target: np.ndarray, score: np.ndarray) -> Chart:
     edges = np.linspace(0, 1, 21)
     lines: list[tuple[str, str, Xy]] = []
     highest = 0.0
-    for positive, name, look in ((1, "those sought", "here filled"), (0, "the others", "there filled")):
+    for positive, name, look in ((1, "target group", "here filled"), (0, "the others", "there filled")):
         members = score[target == positive]
         if len(members):
             shares = np.histogram(members, edges)[0] / len(members)
@@ -204,6 +200,6 @@ def _score_histogram(target: np.ndarray, score: np.ndarray) -> Chart:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> Xy:
-    """Return a curve with as many points as can be told apart, its ends among them."""
+    """Return a curve thinned to :data:`CURVE_POINTS` points, including both ends."""
     kept = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(int))
     return x[kept], y[kept]

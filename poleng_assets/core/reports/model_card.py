@@ -1,7 +1,7 @@
 """The model card: one self-contained page about one model version, for somebody who has to answer for it.
 
-What belongs here puts into words what was measured elsewhere. A card tells about groups of people and
-never about a person: it takes figures and tables of groups, and no rows.
+This module formats what is measured elsewhere. A card describes groups of people and
+never a person: it takes metrics and tables of groups, and no rows.
 
 Source: M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019 (which parts a card has).
 """
@@ -36,14 +36,14 @@ TILES = ("auc", "precision", "recall", "flagged_share")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card tells of one model version.
+    """The content of a card of one model version.
 
     Attributes:
         trained_at: with a time zone.
-        training_data_hash: of all field studies that it learned from.
-        evaluation: on the holdout; a figure without an interval is shown alone.
-        candidates: what was tried before this one was chosen, best first: ``candidate``, ``log_loss`` and
-            whatever columns else; may be empty.
+        training_data_hash: of all field studies that it was trained on.
+        evaluation: on the holdout; a metric without an interval is shown alone.
+        candidates: that were compared, best first: ``candidate``, ``log_loss`` and
+            any other columns; may be empty.
         configuration: that it was trained by.
         dagster_run_id: of the run that trained it.
         mlflow_run_id: of the run that keeps it.
@@ -67,13 +67,13 @@ class ModelCard:
 
     @property
     def importance(self) -> list[tuple[str, float]]:
-        """Title of each question, and how much it moves a score (mean of log-odds without sign)."""
+        """Title of each question, and its mean absolute contribution to a score (log-odds)."""
         return [(self.study.feature(name).title, value) for name, value in self.evaluation.importance.items()]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: its head, and what stands in its cells."""
+    """One row of a table: its header and its cells."""
 
     head: str
     cells: tuple[str, ...]
@@ -88,7 +88,7 @@ class Section:
 
 
 def render_model_card(card: ModelCard) -> str:
-    """Return the card as HTML that opens offline: no script, no font, every picture inside."""
+    """Return the card as self-contained HTML that opens offline."""
     study, titles = card.study, {feature.name: feature.title for feature in card.study.features}
     evaluation, figures, policies = card.evaluation, card.evaluation.figures, card.study.policies
     return template("model_card.html").render(
@@ -135,11 +135,11 @@ def render_model_card(card: ModelCard) -> str:
 
 
 def how_good(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> list[str]:
-    """Return in sentences how good the model is, from what figures there are.
+    """Summarise the performance of a model in sentences, from the available metrics.
 
     Args:
-        figures: on the holdout, by name.
-        intervals: of those figures, 95 %.
+        figures: metrics on the holdout, by name.
+        intervals: of those metrics, 95 %.
     """
 
     def shown(name: str, form: str) -> str:
@@ -149,39 +149,38 @@ def how_good(figures: Mapping[str, float], intervals: Mapping[str, Interval]) ->
     sentences = []
     if "auc" in figures:
         sentences.append(
-            "Of two people of whom one is sought, it gives that one the higher score in "
-            f"{shown('auc', 'share')} of all cases; by lot it would be half."
+            "A person of the target group scores higher than another person in "
+            f"{shown('auc', 'share')} of all pairs (AUC); 50% is random."
         )
     if {"precision", "recall", "flagged_share"} <= figures.keys():
         sentences.append(
-            f"It contacts {shown('flagged_share', 'share')} of the people. Of those contacted, "
-            f"{shown('precision', 'share')} are of those sought; of those sought, {shown('recall', 'share')} "
-            "are contacted and the others are missed."
+            f"It flags {shown('flagged_share', 'share')} of the people for contact. Precision is "
+            f"{shown('precision', 'share')}, recall {shown('recall', 'share')}."
         )
     if "lift_at_10" in figures:
         sentences.append(
-            f"Among the tenth with the highest scores there are {shown('lift_at_10', 'times')} as many of "
-            "those sought as in a draw by lot."
+            f"The 10% with the highest scores hold {shown('lift_at_10', 'times')} as many people of the "
+            "target group as a random sample (lift)."
         )
     if "calibration_error" in figures:
         sentences.append(
-            f"Its probabilities are off by {shown('calibration_error', 'share')} on average; a part of that "
-            "is chance."
+            f"The calibration error is {shown('calibration_error', 'share')} on average, some of it sampling "
+            "error."
         )
     return sentences
 
 
 def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Mapping[str, str]) -> list[str]:
-    """Return in sentences for whom the model is worse, naming the group that each figure is worst for.
+    """Describe the group with the worst value of each metric, in sentences.
 
-    The worst of many groups looks bad by chance alone. So a difference is called more than chance only
-    when its 95 % interval, widened for that many groups (Bonferroni), still leaves out the recall of all
-    people, or a gap of zero.
+    The worst of many groups looks bad by chance alone. So a difference is called significant only when its
+    95 % interval, widened for that many groups (Bonferroni), excludes the overall recall, or a calibration
+    bias of zero.
 
     Args:
         groups: as ``evaluate_groups`` returns them.
         figures: of all people together, for comparison.
-        titles: of properties, by column name; a property that is not there is named as it is.
+        titles: of properties, by column name; a property without a title keeps its name.
 
     Returns:
         Nothing when there are not two groups to compare.
@@ -194,8 +193,8 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
     if recall is not None and row["recall"] < recall:
         chance = _chance(recall - row["recall"], row["recall_upper"] - row["recall"], len(shown))
         sentences.append(
-            f"Fewest of those sought are found in {_name(row, titles)}: {_with_ends(row, 'recall')}, "
-            f"against {recall:.1%} of all people. {chance}"
+            f"Recall is lowest for {_name(row, titles)}: {_with_ends(row, 'recall')}, "
+            f"{recall:.1%} overall. {chance}"
         )
     for direction, sign in (("high", 1), ("low", -1)):
         row = _first(shown, "calibration_gap", largest=sign > 0)
@@ -203,19 +202,18 @@ def worst_groups(groups: pd.DataFrame, figures: Mapping[str, float], titles: Map
         if gap * sign > 0:
             chance = _chance(abs(gap), row["calibration_gap_upper"] - gap, len(shown))
             sentences.append(
-                f"Scores are most too {direction} for {_name(row, titles)}: "
+                f"Scores are too {direction} most of all for {_name(row, titles)}: calibration bias "
                 f"{_points(row)} percentage points. {chance}"
             )
     row = _first(shown, "auc")
     if "auc" in figures and row["auc"] < figures["auc"]:
         sentences.append(
-            f"It ranks worst in {_name(row, titles)}: AUC {row['auc']:.3f}, against {figures['auc']:.3f} "
-            "for all people."
+            f"AUC is lowest for {_name(row, titles)}: {row['auc']:.3f}, {figures['auc']:.3f} overall."
         )
     most, least = (_first(shown, "flagged_share", largest=largest) for largest in (True, False))
     sentences.append(
-        f"Contacted most are {_name(most, titles)}: {_contacted(most)}. "
-        f"Contacted least are {_name(least, titles)}: {_contacted(least)}."
+        f"The contact rate is highest for {_name(most, titles)}: {_contacted(most)}. "
+        f"It is lowest for {_name(least, titles)}: {_contacted(least)}."
     )
     return sentences
 
@@ -230,7 +228,7 @@ def _value_and_interval(evaluation: HoldoutEvaluation, metric: Metric) -> tuple[
 
 
 def _passed_over(card: ModelCard) -> list[str]:
-    """Return in words the groups that the contact rule passes over, each of them once."""
+    """Describe the groups that the contact rule passes over, without duplicates."""
     tables = (card.evaluation.groups, card.evaluation.populations)
     counted = [group for table in tables for group in contacts_in_table(table)]
     return list(
@@ -239,21 +237,21 @@ def _passed_over(card: ModelCard) -> list[str]:
 
 
 def _first(shown: pd.DataFrame, column: str, largest: bool = False) -> pd.Series:
-    """Return the group with the smallest or largest figure; one that has none comes last."""
+    """Return the group with the smallest or largest value; groups without one come last."""
     return shown.sort_values(column, ascending=not largest, kind="stable").iloc[0]
 
 
 def _chance(distance: float, half_width: float, groups: int) -> str:
-    """Say whether a distance is beyond what the half width of a 95 % interval means for so many groups."""
+    """Say whether a difference is significant, given the half width of its 95 % interval and the groups."""
     normal = NormalDist()
     widened = half_width * normal.inv_cdf(1 - 0.025 / groups) / normal.inv_cdf(0.975)
     if distance > widened:
-        return f"That is more than chance, even for the worst of {groups} groups."
-    return f"For the worst of {groups} groups, that may be chance."
+        return f"The difference is significant, even for the worst of {groups} groups."
+    return f"For the worst of {groups} groups, the difference may be chance."
 
 
 def _contacted(row: pd.Series) -> str:
-    return f"{row['flagged_share']:.1%}, while {row['target_rate']:.1%} of them are sought"
+    return f"{row['flagged_share']:.1%}, with a target rate of {row['target_rate']:.1%}"
 
 
 def _sections(groups: pd.DataFrame, figures: Mapping[str, float], titles: Mapping[str, str]) -> list[Section]:
@@ -271,7 +269,7 @@ def _group_cells(row: pd.Series, figures: Mapping[str, float]) -> tuple[str, ...
         return (f"{row['rows']:,}", *[""] * 6, "not shown: too few people")
     remarks = []
     if row["recall_upper"] < figures.get("recall", 0):
-        remarks.append("fewer found")
+        remarks.append("low recall")
     if row["calibration_gap_lower"] > 0:
         remarks.append("scores too high")
     if row["calibration_gap_upper"] < 0:
@@ -289,7 +287,7 @@ def _group_cells(row: pd.Series, figures: Mapping[str, float]) -> tuple[str, ...
 
 
 def _confusion(figures: Mapping[str, float]) -> list[tuple[int, int]]:
-    """Return (contacted, not contacted) of those sought and of the others."""
+    """Return (contacted, not contacted) of the target group and of the others."""
     names = (("true_positives", "false_negatives"), ("false_positives", "true_negatives"))
     return [(int(figures[contacted]), int(figures[others])) for contacted, others in names]
 
@@ -312,7 +310,7 @@ def _with_ends(row: pd.Series, name: str) -> str:
 
 
 def _points(row: pd.Series) -> str:
-    """Return the gap in percentage points, with its sign and its ends where they are known."""
+    """Return the calibration bias in percentage points, signed, with its interval where it is known."""
     value, low, high = (
         # Adding zero takes the sign from a zero that was rounded.
         round(100 * row[name], 1) + 0.0

@@ -1,7 +1,7 @@
-"""One page over all batches: how each was judged, how good the model was, and when the champion changed.
+"""The overview page: verdicts, model performance and champion changes over all batches.
 
-What belongs here reads the warehouse's figures of batches and puts them into pictures, words and links.
-It tells shares and counts of whole batches, and nothing of a person.
+This module reads the metrics of batches from the warehouse and turns them into plots, text and links.
+It shows aggregates of whole batches and no data of a person.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from poleng_assets.warehouse.drift_reports import all_alerts, all_reports
 from poleng_assets.warehouse.erasures import newest_erasures
 from poleng_assets.warehouse.performance import all_performance
 
-# From the least to the gravest, and the sign of each: its colour alone must not have to tell.
+# From least to most severe, each with its own sign, so that colour is not the only difference.
 VERDICTS = {"insufficient": "diamond", "clear": "circle", "drifted": "triangle", "untrusted": "cross"}
 METHODS = {
     JENSEN_SHANNON: "Jensen-Shannon distance",
-    L_INFINITY: "largest difference of a share",
-    COMPOSITION: "another mix of people",
+    L_INFINITY: "L-infinity distance",
+    COMPOSITION: "composition shift",
     MISSING: "missing answers",
-    UNSEEN: "answers never seen in training",
+    UNSEEN: "unseen answers",
     OUT_OF_RANGE: "answers out of range",
-    QUARANTINED: "rows left out",
-    RECONSTRUCTION: "how the answers go together",
-    DOMAIN_CLASSIFIER: "told apart from the reference",
+    QUARANTINED: "quarantined rows",
+    RECONSTRUCTION: "multivariate drift",
+    DOMAIN_CLASSIFIER: "domain classifier",
 }
-# Sign in a picture's key, its look, and what it stands for.
+# Legend entries: sign, look and label.
 ALARM_KEY = (("ring", "alarm", "raised an alarm"),)
 PERFORMANCE_KEY = (
     ("circle", "here", "estimated"),
-    ("circle", "here hollow", "estimated, not to be trusted"),
+    ("circle", "here hollow", "estimated, not trusted"),
     ("square", "truth", "realised"),
-    ("dash", "there", "on the reference"),
+    ("dash", "there", "reference"),
 )
-COLUMNS_KEY = (("square", "once", "one figure beyond its limit"), ("square", "often", "two or more"))
-# The pictures show so many reports, the table so many: a page of any number of batches opens at once.
+COLUMNS_KEY = (("square", "once", "one metric beyond its threshold"), ("square", "often", "two or more"))
+# Most reports in the plots and in the table, so that the page stays small with any number of batches.
 PICTURED = 250
 LISTED = 500
 # With more reports than this, signs are small and intervals have no ends.
 DENSE = 80
 FEW = 4
-# Room for the titles of questions, in rem: in all pictures, so that a batch stands at one place in all.
+# Room for the titles of questions, in rem; the same in all plots, so that batches line up.
 GUTTER = 13.0
 NAMED_TICKS = 12
 DATED_TICKS = 6
@@ -72,7 +72,7 @@ LINES_SHOWN = 50
 
 
 class Overview(NamedTuple):
-    """What the page is made of.
+    """The data of the page.
 
     Attributes:
         reports: one row for each batch and version, oldest first: ``batch``, ``model_version``, ``verdict``,
@@ -82,7 +82,7 @@ class Overview(NamedTuple):
             batch was made after all, with this version. ``list_erased``: when and by
             which rule the list was erased, empty when it was not.
         performance: as the table of that name.
-        alerts: ``batch``, ``model_version``, ``column_name`` and ``method`` of each figure that alerts;
+        alerts: ``batch``, ``model_version``, ``column_name`` and ``method`` of each alert;
             columns of the study, or those that ``core/monitoring/measurements.py`` names.
         promotions: ``decided_at``, ``kind``, ``version`` and ``reason`` of each change of the champion.
     """
@@ -95,7 +95,7 @@ class Overview(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """One batch under one version, as the table of all batches tells it."""
+    """One batch under one version, as a row of the table of all batches."""
 
     batch: str
     address: str
@@ -114,9 +114,9 @@ class Line:
 
 
 def load_overview(con: Connection, study: Study) -> Overview:
-    """Read all that the page tells from the warehouse.
+    """Read the data of the page from the warehouse.
 
-    Alerts of questions that the study asks no longer are left out.
+    Alerts of questions that the study no longer asks are left out.
     """
     reports, alerts, lists = all_reports(con), all_alerts(con), newest_erasures(con, "contact_lists")
     erased = [lists.get(row.batch) for row in _records(reports)]
@@ -128,12 +128,12 @@ def load_overview(con: Connection, study: Study) -> Overview:
 
 
 def report_address(batch: str, version: int) -> str:
-    """Return where the report of a batch is, seen from the folder of all reports."""
+    """Return the address of a batch's report, relative to the folder of all reports."""
     return f"./batches/{quote(batch, safe='')}/version_{version}.html"
 
 
 def render_overview(study: Study, overview: Overview, made_at: datetime) -> str:
-    """Return the page as HTML that opens offline: it links to the reports beside it, and to nothing else.
+    """Return the page as HTML that opens offline and links only to the reports beside it.
 
     Args:
         made_at: with a time zone.
@@ -178,9 +178,9 @@ def _state(latest: pd.DataFrame, promotions: pd.DataFrame) -> list[str]:
     sentences = []
     if len(promotions):
         champion = promotions.iloc[-1]
-        again = " again, after a rollback" if champion["kind"] == "rollback" else ""
+        rollback = ", after a rollback" if champion["kind"] == "rollback" else ""
         since = _time(champion["decided_at"])
-        sentences.append(f"Model version {int(champion['version'])} serves{again}, since {since}.")
+        sentences.append(f"Model version {int(champion['version'])} has served since {since}{rollback}.")
     else:
         sentences.append("No model serves yet.")
     if latest.empty:
@@ -190,19 +190,19 @@ def _state(latest: pd.DataFrame, promotions: pd.DataFrame) -> list[str]:
     count = "One batch has been judged" if len(latest) == 1 else f"{len(latest):,} batches have been judged"
     sentences.append(f"{count}: {verdicts}.")
     newest = latest.iloc[-1]
-    sentences.append(f"The newest, {newest['batch']}, is {newest['verdict']}: {_fate(newest)}.")
+    sentences.append(f"The newest batch, {newest['batch']}, is {newest['verdict']}: {_fate(newest)}.")
     return sentences
 
 
 def _fate(report: Any) -> str:
-    """Say what became of the contact list, as one report leaves it."""
+    """Describe the state of the contact list after one report."""
     if not report["held"]:
-        return "its contact list was made at once"
+        return "its contact list was issued immediately"
     if report["released"]:
-        return "its contact list was held back, and then made with this version all the same"
+        return "its contact list was held, then released with this version"
     if not report["current"]:
-        return "its contact list was held back, until it was scored again"
-    return "its contact list is held back"
+        return "its contact list was held until the batch was scored again"
+    return "its contact list is held"
 
 
 def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
@@ -231,32 +231,32 @@ def _lines(reports: pd.DataFrame, performance: pd.DataFrame) -> list[Line]:
 def _list_in_short(row: Any) -> str:
     parts = []
     if row.held:
-        parts.append("list held back, then made" if row.released else "list held back")
+        parts.append("list held, then released" if row.released else "list held")
     if row.list_erased:
         parts.append(f"list {row.list_erased}")
     return "; ".join(parts)
 
 
 def _figure(row: Any) -> tuple[str, str]:
-    """Return a figure and its interval; the interval is empty where there is none."""
+    """Return a value and its interval; the interval is empty where it is unknown."""
     reach = "" if pd.isna(row.lower) or pd.isna(row.upper) else f"{row.lower:.3f} to {row.upper:.3f}"
     return f"{row.value:.3f}", reach
 
 
 def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
-    """Draw each verdict in a lane of its own, in the order of the reports."""
+    """Plot the verdicts in the order of the reports, one lane for each verdict."""
     line, lanes = _TimeLine.of(reports, promotions), list(reversed(VERDICTS))
     height = {verdict: 100 * (lane + 0.5) / len(lanes) for lane, verdict in enumerate(lanes)}
     marks = []
     for number, row in enumerate(_records(reports)):
         x, y = line.percent(number), height[row.verdict]
         fate = _list_in_short(row)
-        said = _words(row, f"{row.verdict}, {fate}" if fate else row.verdict)
+        tooltip = _tooltip(row, f"{row.verdict}, {fate}" if fate else row.verdict)
         if row.alarm:
             marks.append(Mark("ring", x, y, "alarm"))
-        marks.append(Mark(VERDICTS[row.verdict], x, y, _pale(row, row.verdict), said))
+        marks.append(Mark(VERDICTS[row.verdict], x, y, _pale(row, row.verdict), tooltip))
     return line.chart(
-        "Verdict of each batch, oldest first; the same stands in the table “Every batch”.",
+        "Verdict of each batch, oldest first. The table “All batches” has the same data.",
         9.5,
         tuple(Tick(height[verdict], verdict) for verdict in lanes),
         marks=tuple(marks),
@@ -264,7 +264,7 @@ def _timeline(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
 
 
 def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: pd.DataFrame) -> Chart | None:
-    """Draw AUC as estimated and as realised, with 95 % intervals; None without any."""
+    """Plot estimated and realised AUC with 95 % intervals; None without any."""
     columns = ["number", "batch", "model_version", "trusted", "reported_at"]
     numbered = reports.reset_index(names="number")[columns]
     drawn = performance.merge(numbered, on=["batch", "model_version"]).sort_values("number", kind="stable")
@@ -277,18 +277,18 @@ def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: p
     marks, segments = [], _steps(line, reports["reference_auc"], scale)
     for row in _records(drawn):
         estimated = row.kind == "estimated"
-        name = "realised" if not estimated else "estimated" if row.trusted else "estimated, not to be trusted"
+        name = "realised" if not estimated else "estimated" if row.trusted else "estimated, not trusted"
         sign, look = ("circle", "here") if estimated else ("square", "truth")
         x = line.percent(row.number + (-0.12 if estimated else 0.12))
         if pd.notna(row.lower) and pd.notna(row.upper):
             low, high = (100 - scale.percent(end) for end in (row.lower, row.upper))
             segments.append(Segment(x, low, x, high, look))
-        said = _words(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
+        tooltip = _tooltip(row, f"AUC {name}: {', '.join(part for part in _figure(row) if part)}")
         hollow = " hollow" if estimated and not row.trusted else ""
-        marks.append(Mark(sign, x, 100 - scale.percent(row.value), look + hollow, said))
+        marks.append(Mark(sign, x, 100 - scale.percent(row.value), look + hollow, tooltip))
     return line.chart(
-        "Estimated and realised AUC of each batch with 95 % intervals, oldest first; the same stands in the "
-        "table “Every batch”.",
+        "Estimated and realised AUC of each batch with 95 % intervals, oldest first. The table “All batches” "
+        "has the same data.",
         16.0,
         _value_ticks(scale, ".3g"),
         marks=tuple(marks),
@@ -297,7 +297,7 @@ def _performance(reports: pd.DataFrame, performance: pd.DataFrame, promotions: p
 
 
 def _steps(line: _TimeLine, values: pd.Series, scale: Scale) -> list[Segment]:
-    """Return values as level lines, one for each run of reports with the same; none where there is none."""
+    """Return horizontal lines, one for each run of reports with the same value; missing values have none."""
     steps = []
     for _, run in values.groupby(values.ne(values.shift()).cumsum()):
         if pd.notna(run.iloc[0]):
@@ -311,18 +311,17 @@ def _steps(line: _TimeLine, values: pd.Series, scale: Scale) -> list[Segment]:
 
 
 def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
-    """Draw the share of people to contact as a bar for each report."""
+    """Plot the share of people to contact, one bar for each report."""
     line = _TimeLine.of(reports, promotions)
     scale = Scale.of([0.0, *reports["flagged_share"].dropna().astype(float)])
     boxes = []
     for number, row in enumerate(_records(reports)):
         if pd.notna(row.flagged_share):
             high, left = scale.percent(row.flagged_share), line.percent(number - 0.35)
-            width, said = line.percent(number + 0.35) - left, f"{row.flagged_share:.1%} to contact"
-            boxes.append(Box(left, 100 - high, width, high, _pale(row, "share"), _words(row, said)))
+            width, flagged = line.percent(number + 0.35) - left, f"{row.flagged_share:.1%} to contact"
+            boxes.append(Box(left, 100 - high, width, high, _pale(row, "share"), _tooltip(row, flagged)))
     return line.chart(
-        "Share of the people to contact in each batch, oldest first; the same stands in the table “Every "
-        "batch”.",
+        "Share of people to contact in each batch, oldest first. The table “All batches” has the same data.",
         10.0,
         _value_ticks(scale, ".0%"),
         boxes=tuple(boxes),
@@ -332,7 +331,7 @@ def _flagged(reports: pd.DataFrame, promotions: pd.DataFrame) -> Chart:
 def _columns(
     study: Study, reports: pd.DataFrame, alerts: pd.DataFrame, promotions: pd.DataFrame
 ) -> Chart | None:
-    """Draw which question raised an alert in which batch; None when none did."""
+    """Plot which question raised an alert in which batch; None when none did."""
     numbered = reports.reset_index(names="number")[["number", "batch", "model_version"]]
     drawn = alerts.merge(numbered, on=["batch", "model_version"])
     if drawn.empty:
@@ -346,11 +345,11 @@ def _columns(
     for title, number, count, what in cells.itertuples(index=False, name=None):
         left, top = line.percent(number - 0.46), step * (titles.index(title) + 0.06)
         width, look = line.percent(number + 0.46) - left, "once" if count == 1 else "often"
-        said = _words(reports.iloc[number], f"{title}: {what}")
-        boxes.append(Box(left, top, width, 0.88 * step, look, said))
+        tooltip = _tooltip(reports.iloc[number], f"{title}: {what}")
+        boxes.append(Box(left, top, width, 0.88 * step, look, tooltip))
     most = ", ".join(f"{title} ({count})" for title, count in often.head(FEW).items())
     return line.chart(
-        f"Which question alerted in which batch. In most reports: {most}. The report of a batch names all.",
+        f"Questions with alerts by batch. Most frequent: {most}. The report of a batch lists all.",
         1.35 * len(titles),
         tuple(Tick(step * (row + 0.5), title) for row, title in enumerate(titles)),
         boxes=tuple(boxes),
@@ -364,7 +363,7 @@ def _value_ticks(scale: Scale, form: str) -> tuple[Tick, ...]:
 
 @dataclass(frozen=True)
 class _TimeLine:
-    """The horizontal axis that all pictures share, with the changes of the champion on it."""
+    """The time axis that all plots share, with the changes of the champion."""
 
     count: int
     columns: tuple[Tick, ...]
@@ -402,7 +401,7 @@ class _TimeLine:
         )
 
     def percent(self, report: float) -> float:
-        """Return where a report stands, in percent."""
+        """Return the position of a report, in percent."""
         return 100 * (report + 0.7) / (max(self.count, FEW) + 0.4)
 
     def chart(
@@ -414,7 +413,7 @@ class _TimeLine:
         segments: tuple[Segment, ...] = (),
         **drawn: Any,
     ) -> Chart:
-        """Return a chart upon this time line."""
+        """Return a chart on this time axis."""
         changes = tuple(Segment(note.at, 0, note.at, 100, "champion") for note in self.notes)
         return Chart(
             says,
@@ -438,9 +437,9 @@ def _records(rows: pd.DataFrame) -> Iterator[Any]:
     return rows.itertuples(index=False)
 
 
-def _words(row: Any, said: str) -> str:
-    """Return what to say about a report: which it is, and some words."""
-    return f"{row.batch}, version {row.model_version}, {_time(row.reported_at)}: {said}"
+def _tooltip(row: Any, text: str) -> str:
+    """Return the tooltip of a report: batch, version, time and a text."""
+    return f"{row.batch}, version {row.model_version}, {_time(row.reported_at)}: {text}"
 
 
 def _time(when: Any) -> str:

@@ -1,8 +1,7 @@
-"""Pages for people: how a template becomes HTML that opens without a network.
+"""Templates of the HTML pages, which open without a network.
 
-What belongs here is common to all pages of this project. What a page says stands in its own module
-(``core/reports/drift_report.py``, ``core/reports/overview.py``, ``core/reports/model_card.py``), how it looks
-in ``templates/``.
+The content of each page is in its own module (``core/reports/drift_report.py``, ``core/reports/overview.py``,
+``core/reports/model_card.py``), its layout in ``templates/``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 @cache
 def template(name: str) -> jinja2.Template:
-    """Return the template of a page, compiled once for each process; what it is given is text, not markup.
+    """Return the template of a page, compiled once for each process; values are escaped.
 
     Raises:
         jinja2.TemplateNotFound: there is no such file in ``templates/``.
@@ -39,5 +38,5 @@ def _templates() -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """Return what is put into a page: text without what would turn a line around, or hide."""
+    """Return a value with invisible and bidirectional control characters made visible."""
     return visible(value) if type(value) is str else value  # what is markup already is another type

@@ -28,7 +28,7 @@ class Calibration:
     def in_words(self) -> str:
         """Return what is done to the log-odds."""
         if self == Calibration():
-            return "none: the scores are true enough as they are"
+            return "none needed"
         return f"log-odds times {self.slope:.3f}, {self.intercept:+.3f} (Platt scaling, fitted out of fold)"
 
 

@@ -81,7 +81,7 @@ def evaluate(target: np.ndarray, score: np.ndarray, contact: np.ndarray) -> dict
 
 
 def auc(target: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under the ROC curve; both classes must be there."""
+    """Return the area under the ROC curve; both classes are required."""
     from sklearn import metrics
 
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(target, score)
@@ -89,7 +89,7 @@ def auc(target: np.ndarray, score: np.ndarray) -> float:
 
 
 def average_precision(target: np.ndarray, score: np.ndarray) -> float:
-    """Return the average precision; both classes must be there."""
+    """Return the average precision; both classes are required."""
     from sklearn import metrics
 
     return float(metrics.average_precision_score(target, score))
@@ -109,7 +109,7 @@ def brier(target: np.ndarray, score: np.ndarray) -> float:
 
 
 def lift(target: np.ndarray, score: np.ndarray, share: float = TOP_SHARE) -> float:
-    """Return how many times more positives the top scores have than people drawn by lot.
+    """Return how many times more positives the top scores have than people drawn at random.
 
     The top has ``share * n`` places, rounded, at least one. People who tie for its last places share
     them: the figure is the mean over all orders of the tied, so it depends on no order of the rows.
@@ -273,7 +273,7 @@ class Metric:
         title: in words.
         unit: how a value is written: ``share``, ``number`` or ``times``.
         higher_is_better: whether more of it is better; None where it says nothing of good and bad.
-        says: what it tells, with "those sought" for people of the positive class.
+        says: its meaning, with "target group" for people of the positive class.
         function: of target and score, or of who is positive and who is contacted; see above.
         of_decisions: whether it judges contacts and not scores.
         of_ranking: whether it needs both classes.
@@ -290,37 +290,37 @@ class Metric:
 
     @property
     def explanation(self) -> str:
-        """What the metric tells, and in which direction where that is not plain."""
-        return self.says + ("; smaller is better" if self.higher_is_better is False else "")
+        """The meaning of the metric, with its direction where that is not obvious."""
+        return self.says + ("; lower is better" if self.higher_is_better is False else "")
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("auc", "Ranking (AUC)", "number", True, "how often one of those sought scores higher than one "
-               "of the others; 0.5 is by lot, 1 is perfect", auc, of_ranking=True),
-        Metric("average_precision", "Average precision", "number", True, "precision over contact lists of "
-               "every length; by lot it would be the share sought", average_precision, of_ranking=True),
-        Metric("lift_at_10", "Lift at the top tenth", "times", True, "how many more of those sought are "
-               "among the highest tenth of scores than in a draw by lot", lift, of_ranking=True),
-        Metric("log_loss", "Log-loss", "number", False, "how much the probabilities are surprised, in nats "
-               "for each person", log_loss),
+        Metric("auc", "Ranking (AUC)", "number", True, "probability that a person of the target group scores "
+               "higher than another person; 0.5 is random, 1 is perfect", auc, of_ranking=True),
+        Metric("average_precision", "Average precision", "number", True, "area under the "
+               "precision-recall curve; the target rate is random", average_precision, of_ranking=True),
+        Metric("lift_at_10", "Lift at 10 %", "times", True, "target rate among the 10 % with the "
+               "highest scores, divided by the overall target rate", lift, of_ranking=True),
+        Metric("log_loss", "Log-loss", "number", False, "mean negative log-likelihood, in nats for each "
+               "person", log_loss),
         Metric("brier", "Brier score", "number", False, "mean squared error of the probabilities", brier),
         Metric("rmse", "RMSE", "number", False, "root of the Brier score",
                lambda target, score: math.sqrt(brier(target, score))),
-        Metric("calibration_error", "Calibration error", "share", False, "how far scores are from the true "
-               "share, on average over tenths of the people",
+        Metric("calibration_error", "Calibration error", "share", False, "mean distance of the scores from "
+               "the observed share, over deciles of the score",
                lambda target, score: calibration_error(target, score, CALIBRATION_BINS)[0]),
-        Metric("target_rate", "Share sought", "share", None, "of all people of the holdout",
+        Metric("target_rate", "Target rate", "share", None, "share of the target group in the holdout",
                lambda positive, contacted: float(positive.mean()), of_decisions=True),
-        Metric("flagged_share", "Share contacted", "share", None, "of all people of the holdout",
+        Metric("flagged_share", "Share contacted", "share", None, "share of the holdout that is contacted",
                lambda positive, contacted: float(contacted.mean()), of_decisions=True),
-        Metric("precision", "Precision", "share", True, "of the people contacted, how many are of those "
-               "sought", precision, of_decisions=True),
-        Metric("recall", "Recall", "share", True, "of those sought, how many are contacted", recall,
+        Metric("precision", "Precision", "share", True, "share of the contacted people who are in the "
+               "target group", precision, of_decisions=True),
+        Metric("recall", "Recall", "share", True, "share of the target group that is contacted", recall,
                of_decisions=True),
         Metric("f1", "F1", "number", True, "harmonic mean of precision and recall", f1, of_decisions=True),
-        Metric("accuracy", "Accuracy", "share", True, "of all people, for how many the decision is right",
+        Metric("accuracy", "Accuracy", "share", True, "share of correct decisions",
                lambda positive, contacted: float((positive == contacted).mean()), of_decisions=True),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which questions stand for a protected one: who knows the answer to the one knows much of the other.
+"""Proxies: questions whose answers reveal the answer to a protected question.
 
 Sources:
     H. Cramer, Mathematical Methods of Statistics, 1946, ch. 21; W. Bergsma, Journal of the Korean Statistical
@@ -17,7 +17,7 @@ from poleng_assets.study.schema import Study
 
 
 def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
-    """Return the questions that stand for a protected one, with the words for why.
+    """Return the proxies of protected questions, each with the reason.
 
     Args:
         rows: the features as codes; those that a model learns from.
@@ -38,7 +38,7 @@ def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
             if given_away:
                 share, answers = given_away
                 associations.setdefault(feature.name, []).append(
-                    f"{title} (an answer of {answers} people gives it away for {share:.0%} of them)"
+                    f"{title} (one answer reveals it for {share:.0%} of {answers} people)"
                 )
             elif strength > study.policies.contact.max_association:
                 associations.setdefault(feature.name, []).append(f"{title} (association {strength:.2f})")
@@ -46,11 +46,11 @@ def proxies(rows: pa.Table, study: Study) -> dict[str, str]:
 
 
 def shown_proxies(study: Study, measured: Mapping[str, str] | None) -> list[str]:
-    """Return in words which questions a study shows that are protected or stand for what is protected.
+    """Describe the shown questions that are protected, or proxies of a protected question.
 
     Args:
         study: says what is shown as a reason.
-        measured: as :func:`proxies` returns it; None when nobody measured it.
+        measured: as :func:`proxies` returns it; None when it was not measured.
     """
     shown = study.policies.contact.shown_reasons or ()
     sentences = []
@@ -59,11 +59,11 @@ def shown_proxies(study: Study, measured: Mapping[str, str] | None) -> list[str]
             continue
         title = study.feature(name).title
         if name in study.protected:
-            sentences.append(f"{title} is protected, and may be told as a reason")
+            sentences.append(f"{title} is protected, and contact lists may show it as a reason")
         elif measured and name in measured:
-            sentences.append(f"{title} may be told as a reason, and stands for {measured[name]}")
+            sentences.append(f"{title} may be shown as a reason, and is a proxy for {measured[name]}")
     sentences += [
-        f"{study.feature(name).title} is protected, and is a column of contact lists"
+        f"{study.feature(name).title} is protected, and is a column of the contact lists"
         for name in study.contact_list
         if name in study.protected
     ]
@@ -71,7 +71,7 @@ def shown_proxies(study: Study, measured: Mapping[str, str] | None) -> list[str]
 
 
 def cramers_v(table: np.ndarray) -> float:
-    """Return how strongly two properties go together: 0 not at all, 1 each tells the other.
+    """Return the association of two properties: 0 is none, 1 is complete.
 
     Args:
         table: people with each pair of values, shape (values of one, values of the other).
@@ -88,7 +88,7 @@ def cramers_v(table: np.ndarray) -> float:
 
 
 def _given_away(table: np.ndarray, policy: ContactPolicy) -> tuple[float, int] | None:
-    """Return share and number of people of the answer that tells most; None when none tells enough.
+    """Return share and number of people of the most revealing answer; None when none reveals enough.
 
     A protected answer that is the rule does not count: that nearly everybody is a citizen is told by none.
     """

@@ -1,8 +1,7 @@
-"""Groups of people whom a contact rule passes over: nobody of them is contacted, or hardly anybody.
+"""Groups that a contact rule passes over: nobody, or hardly anybody, of them is contacted.
 
-A rule can be good for most and leave out a whole country. Two figures tell: the share of a group that is
-contacted, and the share of those sought in it who are (recall). A group is passed over when either surely
-lies below what the study asks for; of few people nothing is sure, and a small group is not judged.
+A rule can perform well overall and leave out a whole country. A group is passed over when its contact rate or
+its recall is significantly below what the study requires; small groups are not judged.
 
 Source: E. Wilson, JASA 22, 1927 (interval of a share).
 """
@@ -20,7 +19,7 @@ from poleng_assets.study.policies import PromotionPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.predictions import GroupCount
 
-# So many groups are named in a sentence; the evidence has all.
+# Most groups in a sentence; the evidence has all.
 NAMED = 5
 
 
@@ -29,10 +28,10 @@ class GroupContacts:
     """How often people of one group are contacted.
 
     Attributes:
-        property: the question, in words.
-        value: the answer, in words.
-        sought: people of the positive class among them; None when nobody knows.
-        found: of those sought, contacted ones; None when nobody knows.
+        property: title of the question.
+        value: label of the answer.
+        sought: people of the positive class among them; None when unknown.
+        found: contacted people of the positive class; None when unknown.
     """
 
     property: str
@@ -47,11 +46,11 @@ class GroupContacts:
         return _at_most(self.contacted, self.rows, confidence)
 
     def recall_at_most(self, confidence: float) -> float:
-        """Return the upper end of the recall, one-sided; 1 when nobody sought is known."""
+        """Return the upper end of the recall, one-sided; 1 when no positive outcome is known."""
         return _at_most(self.found or 0, self.sought, confidence) if self.sought else 1.0
 
     def is_passed_over(self, policy: PromotionPolicy) -> bool:
-        """Whether the rule surely contacts fewer of the group, or of those sought in it, than it should."""
+        """Whether the contact rate or the recall of the group is significantly below the required minimum."""
         if self.rows < policy.min_group_rows:
             return False
         return (
@@ -60,11 +59,11 @@ class GroupContacts:
         )
 
     def in_words(self) -> str:
-        """Say how many are contacted, and how many of those sought."""
+        """Describe the contact rate and the recall of the group."""
         who = f"“{self.value}” ({self.property})"
         summary = f"{who}: {self.contacted:,} of {self.rows:,} people are contacted"
         if self.sought is not None:
-            summary += f", {self.found:,} of the {self.sought:,} sought"
+            summary += f", {self.found:,} of {self.sought:,} in the target group"
         return summary
 
 
@@ -118,8 +117,8 @@ def contacts_in_table(groups: pd.DataFrame) -> list[GroupContacts]:
 def contacts_of_groups(study: Study, counts: Mapping[str, Sequence[GroupCount]]) -> list[GroupContacts]:
     """Return the contacts in each group of a batch, with the outcomes known by now.
 
-    Groups are the answers to protected questions and to the one within which batches are compared. Of those
-    sought nothing is said while the outcomes of many people of a group are not known.
+    Groups are the answers to protected questions and to the question that defines the strata. Recall is
+    unknown while the outcomes of many people of a group are unknown.
 
     Args:
         counts: of each question in :func:`group_questions`, see
@@ -129,7 +128,7 @@ def contacts_of_groups(study: Study, counts: Mapping[str, Sequence[GroupCount]])
     for name, answers in counts.items():
         feature = study.feature(name)
         for group in answers:
-            # Of fewer, the outcomes are mostly those of contacts: no recall can be made of them.
+            # With fewer, known outcomes are mostly those of contacts, which bias the recall.
             nearly_all = group.known >= study.policies.promotion.min_known_share * group.rows
             groups.append(
                 GroupContacts(
@@ -145,27 +144,27 @@ def contacts_of_groups(study: Study, counts: Mapping[str, Sequence[GroupCount]])
 
 
 def group_questions(study: Study) -> list[str]:
-    """Return the questions whose answers make the groups that a rule must not pass over."""
+    """Return the questions that define the groups a rule must not pass over."""
     within = study.policies.overseer.compare_within
     return list(dict.fromkeys([*([within] if within else []), *study.protected]))
 
 
 def passed_over(counted: Iterable[GroupContacts], policy: PromotionPolicy) -> list[GroupContacts]:
-    """Return the groups that are passed over, those with most people first."""
+    """Return the groups that are passed over, the largest first."""
     neglected = [group for group in counted if group.is_passed_over(policy)]
     return sorted(neglected, key=lambda group: -group.rows)
 
 
 def describe_passed_over(groups: Sequence[GroupContacts], policy: PromotionPolicy) -> str:
-    """Say in one sentence which groups are passed over, and by what measure; empty when none is."""
+    """Describe in one sentence which groups are passed over; empty when none is."""
     if not groups:
         return ""
     listed = "; ".join(group.in_words() for group in groups[:NAMED])
     more = f"; and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
     return (
-        f"passes over {len(groups)} {'group' if len(groups) == 1 else 'groups'} (surely fewer than "
-        f"{policy.min_group_selection_rate:.0%} of the people, or {policy.min_group_recall:.0%} of those "
-        f"sought, are contacted): {listed}{more}"
+        f"passes over {len(groups)} {'group' if len(groups) == 1 else 'groups'} (contact rate significantly "
+        f"below {policy.min_group_selection_rate:.0%}, or recall significantly below "
+        f"{policy.min_group_recall:.0%}): {listed}{more}"
     )
 
 

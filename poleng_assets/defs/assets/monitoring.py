@@ -265,4 +265,4 @@ def _event(home: Home, seen: "BatchReport", list_stands: bool) -> DriftReport:
 
 
 def _line(reason: "Reason") -> str:
-    return f"- {'**acted upon:** ' if reason.acts else ''}{escaped(reason.words)}"
+    return f"- {'**on hold:** ' if reason.acts else ''}{escaped(reason.words)}"

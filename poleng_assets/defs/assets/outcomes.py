@@ -130,7 +130,7 @@ def _result(
         sure: confidence in a loss that is reported.
     """
     lost = {
-        key: "; ".join(loss.in_words() for loss in losses)
+        key: "; ".join(loss.description() for loss in losses)
         for key, realised in measured.items()
         if (losses := realised.significant_losses(sure))
     }

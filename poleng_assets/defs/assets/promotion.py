@@ -171,7 +171,7 @@ def _judge(
         newest(learned.difference(contest.field_studies_withdrawn)),
     )
     shadow = _shadow_words(study, evaluation.shadows, rival)
-    for line in [batch.in_words() for batch in evaluation.shadows] or [shadow]:
+    for line in [shadow.summary() for shadow in evaluation.shadows] or [shadow]:
         context.log.info(line)
     if warning := describe_passed_over(evaluation.passed_over, study.policies.promotion):
         context.log.warning(f"Version {challenger.version} {warning}")

@@ -89,7 +89,7 @@ def test_the_header_is_words_of_the_study_and_no_names_of_columns(
     header = [cell.value for cell in written(tmp_path, listed, study)[LIST_SHEET][1]]
     assert header == [
         "Person (id)",
-        f"Score: how likely “{study.target.codes[1]}”",
+        f"Score: probability of “{study.target.codes[1]}”",
         *(study.feature(name).title for name in study.contact_list),
         "Why this person",
         "Remark",
@@ -193,7 +193,7 @@ def test_the_second_sheet_tells_what_a_reader_must_know(tmp_path: Path, study: S
     assert told["Made on"] == "4 October 2026, 14:05 UTC"
     assert told["Made by"].startswith("Version 3 of the model")
     assert told["People"] == (
-        "12 people answered; 3 of them (25%) are listed. The lowest score in the list is 50%."
+        "12 people answered; 3 of them (25%) are on the list. The lowest score on the list is 50%."
     )
     assert study.target.codes[1] in told["Score"]
     assert told["Remark"].startswith("take the order with caution.")
@@ -264,7 +264,7 @@ def test_a_csv_is_read_back_as_the_list_that_it_was(tmp_path: Path, study: Study
 )
 def test_a_csv_that_was_changed_by_hand_is_no_list(tmp_path: Path, content: str):
     (tmp_path / "march.csv").write_text(content)
-    with pytest.raises(ValueError, match=r"march\.csv is no contact list as it was made"):
+    with pytest.raises(ValueError, match=r"march\.csv is not a valid contact list"):
         read_list(tmp_path / "march.csv")
 
 
@@ -277,7 +277,7 @@ def test_a_list_of_an_earlier_study_keeps_its_columns(tmp_path: Path, study: Stu
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04....", b"an old letter"], ids=repr)
 def test_what_is_no_workbook_is_said_to_be_none(tmp_path: Path, content: bytes):
     (tmp_path / "march.xlsx").write_bytes(content)
-    with pytest.raises(ValueError, match=r"march\.xlsx is no workbook"):
+    with pytest.raises(ValueError, match=r"march\.xlsx is not a workbook"):
         list(first_cells(tmp_path / "march.xlsx"))
 
 

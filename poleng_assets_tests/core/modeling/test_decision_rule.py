@@ -133,5 +133,5 @@ def test_only_a_capacity_limits_a_batch(study: Study, target: np.ndarray, score:
 
 
 def test_a_rule_says_in_words_what_it_does():
-    assert ContactRule(0.25).in_words() == "contact from a probability of 0.250 on"
-    assert ContactRule(0.25, 40).in_words() == "contact the 40 most likely people of each batch"
+    assert ContactRule(0.25).in_words() == "contact if the probability is at least 0.250"
+    assert ContactRule(0.25, 40).in_words() == "contact the 40 highest scores of each batch"

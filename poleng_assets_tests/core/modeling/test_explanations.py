@@ -173,9 +173,9 @@ def test_a_single_answer_can_give_a_protected_one_away(study: Study):
 def test_a_study_that_shows_what_stands_for_something_protected_is_told_so(study: Study):
     careless = with_policies(study, contact={"shown_reasons": ("sex", "employment", "income_scale")})
     words = shown_proxies(careless, {"employment": "Sex (association 0.37)"})
-    assert "Sex is protected, and may be told as a reason" in words
+    assert "Sex is protected, and contact lists may show it as a reason" in words
     title = study.feature("employment").title
-    assert f"{title} may be told as a reason, and stands for Sex (association 0.37)" in words
+    assert f"{title} may be shown as a reason, and is a proxy for Sex (association 0.37)" in words
     assert not any(study.feature("income_scale").title in one for one in words)
 
 

@@ -380,7 +380,7 @@ def test_a_search_that_was_shot_goes_on_and_gives_the_same_configuration(
     assert child.returncode == -9
     heard: list[str] = []
     resumed = tune(rows, small, LONG, tmp_path, lambda trial, words: heard.append(words))
-    taken_over = [words for words in heard if "taken over from before" in words]
+    taken_over = [words for words in heard if "from an earlier run" in words]
     assert 3 <= len(taken_over) < LONG.trials
     assert resumed.configuration == whole.tuned.configuration
     assert told(resumed.trials) == told(whole.tuned.trials)

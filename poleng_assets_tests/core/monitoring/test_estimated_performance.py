@@ -326,9 +326,9 @@ def test_the_error_of_a_loss_is_how_much_losses_of_unchanged_batches_vary(
 
 
 def test_unchanged_batches_are_seldom_said_to_lose(fresh: list[tuple[Estimation, pd.DataFrame]]):
-    likely = sum(loss_of(one).surely_above(0.0, 0.95) for one, _ in fresh)
+    likely = sum(loss_of(one).is_above(0.0, 0.95) for one, _ in fresh)
     assert likely <= binom.ppf(0.999, DRAWS, 0.05)
-    assert not any(loss_of(one).surely_above(0.0, 0.9999) for one, _ in fresh)
+    assert not any(loss_of(one).is_above(0.0, 0.9999) for one, _ in fresh)
 
 
 # Loss
@@ -353,7 +353,7 @@ def test_scores_squeezed_to_the_middle_lose(reference: pd.DataFrame, batch: pd.D
     squeezed = batch.assign(score=expit(-0.5 + 0.4 * log_odds(batch["score"])))
     loss = loss_of(estimated(reference, squeezed, study))
     assert loss.value > 0.05
-    assert loss.surely_above(0.03, 0.998)
+    assert loss.is_above(0.03, 0.998)
 
 
 def test_scores_spread_to_the_ends_are_expected_to_gain(
@@ -373,9 +373,9 @@ def test_another_mix_of_known_kinds_loses_nothing_against_people_of_its_kinds(st
     there[TARGET] = there[TARGET].astype(int)
     hard = here[here["kind"] == "2"].reset_index(drop=True)
     against_all, within = (loss_of(estimated(there, hard, study, within=w)) for w in (False, True))
-    assert against_all.surely_above(0.03, 0.998)
+    assert against_all.is_above(0.03, 0.998)
     assert abs(within.value) < 0.03
-    assert not within.surely_above(0.0, 0.998)
+    assert not within.is_above(0.0, 0.998)
 
 
 def test_the_same_people_give_the_same_estimate(
@@ -421,8 +421,8 @@ def test_weights_of_people_nobody_is_like_do_not_touch_the_calibration(
 # The first rule that fits says why the estimate is not trusted.
 DOUBTS: list[tuple[dict[str, Any], str]] = [
     ({"outside": True}, "whom the model does not know"),
-    ({"width": float("inf")}, "nothing could be estimated"),
-    ({"width": 0.031}, "too few people to trust it: the true AUC may be 0.031 away, 0.030 is wanted"),
+    ({"width": float("inf")}, "there is no estimate"),
+    ({"width": 0.031}, "too few people: the AUC is known to ±0.031 only, ±0.030 is required"),
     ({"shifted": True}, "which only outcomes can tell"),
     ({}, ""),
 ]

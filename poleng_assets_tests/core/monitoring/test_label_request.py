@@ -230,7 +230,7 @@ def test_nobody_is_asked_whose_outcome_is_known_and_what_is_known_counts(study: 
     both = asked(first) | asked(second)
     third = plan_request(people.assign(known=people["subject_id"].isin(both)), ["country"], study)
     assert third.size == 0
-    assert third.words.startswith("Nobody is asked for: with the outcomes that are known")
+    assert third.words.startswith("No interviews needed: known outcomes give the AUC")
 
 
 def test_a_person_of_two_batches_is_asked_once_as_a_respondent_of_the_newest(study: Study):
@@ -257,8 +257,8 @@ def test_the_precision_is_reached_when_there_are_people_enough(study: Study):
     request = plan_request(scored(), ["country"], study, auc=0.7)
     wanted = study.policies.outcomes.request_within
     assert request.within <= wanted
-    assert request.words == f"Interview {request.size} people, of 9 kinds of people: " + (
-        f"the AUC can then be said to within ±{request.within:.3f}"
+    assert request.words == f"Interview {request.size} people of 9 strata: " + (
+        f"this gives the AUC to ±{request.within:.3f}"
     )
     # Unequal shares cost something, and not much.
     plain = interviews_needed(0.7, float(scored()["score"].mean()), wanted)
@@ -269,7 +269,7 @@ def test_too_few_people_are_all_asked_and_the_request_says_what_they_cannot_tell
     request = plan_request(scored(300), ["country"], study, auc=0.7)
     assert request.size == 300
     assert request.within == pytest.approx(half_width(0.7, float(scored(300)["score"].mean()), 300))
-    assert request.words.endswith("There are too few people to reach the ±0.030 that is wanted")
+    assert request.words.endswith("There are too few people to reach the target of ±0.030")
 
 
 def test_a_request_that_is_answered_measures_the_auc_as_well_as_promised(study: Study):

@@ -249,7 +249,7 @@ def test_outcomes_of_one_class_have_no_ranking_and_give_no_warning(
     arrive(con, np.ones(10, dtype=int))
     found = measure(con, study)[("b1", 1)]
     assert set(values(found)) == set(REALISED_METRICS) - {"auc", "average_precision"}
-    assert "all alike" in found.missing_because
+    assert "one class only" in found.missing_because
     assert [str(one.message) for one in recwarn] == []
 
 
@@ -403,7 +403,7 @@ def test_without_any_outcome_of_those_not_contacted_only_the_precision_is_said(c
     assert found.respondents == flagged.sum()
     assert found.missing_because == (
         f"the outcomes of 0 of {(~flagged).sum()} people who were not contacted are known, "
-        "30 are needed: only the precision can be said"
+        "at least 30 are required: only precision is measured"
     )
 
 
@@ -611,7 +611,7 @@ def test_a_single_positive_proves_no_loss_of_ranking(con: Connection, study: Stu
     words, loss, tolerated = found.losses[0]
     assert words == "the AUC is lower"
     assert loss.value > 0.4
-    assert not loss.surely_above(tolerated, 0.998)
+    assert not loss.is_above(tolerated, 0.998)
 
 
 def test_the_error_of_an_auc_is_that_of_hanley_and_mcneil():

@@ -134,7 +134,7 @@ def test_a_model_whose_ranking_is_unknown_is_not_sane():
     nobody = Holdout(np.zeros(ROWS, dtype=int), HOLDOUT.population)
     gates = sanity_gates(nobody, BETTER, flagged(BETTER), POLICY)
     assert {"ranks people", "is not too good to be true"} <= set(failed(gates))
-    assert gates[0].words == "AUC on the holdout unknown, at least 0.600 is needed"
+    assert gates[0].words == "AUC on the holdout unknown, at least 0.600 is required"
 
 
 def test_the_share_flagged_may_touch_both_ends_of_its_band():
@@ -299,7 +299,7 @@ def test_a_group_that_is_too_small_is_not_judged_on_its_own():
 def test_without_any_group_that_is_large_enough_the_gate_says_so():
     found = gate("keeps every protected group", against(BETTER, min_group_rows=ROWS))
     assert found.passed
-    assert found.words == "none has the 4000 people that a judgement needs"
+    assert found.words == "no group has the required 4000 people"
 
 
 @pytest.mark.parametrize("limit", ["max_calibration_loss", "fine_calibration_error"])

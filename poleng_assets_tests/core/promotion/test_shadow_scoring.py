@@ -86,7 +86,7 @@ def test_each_protected_group_has_its_shares_and_the_most_changed_is_named():
     }
     assert found.groups["Colour: red"].change == -0.5
     assert found.most_changed_group == "Colour: red"
-    assert "Colour: red 100.0% → 50.0%" in found.in_words()
+    assert "Colour: red 100.0% → 50.0%" in found.summary()
 
 
 def test_groups_of_few_people_are_left_out():
@@ -95,15 +95,17 @@ def test_groups_of_few_people_are_left_out():
 
 
 def test_the_words_say_how_large_the_lists_are_and_what_they_share():
-    words = shadow().in_words()
-    assert words.startswith("spring in the shadow: of 10 people the champion contacts 5, the challenger 3 ")
-    assert "(-40.0%); 2 are the same (40.0% of the champion's list are kept, Jaccard 0.333)" in words
-    assert "1 newcomers, 3 dropped" in words
+    words = shadow().summary()
+    assert words.startswith(
+        "Shadow scoring of spring: of 10 people, the champion contacts 5, the challenger 3 "
+    )
+    assert "(-40.0%); 2 are on both lists (40.0% of the champion's list, Jaccard index 0.333)" in words
+    assert "1 added, 3 dropped" in words
 
 
 def test_a_sample_says_of_how_many_people_it_is_one():
     found = shadow(batch_rows=4_000)
-    assert "of 10 of 4,000 people" in found.in_words()
+    assert "of 10 of 4,000 people" in found.summary()
     assert found.evidence()["batch_rows"] == 4_000
 
 
@@ -133,8 +135,8 @@ def test_what_is_undefined_is_left_out_of_the_evidence_and_said_in_words(
     everything = set(shadow().evidence())
     assert everything - set(found.evidence()) == undefined
     json.dumps(found.evidence(), allow_nan=False)
-    assert "undefined" in found.in_words()
-    assert "nan" not in (found.in_words() + table([found])).lower()
+    assert "undefined" in found.summary()
+    assert "nan" not in (found.summary() + table([found])).lower()
 
 
 def test_the_evidence_survives_json_as_it_is():

@@ -324,7 +324,7 @@ def test_metrics_have_a_row_each_in_the_order_of_their_titles():
 
 def test_an_estimate_that_cannot_be_trusted_is_hollow_and_says_so():
     hollow = [mark.text for mark in performance([AUC], [], False).marks if "hollow" in mark.look]
-    assert hollow == ["Ranking, estimated, not to be trusted: 0.720 (0.700 to 0.750)"]
+    assert hollow == ["Ranking, estimated, not trusted: 0.720 (0.700 to 0.750)"]
 
 
 @pytest.mark.parametrize("found", [[], [Estimate("log_loss", 0.5, 0.4, 0.6)]])

@@ -74,7 +74,7 @@ def test_the_area_under_the_drawn_curve_is_the_auc(
     x, y = np.array(charts["ROC"].lines[0].places).T / 100
     auc = roc_auc_score(target, score)
     assert np.trapezoid(1 - y, x) == pytest.approx(auc, abs=1e-3)
-    assert names(charts["ROC"]) == [f"this model: AUC {auc:.3f}", "by lot"]
+    assert names(charts["ROC"]) == [f"this model: AUC {auc:.3f}", "random"]
 
 
 def test_calibration_has_a_mark_and_an_interval_for_each_tenth(target: np.ndarray, charts: dict[str, Chart]):
@@ -88,7 +88,7 @@ def test_calibration_has_a_mark_and_an_interval_for_each_tenth(target: np.ndarra
 
 def test_the_shares_of_each_class_fill_the_histogram(charts: dict[str, Chart]):
     chart = charts["Scores by class"]
-    assert names(chart) == ["those sought", "the others"]
+    assert names(chart) == ["target group", "the others"]
     top = float(chart.rows[-1].text)
     for line in chart.lines:
         shares = [(100 - y) / 100 * top for _, y in line.places[1:-1:2]]
@@ -101,7 +101,7 @@ def test_one_class_has_charts_too_and_says_what_is_undefined(only: int):
     assert list(charts) == VIEWS
     undefined = {title for title, chart in charts.items() if "undefined" in chart.says}
     assert undefined == {"ROC", "Precision and recall", "Cumulative gains"}
-    assert b"undefined: all people are of one class</text>" in as_svg(charts["ROC"])
+    assert b"undefined: all people have the same class</text>" in as_svg(charts["ROC"])
 
 
 def test_a_single_person_can_be_drawn():
@@ -109,7 +109,7 @@ def test_a_single_person_can_be_drawn():
 
 
 def test_scores_of_another_length_are_refused(target: np.ndarray, score: np.ndarray):
-    with pytest.raises(ValueError, match="5 scores, and 7000 rows"):
+    with pytest.raises(ValueError, match="5 scores, but 7000 rows"):
         holdout_charts(target, score[:5])
 
 

@@ -108,9 +108,12 @@ def test_every_head_of_a_table_says_what_it_is_the_head_of(page: str):
 
 def test_words_come_before_tables_and_pictures(page: str):
     body = page[page.index("<body>") :]
-    heads = ["What it decides", "About whom", "From which data", "How good it is", "For whom it is worse"]
-    parts = [f"<h3>{head}</h3>" for head in [*heads, "What it must not be used for"]]
-    places = [body.index(part) for part in [*parts, "<table", "<polyline", "How it was made</h2>", "f00d"]]
+    heads = ["Intended use", "Population", "Training data", "Performance", "Worst groups"]
+    parts = [f"<h3>{head}</h3>" for head in [*heads, "Out-of-scope uses"]]
+    places = [
+        body.index(part)
+        for part in [*parts, "<table", "<polyline", "Training and reproducibility</h2>", "f00d"]
+    ]
     assert places == sorted(places)
 
 
@@ -118,14 +121,14 @@ def test_a_card_says_what_is_decided_and_about_whom(page: str, study: Study):
     text = Page(page).text
     assert study.target.definition in text
     assert f"“{study.target.codes[1]}”" in text
-    assert "contact the 100 most likely people of each batch" in text
-    assert "learned from: spring, autumn" in text
+    assert "contact the 100 highest scores of each batch" in text
+    assert "trained on: spring, autumn" in text
 
 
 def test_a_card_says_what_the_data_are(page: str, study: Study):
     text = Page(page).text
-    assert f"From the answers of 5,700 people to {len(study.features)} questions" in text
-    assert "About 15% of each field study, 900 people, were put aside" in text
+    assert f"The answers of 5,700 people to {len(study.features)} questions" in text
+    assert "About 15% of each field study, 900 people, were held out" in text
     assert row_of(page, "spring") == ["5,000", "800"]
 
 
@@ -233,7 +236,7 @@ def test_a_model_of_which_little_is_known_has_a_card_too(card: ModelCard):
     )
     page = render_model_card(bare)
     text = Page(page).text
-    assert "there are not two large enough to compare" in text
+    assert "fewer than two are large enough" in text
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
@@ -288,17 +291,17 @@ def worst(table: pd.DataFrame) -> str:
 def test_the_group_of_whom_fewest_are_found_is_named():
     table = groups(a={}, b={"recall": 0.3, "recall_lower": 0.25, "recall_upper": 0.35}, c={"recall": 0.59})
     assert (
-        "Fewest of those sought are found in “b” (Sex, 500 people): 30.0% (25.0% to 35.0%), against 60.0% of "
-        "all people. That is more than chance" in worst(table)
+        "Recall is lowest for “b” (Sex, 500 people): 30.0% (25.0% to 35.0%), 60.0% overall. "
+        "The difference is significant" in worst(table)
     )
 
 
 def test_the_worst_of_many_groups_is_not_blamed_for_chance():
     bad = {"recall": 0.52, "recall_lower": 0.46, "recall_upper": 0.58}
-    assert "more than chance, even for the worst of 2 groups" in worst(groups(a={}, b=bad))
+    assert "is significant, even for the worst of 2 groups" in worst(groups(a={}, b=bad))
     among_many = worst(groups(b=bad, **{f"g{n}": {} for n in range(40)}))
-    assert "found in “b”" in among_many
-    assert "For the worst of 41 groups, that may be chance." in among_many
+    assert "lowest for “b”" in among_many
+    assert "For the worst of 41 groups, the difference may be chance." in among_many
 
 
 def test_groups_that_are_said_to_be_what_they_are_not_are_named():
@@ -308,20 +311,26 @@ def test_groups_that_are_said_to_be_what_they_are_not_are_named():
             b={"calibration_gap": -0.02, "calibration_gap_lower": -0.06, "calibration_gap_upper": 0.02},
         )
     )
-    assert "too high for “a” (Sex, 500 people): +10.0 (+6.0 to +14.0) percentage points. That is more" in text
-    assert "too low for “b” (Sex, 500 people): -2.0 (-6.0 to +2.0) percentage points. For the worst" in text
+    assert (
+        "too high most of all for “a” (Sex, 500 people): calibration bias +10.0 (+6.0 to +14.0) percentage points. The difference is sig"
+        in text
+    )
+    assert (
+        "too low most of all for “b” (Sex, 500 people): calibration bias -2.0 (-6.0 to +2.0) percentage points. For the worst"
+        in text
+    )
 
 
 def test_a_group_that_is_ranked_worse_is_named():
-    assert "It ranks worst in “b” (Sex, 500 people): AUC 0.610, against 0.750" in worst(
+    assert "AUC is lowest for “b” (Sex, 500 people): 0.610, 0.750 overall" in worst(
         groups(a={}, b={"auc": 0.61}, c={"auc": float("nan")})
     )
 
 
 def test_who_is_contacted_most_and_least_is_told_beside_how_many_are_sought():
     text = worst(groups(a={"flagged_share": 0.7}, b={"flagged_share": 0.1, "target_rate": 0.2}))
-    assert "Contacted most are “a” (Sex, 500 people): 70.0%, while 40.0% of them are sought." in text
-    assert "Contacted least are “b” (Sex, 500 people): 10.0%, while 20.0% of them are sought." in text
+    assert "contact rate is highest for “a” (Sex, 500 people): 70.0%, with a target rate of 40.0%." in text
+    assert "It is lowest for “b” (Sex, 500 people): 10.0%, with a target rate of 20.0%." in text
 
 
 def test_groups_that_are_alike_are_called_worse_in_nothing():
@@ -343,7 +352,7 @@ def test_a_gap_of_nearly_zero_has_no_sign_of_its_own():
 
 def test_how_good_it_is_is_told_from_the_figures_there_are():
     assert how_good({"auc": 0.75}, {"auc": (0.7, 0.8)}) == [
-        "Of two people of whom one is sought, it gives that one the higher score in "
-        "75.0% (70.0% to 80.0%) of all cases; by lot it would be half."
+        "A person of the target group scores higher than another person in "
+        "75.0% (70.0% to 80.0%) of all pairs (AUC); 50% is random."
     ]
     assert how_good({"log_loss": 0.4}, {}) == []

@@ -156,7 +156,7 @@ def test_an_empty_home_has_a_page_that_says_so(study: Study):
 
 def test_a_model_without_a_batch_is_told(study: Study):
     page = Page(render(study, overview(promotions=[(0, "promote", 1)])))
-    assert "Model version 1 serves, since 2025-03-01 12:00 UTC." in page.words
+    assert "Model version 1 has served since 2025-03-01 12:00 UTC." in page.words
     assert "There is no batch yet." in page.words
 
 
@@ -173,24 +173,27 @@ def test_a_hostile_batch_name_is_text_and_nothing_else(study: Study, name: str):
     ] == []
 
 
-# How things stand
+# Summary
 
 
 def test_the_state_is_said_before_anything_is_drawn(page: str):
     body = page[page.index("<body>") :]
-    assert body.index("How things stand") < body.index('role="img"')
+    assert body.index("Summary") < body.index('role="img"')
 
 
 def test_the_champion_the_verdicts_and_the_newest_batch_are_said(page: str):
     text = Page(page).text
-    assert "Model version 2 serves, since 2025-03-05 12:00 UTC." in text
+    assert "Model version 2 has served since 2025-03-05 12:00 UTC." in text
     assert "3 batches have been judged: 2 clear, 1 drifted." in text
-    assert "The newest, odd name/ü, is drifted: its contact list was made at once." in text
+    assert "The newest batch, odd name/ü, is drifted: its contact list was issued immediately." in text
 
 
 def test_a_rollback_is_said(study: Study):
     found = overview(promotions=[(0, "promote", 1), (2, "promote", 2), (3, "rollback", 1)])
-    assert "Model version 1 serves again, after a rollback, since" in Page(render(study, found)).text
+    assert (
+        "Model version 1 has served since 2025-03-04 12:00 UTC, after a rollback."
+        in Page(render(study, found)).text
+    )
 
 
 def test_an_alarm_of_a_report_that_counts_no_more_is_closed(page: str):
@@ -203,13 +206,13 @@ def test_open_alarms_are_named_with_their_reports_newest_first(study: Study):
     assert f"{ALARMS_NAMED + 2} open alarms:" in Page(page).words
     assert "And 2 more, in the table below." in Page(page).text
     assert page.index(">b11</a>") < page.index(">b10</a>")
-    assert "The newest, b11, is untrusted: its contact list is held back." in Page(page).text
+    assert "The newest batch, b11, is untrusted: its contact list is held." in Page(page).text
 
 
 def test_a_list_that_was_held_and_then_made_is_not_called_held(study: Study):
     page = render(study, overview([report("b", 1, "untrusted", released=True)]))
-    assert "its contact list was held back, and then made with this version all the same." in Page(page).text
-    assert "list held back, then made" in lines(page)[0]
+    assert "its contact list was held, then released with this version." in Page(page).text
+    assert "list held, then released" in lines(page)[0]
 
 
 def test_a_batch_whose_newest_scores_have_no_report_counts_by_its_last_one(study: Study):
@@ -238,7 +241,7 @@ def test_verdicts_differ_by_place_by_sign_and_by_colour(charts: Callable[..., di
 
 def test_each_sign_says_which_report_it_is(charts: Callable[..., dict[str, Chart]]):
     words = [mark.text for mark in charts()["timeline"].marks if mark.text]
-    assert words[1] == "foreign, version 1, 2025-03-04 12:00 UTC: untrusted, list held back"
+    assert words[1] == "foreign, version 1, 2025-03-04 12:00 UTC: untrusted, list held"
 
 
 @pytest.mark.parametrize("name", ["timeline", "performance", "flagged", "columns"])
@@ -262,12 +265,12 @@ def test_performance_is_drawn_with_intervals_and_hollow_where_it_cannot_be_trust
 ):
     chart = charts()["performance"]
     told = {mark.text.split(": ")[1]: mark for mark in chart.marks}
-    assert set(told) == {"AUC estimated", "AUC realised", "AUC estimated, not to be trusted"}
+    assert set(told) == {"AUC estimated", "AUC realised", "AUC estimated, not trusted"}
     assert told["AUC estimated"].look == "here"
-    assert told["AUC estimated, not to be trusted"].look == "here hollow"
+    assert told["AUC estimated, not trusted"].look == "here hollow"
     assert told["AUC realised"].sign == "square"
     # The better, the higher: less percent from the top.
-    assert told["AUC estimated"].y < told["AUC realised"].y < told["AUC estimated, not to be trusted"].y
+    assert told["AUC estimated"].y < told["AUC realised"].y < told["AUC estimated, not trusted"].y
     interval = next(line for line in chart.segments if line.x1 == told["AUC estimated"].x)
     assert interval.y2 < told["AUC estimated"].y < interval.y1
     assert len([line for line in chart.segments if line.look == "there dashed"]) == 1
@@ -292,20 +295,20 @@ def test_alarms_stand_by_title_and_batch_the_most_frequent_on_top(charts: Callab
     assert set(titles) == {"Country of the interview", "Highest level of education", "Score of the model"}
     top = [box for box in chart.boxes if box.y < 100 / 3]
     assert [box.look for box in top] == ["once", "often"]
-    assert "Country of the interview: Jensen-Shannon distance; largest diff" in top[1].text
+    assert "Country of the interview: Jensen-Shannon distance; L-infinity" in top[1].text
     assert "Country of the interview (2)" in chart.says
 
 
 def test_pictures_that_would_be_empty_are_sentences(study: Study):
     bare = overview([report("b", 1, estimated_auc=None, reference_auc=None, flagged_share=None)])
     text = Page(render(study, bare)).text
-    assert "Nothing has been estimated yet." in text
-    assert "No figure of any question was beyond its limit." in text
-    assert "Share of the people to contact" not in text
+    assert "No estimates yet." in text
+    assert "No question exceeded a threshold." in text
+    assert "Share of people to contact" not in text
     assert "Share to contact" not in text
 
 
-# Every batch
+# All batches
 
 
 def test_every_report_has_a_line_newest_first(page: str):
@@ -320,7 +323,7 @@ def test_every_report_has_a_line_newest_first(page: str):
 
 def test_a_line_says_what_was_held_what_alarmed_and_what_counts_no_more(page: str):
     line = lines(page)[2]
-    for words in ("scored again later", "untrusted", "list held back", "▲ alarm", "not to be trusted"):
+    for words in ("scored again later", "untrusted", "list held", "▲ alarm", "not trusted"):
         assert words in line
 
 
@@ -343,7 +346,7 @@ def test_a_thousand_batches_fit_on_a_page(study: Study):
     assert len(lines(page)) == LISTED
     assert f"The newest {LISTED} of 1,000 reports" in Page(page).text
     assert f"And {LISTED - LINES_SHOWN} earlier reports" in Page(page).text
-    assert f"They show the newest {PICTURED} of 1,000 reports" in Page(page).text
+    assert f"The plots show the newest {PICTURED} of 1,000 reports" in Page(page).text
     drawn = section(page, "Verdicts")
     assert len(re.findall("<use[^>]*>\\s*<title>", drawn)) == PICTURED
     assert len(re.findall(r"\d{4}-\d\d-\d\d</span>", drawn)) < 10
@@ -382,7 +385,7 @@ def test_the_warehouse_tells_all_that_the_page_needs(con: duckdb.DuckDBPyConnect
     assert found.performance["value"].tolist() == [0.77]
     assert found.alerts.to_numpy().tolist() == [["b", 1, "sex", JENSEN_SHANNON]]
     assert found.promotions[["kind", "version"]].to_numpy().tolist() == [["promote", 2], ["rollback", 1]]
-    assert "Model version 1 serves again" in Page(render(study, found)).text
+    assert "after a rollback" in Page(render(study, found)).text
 
 
 def test_reports_of_an_earlier_release_are_read_too(con: duckdb.DuckDBPyConnection, study: Study):
