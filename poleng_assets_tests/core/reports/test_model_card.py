@@ -312,12 +312,12 @@ def test_groups_that_are_said_to_be_what_they_are_not_are_named():
         )
     )
     assert (
-        "too high most of all for “a” (Sex, 500 people): calibration bias +10.0 (+6.0 to +14.0) percentage points. The difference is sig"
-        in text
+        "too high most of all for “a” (Sex, 500 people): calibration bias +10.0 (+6.0 to +14.0) "
+        "percentage points. The difference is significant" in text
     )
     assert (
-        "too low most of all for “b” (Sex, 500 people): calibration bias -2.0 (-6.0 to +2.0) percentage points. For the worst"
-        in text
+        "too low most of all for “b” (Sex, 500 people): calibration bias -2.0 (-6.0 to +2.0) "
+        "percentage points. For the worst" in text
     )
 
 
