@@ -191,7 +191,7 @@ def test_the_second_sheet_tells_what_a_reader_must_know(tmp_path: Path, study: S
     assert workbook.sheetnames == [LIST_SHEET, ABOUT_SHEET]
     assert told["Batch"] == "march"
     assert told["Made on"] == "4 October 2026, 14:05 UTC"
-    assert told["Made by"].startswith("Version 3 of the model")
+    assert told["Made by"].startswith("Model version 3")
     assert told["People"] == (
         "12 people answered; 3 of them (25%) are on the list. The lowest score on the list is 50%."
     )
@@ -204,7 +204,7 @@ def test_the_second_sheet_tells_what_a_reader_must_know(tmp_path: Path, study: S
 
 def test_what_is_kept_for_ever_has_no_last_day(tmp_path: Path, study: Study, listed: pd.DataFrame):
     kept = with_policies(study, retention={"contact_list_files": None})
-    assert "sets no last day" in about_in(written(tmp_path, listed, kept))["Delete it"]
+    assert "sets no deadline" in about_in(written(tmp_path, listed, kept))["Delete it"]
 
 
 def test_a_moment_of_another_zone_is_told_in_utc(tmp_path: Path, study: Study, listed: pd.DataFrame):

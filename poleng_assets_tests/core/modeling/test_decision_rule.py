@@ -71,7 +71,7 @@ def test_youdens_rule_parts_classes_that_can_be_parted(study: Study):
 
 @pytest.mark.parametrize("only", [0.0, 1.0])
 def test_youdens_rule_is_refused_without_both_classes(study: Study, only: float):
-    with pytest.raises(ValueError, match="needs both classes"):
+    with pytest.raises(ValueError, match="needs rows of both classes"):
         choose_rule(policy(study, rule="youden"), np.full(3, only), np.array([0.1, 0.5, 0.9]))
 
 

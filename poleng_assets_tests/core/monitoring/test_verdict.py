@@ -194,7 +194,7 @@ def test_the_smallest_number_of_rows_is_enough(study: Study, rows: int, verdict:
 def test_a_batch_that_could_not_be_measured_at_all_is_judged_by_its_size(study: Study):
     judgement = judge(replace(QUIET_FIGURES, rows=7), study, WEAK_PAST, REALISED)
     assert judgement == Judgement(
-        "insufficient", (Reason(TOO_FEW, "7 respondents are too few to judge: 100 are needed"),)
+        "insufficient", (Reason(TOO_FEW, "7 respondents are too few to judge: at least 100 are needed"),)
     )
 
 
@@ -239,7 +239,7 @@ def test_answers_that_have_nothing_in_common_with_the_references_are_not_trusted
     judgement = judge(replace(QUIET_FIGURES, metrics=(figure("religion", method, value, alert=True),)), study)
     assert (judgement.verdict == "untrusted") is verdict
     assert ("support:religion" in judgement.causes) is verdict
-    said = any("Religious denomination: the answers have nothing in common" in w for w in judgement.words)
+    said = any("Religious denomination: out of distribution, the answers have no overlap" in w for w in judgement.words)
     assert said is verdict
 
 
@@ -421,7 +421,7 @@ def test_under_harm_a_shift_is_named_and_not_acted_upon(study: Study):
     assert (judgement.verdict, judgement.held, judgement.alarm) == ("drifted", False, False)
     assert judgement.drifted_columns == ("religion",)
     assert judgement.words == (
-        "the answers to Religious denomination shifted: Jensen-Shannon distance 0.300 (limit 0.100)",
+        "the answers to Religious denomination shifted: Jensen-Shannon distance 0.300 (threshold 0.100)",
     )
 
 
@@ -553,7 +553,7 @@ def test_a_doubt_about_the_estimate_is_told_last(study: Study):
         QUIET_FIGURES, metrics=(shift("sex"),), trust=Trust(False, "too few people to trust it")
     )
     judgement = judge(doubtful, study)
-    assert judgement.words[-1] == "the estimate: too few people to trust it"
+    assert judgement.words[-1] == "the estimate is not trusted: too few people to trust it"
     assert not judgement.reasons[-1].acts
 
 

@@ -357,7 +357,7 @@ def test_what_drifted_is_drawn_with_what_changed_most_in_words(render: Render, r
 def test_of_a_batch_without_drift_the_farthest_is_drawn(render: Render):
     page = render(replace(FIGURES, metrics=(distance("sex", 0.01), distance("mode", 0.02))), CLEAR)
     farthest = section(page, "Largest differences")
-    assert "Nothing drifted" in farthest
+    assert "No question drifted" in farthest
     assert re.findall(r"<h3>([^<]+)</h3>", farthest) == ["How the interview was held", "Sex"]
 
 

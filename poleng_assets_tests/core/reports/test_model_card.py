@@ -203,7 +203,7 @@ def test_of_many_candidates_the_best_are_shown_and_the_others_counted(card: Mode
         True,
         False,
     ]
-    assert f"And {40 - CANDIDATES_SHOWN} more" in Page(page).text
+    assert f"And {40 - CANDIDATES_SHOWN} worse" in Page(page).text
 
 
 def test_what_it_takes_to_make_it_again_is_there(card: ModelCard, page: str):
