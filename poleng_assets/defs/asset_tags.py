@@ -1,8 +1,7 @@
-"""What the UI says of each asset: who reads it, whether it holds data of people, how long it may be silent.
+"""Tags and freshness policies of the assets.
 
-``tag:personal_data=yes`` finds whatever must be kept as safe as the answers themselves. Batches come when
-their sources deliver, so a short silence means nothing. A long one means that a source, a survey or a
-retraining was forgotten: nothing fails then, and nothing else would tell.
+``tag:personal_data=yes`` finds the assets with personal data. Batches arrive irregularly, so a short gap is
+normal. A long one means that a source, a survey or a retraining was forgotten, which no failure would show.
 """
 
 from datetime import timedelta
@@ -12,7 +11,7 @@ import dagster as dg
 
 
 class Audience(NamedTuple):
-    """For whom an asset is made first of all, and whether it holds rows of people."""
+    """The main audience of an asset, and whether it holds rows of people."""
 
     read_by: str
     personal_data: bool
@@ -33,7 +32,7 @@ AUDIENCES = {
     "overview": Audience("engineer", False),
 }
 
-# For each asset, after how many days of silence it is warned of, and after how many it counts as failed.
+# Days without a materialisation until a freshness warning, and until a failure.
 WINDOWS = {
     "field_studies": (180, 365),  # answers to the same questions change with the years
     "champion": (180, 365),  # nobody has challenged it
@@ -45,7 +44,7 @@ WINDOWS = {
 
 
 def with_audience(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """Return an asset with the tags that say who reads it and what it holds, if they are known."""
+    """Return an asset with its audience tags, if it has any."""
     audience = AUDIENCES.get(spec.key.to_user_string())
     if audience is None:
         return spec

@@ -1,7 +1,4 @@
-"""Checks that stand beside their asset because they must not run when it is not made.
-
-Checks of what an asset has just done are part of the asset itself, and are found there.
-"""
+"""Asset checks that run apart from their asset. Checks of a materialisation are defined with the asset."""
 
 import csv
 import warnings
@@ -15,7 +12,7 @@ from poleng_assets.storage.home import KINDS, Kind
 from poleng_assets.storage.landing import Landing
 from poleng_assets.warehouse.connection import Warehouse
 
-# Dagster calls partitions of checks a preview, and says so to everybody who loads the definitions.
+# Partitioned checks are a preview in Dagster, which would warn at every load of the definitions.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.PreviewWarning)
 
@@ -23,14 +20,14 @@ with warnings.catch_warnings():
         asset="contact_list",
         partitions_def=batch_partitions,
         pool=WAREHOUSE_POOL,
-        description="The newest file holds everybody whom the scores it was made by flag, and nobody else.",
+        description="The newest list file has exactly the people whom its scores flag.",
     )
     def every_contact_stands_in_the_list(
         context: dg.AssetCheckExecutionContext,
         warehouse: dg.ResourceParam[Warehouse],
         landing: dg.ResourceParam[Landing],
     ) -> dg.AssetCheckResult:
-        """Compare the file, as a contact centre opens it, with the warehouse."""
+        """Compare the list file with the warehouse."""
         missing, too_many = list_differences(warehouse, landing, context.partition_key)
         return dg.AssetCheckResult(
             passed=not missing and not too_many, metadata={"missing": len(missing), "too_many": len(too_many)}
@@ -42,8 +39,8 @@ def _archive_check(kind: Kind) -> dg.AssetChecksDefinition:
         asset=kind,
         name=ARCHIVE_CHECK,
         pool=WAREHOUSE_POOL,
-        description="Each archived file has the hash that it had when it was taken in, or since a person was "
-        "erased from it; none is gone before its time.",
+        description="Each archived file has the recorded hash, and none is missing before the end of its "
+        "retention.",
     )
     def check(
         warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
@@ -71,9 +68,9 @@ archive_checks = [_archive_check(kind) for kind in KINDS]
 
 
 def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tuple[set[str], set[str]]:
-    """Return the ids that are flagged and not in the newest file, and those in the file and not flagged.
+    """Return the flagged ids missing from the newest list file, and the ids in the file that are not flagged.
 
-    Flagged by the version that the list was made by: the batch may have been scored by another one since.
+    The scores are those of the list's model version: the batch may have been scored again since.
     """
     from poleng_assets.core.data.spreadsheet_safety import escape_formula
     from poleng_assets.warehouse.contact_lists import flagged_or_listed, newest_list
@@ -85,7 +82,7 @@ def list_differences(warehouse: Warehouse, landing: Landing, batch: str) -> tupl
             return set(), set()
         flagged = flagged_or_listed(con, study, issued)
     if issued.contacts and not flagged:
-        return set(), set()  # their rows were kept long enough, and erased
+        return set(), set()  # erased at the end of their retention
     wanted = {escape_formula(subject) for subject in flagged}
     path = landing.home.contact_lists / f"{issued.stem}.csv"
     if not path.exists():

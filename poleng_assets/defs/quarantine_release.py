@@ -29,15 +29,15 @@ MEASURE_JOB = "measure_outcomes"
 class ReleaseConfig(dg.Config):
     """Which rows to put back."""
 
-    source: str = Field(description="Whose rows they are, such as batches/march.")
+    source: str = Field(description="Source of the rows, such as batches/march.")
     file: str = Field(
-        description="Path of the mended sheet: what poleng quarantine list --source SOURCE --out FILE.csv "
+        description="Path of the corrected sheet: what poleng quarantine list --source SOURCE --out FILE.csv "
         "wrote, with other answers. Rows that it does not hold stay in quarantine."
     )
-    reason: str = Field(default="asked for by hand", description="Why; it goes into the ledger of decisions.")
+    reason: str = Field(default="requested manually", description="Reason, recorded in the ledger.")
 
 
-@dg.op(pool=WAREHOUSE_POOL, description="Puts mended rows back into the file that they came with.")
+@dg.op(pool=WAREHOUSE_POOL, description="Releases corrected rows from quarantine into their source file.")
 def put_rows_back(
     context: dg.OpExecutionContext, config: ReleaseConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:
@@ -60,7 +60,7 @@ def put_rows_back(
                 dagster_run_id=context.run_id,
             )
     except (LookupError, FileRefused) as refusal:
-        raise dg.Failure(f"Nothing was put back: {refusal}.", allow_retries=False) from refusal
+        raise dg.Failure(f"No rows were released: {refusal}.", allow_retries=False) from refusal
     context.log.info(released.in_words())
     # Not only when rows were put back now: a run may have died between the warehouse and the event.
     known = newest_of(context.instance, FileTakenIn, kind, partition=name)
@@ -79,7 +79,7 @@ def _refuse_while_busy(context: dg.OpExecutionContext, kind: Kind, name: str) ->
 
     other_runs = [run for run in runs_in_progress(context.instance) if run.run_id != context.run_id]
     if name in busy_partitions(other_runs):
-        raise FileRefused(f"a run works on {name} at this moment; try it again when it is done")
+        raise FileRefused(f"a run is working on {name}; try again when it has finished")
     if kind == "field_studies" and any(run.job_name == RETRAIN_JOB for run in other_runs):
         raise FileRefused("a model is being trained at this moment; try it again when that is done")
 
@@ -104,7 +104,7 @@ def _event(released: "Released") -> dg.AssetMaterialization:
     )
 
 
-@dg.job(name=RELEASE_JOB, description="Put mended rows of quarantine back into the file they came with.")
+@dg.job(name=RELEASE_JOB, description="Release corrected rows from quarantine into their source file.")
 def release_rows() -> None:
     """Put mended rows back."""
     put_rows_back()
@@ -113,5 +113,5 @@ def release_rows() -> None:
 measure_outcomes = dg.define_asset_job(
     MEASURE_JOB,
     selection=["realised_performance", "overview"],
-    description="Measure how good the scores were, with outcomes that were put back since.",
+    description="Measure realised performance with outcomes released from quarantine.",
 )

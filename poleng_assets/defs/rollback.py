@@ -29,16 +29,16 @@ class RollbackConfig(dg.Config):
     """Which version to put back, and what of its successor's work to do again."""
 
     to: int = Field(
-        default=0, description="Version that is to serve. 0: the one that was promoted before the champion."
+        default=0, description="Version to roll back to. 0: the version promoted before the champion."
     )
-    reason: str = Field(default="asked for by hand", description="Why; it goes into the ledger of decisions.")
+    reason: str = Field(default="requested manually", description="Reason, recorded in the ledger.")
     score_again: bool = Field(
         default=False,
-        description="Score the batches again whose current scores come from the version that is taken back.",
+        description="Score batches again whose current scores come from the rolled-back version.",
     )
 
 
-@dg.op(pool=WAREHOUSE_POOL, description="Lets an earlier version serve again.")
+@dg.op(pool=WAREHOUSE_POOL, description="Rolls back to an earlier version.")
 def put_back(
     context: dg.OpExecutionContext,
     config: RollbackConfig,
@@ -76,7 +76,7 @@ def put_back(
         raise dg.Failure(f"Not rolled back: {refusal}.", allow_retries=False) from refusal
     # After the ledger: a version that serves has its reason there, at every moment.
     if lost := registry.appoint(change.target):
-        context.log.warning(f"Version {change.target} serves from its files, as the ledger says. {lost}")
+        context.log.warning(f"Version {change.target} serves from its files, according to the ledger. {lost}")
     context.log.info(change.reason)
     context.log_event(_event(context.instance, registry.model_name, change))
 
@@ -109,7 +109,7 @@ def _change(con: Connection, registry: Registry, config: RollbackConfig, pointed
             serving, _versions_that_may_serve(con, registry, config.to), config.to or None
         )
     taken_back = serving or 0
-    reason = f"version {taken_back} is taken back, version {target} serves: {config.reason}"
+    reason = f"rolled back from version {taken_back} to version {target}: {config.reason}"
     again = batches_scored_by(con, taken_back) if config.score_again else []
     return _Change(target, taken_back, reason, again)
 
@@ -124,7 +124,7 @@ def _versions_that_may_serve(con: Connection, registry: Registry, wanted: int) -
     promoted = promoted_versions(con)
     doubts = {version: in_doubt(con, version, learned.get(version, ())) for version in promoted}
     if doubt := doubts.get(wanted):
-        raise RollbackRefused(f"{doubt}; `poleng withdraw STUDY --undo` lets a study count again")
+        raise RollbackRefused(f"{doubt}; `poleng withdraw STUDY --undo` restores a study")
     return {version for version in promoted if not doubts[version]}
 
 
@@ -140,7 +140,7 @@ def _require_usable(registry: Registry, target: int, pointed: int | None) -> Non
         fault = str(error)
     if fault:
         raise RollbackRefused(
-            f"version {target} cannot serve, and nothing was changed: the alias 'champion' still points to "
+            f"version {target} cannot serve and nothing was changed: the alias 'champion' still points to "
             f"{f'version {pointed}' if pointed else 'none'}. Why: {fault}"
         )
 
@@ -184,7 +184,7 @@ def _event(instance: dg.DagsterInstance, model_name: str, change: _Change) -> dg
     )
 
 
-@dg.job(name=ROLLBACK_JOB, description="Let an earlier version serve again, with its own reference.")
+@dg.job(name=ROLLBACK_JOB, description="Roll back to an earlier version, with its own reference.")
 def rollback() -> None:
     """Put an earlier champion back."""
     put_back()

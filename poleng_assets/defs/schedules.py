@@ -1,6 +1,6 @@
-"""The schedules: what happens because of the day, and not because of a file or an event.
+"""The schedules.
 
-The digest is no schedule: the command line and a daemon that was off must not miss it
+The digest is not a schedule: the command line, or a daemon that was off, must not miss it
 (``notifications/sensor.py``).
 """
 
@@ -19,14 +19,14 @@ from poleng_assets.storage.landing import Landing
     cron_schedule="43 1 * * 1",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Monday: trains a challenger, if field data came that no retraining has learned from.",
+    description="Every Monday: retrains if there is new field data.",
 )
 def weekly_retraining(
     context: dg.ScheduleEvaluationContext, landing: dg.ResourceParam[Landing]
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """Ask for the retraining that the overseer would ask for, without waiting for an alarm.
+    """Request a retraining without waiting for an alarm.
 
-    It is the same request, so that neither trains on data that the other has tried.
+    The request has the overseer's key, so that neither repeats a retraining of the other.
     """
     state, situation, _ = survey(context.instance, landing, LoopState())
     if situation.champion is None:
@@ -34,7 +34,7 @@ def weekly_retraining(
     if situation.retraining:
         return dg.SkipReason("A retraining is queued or running")
     if not situation.pending:
-        return dg.SkipReason("No new field data: every field study was learned from")
+        return dg.SkipReason("No new field data")
     studies = ", ".join(situation.pending)
     if situation.retrain_failures >= study_of(landing.home).policies.overseer.max_retrain_attempts:
         return dg.SkipReason(
@@ -49,7 +49,7 @@ archive_schedule = dg.ScheduleDefinition(
     cron_schedule="29 4 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Compares every night each archived file with the hash that it had when it was taken in.",
+    description="Every night: compares every archived file with its recorded hash.",
 )
 
 SCHEDULES = [weekly_retraining, archive_schedule]

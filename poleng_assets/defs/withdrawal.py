@@ -24,13 +24,13 @@ class WithdrawConfig(dg.Config):
     """Which field study is withdrawn, and why."""
 
     study: str = Field(
-        description="Its id. The name that it was dropped under means all its versions, name@2 only that one."
+        description="Id of the field study: a name for all its versions, name@2 for one version."
     )
-    reason: str = Field(default="asked for by hand", description="Why; it goes into the ledger of decisions.")
-    undo: bool = Field(default=False, description="Let a withdrawn study count again.")
+    reason: str = Field(default="requested manually", description="Reason, recorded in the ledger.")
+    undo: bool = Field(default=False, description="Restore a withdrawn study.")
 
 
-@dg.op(pool=WAREHOUSE_POOL, description="Marks a field study as withdrawn, and tells the graph.")
+@dg.op(pool=WAREHOUSE_POOL, description="Marks a field study as withdrawn.")
 def mark_as_withdrawn(
     context: dg.OpExecutionContext,
     config: WithdrawConfig,
@@ -64,8 +64,8 @@ def mark_as_withdrawn(
     for event in untold_withdrawals(marked, context.instance):
         context.log_event(event)
     context.log.info(
-        f"{', '.join(record.name for record in marked)} {'counts again' if config.undo else 'is withdrawn'}; "
-        f"left to learn from: {', '.join(left) or 'nothing'}"
+        f"{', '.join(record.name for record in marked)} {'is restored' if config.undo else 'is withdrawn'}; "
+        f"left to train on: {', '.join(left) or 'none'}"
     )
 
 
@@ -106,9 +106,7 @@ def _event(study: FileRecord) -> dg.AssetMaterialization:
     )
 
 
-@dg.job(
-    name=WITHDRAW_JOB, description="Learn from a field study no more, or let a withdrawn one count again."
-)
+@dg.job(name=WITHDRAW_JOB, description="Withdraw a field study from training, or restore a withdrawn one.")
 def withdraw_field_study() -> None:
     """Withdraw a field study."""
     mark_as_withdrawn()

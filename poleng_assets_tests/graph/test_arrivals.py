@@ -174,7 +174,7 @@ def test_what_cannot_be_refused_is_named_and_tried_once_and_does_not_stop_the_ot
     with read_only(door.home.rejected("field_studies")):
         assert [run.success for run in door.react()] == [True]
         assert door.react() == []
-        assert "odd name.csv: it is to be refused" in door.said
+        assert "odd name.csv: it is rejected" in door.said
         assert "cannot be moved (Read-only file system)" in door.said
         assert "Thumbs.db" in door.said
     assert len(tried) == 1
@@ -189,7 +189,7 @@ def test_a_file_that_was_taken_in_and_cannot_be_removed_is_not_taken_in_again(
     monkeypatch.setattr(Landing, "remove", lambda self, copy: "it stays")
     assert [run.success for run in door.react()] == [True]
     assert door.react() == []
-    assert "march.csv: it was taken in, and cannot be removed from landing" in door.said
+    assert "march.csv: it was ingested, but cannot be removed from landing" in door.said
 
 
 def test_the_archive_is_compared_with_what_was_taken_in(door: Door, text: str):

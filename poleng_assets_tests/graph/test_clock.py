@@ -66,7 +66,7 @@ def test_a_clock_that_jumped_lets_nothing_in_and_says_so_everywhere(
     dropped.instance.add_dynamic_partitions("field_study", [STUDY])
     by_hand = dropped.runner.run("ingest_field_study", partition_key=STUDY)
     assert not by_hand.success
-    assert "was not taken in, the clock is in doubt" in by_hand.message
+    assert "was not ingested, the clock is in doubt" in by_hand.message
     assert dropped.landing.waiting("field_studies")
     code, output = said(dropped, "clock")
     assert (code, words in output) == (1, True)

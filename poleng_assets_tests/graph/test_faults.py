@@ -167,7 +167,7 @@ def test_drift_without_field_data_makes_the_list_with_the_present_champion(train
     ((reason,),) = trained.query(
         "SELECT reason FROM decisions WHERE kind = 'skip' AND batch = 'drift_batch_1'"
     )
-    assert "no pending field study" in reason
+    assert "no new field study" in reason
     assert trained.runner.run_until_idle() == []
 
 

@@ -79,7 +79,7 @@ def test_a_click_on_materialize_all_leaves_the_issued_list_as_it_is(promoted: Wo
     assert promoted.decisions() == decided
     words = words_of(result)
     assert f"list 1 of {BATCH} (model version 1" in words
-    assert "was issued and stands" in words
+    assert "was issued and is kept" in words
     assert "replace_issued_list: true" in words
     (event,) = result.asset_materializations_for_node("contact_list")
     assert event.metadata["model_version"].value == 1

@@ -178,7 +178,7 @@ def test_what_cannot_be_is_said_in_words(quick: Workshop, tmp_path: Path):
     before = quick.decisions()
     refused = told(quick, "release", "batches/june", str(sheet))
     assert refused.exit_code == 1
-    assert "Nothing was put back: no file june" in refused.output.replace("\n", "")
+    assert "No rows were released: no file june" in refused.output.replace("\n", "")
     assert quick.decisions() == before
 
 

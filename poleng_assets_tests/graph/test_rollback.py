@@ -199,7 +199,7 @@ def test_a_version_whose_files_cannot_be_used_is_not_put_back(
     told = CliRunner().invoke(main, ["status", "--json", "--home", str(twice_promoted.home.root)])
     file.write_bytes(content)
     assert not refused.success
-    assert "version 1 cannot serve, and nothing was changed" in refused.message
+    assert "version 1 cannot serve and nothing was changed" in refused.message
     assert "the alias 'champion' still points to version 2" in refused.message
     assert f"{file} is {'missing' if damage == 'missing' else 'not what was registered'}" in refused.message
     assert twice_promoted.decisions() == decided

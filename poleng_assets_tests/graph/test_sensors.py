@@ -98,7 +98,7 @@ def test_a_file_whose_runs_die_again_and_again_is_named_and_left_alone(workshop:
         pretend_run(workshop, "ingest_field_study", dg.DagsterRunStatus.FAILURE, **request.tags)
     answer = tick(workshop, "field_studies_arrivals")
     assert isinstance(answer, dg.SkipReason)
-    assert "founding_study.parquet could not be taken in, 3 runs failed" in (answer.skip_message or "")
+    assert "founding_study.parquet could not be ingested, 3 runs failed" in (answer.skip_message or "")
 
 
 def test_a_file_that_is_still_written_is_not_touched(workshop: Workshop):

@@ -1,6 +1,6 @@
-"""The overseer's plan: from the verdicts on all open batches to what is to be done now.
+"""The overseer's plan: what to launch now, from the verdicts on all open batches.
 
-:func:`plan` is pure: who measures, who remembers and who launches runs stands elsewhere.
+:func:`plan` is pure: measuring, storing and launching runs are done elsewhere.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class OpenBatch:
 
 @dataclass(frozen=True)
 class Situation:
-    """All that the overseer needs to know to decide.
+    """The input of the overseer's decision.
 
     Attributes:
         champion: version that serves, None before the first.
@@ -70,7 +70,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be launched now, and what to tell the person who looks at the sensor.
+    """What to launch now, and the messages of the sensor.
 
     Attributes:
         retrain: why to train a challenger, None when not to.
@@ -93,7 +93,7 @@ class Plan:
 
 
 class Action(StrEnum):
-    """What is to be done about one open batch."""
+    """What to do about one open batch."""
 
     WAIT = auto()
     SCORE = auto()
@@ -105,9 +105,8 @@ class Action(StrEnum):
 def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
     """Decide what to launch: at most one retraining, and never the same one twice.
 
-    A held batch waits while there is something to learn from, or on its way, or a retraining runs. When
-    nothing can be learned, or a retraining has only just been tried, it is released: contact centres
-    never wait for ever.
+    A held batch waits while new field data are available or arriving, or a retraining runs. Without new data,
+    or right after a retraining, it is released: no list waits forever.
     """
     if situation.champion is None:
         return _first_model(situation, policy.max_retrain_attempts)
@@ -125,12 +124,12 @@ def plan(situation: Situation, policy: OverseerPolicy) -> Plan:
     ):
         request = _request(situation, policy, messages)
     release = tuple((batch, _why_released(situation, policy)) for batch in batches[Action.RELEASE])
-    messages += [f"List of {batch} is made with the present champion: {why}" for batch, why in release]
+    messages += [f"Releasing {batch} with the present champion: {why}" for batch, why in release]
     return Plan(retrain, tuple(batches[Action.SCORE]), release, request, tuple(messages))
 
 
 def action_for(batch: OpenBatch, situation: Situation, policy: OverseerPolicy) -> Action:
-    """Return what is to be done about an open batch while a champion serves."""
+    """Return what to do about an open batch while a champion serves."""
     if batch.batch in situation.busy:
         return Action.LEAVE
     held = batch.held and batch.version == situation.champion
@@ -152,8 +151,8 @@ def _may_learn(situation: Situation, policy: OverseerPolicy) -> bool:
 def _given_up(batch: str, situation: Situation, policy: OverseerPolicy) -> str:
     return (
         f"Batch {batch} failed {policy.max_retrain_attempts} times with model version "
-        f"{situation.champion}: look at its newest run and mend the cause. It is tried again after "
-        "a while, or when you say poleng retry"
+        f"{situation.champion}: see its newest run and fix the cause. It is retried after a while, "
+        "or after poleng retry"
     )
 
 
@@ -161,7 +160,7 @@ def _retraining(
     waiting: list[str], situation: Situation, policy: OverseerPolicy, messages: list[str]
 ) -> str | None:
     """Return why to train a challenger for batches that wait or show a loss; None when not to, or not now."""
-    # By name: in which order batches of one drop were scored decides nothing.
+    # Sorted, so that the order of scoring does not matter.
     causes = [
         *(f"drift in {batch}" for batch in sorted(waiting)),
         *(f"loss in {batch}" for batch in situation.lost),
@@ -169,13 +168,13 @@ def _retraining(
     if waiting and (situation.retraining or situation.arriving):
         until = "the retraining ends"
         if not situation.retraining:
-            until = f"{', '.join(situation.arriving)} is taken in"
+            until = f"{', '.join(situation.arriving)} is ingested"
         messages.append(f"Held until {until}: {', '.join(waiting)}")
         return None
     if situation.retraining or not causes or not _may_learn(situation, policy):
         return None
     if situation.together:
-        messages.append(f"The retraining waits until {', '.join(situation.together)} is scored, too")
+        messages.append(f"The retraining waits until {', '.join(situation.together)} is scored")
         return None
     if situation.arriving:
         return None
@@ -185,7 +184,7 @@ def _retraining(
 
 
 def _retrain_without(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> str | None:
-    """Return why to train without what was withdrawn; None when nothing was, or not now."""
+    """Return why to retrain without withdrawn studies; None when none were withdrawn, or not now."""
     failed = situation.retrain_failures >= policy.max_retrain_attempts
     busy = situation.retraining or situation.arriving or situation.together
     if not situation.withdrawn or busy or failed:
@@ -201,14 +200,14 @@ def _cooling(situation: Situation, policy: OverseerPolicy) -> bool:
 
 
 def _request(situation: Situation, policy: OverseerPolicy, messages: list[str]) -> tuple[str, ...]:
-    """Return the batches whose alarm nobody has answered, once for all of them."""
+    """Return the batches with unanswered alarms, for one request."""
     batches = ", ".join(situation.unanswered)
     if situation.requesting:
         return ()
     if situation.request_failures >= policy.max_retrain_attempts:
-        messages.append(f"The request for labels of {batches} failed: look at its newest run")
+        messages.append(f"The label request for {batches} failed: see its newest run")
         return ()
-    messages.append(f"No field data to learn from: asking for labels of people like those of {batches}")
+    messages.append(f"No new field data: requesting labels for {batches}")
     return situation.unanswered
 
 
@@ -216,12 +215,16 @@ def _first_model(situation: Situation, max_attempts: int) -> Plan:
     if situation.retraining:
         return Plan(messages=("The first model is being trained",))
     if situation.arriving:
-        return Plan(messages=(f"The first model waits until {', '.join(situation.arriving)} is taken in",))
+        return Plan(messages=(f"The first model waits until {', '.join(situation.arriving)} is ingested",))
     if not situation.pending:
-        why = f"the first one was refused: {situation.last_rejection}. " if situation.last_rejection else ""
+        why = (
+            f"the first challenger was rejected: {situation.last_rejection}. "
+            if situation.last_rejection
+            else ""
+        )
         return Plan(messages=(f"No model yet: {why}Drop a field study into landing/field_studies",))
     if situation.retrain_failures >= max_attempts:
-        why = f"training failed {max_attempts} times, look at its newest run"
+        why = f"training failed {max_attempts} times, see its newest run"
         return Plan(messages=(f"No model from {', '.join(situation.pending)}: {why}",))
     reason = f"first model, from {', '.join(situation.pending)}"
     return Plan(retrain=reason, messages=(f"Training the {reason}",))
@@ -236,7 +239,7 @@ def _why_released(situation: Situation, policy: OverseerPolicy) -> str:
     if situation.pending:
         since = situation.batches_since_retraining
         return (
-            f"since the last retraining {since} new batch{'' if since == 1 else 'es'} came, "
-            f"{policy.cooldown_batches} are waited for before the next one{newest}"
+            f"{since} new batch{'' if since == 1 else 'es'} since the last retraining, "
+            f"{policy.cooldown_batches} are required before the next one{newest}"
         )
-    return f"no pending field study to learn from{newest}"
+    return f"no new field study to train on{newest}"

@@ -28,6 +28,21 @@ from poleng_assets.core.statistics.selection_rates import (
 from poleng_assets.study.policies import PromotionPolicy
 
 _LEAST_SPREAD = 1e-6  # scores with less spread are constant up to rounding, whatever the study allows
+# What people read; the names are stored in homes.
+_TITLES = {
+    "can be judged": "evaluation data",
+    "better log-loss": "log-loss",
+    "no worse ranking": "AUC",
+    "keeps every population": "log-loss by population",
+    "keeps every protected group": "log-loss by protected group",
+    "keeps calibration": "calibration against the champion",
+    "ranks people": "minimum AUC",
+    "is not too good to be true": "leakage check",
+    "flags a sensible share": "contact share",
+    "is not constant": "score variance",
+    "means what it says": "calibration",
+    "passes nobody over": "group contact rates",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,11 @@ class Gate:
     passed: bool
     words: str
     figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name of the rule for display."""
+        return _TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class ArrivalConfig(dg.Config):
 
     file: str = Field(
         default="",
-        description="Name of the file in landing. Leave it empty to take the one named like the partition.",
+        description="Name of the file in landing. Empty: the file named like the partition.",
     )
 
 
@@ -77,23 +77,23 @@ def _arrival_asset(kind: Kind, description: str, second_check: str) -> dg.Assets
 
 batches = _arrival_asset(
     "batches",
-    "Respondents of one batch, checked against the study and kept in the warehouse.",
+    "Respondents of one batch to score, validated against the data contract.",
     NOBODY_CAME_BEFORE,
 )
 field_studies = _arrival_asset(
     "field_studies",
-    "Labelled respondents of one field study, each in the training part or in the frozen holdout.",
+    "Labelled respondents of one field study, split into training rows and the frozen holdout.",
     NOBODY_CAME_BEFORE,
 )
 outcomes = _arrival_asset(
     "outcomes",
-    "What respondents of earlier batches turned out to be, joined to them by id.",
+    "Outcomes (labels) of respondents of earlier batches, joined by id.",
     PEOPLE_ARE_KNOWN,
 )
 
 
 class _Arrival(NamedTuple):
-    """What the warehouse says of a file that was taken in.
+    """The state of an ingested file in the warehouse.
 
     Attributes:
         result: what became of its rows.
@@ -121,7 +121,7 @@ def take_in(
     landing: Landing,
     warehouse: Warehouse,
 ) -> Iterator[dg.MaterializeResult]:
-    """Ingest a copy of a landing file into the warehouse, archive it, and tell of it; or refuse the file.
+    """Ingest a copy of a landing file, archive it and report it; or reject the file.
 
     The file leaves landing last: a run that is killed before Dagster has its event is run again.
 
@@ -143,7 +143,7 @@ def take_in(
             with warehouse.connect() as con:
                 if doubt := clock_in_doubt(context.instance, landing.home, con):
                     raise dg.Failure(
-                        f"{path.name} was not taken in, the clock is in doubt: {doubt}.", allow_retries=False
+                        f"{path.name} was not ingested, the clock is in doubt: {doubt}.", allow_retries=False
                     )
                 name = _id_in_landing(con, kind, copy, context.partition_key) if copy else file_id(path.name)
                 result = _ingest(con, study, landing.home, kind, source, name, copy)
@@ -164,7 +164,7 @@ def take_in(
 def _ingest(
     con: Connection, study: Study, home: Home, kind: Kind, source: Path, name: str, copy: TakenCopy | None
 ) -> "Ingested":
-    """Look at a file at the door, read it, and look once more before what was read is committed.
+    """Check a file against the contract, ingest it, and check it again before the commit.
 
     Raises:
         FileRefused: with the reason.
@@ -180,7 +180,7 @@ def _ingest(
             copy.confirm()
 
     if copy:
-        _check_at_the_door(con, home, kind, copy, name)
+        _check_admission(con, home, kind, copy, name)
     return ingest(con, study, kind, source, name, confirm=confirm, digest=copy.digest if copy else None)
 
 
@@ -214,8 +214,8 @@ def _copied(
         raise _not_now(context, kind, str(change)) from change
 
 
-def _check_at_the_door(con: Connection, home: Home, kind: Kind, copy: TakenCopy, name: str) -> None:
-    """Refuse a file for what can be told before it is read.
+def _check_admission(con: Connection, home: Home, kind: Kind, copy: TakenCopy, name: str) -> None:
+    """Refuse a file for problems that are known before it is read.
 
     Raises:
         FileRefused: with the reason.
@@ -238,7 +238,7 @@ def _check_at_the_door(con: Connection, home: Home, kind: Kind, copy: TakenCopy,
 
 
 class _Earlier(NamedTuple):
-    """What a file met in the warehouse: in words, in numbers, warnings, and whether it is as it should be."""
+    """Overlaps of a file with earlier data: event, counts, warnings and check result."""
 
     event: FileTakenIn
     counts: dict[str, Any]
@@ -247,7 +247,7 @@ class _Earlier(NamedTuple):
 
 
 def _compared(con: Connection, study: Study, kind: Kind, name: str) -> _Earlier:
-    """Look whom a file shares with those before it; of outcomes, whom of the batches they are about."""
+    """Compare a file with earlier files, or outcomes with the people of the batches."""
     return _matches(con, study, name) if kind == "outcomes" else _overlaps(con, study, kind, name)
 
 
@@ -290,7 +290,7 @@ def _overlaps(con: Connection, study: Study, kind: Kind, name: str) -> _Earlier:
     warnings = [shared.in_words()] if shared.files else []
     waiting = waiting_in_another_spelling(con, study, name) if kind == "batches" else None
     if waiting is not None and waiting.alike:
-        warnings.append(f"of the outcomes that wait for their batch, {waiting.in_words()}")
+        warnings.append(f"of the outcomes without a batch yet, {waiting.in_words()}")
     check = dg.AssetCheckResult(
         passed=not shared.repeats,
         check_name=NOBODY_CAME_BEFORE,
@@ -311,7 +311,7 @@ def _landing_file(landing: Landing, kind: Kind, file_name: str, partition: str) 
         if path.is_file() and not path.is_symlink():
             return path
     raise dg.Failure(
-        f"There is no file {' or '.join(names)} in {folder}: nothing to take in.", allow_retries=False
+        f"There is no file {' or '.join(names)} in {folder}: nothing to ingest.", allow_retries=False
     )
 
 
@@ -322,8 +322,8 @@ def _id_in_landing(con: Connection, kind: Kind, copy: TakenCopy, partition: str)
     belongs = id_of(con, kind, copy.path, copy.digest)
     if belongs != partition:
         raise dg.Failure(
-            f"{copy.path.name} has other content than {partition}: it belongs to the partition {belongs}. "
-            "Leave it in landing, the sensor takes it in there; or add that partition and materialise it.",
+            f"{copy.path.name} has different content than {partition}: it belongs to partition {belongs}. "
+            "Leave it in landing, where the sensor ingests it, or add that partition and materialise it.",
             allow_retries=False,
         )
     return belongs
@@ -333,16 +333,15 @@ def _log(context: dg.AssetExecutionContext, arrival: _Arrival) -> None:
     result = arrival.result
     if result.ignored_columns:
         context.log.warning(
-            f"{result.name}: columns that the study does not use were left out: "
-            f"{', '.join(result.ignored_columns)}"
+            f"{result.name}: ignored columns that the study does not use: {', '.join(result.ignored_columns)}"
         )
     if result.rows_quarantined:
         context.log.warning(
-            f"{result.name}: {result.rows_quarantined} of {result.rows_read} rows break the contract and "
+            f"{result.name}: {result.rows_quarantined} of {result.rows_read} rows violate the contract and "
             f"are in quarantine: poleng quarantine list --source {context.asset_key.path[-1]}/{result.name}"
         )
     if result.already:
-        context.log.info(f"{result.name} was taken in before; nothing was written again")
+        context.log.info(f"{result.name} was ingested before; nothing was written")
     for warning in (*arrival.earlier.warnings, *filter(None, [arrival.remark])):
         context.log.warning(f"{result.name}: {warning}")
 
@@ -394,7 +393,7 @@ def _refuse(
     reason: str,
     landing: Landing,
 ) -> NoReturn:
-    """Write down why, set the file aside, and forget its partition, unless an accepted file has that name."""
+    """Record the reason, move the file to ``rejected``, and delete its partition if it has no data."""
     from poleng_assets.core.ingestion.ingest import record_refusal
     from poleng_assets.core.ingestion.row_accounting import rows_in
 
@@ -417,7 +416,7 @@ def _refuse(
 
 
 def _not_now(context: dg.AssetExecutionContext, kind: Kind, why: str) -> dg.Failure:
-    """Return the failure of a run that took nothing in, and forget its partition."""
+    """Return the failure of a run that ingested nothing, and delete its partition."""
     _forget_partition(context, kind)
     return dg.Failure(f"{why}.", allow_retries=False)
 

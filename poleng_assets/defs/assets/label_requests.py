@@ -1,4 +1,4 @@
-"""Requests: whom to interview next, when labels are wanted and nobody has brought them."""
+"""The label request asset: whom to interview next when labels are needed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +46,7 @@ def field_study_request(
     registry: dg.ResourceParam[Registry],
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
-    """Whom to interview next: people of the newest batches that the champion may not know, by kind."""
+    """Whom to interview next: a stratified sample from the newest batches that may not fit the champion."""
     study, path = warehouse.study, landing.home.requests / FILE
 
     def state(con: Connection) -> object:
@@ -65,7 +65,7 @@ def field_study_request(
 
     def write(con: Connection, planned: tuple[_Candidates, "FieldStudyRequest"]) -> None:
         _write_request(path, _as_csv(planned[1], study))
-        # A run that died after this runs again, and asks the same people.
+        # The rerun of a run that died after this requests the same people.
         if planned[1].size and not recorded_by_runs(
             con, "request", failed_runs_of_request(context.instance, context.run)
         ):
@@ -77,7 +77,7 @@ def field_study_request(
 
 
 class _Candidates(NamedTuple):
-    """Of whom some are to be interviewed.
+    """The people to draw interviews from.
 
     Attributes:
         version: that serves.
@@ -108,7 +108,7 @@ def _batches(con: Connection, study: Study, version: int) -> list[str]:
 
 
 def _record(con: Connection, candidates: _Candidates, request: "FieldStudyRequest", run_id: str) -> None:
-    """Write down who is asked for, and why; called in a transaction."""
+    """Record who is requested, and why; called in a transaction."""
     insert_request(con, request.people)
     record_decision(
         con,
@@ -126,7 +126,7 @@ def _record(con: Connection, candidates: _Candidates, request: "FieldStudyReques
 
 
 def _write_request(path: Path, text: str) -> Path:
-    """Write a request; one that was issued before is kept beside it, under a number. Return its path."""
+    """Write a request and return its path; an earlier one is kept beside it, under a number."""
     before = path.read_text(encoding="utf-8") if path.exists() else text
     if before == text or not before.partition("\n")[2].strip():  # the same, or it asked for nobody
         return write_atomically(path, text)

@@ -1,4 +1,4 @@
-"""Monitoring: what a scored batch looks like beside the reference, and all batches on one page."""
+"""The monitoring assets: the drift report of each batch, and the overview of all batches."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,10 +33,10 @@ PERFORMANCE_HOLDS = "expected_performance_holds"
 ESTIMATE_TRUSTED = "estimate_can_be_trusted"
 VERDICTS = ("clear", "drifted", "untrusted", "insufficient")
 CHECKS = {
-    NOT_HELD: "The overseer found nothing to act upon.",
-    NOTHING_SHIFTED: "People of a kind answer as those of the reference do.",
-    PERFORMANCE_HOLDS: "Neither the estimated nor the realised performance fell by more than is tolerated.",
-    ESTIMATE_TRUSTED: "The estimated performance can be believed.",
+    NOT_HELD: "The batch is not on hold.",
+    NOTHING_SHIFTED: "No question drifted from the reference, compared within strata.",
+    PERFORMANCE_HOLDS: "Neither estimated nor realised performance dropped by more than the tolerance.",
+    ESTIMATE_TRUSTED: "The performance estimate can be trusted.",
 }
 
 
@@ -57,7 +57,7 @@ def drift_report(
     registry: dg.ResourceParam[Registry],
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
-    """The overseer's verdict on a scored batch, with NannyML's figures and a page to open."""
+    """The overseer's verdict on a scored batch, with drift metrics (NannyML) and an HTML page."""
     study, batch = warehouse.study, context.partition_key
 
     def state(con: Connection) -> object:
@@ -97,7 +97,7 @@ def drift_report(
 def overview(
     warehouse: dg.ResourceParam[Warehouse], landing: dg.ResourceParam[Landing]
 ) -> dg.MaterializeResult:
-    """All batches on one page: verdicts, performance, champions and alarms over time."""
+    """Summary page of all batches: verdicts, performance, champions and alarms over time."""
     from poleng_assets.core.reports.overview import load_overview, render_overview
 
     with warehouse.read() as con:
@@ -121,7 +121,7 @@ def overview(
 
 
 def model_context(registry: Registry, number: int) -> "ModelContext":
-    """Return what a version's verdicts rest on; raises ``LookupError`` when it is not registered."""
+    """Return a version's model, reference and importance; raises ``LookupError`` when it is unknown."""
     from poleng_assets.core.monitoring.batch_report import ModelContext
 
     version = registry.version(number)
@@ -147,7 +147,7 @@ def _inputs(con: Connection, study: Study, batch: str) -> "BatchInputs":
 
 
 class _Measured(NamedTuple):
-    """The report of a batch, its page, and whether a list of the batch stands."""
+    """The report of a batch, its page, and whether the batch has an issued list."""
 
     report: "BatchReport"
     page: str
@@ -155,7 +155,7 @@ class _Measured(NamedTuple):
 
 
 def _measured(registry: Registry, study: Study, inputs: "BatchInputs", list_stands: bool) -> _Measured:
-    """Measure and judge a batch, and draw its page."""
+    """Measure and judge a batch, and render its page."""
     from poleng_assets.core.monitoring.batch_report import measure_and_judge
     from poleng_assets.core.reports.drift_report import render_report
 
@@ -164,22 +164,22 @@ def _measured(registry: Registry, study: Study, inputs: "BatchInputs", list_stan
 
 
 def _save(con: Connection, home: Home, measured: _Measured, run_id: str) -> None:
-    """Keep a report and its page; called in a transaction."""
+    """Save a report and its page; called in a transaction."""
     from poleng_assets.core.monitoring.batch_report import save_report
 
     report = measured.report
-    # While the warehouse is held: another run may be about to write this very page.
+    # While the warehouse is locked: another run may write the same page.
     write_atomically(home.report(report.batch, report.version), measured.page)
     save_report(con, report, run_id)
 
 
 def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
-    """Return what the checks found: warnings, because the overseer acts by itself on what matters."""
+    """Return the check results: warnings, because the overseer handles them automatically."""
     measured, judgement = seen.measurements, seen.judgement
     losses = [reason.words for reason in judgement.reasons if reason.cause.endswith("_loss")]
     shifts = [reason.words for reason in judgement.reasons if reason.cause.startswith("shift:")]
     small = judgement.verdict == "insufficient"
-    found = {
+    messages = {
         NOT_HELD: [reason.words for reason in judgement.reasons if reason.acts],
         NOTHING_SHIFTED: shifts,
         PERFORMANCE_HOLDS: losses,
@@ -187,21 +187,21 @@ def _checks(seen: "BatchReport") -> list[dg.AssetCheckResult]:
     }
     return [
         dg.AssetCheckResult(
-            passed=not words,
+            passed=not reasons,
             check_name=name,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "verdict": judgement.verdict,
-                "found": words[0] if words else "nothing",
+                "found": reasons[0] if reasons else "nothing",
                 **_plotted(seen, name),
             },
         )
-        for name, words in found.items()
+        for name, reasons in messages.items()
     ]
 
 
 def _plotted(seen: "BatchReport", check: str) -> dict[str, float]:
-    """Return the figures that the UI plots of a check from batch to batch; of a small batch few are known."""
+    """Return the metrics of a check that the UI plots over batches; small batches have few."""
     measured, judgement = seen.measurements, seen.judgement
     auc = measured.estimate("auc")
     known: dict[str, dict[str, float | None]] = {

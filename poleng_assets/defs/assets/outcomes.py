@@ -43,7 +43,7 @@ PERFORMANCE_HOLDS = "performance_holds"
         dg.AssetCheckSpec(
             PERFORMANCE_HOLDS,
             asset="realised_performance",
-            description="No version surely does worse on these people than on its reference.",
+            description="No version performs significantly worse on these people than on its reference.",
         )
     ],
 )
@@ -53,7 +53,7 @@ def realised_performance(
     registry: dg.ResourceParam[Registry],
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
-    """How good the scores were, now that the labels are known; the reports say so from now on."""
+    """Realised performance of earlier scores, from outcomes. The drift reports show it too."""
     study, source = warehouse.study, context.partition_key
     versions = {version.version: version for version in registry.versions()}
     performance: dict[tuple[str, int], RealisedPerformance] = {}
@@ -108,7 +108,7 @@ def _measure(
     def write(con: Connection, computed: tuple["RealisedPerformance | None", str | None]) -> None:
         measured, page = computed
         if page is not None:
-            # While the warehouse is held: another run may be about to write this very page.
+            # While the warehouse is locked: another run may write the same page.
             write_atomically(home.report(batch, version), page)
         if measured is not None:
             save_realised(con, batch, version, measured)
@@ -123,7 +123,7 @@ def _result(
     current: dict[str, int],
     sure: float,
 ) -> dg.MaterializeResult:
-    """Report what was measured to the graph.
+    """Return the materialisation of the measurements.
 
     Args:
         people: how many respondents are unknown, and about how many files disagree.
@@ -163,7 +163,7 @@ def _result(
 
 
 def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
-    """Return the batches on which a version surely lost, by the version: JSON keys are text."""
+    """Return the batches with a significant loss, by version: JSON keys are text."""
     return {
         str(version): [batch for batch, other in lost if other == version]
         for version in sorted({version for _, version in lost})
@@ -171,7 +171,7 @@ def _by_version(lost: list[tuple[str, int]]) -> dict[str, list[str]]:
 
 
 def _plotted(current: "dict[str, RealisedPerformance]") -> dict[str, Any]:
-    """Return numbers that the UI plots over files: of each batch, under the version that counts."""
+    """Return the metrics of each batch under its current version, for plots in the UI."""
     return {
         f"{batch}_{metric}": round(estimate.value, 4)
         for batch, realised in current.items()

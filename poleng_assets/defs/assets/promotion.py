@@ -1,4 +1,4 @@
-"""Promotion: the asset that decides which version serves. It records why, and moves the alias only then."""
+"""The champion asset, which decides which version serves, records why, and then moves the alias."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from poleng_assets.core.promotion.shadow_scoring import Shadow
 
 CAN_SERVE = "champion_can_serve"
-# Always the same: scores and lists of earlier batches stand when another version serves, and the UI must not
-# call them unsynced, which invites to make them again.
+# A constant data version: a new champion must not mark scores and lists of earlier batches as unsynced.
 WHOEVER_SERVES = "whoever serves"
 
 
@@ -44,7 +43,7 @@ WHOEVER_SERVES = "whoever serves"
         dg.AssetCheckSpec(
             CAN_SERVE,
             asset="champion",
-            description="A version serves, and its model and reference are the files that were registered.",
+            description="A version serves, and its model and reference files are intact.",
         )
     ],
 )
@@ -53,10 +52,10 @@ def champion(
     warehouse: dg.ResourceParam[Warehouse],
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
-    """The version that serves: the challenger when it is truly better, else the one that served before."""
+    """The version that serves: the challenger if it is significantly better, else the previous champion."""
     contender = registry.alias(CHALLENGER)
     if contender is None:
-        raise dg.Failure("There is no challenger to judge: materialise it first.", allow_retries=False)
+        raise dg.Failure("There is no challenger to evaluate: materialise it first.", allow_retries=False)
 
     def state(con: Connection) -> object:
         return serving_decision(con), decision_about(con, contender.version), withdrawn(con)
@@ -72,14 +71,14 @@ def champion(
             _record(con, verdict, verdict.evaluation, context.run.run_id)
 
     verdict = warehouse.read_compute_write(state, read, compute, write)
-    # After the ledger: a version that serves has its reason there, at every moment.
+    # After the ledger, so that a version that serves always has a recorded reason.
     if verdict.won and (lost := registry.appoint(contender.version)):
-        context.log.warning(f"Version {contender.version} serves, as the ledger says. {lost}")
+        context.log.warning(f"Version {contender.version} serves, according to the ledger. {lost}")
     serves = contender if verdict.won else verdict.contest.serving
     context.log.info(
         f"Version {contender.version} is {'promoted' if verdict.won else 'not promoted'}: {verdict.reason}"
     )
-    # What is wrong with the one that served before is known by now.
+    # The earlier champion has been validated already.
     fault = registry.validation_error(contender) if verdict.won else verdict.champion_fault
     return _result(registry, verdict, serves, fault)
 
@@ -113,7 +112,7 @@ def _contest(
     serving = registry.serving(con, warn)
     if doubt := in_doubt(con, challenger.version, challenger.field_studies):
         raise dg.Failure(
-            f"{doubt}, so it is not judged: retrain first (`poleng retrain`).", allow_retries=False
+            f"{doubt}, so it cannot be promoted: retrain first (`poleng retrain`).", allow_retries=False
         )
     return _Contest(
         challenger,
@@ -151,18 +150,17 @@ def _judge(
     from poleng_assets.core.statistics.selection_rates import describe_passed_over
 
     study, challenger, serving = warehouse.study, contest.challenger, contest.serving
-    # Who cannot score cannot be compared with: the challenger is judged like a first champion, and again
-    # if it was taken back before.
-    # Who learned from what was withdrawn is not to be beaten either, but to be followed.
+    # Without a valid champion (it cannot score, or learned from withdrawn data) a challenger is judged like
+    # a first champion, even after a rollback.
     fault = (registry.validation_error(serving) or contest.withdrawn) if serving else ""
     earlier = None if fault else _earlier_decision(contest)
     if earlier is not None:
-        # A run that died after its decision runs again; a version that was taken back stays so.
+        # The rerun of a run that died after its decision keeps it; a rolled-back version stays so.
         return _Verdict(
-            contest, fault, *earlier, "Nothing was scored: this version is not judged again.", None
+            contest, fault, *earlier, "No shadow scoring: this version has been evaluated before.", None
         )
     rival = None if fault else serving
-    # Who stands in a study and in its correction is judged by the corrected answers, once.
+    # People of a corrected study are evaluated once, with the corrected answers.
     learned = {name for version in (challenger, rival) if version for name in version.field_studies}
     evaluation = evaluate_challenger(
         warehouse,
@@ -170,7 +168,7 @@ def _judge(
         registry.model(rival) if rival else None,
         newest(learned.difference(contest.field_studies_withdrawn)),
     )
-    shadow = _shadow_words(study, evaluation.shadows, rival)
+    shadow = _describe_shadow(study, evaluation.shadows, rival)
     for line in [shadow.summary() for shadow in evaluation.shadows] or [shadow]:
         context.log.info(line)
     if warning := describe_passed_over(evaluation.passed_over, study.policies.promotion):
@@ -216,17 +214,17 @@ def _earlier_decision(contest: _Contest) -> tuple[bool, str] | None:
     return decision.kind == "promote" and decision.changed_champion_last, decision.reason
 
 
-def _shadow_words(study: Study, shadows: "Sequence[Shadow]", serving: ModelVersion | None) -> str:
+def _describe_shadow(study: Study, shadows: "Sequence[Shadow]", serving: ModelVersion | None) -> str:
     """Return the table of the shadow scorings, or why there is none."""
     from poleng_assets.core.promotion.shadow_scoring import table
 
     if shadows:
         return table(shadows)
     if serving is None:
-        return "Nothing was scored in the shadow: no champion serves yet."
+        return "No shadow scoring: no champion serves yet."
     if study.policies.promotion.shadow_batches == 0:
-        return "Nothing was scored in the shadow: the study asks for no batches."
-    return "Nothing was scored in the shadow: no batch was taken in yet."
+        return "No shadow scoring: the study sets shadow_batches to 0."
+    return "No shadow scoring: there are no batches yet."
 
 
 def _result(
@@ -235,7 +233,7 @@ def _result(
     """Report the decision to the graph; ``fault``: of the version that serves."""
     challenger, evaluation = verdict.contest.challenger, verdict.evaluation
     gates, passed_over = (evaluation.gates, evaluation.passed_over) if evaluation else ([], [])
-    rows = [(gate.name, "passed" if gate.passed else "failed", gate.words) for gate in gates]
+    rows = [(gate.title, "passed" if gate.passed else "failed", gate.words) for gate in gates]
     if serves is None:
         fault = "no version serves: the first challenger was rejected"
     event = Champion(
@@ -251,7 +249,7 @@ def _result(
         metadata={
             **event.metadata(),
             "gates": dg.MetadataValue.md(
-                table(["gate", "", "what was found"], rows) if gates else escaped(verdict.reason)
+                table(["gate", "result", "details"], rows) if gates else escaped(verdict.reason)
             ),
             "shadow": dg.MetadataValue.md(verdict.shadow),
             "training_data_hash": challenger.training_data_hash,

@@ -1,4 +1,4 @@
-"""Scoring: every respondent of a batch gets a score, and the lists that contact centres open."""
+"""The scoring assets: predictions of each batch, and the contact lists."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -65,13 +65,13 @@ NO_ROW_LOST = "no_row_is_lost"
     pool=WAREHOUSE_POOL,
     check_specs=[
         dg.AssetCheckSpec(
-            EVERYONE_SCORED, asset="predictions", description="No respondent of the batch is left unscored."
+            EVERYONE_SCORED, asset="predictions", description="Every respondent of the batch has a score."
         ),
         dg.AssetCheckSpec(
             NO_ROW_LOST,
             asset="predictions",
-            description="Rows in the file, counted anew = rows scored + rows in quarantine + rows erased "
-            "on request; and over all batches, refused files included, none is missing.",
+            description="Rows in the file = rows scored + rows quarantined + rows erased on request. The "
+            "same holds over all batches and rejected files.",
         ),
     ],
 )
@@ -81,7 +81,7 @@ def predictions(
     registry: dg.ResourceParam[Registry],
     landing: dg.ResourceParam[Landing],
 ) -> dg.MaterializeResult:
-    """The champion's score of every respondent of a batch; earlier versions' scores are kept."""
+    """The champion's scores of a batch. Scores of earlier versions are kept."""
     from poleng_assets.core.ingestion.row_accounting import rows_in
 
     batch = context.partition_key
@@ -92,7 +92,7 @@ def predictions(
         histogram = score_histogram(con, batch)
         checks = _check_rows(con, warehouse.study, batch, in_file)
     return dg.MaterializeResult(
-        # By its own, each run would give other data: a report of the same scores would be called unsynced.
+        # By default each run has a new data version, which would mark reports of the same scores as unsynced.
         data_version=dg.DataVersion(f"version {scores.version} of {scores.data_hash}"),
         metadata={
             **Predictions(scores.version).metadata(),
@@ -106,7 +106,7 @@ def predictions(
 
 
 class _Scores(NamedTuple):
-    """What a version says about everybody in a batch (``core/modeling/batch_scoring.py``)."""
+    """The scores of a batch by one version (``core/modeling/batch_scoring.py``)."""
 
     version: int
     data_hash: str
@@ -115,7 +115,7 @@ class _Scores(NamedTuple):
 
 
 def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Registry) -> _Scores:
-    """Score a batch by the version that serves, with the warehouse closed, and write the scores."""
+    """Score a batch with the champion, with the warehouse closed, and write the scores."""
     from poleng_assets.core.modeling.batch_scoring import score_blocks, stored_blocks
 
     study, batch = warehouse.study, context.partition_key
@@ -142,7 +142,7 @@ def _score(context: dg.AssetExecutionContext, warehouse: Warehouse, registry: Re
 
 
 def _check_rows(con: Connection, study: Study, batch: str, in_file: int | None) -> list[dg.AssetCheckResult]:
-    """Check that everybody has a score, and that no row of this batch or of any is lost."""
+    """Check that everybody has a score and no row is lost, in this batch and over all batches."""
     from poleng_assets.core.ingestion.row_accounting import account, balance
 
     unscored = count_unscored(con, study, batch)
@@ -164,20 +164,20 @@ def _check_rows(con: Connection, study: Study, batch: str, in_file: int | None) 
 
 
 class ListConfig(dg.Config):
-    """Whether to make the list of a held batch, or another list of a batch that has one."""
+    """Whether to release a held batch, or to issue another list of a batch."""
 
     release: str = Field(
         default="",
-        description="Why to make the list of a held batch now, with the present champion. "
-        "Leave it empty to keep a drifted or untrusted batch waiting for a better model.",
+        description="Reason to release a held batch now, with the present champion. Leave it empty to keep "
+        "the batch on hold until a retraining has been tried.",
     )
     replace_issued_list: bool = Field(
         default=False,
-        description="Make another list of a batch that has one, by the current scores: it gets files "
-        "of its own beside the earlier ones, and a row in the ledger. Without it an issued list stands.",
+        description="Issue another list of a batch, from the current scores, in new files beside the earlier "
+        "ones and with a ledger entry. Otherwise an issued list is kept.",
     )
     reason: str = Field(
-        default="asked for by hand", description="Why another list is wanted; it goes into the ledger."
+        default="requested manually", description="Reason for another list, recorded in the ledger."
     )
 
 
@@ -197,9 +197,9 @@ def contact_list(
     landing: dg.ResourceParam[Landing],
     registry: dg.ResourceParam[Registry],
 ) -> Iterator[dg.MaterializeResult]:
-    """The people of a batch worth an intervention, in words, strongest first; not made while it is held.
+    """The people of a batch to contact, highest score first. Not issued while the batch is on hold.
 
-    A list that was issued stands: it is neither changed nor replaced, and another one stands beside it.
+    An issued list is never changed or replaced; another list is issued beside it.
     """
     batch, study, folder = context.partition_key, warehouse.study, landing.home.contact_lists
 
@@ -222,17 +222,15 @@ def contact_list(
         happened = f"issued beside {issued.in_words()}" if issued else "issued"
         yield _result(folder, made.new, verdict, happened, asked=len(made.scored))
     elif issued and made.plan.stands:
-        happened = _stands_in_words(issued, made.plan.changed)
+        happened = _describe_issued(issued, made.plan.changed)
         context.log.info(happened)
         yield _result(folder, issued, verdict, happened)
     else:
-        context.log.info(
-            f"{batch} is {verdict}: its list is held back until the overseer has tried to get a better model"
-        )
+        context.log.info(f"{batch} is {verdict}: its list is on hold until a retraining has been tried")
 
 
 class _Plan(NamedTuple):
-    """What is to be done about the list of a batch, and what is needed for it.
+    """What to do about the list of a batch.
 
     Attributes:
         report: the newest one.
@@ -257,7 +255,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(con: Connection, study: Study, folder: Path, batch: str, config: ListConfig) -> _Plan:
-    """Read what is to be done about the list of a batch.
+    """Read what to do about the list of a batch.
 
     Raises:
         dagster.Failure: the batch has no report, or no list can be made of it.
@@ -310,7 +308,7 @@ def _make_list(registry: Registry, study: Study, folder: Path, batch: str, plan:
 
 
 def _issue(con: Connection, study: Study, made: _Listed, new: IssuedList, release: str, run_id: str) -> None:
-    """Write down a list and why it was made; called in a transaction."""
+    """Record a list and why it was made; called in a transaction."""
     plan, scored = made.plan, made.scored
     assert scored is not None
     issue(con, new, scored.loc[scored["contact"], [study.id, "score", "reasons"]], run_id)
@@ -354,7 +352,7 @@ def _issue(con: Connection, study: Study, made: _Listed, new: IssuedList, releas
 def _require_people_as_judged(
     con: Connection, batch: str, judged: int, issued: IssuedList | None, people: int
 ) -> None:
-    """Raise when the newest scores are others than those that were judged, or nobody is left to list."""
+    """Raise when the newest scores are not those of the newest report, or when no rows are left."""
     current = scoring_version(con, batch)
     if current not in (None, judged):
         raise dg.Failure(
@@ -364,19 +362,19 @@ def _require_people_as_judged(
         )
     if issued and not people:
         raise dg.Failure(
-            f"No rows of {batch} are kept any more: no other list can be made. {issued.in_words()} stands.",
+            f"The rows of {batch} have been erased: no other list can be made. {issued.in_words()} is kept.",
             allow_retries=False,
         )
 
 
-def _stands_in_words(issued: IssuedList, changed: Difference) -> str:
-    """Say that an issued list stands, how the current scores differ from it, and how to get another one."""
-    stands = f"{issued.in_words()} was issued and stands"
+def _describe_issued(issued: IssuedList, changed: Difference) -> str:
+    """Say that an issued list is kept, how the current scores differ, and how to issue another one."""
+    kept = f"{issued.in_words()} was issued and is kept"
     if not changed.added and not changed.dropped:
-        return f"{stands}: the current scores flag the same people"
+        return f"{kept}: the current scores flag the same people"
     return (
-        f"{stands}; by the current scores a list would have {changed.in_words()}. To have that one made, in "
-        "files of its own, materialise contact_list with `replace_issued_list: true` and a `reason`"
+        f"{kept}. A list of the current scores would have {changed.in_words()}: to issue it in new files, "
+        "materialise contact_list with `replace_issued_list: true` and a `reason`"
     )
 
 
@@ -392,7 +390,7 @@ def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.Data
 
     listed = make_list(scored, study, about.remark)
     sheet = AboutList(about.batch, about.issued_at, about.model_version, asked=len(scored))
-    # Both are whole before either is in its place: people and machines get the same list.
+    # Both files are complete before either is published.
     with in_place_of(folder / f"{about.stem}.xlsx") as part:
         write_workbook(part, listed, study, sheet)
         write_atomically(folder / f"{about.stem}.csv", as_csv(listed))
@@ -401,7 +399,7 @@ def _write_files(folder: Path, study: Study, about: IssuedList, scored: "pd.Data
 def _result(
     folder: Path, about: IssuedList, verdict: str, happened: str, asked: int | None = None
 ) -> dg.MaterializeResult:
-    """Tell the graph of the list that stands now; ``asked``: of how many people, when it was made now."""
+    """Return the materialisation of the valid list; ``asked``: people scored, when it is new."""
     share = None if asked is None else round(about.contacts / asked, 4) if asked else 0.0
     event = ContactList(about.contacts, share, about.number, about.remark or "none", happened)
     metadata = {

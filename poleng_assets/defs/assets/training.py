@@ -1,4 +1,4 @@
-"""Training: which data a challenger learns from, and the challenger itself."""
+"""The training assets: the training data and the challenger."""
 
 import dataclasses
 import json
@@ -48,10 +48,10 @@ JUDGED_BY_OTHERS = "models_are_judged_by_others"
 
 
 class RetrainConfig(dg.Config):
-    """Why a challenger is wanted."""
+    """Why to train a challenger."""
 
     reason: str = Field(
-        default="asked for by hand", description="Why to retrain; it goes into the ledger of decisions."
+        default="requested manually", description="Reason for the retraining, recorded in the ledger."
     )
 
 
@@ -65,8 +65,7 @@ class RetrainConfig(dg.Config):
         dg.AssetCheckSpec(
             JUDGED_BY_OTHERS,
             asset="training_data",
-            description="No id and no set of answers stands both among the rows that are learned from and "
-            "among those that models are judged by.",
+            description="No id and no set of answers is in both the training rows and the holdout.",
         )
     ],
 )
@@ -76,7 +75,7 @@ def training_data(
     warehouse: dg.ResourceParam[Warehouse],
     registry: dg.ResourceParam[Registry],
 ) -> dg.MaterializeResult:
-    """All field studies, assimilated and pending, as one named set to learn from."""
+    """The training set: all field studies that are not withdrawn."""
     study, champion = warehouse.study, registry.alias(CHAMPION)
 
     def read(con: Connection) -> _TrainingData:
@@ -87,7 +86,7 @@ def training_data(
 
     def write(con: Connection, data: _TrainingData) -> None:
         record_training_set(con, TrainingSet(data.hash, data.studies))
-        # A run that died after this runs again: that is the same retraining.
+        # The rerun of a run that died after this is the same retraining.
         if not recorded_by_runs(con, "retrain", failed_runs_of_request(context.instance, context.run)):
             record_decision(
                 con,
@@ -104,14 +103,14 @@ def training_data(
 
 
 class _TrainingData(NamedTuple):
-    """What is to be learned from.
+    """The training data.
 
     Attributes:
         hash: of all field studies.
         studies: data hash of each field study, by its id.
         counts: rows of each (``warehouse/training_sets.py``).
-        shared_ids: ids that are learned from and held out as well.
-        shared_answers: sets of answers that are.
+        shared_ids: ids in both training rows and holdout.
+        shared_answers: sets of answers in both.
     """
 
     hash: str
@@ -121,12 +120,12 @@ class _TrainingData(NamedTuple):
     shared_answers: int
 
     def pending(self, champion: ModelVersion | None) -> list[str]:
-        """Return the field studies that the champion did not learn from."""
+        """Return the field studies that the champion was not trained on."""
         return sorted(set(self.studies) - set(champion.field_studies if champion else []))
 
 
 def _training_data(con: Connection, study: Study) -> _TrainingData:
-    """Read what is to be learned from: all field studies that count.
+    """Read the training data: all field studies that are not withdrawn.
 
     Raises:
         dagster.Failure: there is none.
@@ -136,7 +135,7 @@ def _training_data(con: Connection, study: Study) -> _TrainingData:
     if not studies:
         withdrawn = ", ".join(file.name for file in taken_in)
         raise dg.Failure(
-            f"There is no field study to learn from{f' (withdrawn: {withdrawn})' if withdrawn else ''}: "
+            f"There is no field study to train on{f' (withdrawn: {withdrawn})' if withdrawn else ''}: "
             "drop one into landing/field_studies.",
             allow_retries=False,
         )
@@ -147,7 +146,7 @@ def _training_data(con: Connection, study: Study) -> _TrainingData:
 
 
 def _described(data: _TrainingData, reason: str, pending: list[str]) -> dg.MaterializeResult:
-    """Tell the graph what is to be learned from."""
+    """Return the materialisation of the training data."""
     return dg.MaterializeResult(
         data_version=dg.DataVersion(data.hash),
         metadata={
@@ -167,17 +166,17 @@ def _described(data: _TrainingData, reason: str, pending: list[str]) -> dg.Mater
 
 
 class TuningConfig(dg.Config):
-    """How long to search for a better model."""
+    """How long to tune."""
 
     mode: Literal["", "quick", "full"] = Field(
         default="",
-        description="quick: compare the usual candidates (a minute); full: search for better parameters "
-        "(it says how long, and goes on where it was when interrupted). Empty: what the study says.",
+        description="quick: compare the default candidates (a minute). full: hyperparameter search (the log "
+        "shows the remaining time; an interrupted search resumes). Empty: as the study sets it.",
     )
     again: bool = Field(
         default=False,
-        description="Train even if there is a version of the very same data, study and mode: it would be "
-        "the same model, bit for bit.",
+        description="Train even if a version with the same data, study and mode exists. The result is "
+        "identical.",
     )
 
 
@@ -191,7 +190,7 @@ def challenger(
     registry: dg.ResourceParam[Registry],
     mlflow: dg.ResourceParam[Any],
 ) -> dg.MaterializeResult:
-    """The best model that tuning finds on the training data, registered with its reference."""
+    """The best model from tuning on the training data, registered with its reference."""
     from poleng_assets.core.modeling.tuning import search_name
 
     study = warehouse.study
@@ -204,26 +203,28 @@ def challenger(
         made = None if config.again else registry.version_of_search(search, mode)
         fault = registry.validation_error(made) if made else ""
         if fault:
-            context.log.warning(f"A model of these very data is trained again: {fault}")
+            context.log.warning(f"A model of the same data is trained again: {fault}")
         if made is not None and not fault:
             registry.finish_run(made)
             registry.set_alias(CHALLENGER, made.version)
             registry.delete_searches(but=search)
-            context.log.info(f"Version {made.version} was trained on the same data, by the same study")
+            context.log.info(
+                f"Version {made.version} was trained on the same data with the same study: nothing to train"
+            )
             return dg.MaterializeResult(metadata=_taken_over(made) | mlflow_pages(registry, made))
         context.log.info(f"Training on {rows.training.num_rows} rows of {', '.join(rows.chosen.studies)}")
         logger = _trial_logger(context, registry, mlflow)
         trained = _train(rows, study, mode, registry.home.tuning / search, logger)
         for proxy in trained.shown_proxies:
-            context.log.warning(f"Contact lists give something protected away: {proxy}")
+            context.log.warning(f"Contact lists reveal a protected answer: {proxy}")
         version, card = _register(context.run.run_id, registry, mlflow, study, rows, trained, mode, search)
-    # A full search may go on where a quick one, or an interrupted one, has stopped.
+    # A full search resumes where a quick or interrupted one stopped.
     registry.delete_searches(but="" if mode == "full" else search)
     return dg.MaterializeResult(metadata=_metadata(study, registry, rows, trained, version, card))
 
 
 class _Rows(NamedTuple):
-    """What a challenger learns from, and is judged by."""
+    """The training rows and the holdout of a challenger."""
 
     chosen: TrainingSet
     training: "pa.Table"
@@ -240,7 +241,7 @@ def _read_rows(con: Connection, study: Study) -> _Rows:
 
 
 class _Trained(NamedTuple):
-    """A model, how its training configuration was found, how good it is, and what its lists give away."""
+    """A model with its tuning result, its evaluation and the proxies that its lists show."""
 
     tuned: "TuningResult"
     model: "Model"
@@ -313,10 +314,10 @@ def _register(
     )
     path = write_atomically(registry.home.model_card(number), render_model_card(card))
     registry.log_page(mlflow, path, "model_card")
-    # Last: a version that exists has all that belongs to it, and a killed training leaves none behind.
+    # Last, so that a registered version is complete and a killed training registers none.
     version = registry.register(logged, search, mode)
     if version.version != number:
-        # The newest version was deleted by hand: its number is not given again.
+        # The newest version was deleted by hand: its number is not reused.
         path.unlink()
         card = dataclasses.replace(card, version=version.version)
         write_atomically(registry.home.model_card(version.version), render_model_card(card))
@@ -361,7 +362,7 @@ SHOWN = ("auc", "log_loss", "brier", "calibration_error", "recall", "flagged_sha
 def _trial_logger(
     context: dg.AssetExecutionContext, registry: Registry, mlflow: Any
 ) -> "Callable[[Trial, str], None]":
-    """Tell of each trial in the run's log, and keep it as a nested MLflow run."""
+    """Return a function that logs each trial, also as a nested MLflow run."""
 
     def log(trial: "Trial", message: str) -> None:
         context.log.info(message)
@@ -377,7 +378,7 @@ def _trial_logger(
 
 
 def _taken_over(made: ModelVersion) -> dict[str, Any]:
-    taken_over = "trained before on the very same data: it would be the same model, bit for bit"
+    taken_over = "trained before on the same data: the model would be identical"
     return {
         **Challenger(made.version, taken_over).metadata(),
         "field_studies": ", ".join(made.field_studies),

@@ -1,13 +1,11 @@
-"""The sensors: thin shells that look at folders and events, ask a pure function, and launch runs.
+"""The sensors: they read folders and events, call pure functions, and launch runs.
 
-No sensor opens the warehouse: it has one writing process at a time, and a tick must never wait for it.
-What was done already is read from Dagster's own history, so that the daemon and the command line, or
-a daemon that starts afresh, come to the same answer.
+No sensor opens the warehouse: it allows one writing process at a time, and a tick must not wait for it.
+Sensors read what has been done from Dagster's event log, so that the daemon and the command line agree.
 """
 
 from poleng_assets.defs.sensors.arrivals import batch_arrivals, field_study_arrivals, outcome_arrivals
 from poleng_assets.defs.sensors.overseer import overseer
 
-# The command line ticks them in this order: what a killed run left undone comes before what is new, so that
-# batches are judged in the order in which they came.
+# The tick order of the command line: unfinished work before new files, so that batches are judged in order.
 SENSORS = [overseer, field_study_arrivals, batch_arrivals, outcome_arrivals]

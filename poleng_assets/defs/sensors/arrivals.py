@@ -1,4 +1,4 @@
-"""The arrival sensors: a file that has settled in landing becomes a run that takes it in."""
+"""The arrival sensors: each complete file in landing is ingested by a run."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -44,7 +44,7 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
         landing.clear_leftovers(kind)
         requests, idle = _take_in(context, landing, kind, job)
         if not requests:
-            return dg.SkipReason("; ".join(idle) or f"Nothing new in {landing.home.landing(kind)}")
+            return dg.SkipReason("; ".join(idle) or f"No new files in {landing.home.landing(kind)}")
         partitions = [str(request.partition_key) for request in requests]
         return dg.SensorResult(
             run_requests=requests,
@@ -57,7 +57,7 @@ def _arrival_sensor(kind: Kind, job: str, description: str) -> dg.SensorDefiniti
 def _take_in(
     context: dg.SensorEvaluationContext, landing: Landing, kind: Kind, job: str
 ) -> tuple[list[dg.RunRequest], list[str]]:
-    """Return the runs that take in what has settled, and why everything else waits or is left alone."""
+    """Return the runs that ingest complete files, and why other files wait or are skipped."""
     instance = context.instance
     busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
     seen = landing.look(kind)
@@ -91,14 +91,14 @@ def _requests(
     for dropped in settled:
         earlier = attempts[ingest_key(dropped)]
         if earlier.done:
-            stuck.add(dropped, "it was taken in, and cannot be removed from landing: remove it by hand")
+            stuck.add(dropped, "it was ingested, but cannot be removed from landing: remove it by hand")
         elif earlier.backoff_seconds:
             messages.append(_resting(dropped, earlier, job))
         else:
             try:
                 partition = _partition_of(instance, dropped, versions.get(dropped.name, ()))
                 requests.append(ingest_request(dropped, partition, earlier))
-            except OSError as error:  # it went away, or its disk fails: the others are taken in
+            except OSError as error:  # removed meanwhile, or a disk error: the others are ingested
                 messages.append(f"{dropped.path.name} cannot be read now: {error.strerror}")
     return requests
 
@@ -106,7 +106,7 @@ def _requests(
 def _sorted_out(
     dropped: Sequence[Dropped], taken: Collection[str], busy: set[str]
 ) -> tuple[list[Dropped], list[tuple[Dropped, str]]]:
-    """Return the files that may be taken in now, and those that are refused by their names, each with why.
+    """Return the files to ingest now, and those refused by their name, each with the reason.
 
     Args:
         dropped: files that have settled, oldest first.
@@ -124,7 +124,7 @@ def _sorted_out(
             continue
         names.add(file.name)
         if file.name not in working:
-            # One version of a name at a time: which is the next is known when the last is taken in.
+            # One version of a name at a time: the next number is known once the last is ingested.
             working.add(file.name)
             settled.append(file)
     return settled, refused
@@ -148,22 +148,22 @@ def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, versions: Sequ
 
 def _resting(dropped: Dropped, attempts: Attempts, job: str) -> str:
     return (
-        f"{dropped.path.name} could not be taken in, {attempts.failed} runs failed: look at the newest run "
-        f"of {job} and mend the cause. It is tried again in {attempts.backoff_seconds:.0f} s, "
-        "or when you say poleng retry"
+        f"{dropped.path.name} could not be ingested, {attempts.failed} runs failed: see the newest run "
+        f"of {job} and fix the cause. It is retried in {attempts.backoff_seconds:.0f} s, "
+        "or after poleng retry"
     )
 
 
 field_study_arrivals = _arrival_sensor(
     "field_studies",
     jobs.ingest_field_study.name,
-    "Takes in the field studies dropped into landing/field_studies.",
+    "Ingests field studies dropped into landing/field_studies.",
 )
 batch_arrivals = _arrival_sensor(
     "batches",
     jobs.process_batch.name,
-    "Takes in, scores and judges the batches dropped into landing/batches.",
+    "Ingests, scores and judges batches dropped into landing/batches.",
 )
 outcome_arrivals = _arrival_sensor(
-    "outcomes", jobs.ingest_outcomes.name, "Takes in the labels dropped into landing/outcomes."
+    "outcomes", jobs.ingest_outcomes.name, "Ingests outcomes dropped into landing/outcomes."
 )

@@ -1,4 +1,4 @@
-"""The overseer's sensor: it folds the new events into its state, and launches what the plan asks for."""
+"""The overseer sensor: it folds new events into its state and launches the runs of its plan."""
 
 import heapq
 from collections.abc import Collection, Sequence
@@ -61,11 +61,11 @@ FEW = 10
     ],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sees drifted batches, asks for one retraining, has them scored again, and lets no "
-    "contact list wait for ever.",
+    description="Watches drift: launches one retraining for drifted batches, rescores them with a new "
+    "champion, and releases held contact lists.",
 )
 def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]) -> dg.SensorResult:
-    """Fold the events since the last tick, and act on the plan that follows from them."""
+    """Fold the events since the last tick and launch the runs of the plan."""
     instance = context.instance
     fail_orphaned_runs(instance)
     if doubt := clock_in_doubt(instance, landing.home, remember=True):
@@ -185,7 +185,7 @@ def _dropped_together(
     if not state.wants_retraining:
         return None
     busy = busy_partitions(run for run in running if run.job_name == jobs.process_batch.name)
-    scored = {batch for batch, one in state.open_batches.items() if one.version is not None}
+    scored = {batch for batch, batch_state in state.open_batches.items() if batch_state.version is not None}
     # A run that died behind its first step leaves a batch to the overseer; one that fails is not waited for.
     keys = {
         score_key(batch, state.serving): batch for batch in state.open_batches if batch not in scored | busy
@@ -217,7 +217,7 @@ def _situation(
     return Situation(
         champion=version,
         open_batches=tuple(
-            OpenBatch(batch, one.version, one.held) for batch, one in state.open_batches.items()
+            OpenBatch(batch, newest.version, newest.held) for batch, newest in state.open_batches.items()
         ),
         pending=tuple(name for name in newest(state.studies) if judged.get(name) != state.studies[name]),
         arriving=tuple(arriving),

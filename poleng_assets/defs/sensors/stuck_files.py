@@ -58,14 +58,14 @@ class StuckFiles:
         except FileNotFoundError:
             return ""  # somebody took it away
         except OSError as error:
-            failed = f"it is to be refused ({why}), and cannot be moved ({error.strerror}): remove it by hand"
+            failed = f"it is rejected ({why}), but cannot be moved ({error.strerror}): remove it by hand"
             if error.errno in _PASSING:
                 return f"{name}: {failed}"
             self.add(dropped, failed)
             return ""
         if os.path.lexists(dropped.path):
-            self.add(dropped, f"it was refused ({why}), and cannot be removed: remove it by hand")
-        return f"Refused {name}: {why}; it is now {rejected}"
+            self.add(dropped, f"it was rejected ({why}), but cannot be removed: remove it by hand")
+        return f"Rejected {name}: {why}; moved to {rejected}"
 
     def news(self, left: Mapping[str, str]) -> list[str]:
         """Return the names that were not logged before."""

@@ -624,7 +624,7 @@ def test_the_estimate_is_doubted_where_answers_shifted(measure: Measure, batch: 
     generous = measure.under(trusted_within=0.5)
     assert generous(batch).trust == Trust(True)
     moved = generous(batch.assign(education=3))
-    assert "which only outcomes can tell" in moved.trust.why_not
+    assert "only outcomes can confirm it" in moved.trust.why_not
     assert "too few people" in measure.under(trusted_within=0.001)(batch).trust.why_not
 
 

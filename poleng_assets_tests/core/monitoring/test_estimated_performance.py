@@ -420,10 +420,10 @@ def test_weights_of_people_nobody_is_like_do_not_touch_the_calibration(
 
 # The first rule that fits says why the estimate is not trusted.
 DOUBTS: list[tuple[dict[str, Any], str]] = [
-    ({"outside": True}, "whom the model does not know"),
+    ({"outside": True}, "out of distribution"),
     ({"width": float("inf")}, "there is no estimate"),
     ({"width": 0.031}, "too few people: the AUC is known to ±0.031 only, ±0.030 is required"),
-    ({"shifted": True}, "which only outcomes can tell"),
+    ({"shifted": True}, "only outcomes can confirm it"),
     ({}, ""),
 ]
 

@@ -82,7 +82,7 @@ def test_in_every_situation_an_open_batch_gets_what_it_needs(policy: OverseerPol
             "score": decided.score == ("b1",),
             "release": [batch for batch, _ in decided.release] == ["b1"],
             "wait for the retraining": decided.messages == ("Held until the retraining ends: b1",),
-            "wait for the study": decided.messages == ("Held until newest is taken in: b1",),
+            "wait for the study": decided.messages == ("Held until newest is ingested: b1",),
             "give up": any(m.startswith("Batch b1 failed 3 times") for m in decided.messages),
         }
         assert [name for name, so in happened.items() if so] == [expected] * (expected != "nothing"), case
@@ -98,9 +98,13 @@ def test_every_outcome_occurs_in_the_table():
 
 FIRST_MODEL: list[tuple[dict[str, Any], str | None, str]] = [
     ({"retraining": True}, None, "The first model is being trained"),
-    ({"arriving": True}, None, "The first model waits until newest is taken in"),
+    ({"arriving": True}, None, "The first model waits until newest is ingested"),
     ({"pending": False, "rejected": False}, None, "No model yet: Drop a field study into"),
-    ({"pending": False, "rejected": True}, None, "No model yet: the first one was refused: it guesses. Drop"),
+    (
+        {"pending": False, "rejected": True},
+        None,
+        "No model yet: the first challenger was rejected: it guesses. Drop",
+    ),
     ({"failed": True}, None, "No model from founding: training failed 3 times"),
     ({}, "first model, from founding", "Training the first model, from founding"),
 ]
@@ -181,10 +185,10 @@ def test_a_failure_of_one_batch_does_not_stop_another(policy: OverseerPolicy):
 @pytest.mark.parametrize(
     ("situation", "why"),
     [
-        (Situation(CHAMPION, held("b1")), "no pending field study to learn from"),
+        (Situation(CHAMPION, held("b1")), "no new field study to train on"),
         (
             Situation(CHAMPION, held("b1"), last_rejection="it ranks worse"),
-            "no pending field study to learn from; the newest challenger was not promoted: it ranks worse",
+            "no new field study to train on; the newest challenger was not promoted: it ranks worse",
         ),
         (
             Situation(CHAMPION, held("b1"), pending=("later",), retrain_failures=MAX_ATTEMPTS),
@@ -192,7 +196,7 @@ def test_a_failure_of_one_batch_does_not_stop_another(policy: OverseerPolicy):
         ),
         (
             Situation(CHAMPION, held("b1"), pending=("later",), batches_since_retraining=1),
-            "since the last retraining 1 new batch came, 2 are waited for before the next one",
+            "1 new batch since the last retraining, 2 are required before the next one",
         ),
         (
             Situation(
@@ -202,7 +206,7 @@ def test_a_failure_of_one_batch_does_not_stop_another(policy: OverseerPolicy):
                 batches_since_retraining=0,
                 last_rejection="it ranks worse",
             ),
-            "since the last retraining 0 new batches came, 2 are waited for before the next one; "
+            "0 new batches since the last retraining, 2 are required before the next one; "
             "the newest challenger was not promoted: it ranks worse",
         ),
     ],
@@ -212,7 +216,7 @@ def test_a_released_batch_says_why_it_was_not_waited_for(
 ):
     decided = overseer.plan(situation, policy)
     assert decided.release == (("b1", why),)
-    assert decided.messages == (f"List of b1 is made with the present champion: {why}",)
+    assert decided.messages == (f"Releasing b1 with the present champion: {why}",)
 
 
 # Cooldown
@@ -256,7 +260,7 @@ def test_a_cooldown_does_not_stop_batches_from_being_scored(policy: OverseerPoli
 
 def test_a_batch_is_not_released_while_a_study_arrives_even_in_the_cooldown(policy: OverseerPolicy):
     situation = Situation(CHAMPION, held("b1"), arriving=("newest",), batches_since_retraining=0)
-    assert overseer.plan(situation, policy) == Plan(messages=("Held until newest is taken in: b1",))
+    assert overseer.plan(situation, policy) == Plan(messages=("Held until newest is ingested: b1",))
 
 
 # Realised loss
@@ -331,13 +335,13 @@ def test_labels_are_asked_for_only_when_there_is_nothing_to_learn_from(
         requesting=case["requesting"],
         request_failures=MAX_ATTEMPTS if case["request_failed"] else MAX_ATTEMPTS - 1,
     )
-    asked = "No field data to learn from: asking for labels of people like those of b0, b9"
+    asked = "No new field data: requesting labels for b0, b9"
     assert (
         overseer.plan(situation, policy)
         == {
             "nothing": Plan(),
             "give up": Plan(
-                messages=("The request for labels of b0, b9 failed: look at its newest run",),
+                messages=("The label request for b0, b9 failed: see its newest run",),
             ),
             "request": Plan(request=("b0", "b9"), messages=(asked,)),
         }[expected]
@@ -383,7 +387,7 @@ def test_a_retraining_waits_until_the_batches_that_came_together_are_scored(poli
     waiting = overseer.plan(situation, policy)
     assert waiting.retrain is None
     assert not waiting.release
-    assert waiting.messages == ("The retraining waits until b2, b3 is scored, too",)
+    assert waiting.messages == ("The retraining waits until b2, b3 is scored",)
     assert (
         overseer.plan(replace(situation, together=()), policy).retrain == "drift in b1; new field data: later"
     )

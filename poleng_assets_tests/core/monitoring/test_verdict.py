@@ -239,7 +239,10 @@ def test_answers_that_have_nothing_in_common_with_the_references_are_not_trusted
     judgement = judge(replace(QUIET_FIGURES, metrics=(figure("religion", method, value, alert=True),)), study)
     assert (judgement.verdict == "untrusted") is verdict
     assert ("support:religion" in judgement.causes) is verdict
-    said = any("Religious denomination: out of distribution, the answers have no overlap" in w for w in judgement.words)
+    said = any(
+        "Religious denomination: out of distribution, the answers have no overlap" in w
+        for w in judgement.words
+    )
     assert said is verdict
 
 

@@ -93,5 +93,5 @@ def test_a_run_cannot_take_in_a_file_from_outside_of_landing(tmp_path: Path):
     (tmp_path / "march.csv").write_text("a\n1\n")
     (home.landing("batches") / "march.csv").symlink_to(tmp_path / "march.csv")
     for file in ("", "../../../march.csv", str(tmp_path / "march.csv"), "..", "/etc/passwd", "march.csv"):
-        with pytest.raises(dg.Failure, match="nothing to take in"):
+        with pytest.raises(dg.Failure, match="nothing to ingest"):
             _landing_file(Landing(home), "batches", file, "march")
