@@ -6,14 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from poleng_assets.cli.console import console, styled
-from poleng_assets.core.data.asset_events import (
-    Challenger,
-    Champion,
-    ContactList,
-    FileTakenIn,
-    RealisedPerformance,
-    event_of,
-)
+from poleng_assets.core.data import asset_events
 from poleng_assets.text.plain_text import in_one_line
 
 if TYPE_CHECKING:
@@ -27,14 +20,14 @@ def show_run(report: RunReport) -> None:
         console.print(styled("red", f"{title} failed"), f": {report.message}", sep="")
         return
     lines = [
-        line(event_of(asset, report.metadata[asset]))
+        line(asset_events.event_of(asset, report.metadata[asset]))
         for asset, line in _LINES.items()
         if asset in report.metadata
     ]
     console.print(f"{title}: {'; '.join(lines)}", styled("dim", f"({report.seconds:.1f} s)"))
 
 
-def _about_champion(event: Champion) -> str:
+def _about_champion(event: asset_events.Champion) -> str:
     if event.is_rollback:
         return event.reason
     outcome = "promoted" if event.promoted else "not promoted"
@@ -43,39 +36,39 @@ def _about_champion(event: Champion) -> str:
     return f"version {event.challenger_version} {outcome}: {event.reason}"
 
 
-def _about_challenger(event: Challenger) -> str:
+def _about_challenger(event: asset_events.Challenger) -> str:
     return f"version {event.version} {f'was {event.taken_over}' if event.taken_over else 'trained'}"
 
 
-def _about_list(event: ContactList) -> str:
+def _about_list(event: asset_events.ContactList) -> str:
     if event.share_flagged is None:
         return str(event.what_happened)
     list_name = f", in list {event.list_number}" if event.list_number > 1 else ""
     return f"{event.contacts or 0:,} contacts{'' if event.remark == 'none' else ', marked'}{list_name}"
 
 
-def _about_study(event: FileTakenIn) -> str:
+def _about_study(event: asset_events.FileTakenIn) -> str:
     if event.withdrawn is not None:
         return "withdrawn" if event.withdrawn else "no longer withdrawn"
     remark = f", {event.remark}" if event.remark is not None else ""
     return f"{_rows_kept(event, 'labelled rows')} ingested{_earlier(event)}{remark}"
 
 
-def _rows_kept(event: FileTakenIn, noun: str) -> str:
+def _rows_kept(event: asset_events.FileTakenIn, noun: str) -> str:
     kept = f"{event.rows or 0:,} {noun}"
     return f"{kept} ({event.rows_quarantined:,} more in quarantine)" if event.rows_quarantined else kept
 
 
-def _earlier(event: FileTakenIn) -> str:
+def _earlier(event: asset_events.FileTakenIn) -> str:
     """Return what the file has in common with earlier ones."""
     return "" if event.what_came_before in (None, "nothing") else f"; {event.what_came_before}"
 
 
-def _about_outcomes(event: FileTakenIn) -> str:
+def _about_outcomes(event: asset_events.FileTakenIn) -> str:
     return event.what_they_met or f"{event.rows or 0:,} outcomes"
 
 
-def _about_performance(event: RealisedPerformance) -> str:
+def _about_performance(event: asset_events.RealisedPerformance) -> str:
     if not event.batches:
         return "no scores to compare with yet"
     return f"compared with the scores of {event.batches:,} batch{'' if event.batches == 1 else 'es'}"

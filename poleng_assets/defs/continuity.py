@@ -11,15 +11,7 @@ from typing import Any
 import dagster as dg
 from duckdb import DuckDBPyConnection as Connection
 
-from poleng_assets.core.data.asset_events import (
-    EVENTS,
-    AssetEvent,
-    Champion,
-    ContactList,
-    DriftReport,
-    FileTakenIn,
-    Predictions,
-)
+from poleng_assets.core.data import asset_events
 from poleng_assets.defs.events import newest_first
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.storage.home import KINDS, Home
@@ -48,7 +40,7 @@ def reported_writes(instance: dg.DagsterInstance, newest: int) -> list[ReportedW
     """
     writes = []
     for asset in ASSETS:
-        for recorded in newest_first(instance, EVENTS[asset], asset, limit=newest):
+        for recorded in newest_first(instance, asset_events.EVENTS[asset], asset, limit=newest):
             partition = recorded.partition
             if partition and not instance.has_dynamic_partition(_PARTITIONS[asset], partition):
                 continue
@@ -58,18 +50,21 @@ def reported_writes(instance: dg.DagsterInstance, newest: int) -> list[ReportedW
     return writes
 
 
-def _given(event: AssetEvent) -> dict[str, Any] | None:
+def _given(event: asset_events.AssetEvent) -> dict[str, Any] | None:
     """Return what an event says that the warehouse was given; None of a list that was held back."""
     match event:
-        case FileTakenIn(content_hash=str(content_hash)):
+        case asset_events.FileTakenIn(content_hash=str(content_hash)):
             return {"content_hash": content_hash}
-        case Predictions(model_version=int(version)) | DriftReport(model_version=int(version)):
+        case (
+            asset_events.Predictions(model_version=int(version))
+            | asset_events.DriftReport(model_version=int(version))
+        ):
             return {"version": version}
-        case ContactList(contacts=int(contacts)):
+        case asset_events.ContactList(contacts=int(contacts)):
             return {"contacts": contacts}
-        case Champion(is_rollback=True, serving_version=version):
+        case asset_events.Champion(is_rollback=True, serving_version=version):
             return {"version": version, "rolled_back": True}
-        case Champion(challenger_version=int(version), promoted=promoted, reason=reason):
+        case asset_events.Champion(challenger_version=int(version), promoted=promoted, reason=reason):
             return {"version": version, "promoted": bool(promoted), "reason": reason}
     return None
 

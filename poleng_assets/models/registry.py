@@ -19,37 +19,8 @@ from duckdb import DuckDBPyConnection as Connection
 
 from poleng_assets.core.data.library_versions import library_version
 from poleng_assets.core.promotion.serving_decision import registry_conflict
-from poleng_assets.models.artifacts import (
-    EXECUTED,
-    IMPORTANCE,
-    REFERENCE,
-    SERVED_MODEL,
-    ModelUnusable,
-    compare_hashes,
-    emptied,
-    load_model,
-    nothing_compiled,
-    read_compared,
-    unusable_when_broken,
-    write_files,
-)
+from poleng_assets.models import artifacts, store, version_files
 from poleng_assets.models.repair import RegistryLost, RegistryRepair, has_run
-from poleng_assets.models.store import (
-    RegistryRefused,
-    RegistryUnusable,
-    folder_of,
-    is_locked,
-    locked_error,
-    open_store,
-    refusals_of_mlflow,
-)
-from poleng_assets.models.version_files import (
-    VersionFile,
-    read_version_file,
-    read_version_files,
-    write_tag,
-    write_version_file,
-)
 from poleng_assets.storage.dropped_files import content_hash, hash_files
 from poleng_assets.storage.files import sync_folder, sync_tree
 from poleng_assets.storage.home import Home
@@ -86,7 +57,7 @@ class ModelVersion:
     version: int
     run_id: str
     tags: Mapping[str, str]
-    kept: VersionFile | None = None
+    kept: version_files.VersionFile | None = None
 
     @property
     def field_studies(self) -> list[str]:
@@ -152,8 +123,8 @@ class Registry:
         try:
             version = self._client().get_model_version_by_alias(self.model_name, alias)
         except MlflowException as error:
-            if is_locked(error):
-                raise locked_error(self.home) from error
+            if store.is_locked(error):
+                raise store.locked_error(self.home) from error
             absent = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
             if error.error_code not in absent:
                 raise
@@ -179,7 +150,7 @@ class Registry:
         if not conflict:
             return self._keep(version) if version else None
         if decision is None or (version is not None and version.version != decision.before):
-            raise RegistryRefused(f"Not done: {conflict}.")
+            raise store.RegistryRefused(f"Not done: {conflict}.")
         appointed = self._appointed_version(decision)
         if lost := self.appoint(decision.version):
             say(f"Version {decision.version} goes on to serve from its files, as the ledger says. {lost}")
@@ -202,8 +173,8 @@ class Registry:
         except RegistryLost as error:
             return str(error)
         except MlflowException as error:
-            if is_locked(error):
-                raise locked_error(self.home) from error
+            if store.is_locked(error):
+                raise store.locked_error(self.home) from error
             return f"MLflow cannot be mended: {first_line(error)}"
         return ""
 
@@ -221,12 +192,12 @@ class Registry:
         if decision := serving_decision(con):
             self._appointed_version(decision)
             try:
-                with refusals_of_mlflow("What was deleted or renamed in MLflow cannot be put back"):
+                with store.refusals_of_mlflow("What was deleted or renamed in MLflow cannot be put back"):
                     self._repair().version(decision.version)
                     if self.alias(CHAMPION) is None:
                         self.set_alias(CHAMPION, decision.version)
             except RegistryLost as error:
-                raise RegistryRefused(
+                raise store.RegistryRefused(
                     f"The ledger says that version {decision.version} serves, but the registry has no such "
                     f"version. {error}"
                 ) from error
@@ -236,9 +207,9 @@ class Registry:
 
     def _known(self, number: int) -> ModelVersion | None:
         try:
-            kept = read_version_file(self.home.artifacts, number)
+            kept = version_files.read_version_file(self.home.artifacts, number)
         except ValueError as error:
-            raise RegistryUnusable(str(error)) from error
+            raise store.RegistryUnusable(str(error)) from error
         return ModelVersion(number, kept.run_id, kept.tags, kept) if kept else None
 
     def _keep(self, version: ModelVersion) -> ModelVersion:
@@ -255,23 +226,24 @@ class Registry:
             run = client.get_run(version.run_id).info
             model_id = client.get_model_version(self.model_name, str(version.version)).model_id or ""
             served = client.get_model_version_download_uri(self.model_name, str(version.version))
-            root = folder_of(self.home.artifacts.as_uri())
+            root = store.folder_of(self.home.artifacts.as_uri())
             model, reference = (
-                str(folder_of(uri).relative_to(root)) for uri in (served, f"{run.artifact_uri}/reference")
+                str(store.folder_of(uri).relative_to(root))
+                for uri in (served, f"{run.artifact_uri}/reference")
             )
         except (MlflowException, ValueError):
             return version
-        kept = VersionFile(
+        kept = version_files.VersionFile(
             version.version, version.run_id, run.experiment_id, model_id, model, reference, dict(version.tags)
         )
-        write_version_file(self.home.artifacts, kept)
+        version_files.write_version_file(self.home.artifacts, kept)
         return replace(version, kept=kept)
 
     def _appointed_version(self, decision: ServingDecision) -> ModelVersion:
         try:
             return self.version(decision.version)
         except LookupError as error:
-            raise RegistryRefused(
+            raise store.RegistryRefused(
                 f"The ledger says that version {decision.version} serves, but the registry has no such "
                 f"version. Was {self.home.mlflow_store} removed? Put it back from a backup "
                 "(`poleng restore`)."
@@ -285,7 +257,7 @@ class Registry:
         """
         version = self.alias(CHAMPION)
         if version is None:
-            raise RegistryRefused(
+            raise store.RegistryRefused(
                 "No model serves yet. Drop a field study into landing/field_studies; when a model has "
                 "been trained from it and has passed its gates, run this again."
             )
@@ -296,9 +268,9 @@ class Registry:
         shown = self._client().search_model_versions(f"name = '{self.model_name}'")
         registered = {int(version.version): _of_mlflow(version) for version in shown}
         try:
-            files = read_version_files(self.home.artifacts)
+            files = version_files.read_version_files(self.home.artifacts)
         except ValueError as error:
-            raise RegistryUnusable(str(error)) from error
+            raise store.RegistryUnusable(str(error)) from error
         # A tag or a version may have been edited or deleted in MLflow: what is kept counts.
         kept = {number: ModelVersion(number, file.run_id, file.tags, file) for number, file in files.items()}
         return [version for _, version in sorted({**registered, **kept}.items())]
@@ -344,13 +316,13 @@ class Registry:
             ModelUnusable: a file of it is missing, changed or broken, or the study has other features
                 than the one it was trained by.
         """
-        with unusable_when_broken(version.version):
+        with artifacts.unusable_when_broken(version.version):
             folder = self.model_folder(version)
-            compare_hashes(folder, json.loads(version.tags.get(HASHES_TAG, "{}")))
-            model = load_model(folder)
+            artifacts.compare_hashes(folder, json.loads(version.tags.get(HASHES_TAG, "{}")))
+            model = artifacts.load_model(folder)
         learned, asked = set(model.encoder.features), set(self.study.feature_names)
         if learned != asked:
-            raise ModelUnusable(
+            raise artifacts.ModelUnusable(
                 f"version {version.version} was trained by another study: with "
                 f"{', '.join(sorted(learned - asked)) or 'nothing'} that the study does not have any more, "
                 f"without {', '.join(sorted(asked - learned)) or 'nothing'} that it has now. Train a model "
@@ -363,9 +335,9 @@ class Registry:
         try:
             self.model(version)
             self.reference(version)
-            if self.reference_hashes(version).get(IMPORTANCE):
+            if self.reference_hashes(version).get(artifacts.IMPORTANCE):
                 self.importance(version)
-        except ModelUnusable as error:
+        except artifacts.ModelUnusable as error:
             return str(error)
         return ""
 
@@ -377,13 +349,13 @@ class Registry:
         """
         import pandas as pd
 
-        with unusable_when_broken(version.version):
-            return pd.read_parquet(io.BytesIO(self._content(version, REFERENCE)))
+        with artifacts.unusable_when_broken(version.version):
+            return pd.read_parquet(io.BytesIO(self._content(version, artifacts.REFERENCE)))
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
         """Return how much each feature moves the version's scores, in log-odds; raises as :meth:`model`."""
-        with unusable_when_broken(version.version):
-            importance: dict[str, float] = json.loads(self._content(version, IMPORTANCE))
+        with artifacts.unusable_when_broken(version.version):
+            importance: dict[str, float] = json.loads(self._content(version, artifacts.IMPORTANCE))
         return importance
 
     @contextmanager
@@ -403,8 +375,8 @@ class Registry:
 
         def allow(version: ModelVersion, hashes: list[str]) -> None:
             tag = json.dumps({**self.reference_hashes(version), name: hashes}, sort_keys=True)
-            if kept := read_version_file(self.home.artifacts, version.version):
-                write_tag(self.home.artifacts, kept, REFERENCE_HASHES_TAG, tag)
+            if kept := version_files.read_version_file(self.home.artifacts, version.version):
+                version_files.write_tag(self.home.artifacts, kept, REFERENCE_HASHES_TAG, tag)
             if repair.is_registered(version.version):
                 client.set_model_version_tag(self.model_name, str(version.version), REFERENCE_HASHES_TAG, tag)
 
@@ -417,7 +389,7 @@ class Registry:
 
     def reference_hashes(self, version: ModelVersion) -> dict[str, list[str]]:
         """Return the hashes that each file of the reference may have now."""
-        kept = read_version_file(self.home.artifacts, version.version)
+        kept = version_files.read_version_file(self.home.artifacts, version.version)
         hashes: dict[str, list[str]] = json.loads((kept or version).tags.get(REFERENCE_HASHES_TAG, "{}"))
         return hashes
 
@@ -428,9 +400,9 @@ class Registry:
     def _content(self, version: ModelVersion, name: str) -> bytes:
         """Return a file of the reference; raises ``ValueError`` when it is not what was registered."""
         path = self.home.artifacts / self._known_files(version).reference / name
-        return read_compared(path, self.reference_hashes(version).get(name))
+        return artifacts.read_compared(path, self.reference_hashes(version).get(name))
 
-    def _known_files(self, version: ModelVersion) -> VersionFile:
+    def _known_files(self, version: ModelVersion) -> version_files.VersionFile:
         kept = self._keep(version).kept
         if kept is None:
             raise ValueError("its training was killed before they were written down, and its run deleted")
@@ -448,7 +420,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            with refusals_of_mlflow("The training cannot be written down in MLflow"):
+            with store.refusals_of_mlflow("The training cannot be written down in MLflow"):
                 yield mlflow.active_run()
         except BaseException:
             with suppress(MlflowException):  # the run is deleted: what was raised says so
@@ -482,22 +454,22 @@ class Registry:
         mlflow.log_params(dict(parameters))
         mlflow.log_metrics(dict(metrics))
         mlflow.set_tags(dict(tags))
-        with emptied(folder):
-            reference_hashes = write_files(folder, model, reference, importance)
+        with artifacts.emptied(folder):
+            reference_hashes = artifacts.write_files(folder, model, reference, importance)
             hashes = hash_files(folder / "model")
             for name in reference_hashes:
                 mlflow.log_artifact(str(folder / name), "reference")
-            with nothing_compiled():
+            with artifacts.nothing_compiled():
                 logged = mlflow.pyfunc.log_model(
                     name="served_model",
-                    python_model=str(folder / SERVED_MODEL.name),
+                    python_model=str(folder / artifacts.SERVED_MODEL.name),
                     artifacts={"model": str(folder / "model")},
                     signature=_signature(model),
                     input_example=_invented_person(self.study),
                     pip_requirements=[f"{name}=={library_version(name)}" for name in REQUIREMENTS],
                 )
-        location = folder_of(self._client().get_logged_model(logged.model_id).artifact_location)
-        hashes |= {name: content_hash(location / name) for name in EXECUTED}
+        location = store.folder_of(self._client().get_logged_model(logged.model_id).artifact_location)
+        hashes |= {name: content_hash(location / name) for name in artifacts.EXECUTED}
         all_tags = {
             **tags,
             HASHES_TAG: json.dumps(hashes, sort_keys=True),
@@ -517,7 +489,7 @@ class Registry:
         # MLflow waits for no disk. Its store does: after a power cut it would name files that are empty.
         of_run = client.get_run(logged.run_id).info.artifact_uri
         for uri in (client.get_logged_model(logged.model_id).artifact_location, of_run):
-            sync_tree(folder_of(uri))
+            sync_tree(store.folder_of(uri))
         sync_folder(self.home.artifacts)
         self._repair().registered_model()
         made = client.create_model_version(
@@ -578,7 +550,7 @@ class Registry:
         return len(abandoned)
 
     def _client(self) -> Any:
-        return open_store(self.home, self.model_name)
+        return store.open_store(self.home, self.model_name)
 
 
 def _of_mlflow(version: Any) -> ModelVersion:

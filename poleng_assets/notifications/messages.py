@@ -12,13 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from poleng_assets.core.data.asset_events import (
-    Champion,
-    DriftReport,
-    LabelRequest,
-    RealisedPerformance,
-    TrainingData,
-)
+from poleng_assets.core.data import asset_events
 from poleng_assets.defs.events import Recorded
 from poleng_assets.text.markdown import unescaped
 from poleng_assets.warehouse.outbox import Message
@@ -217,7 +211,7 @@ def without_values(error: str, *, ids: bool = True) -> str:
 _Description = tuple[str, str, str, str]
 
 
-def _of_report(recorded: Recorded[DriftReport]) -> _Description | None:
+def _of_report(recorded: Recorded[asset_events.DriftReport]) -> _Description | None:
     batch, event = recorded.partition, recorded.event
     if not event.alarm:
         return None
@@ -235,7 +229,7 @@ def _of_report(recorded: Recorded[DriftReport]) -> _Description | None:
     return "drift", cause, f"Alarm: batch {batch} is {event.verdict}", text
 
 
-def _of_training(recorded: Recorded[TrainingData]) -> _Description:
+def _of_training(recorded: Recorded[asset_events.TrainingData]) -> _Description:
     event = recorded.event
     text = (
         f"A challenger is being trained on all field studies. Reason: {_full_stop(event.reason)}\n"
@@ -244,7 +238,7 @@ def _of_training(recorded: Recorded[TrainingData]) -> _Description:
     return "training", f"training/{event.training_data_hash}", "Retraining started", text
 
 
-def _of_champion(recorded: Recorded[Champion]) -> _Description:
+def _of_champion(recorded: Recorded[asset_events.Champion]) -> _Description:
     event = recorded.event
     serving, challenger, why = event.serving, event.challenger_version, _full_stop(event.reason)
     if event.is_rollback:
@@ -269,7 +263,7 @@ def _of_champion(recorded: Recorded[Champion]) -> _Description:
     )
 
 
-def _of_request(recorded: Recorded[LabelRequest]) -> _Description | None:
+def _of_request(recorded: Recorded[asset_events.LabelRequest]) -> _Description | None:
     event = recorded.event
     if not event.interviews:
         return None
@@ -282,7 +276,7 @@ def _of_request(recorded: Recorded[LabelRequest]) -> _Description | None:
     return "request", cause, f"Field study requested: {event.interviews} interviews", text
 
 
-def _of_outcomes(recorded: Recorded[RealisedPerformance]) -> _Description | None:
+def _of_outcomes(recorded: Recorded[asset_events.RealisedPerformance]) -> _Description | None:
     event = recorded.event
     losses = {version: names for version, names in (event.losses or {}).items() if names}
     if not losses:

@@ -22,18 +22,10 @@ from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.storage.home import Kind
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse import overlaps
 from poleng_assets.warehouse.files import FileRecord, earlier_files, file_records, update_file
 from poleng_assets.warehouse.holdout import count_set_aside
 from poleng_assets.warehouse.outcomes import count_contradicted_since
-from poleng_assets.warehouse.overlaps import (
-    count_common_rows,
-    count_different_answers,
-    count_known_people,
-    count_listed_people,
-    count_same_answers_under_other_ids,
-    set_common_rows_aside,
-    sum_row_hashes,
-)
 from poleng_assets.warehouse.people import count_rows
 from poleng_assets.warehouse.quarantine import broken_payloads, source_of
 
@@ -188,7 +180,7 @@ def _made_by(study: Study, rows: int, erased: int) -> str:
 
 def fingerprint(con: Connection, study: Study, kind: Kind, name: str) -> Fingerprint:
     """Return the fingerprint of the rows that the warehouse has of a file."""
-    rows, *sums = sum_row_hashes(con, study, kind, name)
+    rows, *sums = overlaps.sum_row_hashes(con, study, kind, name)
     erased = sum(record.rows_erased for record in file_records(con, kind) if record.name == name)
     by_id, by_answers = (f"{total:x}-{parity:x}" for total, parity in sums)
     return Fingerprint(rows, by_id, by_answers, f"{_made_by(study, rows, erased)} {by_id} {by_answers}")
@@ -276,7 +268,9 @@ def set_aside_repeats(con: Connection, study: Study, name: str) -> int:
     rows = count_rows(con, "field_studies", name)
     shares = _shares(con, study, "field_studies", name, asked)
     renamed = {share.name for share in shares if share.under_other_ids >= renamed_share * rows}
-    return set_common_rows_aside(con, study, name, asked, [other for other in asked if other in renamed])
+    return overlaps.set_common_rows_aside(
+        con, study, name, asked, [other for other in asked if other in renamed]
+    )
 
 
 def shared_with_earlier(con: Connection, study: Study, kind: Kind, name: str) -> Shared:
@@ -284,12 +278,12 @@ def shared_with_earlier(con: Connection, study: Study, kind: Kind, name: str) ->
     earlier = [record.name for record in earlier_files(con, kind, name)]
     shares = _shares(con, study, kind, name, earlier) if earlier else []
     with_people = [share.name for share in shares if share.people]
-    people, same = count_known_people(con, study, kind, name, with_people) if with_people else (0, 0)
+    people, same = overlaps.count_known_people(con, study, kind, name, with_people) if with_people else (0, 0)
     return Shared(
         rows=count_rows(con, kind, name),
         people=people,
         same_answers=same,
-        listed=count_listed_people(con, study, name, earlier) if kind == "batches" else 0,
+        listed=overlaps.count_listed_people(con, study, name, earlier) if kind == "batches" else 0,
         set_aside=count_set_aside(con, name) if kind == "field_studies" else 0,
         files=tuple(shares),
     )
@@ -305,8 +299,10 @@ def _older(name: str, other: str) -> bool:
 
 def _shares(con: Connection, study: Study, kind: Kind, name: str, earlier: Sequence[str]) -> list[Share]:
     """Return the earlier files that share people or answers with a file, those that share most first."""
-    people = count_common_rows(con, study, kind, name, earlier, same_answers=False)
-    same = count_common_rows(con, study, kind, name, list(people), same_answers=True) if people else {}
+    people = overlaps.count_common_rows(con, study, kind, name, earlier, same_answers=False)
+    same = (
+        overlaps.count_common_rows(con, study, kind, name, list(people), same_answers=True) if people else {}
+    )
     alike = {} if kind == "outcomes" else _under_other_ids(con, study, kind, name, earlier)
     shares = [
         Share(other, people.get(other, 0), same.get(other, 0), alike.get(other, 0))
@@ -324,7 +320,7 @@ def _under_other_ids(
     Where many people answer alike, that says nothing; only a file whose answers are all the same, each as
     often, is one that was exported with other ids.
     """
-    rows, different = count_different_answers(con, study, kind, name)
+    rows, different = overlaps.count_different_answers(con, study, kind, name)
     policy = study.policies.ingestion
     if rows < policy.min_alike:
         return {}
@@ -339,7 +335,7 @@ def _under_other_ids(
         if looked_at and total > ROWS_LOOKED_BACK:
             break
         looked_at.append(record.name)
-    counts = count_same_answers_under_other_ids(con, study, kind, name, looked_at)
+    counts = overlaps.count_same_answers_under_other_ids(con, study, kind, name, looked_at)
     least = max(policy.min_alike, policy.min_alike_share * rows)
     return {other: count for other, count in counts.items() if count >= least}
 

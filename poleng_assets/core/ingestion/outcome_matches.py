@@ -14,14 +14,8 @@ from poleng_assets.core.data.subject_ids import EXAMPLES, Strangers, near_spelli
 from poleng_assets.core.data.versions import name_and_number
 from poleng_assets.core.ingestion.contract import FileRefused
 from poleng_assets.study.schema import Study
+from poleng_assets.warehouse import outcomes
 from poleng_assets.warehouse.files import file_records
-from poleng_assets.warehouse.outcomes import (
-    batches_of,
-    compare_with_earlier,
-    count_matches,
-    unmatched_ids,
-    waiting_ids,
-)
 from poleng_assets.warehouse.people import first_ids, known_ids
 
 
@@ -84,15 +78,15 @@ class Met:
 
 def outcomes_met(con: Connection, study: Study, name: str) -> Met:
     """Return what a file of outcomes met that was taken in."""
-    matches = count_matches(con, study, name)
-    earlier = compare_with_earlier(con, study, name)
+    matches = outcomes.count_matches(con, study, name)
+    earlier = outcomes.compare_with_earlier(con, study, name)
     unknown = _strangers(con, study, name) if matches.people > matches.matched else Strangers(0, 0, ())
     records = (record for record in file_records(con, "outcomes") if record.name == name)
     return Met(
         read=max((record.rows_read for record in records), default=0),
         **matches._asdict(),
         **earlier._asdict(),
-        batches=tuple(batches_of(con, study, name)),
+        batches=tuple(outcomes.batches_of(con, study, name)),
         strangers=unknown,
     )
 
@@ -106,7 +100,7 @@ def refuse_if_nobody_is_met(con: Connection, study: Study, name: str) -> None:
     Raises:
         FileRefused: with examples of how ids are spelled here, and in the batches.
     """
-    people, matched, _ = count_matches(con, study, name)
+    people, matched, _ = outcomes.count_matches(con, study, name)
     if matched or not people:
         return
     strangers = _strangers(con, study, name)
@@ -133,7 +127,7 @@ def refuse_if_nobody_is_met(con: Connection, study: Study, name: str) -> None:
 
 def _strangers(con: Connection, study: Study, name: str) -> Strangers:
     """Return who of a file of outcomes stands in no batch, and which of them do in another spelling."""
-    unknown = pa.array(unmatched_ids(con, study, name), pa.string())
+    unknown = pa.array(outcomes.unmatched_ids(con, study, name), pa.string())
     return near_spellings(unknown, known_ids(con, study, ("batch_rows",)))
 
 
@@ -150,7 +144,7 @@ def _namesake(con: Connection, name: str) -> str:
 
 def waiting_in_another_spelling(con: Connection, study: Study, batch: str) -> Strangers:
     """Return outcomes that wait for their people, and whose ids a new batch has in another spelling."""
-    waiting = waiting_ids(con, study)
+    waiting = outcomes.waiting_ids(con, study)
     if not waiting:
         return Strangers(0, 0, ())
     people = pa.array(first_ids(con, study, "batches", batch), pa.string())

@@ -11,16 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from poleng_assets.core.data.asset_events import (
-    AssetEvent,
-    Champion,
-    ContactList,
-    DriftReport,
-    FileTakenIn,
-    LabelRequest,
-    Overview,
-    RealisedPerformance,
-)
+from poleng_assets.core.data import asset_events
 
 
 @dataclass(frozen=True)
@@ -110,12 +101,12 @@ _CURSOR_NAMES = {
 }
 
 
-def state_is_current(state: LoopState, until: int, champion: Champion | None) -> bool:
+def state_is_current(state: LoopState, until: int, champion: asset_events.Champion | None) -> bool:
     """Whether a state is of this very history: one that was put back from a backup, or wiped, is another."""
     return state.read <= until and (champion is not None or state.serving is None)
 
 
-def fold(state: LoopState, asset: str, partition: str, event: AssetEvent) -> LoopState:
+def fold(state: LoopState, asset: str, partition: str, event: asset_events.AssetEvent) -> LoopState:
     """Return the state after one event.
 
     Each batch goes from taken in (no report) to reported, perhaps held, and leaves when it has its list.
@@ -159,7 +150,7 @@ def _opened(state: LoopState, batch: str, batch_state: BatchState) -> LoopState:
     return replace(state, open_batches={**state.open_batches, batch: batch_state})
 
 
-def _fold_batch(state: LoopState, batch: str, event: FileTakenIn) -> LoopState:
+def _fold_batch(state: LoopState, batch: str, event: asset_events.FileTakenIn) -> LoopState:
     if event.released:
         # It has rows without a score, whatever was measured of the others; it is no new batch.
         return _opened(state, batch, BatchState())
@@ -173,7 +164,7 @@ def _fold_batch(state: LoopState, batch: str, event: FileTakenIn) -> LoopState:
     return replace(_opened(state, batch, known), batches_since_contest=count, newest_batch=batch)
 
 
-def _fold_report(state: LoopState, batch: str, event: DriftReport) -> LoopState:
+def _fold_report(state: LoopState, batch: str, event: asset_events.DriftReport) -> LoopState:
     if not event.list_stands:
         state = _opened(state, batch, BatchState(event.model_version, event.held))
     if event.alarm and event.model_version == state.serving:
@@ -181,7 +172,7 @@ def _fold_report(state: LoopState, batch: str, event: DriftReport) -> LoopState:
     return replace(state, undrawn=f"{batch}/{event.model_version}")
 
 
-def _fold_study(state: LoopState, study: str, event: FileTakenIn) -> LoopState:
+def _fold_study(state: LoopState, study: str, event: asset_events.FileTakenIn) -> LoopState:
     if event.withdrawn is not None:
         others = tuple(name for name in state.withdrawn if name != study)
         state = replace(state, withdrawn=(*others, study) if event.withdrawn else others)
@@ -194,12 +185,12 @@ def _fold_study(state: LoopState, study: str, event: FileTakenIn) -> LoopState:
     return replace(state, studies={**state.studies, study: digest}) if digest else state
 
 
-def _fold_outcomes(state: LoopState, source: str, event: FileTakenIn) -> LoopState:
+def _fold_outcomes(state: LoopState, source: str, event: asset_events.FileTakenIn) -> LoopState:
     # Most are measured in the run that takes them in, unless it dies between the two.
     return replace(state, unmeasured=_with(state.unmeasured, [source]))
 
 
-def _fold_performance(state: LoopState, source: str, event: RealisedPerformance) -> LoopState:
+def _fold_performance(state: LoopState, source: str, event: asset_events.RealisedPerformance) -> LoopState:
     losses, alarms = dict(state.losses), state.unanswered_alarms
     for version, batches in (event.losses or {}).items():
         known = losses.get(version, ())
@@ -210,7 +201,7 @@ def _fold_performance(state: LoopState, source: str, event: RealisedPerformance)
     return replace(state, losses=losses, unanswered_alarms=alarms, unmeasured=unmeasured, undrawn=source)
 
 
-def _fold_champion(state: LoopState, _: str, event: Champion) -> LoopState:
+def _fold_champion(state: LoopState, _: str, event: asset_events.Champion) -> LoopState:
     # A rollback may ask that its successor's batches be scored again.
     for batch in event.score_again or ():
         state = _opened(state, batch, BatchState())
@@ -221,16 +212,16 @@ def _fold_champion(state: LoopState, _: str, event: Champion) -> LoopState:
     return replace(state, serving=event.serving)
 
 
-def _fold_list(state: LoopState, batch: str, event: ContactList) -> LoopState:
+def _fold_list(state: LoopState, batch: str, event: asset_events.ContactList) -> LoopState:
     left = {name: one for name, one in state.open_batches.items() if name != batch}
     return replace(state, open_batches=left)
 
 
-def _fold_overview(state: LoopState, _: str, event: Overview) -> LoopState:
+def _fold_overview(state: LoopState, _: str, event: asset_events.Overview) -> LoopState:
     return replace(state, undrawn="")
 
 
-def _fold_request(state: LoopState, _: str, event: LabelRequest) -> LoopState:
+def _fold_request(state: LoopState, _: str, event: asset_events.LabelRequest) -> LoopState:
     return replace(state, unanswered_alarms=())
 
 

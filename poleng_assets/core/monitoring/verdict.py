@@ -11,21 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from poleng_assets.core.monitoring.measurements import (
-    ALL_COLUMNS,
-    COMPOSITION,
-    CONTACT,
-    DISTANCES,
-    JENSEN_SHANNON,
-    MISSING,
-    OUT_OF_RANGE,
-    RECONSTRUCTION,
-    SCORE,
-    UNSEEN,
-    BatchMeasurements,
-    DriftMetric,
-    MetricLoss,
-)
+from poleng_assets.core.monitoring import measurements
 from poleng_assets.study.policies import OverseerPolicy
 from poleng_assets.study.schema import Study
 from poleng_assets.warehouse.drift_reports import EarlierReport
@@ -90,10 +76,10 @@ class Judgement:
 
 
 def judge(
-    measured: BatchMeasurements,
+    measured: measurements.BatchMeasurements,
     study: Study,
     earlier: Sequence[EarlierReport] = (),
-    realised: Sequence[MetricLoss] = (),
+    realised: Sequence[measurements.MetricLoss] = (),
 ) -> Judgement:
     """Judge the measurements of one batch under the study's policy.
 
@@ -123,11 +109,15 @@ def judge(
     return Judgement(verdict, tuple(reasons), columns, weak, alarm=bool(held_for - known))
 
 
-def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]) -> list[Reason]:
+def _support(
+    measured: measurements.BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]
+) -> list[Reason]:
     """Return why the batch is out of distribution: unseen codes, or no overlap with the reference."""
     reasons = []
     if measured.outside_support > policy.max_outside_support:
-        columns = measured.alerts(UNSEEN) or [f for f in measured.metrics if f.method == UNSEEN and f.value]
+        columns = measured.alerts(measurements.UNSEEN) or [
+            f for f in measured.metrics if f.method == measurements.UNSEEN and f.value
+        ]
         names = ", ".join(f"{titles[f.column_name]} ({f.value:.0%})" for f in columns)
         reasons.append(
             Reason(
@@ -145,7 +135,7 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
             acts=True,
         )
         for f in measured.metrics
-        if f.method in (JENSEN_SHANNON, COMPOSITION)
+        if f.method in (measurements.JENSEN_SHANNON, measurements.COMPOSITION)
         and f.column_name in titles
         and f.value is not None
         and f.value > policy.disjoint_distance
@@ -154,7 +144,7 @@ def _support(measured: BatchMeasurements, policy: OverseerPolicy, titles: Mappin
     return reasons
 
 
-def _realised_loss(realised: Sequence[MetricLoss], policy: OverseerPolicy) -> list[Reason]:
+def _realised_loss(realised: Sequence[measurements.MetricLoss], policy: OverseerPolicy) -> list[Reason]:
     return [
         Reason(REALISED_LOSS, f"outcomes show that the model performs worse: {lost.description()}", acts=True)
         for lost in realised
@@ -162,14 +152,17 @@ def _realised_loss(realised: Sequence[MetricLoss], policy: OverseerPolicy) -> li
     ]
 
 
-def _weak(measured: BatchMeasurements, policy: OverseerPolicy) -> bool:
+def _weak(measured: measurements.BatchMeasurements, policy: OverseerPolicy) -> bool:
     return measured.loss is not None and measured.loss.is_above(
         policy.max_auc_drop / 2, policy.weak_confidence
     )
 
 
 def _estimated_loss(
-    measured: BatchMeasurements, policy: OverseerPolicy, weak: bool, earlier: Sequence[EarlierReport]
+    measured: measurements.BatchMeasurements,
+    policy: OverseerPolicy,
+    weak: bool,
+    earlier: Sequence[EarlierReport],
 ) -> list[Reason]:
     if measured.loss is None:
         return []
@@ -190,7 +183,7 @@ def _estimated_loss(
     return []
 
 
-def _missing(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
+def _missing(measured: measurements.BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
     return [
         Reason(
             f"missing:{f.column_name}",
@@ -199,19 +192,19 @@ def _missing(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Rea
             else f"{titles[f.column_name]}: no answers at all",
             acts=True,
         )
-        for f in measured.alerts(MISSING)
+        for f in measured.alerts(measurements.MISSING)
     ]
 
 
 def _shifts(
-    measured: BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]
+    measured: measurements.BatchMeasurements, policy: OverseerPolicy, titles: Mapping[str, str]
 ) -> tuple[list[Reason], tuple[str, ...]]:
     """Return every shift within strata, by impact on the model, and the drifted features."""
-    by_column: dict[str, DriftMetric] = {}
-    for metric in measured.alerts(*DISTANCES):
+    by_column: dict[str, measurements.DriftMetric] = {}
+    for metric in measured.alerts(*measurements.DISTANCES):
         by_column.setdefault(metric.column_name, metric)
     columns = tuple(name for name in by_column if name in titles)
-    predictions = {SCORE: "the scores", CONTACT: "the share to contact"}
+    predictions = {measurements.SCORE: "the scores", measurements.CONTACT: "the share to contact"}
     many = len(columns) > policy.max_drifted_columns * len(titles)
     acts = policy.policy == "any_drift" and (many or not by_column.keys().isdisjoint(predictions))
     reasons = [
@@ -229,13 +222,13 @@ def _shifts(
             f"multivariate drift: PCA reconstruction error {_number(f.value)} "
             f"(thresholds {_number(f.lower_threshold)} to {_number(f.upper_threshold)})",
         )
-        for f in measured.alerts(RECONSTRUCTION)
-        if f.column_name == ALL_COLUMNS
+        for f in measured.alerts(measurements.RECONSTRUCTION)
+        if f.column_name == measurements.ALL_COLUMNS
     ]
     return [*reasons, *answers, *structure], columns
 
 
-def _answer_shift(metric: DriftMetric, title: str, share: float | None, acts: bool) -> Reason:
+def _answer_shift(metric: measurements.DriftMetric, title: str, share: float | None, acts: bool) -> Reason:
     sentence = _describe_shift(metric, f"the answers to {title}")
     if share is not None:
         sentence += f"; {share:.0%} of the feature importance"
@@ -243,14 +236,16 @@ def _answer_shift(metric: DriftMetric, title: str, share: float | None, acts: bo
     return Reason(f"shift:{metric.column_name}", sentence, acts, worth)
 
 
-def _describe_shift(metric: DriftMetric, what: str) -> str:
+def _describe_shift(metric: measurements.DriftMetric, what: str) -> str:
     if metric.value is None:
         return f"{what} cannot be compared: all are missing"
-    name = "Jensen-Shannon distance" if metric.method == JENSEN_SHANNON else "L-infinity distance"
+    name = (
+        "Jensen-Shannon distance" if metric.method == measurements.JENSEN_SHANNON else "L-infinity distance"
+    )
     return f"{what} shifted: {name} {metric.value:.3f} (threshold {_number(metric.upper_threshold)})"
 
 
-def _remarks(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
+def _remarks(measured: measurements.BatchMeasurements, titles: Mapping[str, str]) -> list[Reason]:
     """Return what is detected without action: composition shift, range, untrusted estimate."""
     mix = [
         Reason(
@@ -258,14 +253,14 @@ def _remarks(measured: BatchMeasurements, titles: Mapping[str, str]) -> list[Rea
             f"composition shift: {titles[f.column_name]}, distance {_number(f.value)} to the reference "
             f"(threshold {_number(f.upper_threshold)}); other questions are compared within its strata",
         )
-        for f in measured.alerts(COMPOSITION)
+        for f in measured.alerts(measurements.COMPOSITION)
     ]
     odd = [
         Reason(
             f"range:{f.column_name}",
             f"{titles[f.column_name]}: {_share(f.value)} of the answers are outside the reference range",
         )
-        for f in measured.alerts(OUT_OF_RANGE)
+        for f in measured.alerts(measurements.OUT_OF_RANGE)
     ]
     doubt = (
         []

@@ -8,24 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from poleng_assets.core.monitoring import measurements
 from poleng_assets.core.monitoring.batch_report import BatchReport
 from poleng_assets.core.monitoring.comparison import Comparison
-from poleng_assets.core.monitoring.measurements import (
-    ALL_COLUMNS,
-    COMPOSITION,
-    CONTACT,
-    DISTANCES,
-    DOMAIN_CLASSIFIER,
-    MISSING,
-    OUT_OF_RANGE,
-    QUARANTINED,
-    RECONSTRUCTION,
-    SCORE,
-    UNSEEN,
-    BatchMeasurements,
-    DriftMetric,
-    Estimate,
-)
 from poleng_assets.core.monitoring.verdict import QUIET, Judgement
 from poleng_assets.core.reports.drift_charts import distributions, performance_chart, score_bars
 from poleng_assets.core.reports.pages import template
@@ -47,15 +32,15 @@ HELD = "The contact list is on hold until a retraining has been tried."
 LISTED = "The contact list is issued immediately."
 REASONS_SHOWN = 6
 PSEUDO_COLUMNS = {
-    SCORE: "Score of the model",
-    CONTACT: "Whether to contact",
-    ALL_COLUMNS: "All questions together",
+    measurements.SCORE: "Score of the model",
+    measurements.CONTACT: "Whether to contact",
+    measurements.ALL_COLUMNS: "All questions together",
 }
 QUALITY = {
-    MISSING: "missing answers",
-    UNSEEN: "answers not seen in training",
-    OUT_OF_RANGE: "answers outside the range of the reference",
-    QUARANTINED: "rows that violate the data contract (quarantined)",
+    measurements.MISSING: "missing answers",
+    measurements.UNSEEN: "answers not seen in training",
+    measurements.OUT_OF_RANGE: "answers outside the range of the reference",
+    measurements.QUARANTINED: "rows that violate the data contract (quarantined)",
 }
 
 
@@ -105,7 +90,7 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
     realised = report.realised.estimates if report.realised else ()
     titles = column_titles(study)
     comparison = Comparison.of(study, report.reference, report.scored)
-    large_enough = any(f.method in DISTANCES for f in measured.metrics)
+    large_enough = any(f.method in measurements.DISTANCES for f in measured.metrics)
     return template("drift_report.html").render(
         study=study,
         batch=report.batch,
@@ -138,7 +123,11 @@ def render_report(study: Study, report: BatchReport, made_at: datetime | None = 
         within=study.feature(comparison.within).title if comparison.within else "",
         left_out=len(comparison.batch) - len(comparison.comparable),
         distributions=distributions(measured, comparison) if large_enough else [],
-        drifted=bool(measured.alerts(UNSEEN, MISSING, COMPOSITION, *DISTANCES)),
+        drifted=bool(
+            measured.alerts(
+                measurements.UNSEEN, measurements.MISSING, measurements.COMPOSITION, *measurements.DISTANCES
+            )
+        ),
         scores=score_bars(comparison.like, comparison.comparable),
         made_at=(made_at or datetime.now(UTC)).astimezone(UTC),
     )
@@ -188,7 +177,9 @@ def column_titles(study: Study) -> dict[str, str]:
     return {feature.name: feature.title for feature in study.features} | PSEUDO_COLUMNS
 
 
-def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) -> list[Performance]:
+def _performance(
+    estimates: Sequence[measurements.Estimate], realised: Sequence[measurements.Estimate]
+) -> list[Performance]:
     lines = []
     for metric in dict.fromkeys(e.metric for e in (*estimates, *realised)):
         pair = [next((e for e in of if e.metric == metric), None) for of in (estimates, realised)]
@@ -200,7 +191,9 @@ def _performance(estimates: Sequence[Estimate], realised: Sequence[Estimate]) ->
     return lines
 
 
-def _performance_key(measured: BatchMeasurements, realised: Sequence[Estimate]) -> list[tuple[str, str, str]]:
+def _performance_key(
+    measured: measurements.BatchMeasurements, realised: Sequence[measurements.Estimate]
+) -> list[tuple[str, str, str]]:
     """Return the legend of the performance plot: sign, look and label."""
     key = [("diamond", "there", "reference")]
     if measured.estimates:
@@ -213,18 +206,18 @@ def _performance_key(measured: BatchMeasurements, realised: Sequence[Estimate]) 
     return [*key, ("square", "truth", "realised")] if realised else key
 
 
-def _interval(estimate: Estimate | None) -> tuple[str, str]:
+def _interval(estimate: measurements.Estimate | None) -> tuple[str, str]:
     if estimate is None:
         return "", ""
     return f"{estimate.value:.3f}", f"{estimate.lower:.3f} to {estimate.upper:.3f}"
 
 
-def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Quality]:
+def _qualities(measured: measurements.BatchMeasurements, titles: dict[str, str]) -> list[Quality]:
     """Return the data quality issues, alerts first."""
     faults = [f for f in measured.metrics if f.method in QUALITY and (f.alert or f.value)]
     faults.sort(key=lambda f: (not f.alert, -(2.0 if f.value is None else f.value)))
     # A column without any answer has no share of missing ones.
-    unknown = {MISSING: "all"}
+    unknown = {measurements.MISSING: "all"}
     return [
         Quality(
             titles[f.column_name],
@@ -237,12 +230,14 @@ def _qualities(measured: BatchMeasurements, titles: dict[str, str]) -> list[Qual
     ]
 
 
-def _moves(measured: BatchMeasurements, judgement: Judgement, titles: dict[str, str]) -> list[Move]:
+def _moves(
+    measured: measurements.BatchMeasurements, judgement: Judgement, titles: dict[str, str]
+) -> list[Move]:
     """Return every compared column: shifted ones first by impact, then by distance."""
     worth = {reason.cause: reason.worth for reason in judgement.reasons}
     keyed = []
-    for name in dict.fromkeys(f.column_name for f in measured.metrics if f.method in DISTANCES):
-        distances = [measured.metric(name, method) for method in DISTANCES]
+    for name in dict.fromkeys(f.column_name for f in measured.metrics if f.method in measurements.DISTANCES):
+        distances = [measured.metric(name, method) for method in measurements.DISTANCES]
         known = [f for f in distances if f is not None]
         alert, value = any(f.alert for f in known), worth.get(f"shift:{name}", 0.0)
         farthest = max((2.0 if f.value is None else f.value for f in known), default=0.0)
@@ -255,7 +250,7 @@ def _moves(measured: BatchMeasurements, judgement: Judgement, titles: dict[str, 
     return [move for _, move in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _distance(metric: DriftMetric | None) -> tuple[str, str, bool]:
+def _distance(metric: measurements.DriftMetric | None) -> tuple[str, str, bool]:
     if metric is None:
         return "", "", False
     value = "unknown" if metric.value is None else f"{metric.value:.3f}"
@@ -263,9 +258,9 @@ def _distance(metric: DriftMetric | None) -> tuple[str, str, bool]:
     return value, limit, metric.alert
 
 
-def _structure(measured: BatchMeasurements) -> list[str]:
+def _structure(measured: measurements.BatchMeasurements) -> list[str]:
     sentences = []
-    error = measured.metric(ALL_COLUMNS, RECONSTRUCTION)
+    error = measured.metric(measurements.ALL_COLUMNS, measurements.RECONSTRUCTION)
     if error is not None:
         drift = "Multivariate drift" if error.alert else "No multivariate drift"
         value = "unknown" if error.value is None else f"{error.value:.3f}"
@@ -274,7 +269,7 @@ def _structure(measured: BatchMeasurements) -> list[str]:
             for limit in (error.lower_threshold, error.upper_threshold)
         )
         sentences.append(f"{drift}: the PCA reconstruction error is {value} (thresholds {low} to {high}).")
-    classifier = measured.metric(ALL_COLUMNS, DOMAIN_CLASSIFIER)
+    classifier = measured.metric(measurements.ALL_COLUMNS, measurements.DOMAIN_CLASSIFIER)
     if classifier is not None and classifier.value is not None:
         sentences.append(
             f"Domain classifier: a model that separates the batch from the reference has an AUC of "
@@ -283,10 +278,10 @@ def _structure(measured: BatchMeasurements) -> list[str]:
     return sentences
 
 
-def _composition(measured: BatchMeasurements, titles: dict[str, str]) -> list[str]:
+def _composition(measured: measurements.BatchMeasurements, titles: dict[str, str]) -> list[str]:
     sentences = []
     for metric in measured.metrics:
-        if metric.method != COMPOSITION:
+        if metric.method != measurements.COMPOSITION:
             continue
         limit = "" if metric.upper_threshold is None else f" (threshold {metric.upper_threshold:.3f})"
         value = "unknown" if metric.value is None else f"{metric.value:.3f}"

@@ -15,17 +15,7 @@ from urllib.parse import quote
 import pandas as pd
 from duckdb import DuckDBPyConnection as Connection
 
-from poleng_assets.core.monitoring.measurements import (
-    COMPOSITION,
-    DOMAIN_CLASSIFIER,
-    JENSEN_SHANNON,
-    L_INFINITY,
-    MISSING,
-    OUT_OF_RANGE,
-    QUARANTINED,
-    RECONSTRUCTION,
-    UNSEEN,
-)
+from poleng_assets.core.monitoring import measurements
 from poleng_assets.core.reports.charts import Box, Chart, Mark, Scale, Segment, Tick, short
 from poleng_assets.core.reports.drift_report import column_titles
 from poleng_assets.core.reports.pages import template
@@ -38,15 +28,15 @@ from poleng_assets.warehouse.performance import all_performance
 # From least to most severe, each with its own sign, so that colour is not the only difference.
 VERDICTS = {"insufficient": "diamond", "clear": "circle", "drifted": "triangle", "untrusted": "cross"}
 METHODS = {
-    JENSEN_SHANNON: "Jensen-Shannon distance",
-    L_INFINITY: "L-infinity distance",
-    COMPOSITION: "composition shift",
-    MISSING: "missing answers",
-    UNSEEN: "unseen answers",
-    OUT_OF_RANGE: "answers out of range",
-    QUARANTINED: "quarantined rows",
-    RECONSTRUCTION: "multivariate drift",
-    DOMAIN_CLASSIFIER: "domain classifier",
+    measurements.JENSEN_SHANNON: "Jensen-Shannon distance",
+    measurements.L_INFINITY: "L-infinity distance",
+    measurements.COMPOSITION: "composition shift",
+    measurements.MISSING: "missing answers",
+    measurements.UNSEEN: "unseen answers",
+    measurements.OUT_OF_RANGE: "answers out of range",
+    measurements.QUARANTINED: "quarantined rows",
+    measurements.RECONSTRUCTION: "multivariate drift",
+    measurements.DOMAIN_CLASSIFIER: "domain classifier",
 }
 # Legend entries: sign, look and label.
 ALARM_KEY = (("ring", "alarm", "raised an alarm"),)

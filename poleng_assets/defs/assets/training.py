@@ -22,17 +22,10 @@ from poleng_assets.models.registry import CHALLENGER, CHAMPION, ModelVersion, Re
 from poleng_assets.storage.files import write_atomically
 from poleng_assets.study.schema import Study
 from poleng_assets.text.markdown import frame_as_table
+from poleng_assets.warehouse import training_sets
 from poleng_assets.warehouse.connection import Warehouse
 from poleng_assets.warehouse.decisions import record_decision, recorded_by_runs
 from poleng_assets.warehouse.holdout import on_both_sides
-from poleng_assets.warehouse.training_sets import (
-    TrainingSet,
-    labelled_rows,
-    latest_training_set,
-    record_training_set,
-    rows_of_each_study,
-    training_data_hash,
-)
 from poleng_assets.warehouse.writes import now
 
 if TYPE_CHECKING:
@@ -85,7 +78,7 @@ def training_data(
         return _training_data(con, study)
 
     def write(con: Connection, data: _TrainingData) -> None:
-        record_training_set(con, TrainingSet(data.hash, data.studies))
+        training_sets.record_training_set(con, training_sets.TrainingSet(data.hash, data.studies))
         # The rerun of a run that died after this is the same retraining.
         if not recorded_by_runs(con, "retrain", failed_runs_of_request(context.instance, context.run)):
             record_decision(
@@ -141,8 +134,10 @@ def _training_data(con: Connection, study: Study) -> _TrainingData:
         )
     # A corrected field study replaces the one that it corrects.
     studies = {name: studies[name] for name in newest(studies)}
-    counts = rows_of_each_study(con, study, studies)
-    return _TrainingData(training_data_hash(studies), studies, counts, *on_both_sides(con, study))
+    counts = training_sets.rows_of_each_study(con, study, studies)
+    return _TrainingData(
+        training_sets.training_data_hash(studies), studies, counts, *on_both_sides(con, study)
+    )
 
 
 def _described(data: _TrainingData, reason: str, pending: list[str]) -> dg.MaterializeResult:
@@ -226,17 +221,17 @@ def challenger(
 class _Rows(NamedTuple):
     """The training rows and the holdout of a challenger."""
 
-    chosen: TrainingSet
+    chosen: training_sets.TrainingSet
     training: "pa.Table"
     holdout: "pa.Table"
 
 
 def _read_rows(con: Connection, study: Study) -> _Rows:
-    chosen = latest_training_set(con)
+    chosen = training_sets.latest_training_set(con)
     return _Rows(
         chosen,
-        labelled_rows(con, study, chosen.studies, "train"),
-        labelled_rows(con, study, chosen.studies, "holdout"),
+        training_sets.labelled_rows(con, study, chosen.studies, "train"),
+        training_sets.labelled_rows(con, study, chosen.studies, "holdout"),
     )
 
 

@@ -7,17 +7,10 @@ import dagster as dg
 
 from poleng_assets.core.data.asset_events import FileTakenIn
 from poleng_assets.core.data.versions import assign_id, name_and_number
-from poleng_assets.defs import jobs
+from poleng_assets.defs import jobs, run_history
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.events import newest_of, serving_version
 from poleng_assets.defs.partitions import PARTITIONS
-from poleng_assets.defs.run_history import (
-    Attempts,
-    attempts_of,
-    busy_partitions,
-    failures_reset_at,
-    runs_in_progress,
-)
 from poleng_assets.defs.run_requests import TICK_SECONDS, ingest_key, ingest_request
 from poleng_assets.defs.sensors.stuck_files import StuckFiles
 from poleng_assets.storage.dropped_files import content_hash
@@ -59,7 +52,9 @@ def _take_in(
 ) -> tuple[list[dg.RunRequest], list[str]]:
     """Return the runs that ingest complete files, and why other files wait or are skipped."""
     instance = context.instance
-    busy = {name_and_number(id_)[0] for id_ in busy_partitions(runs_in_progress(instance))}
+    busy = {
+        name_and_number(id_)[0] for id_ in run_history.busy_partitions(run_history.runs_in_progress(instance))
+    }
     seen = landing.look(kind)
     waiting = [f"Waiting for {name}: {why}" for name, why in seen.waits.items()]
     if kind == "batches" and seen.dropped and serving_version(instance) is None:
@@ -67,7 +62,7 @@ def _take_in(
         return [], [f"Waiting for the first model: {names}", *waiting]
     versions = _versions(instance, kind) if seen.dropped else {}
     settled, refused = _sorted_out(seen.dropped, versions, busy)
-    stuck = StuckFiles.read(context.cursor, failures_reset_at(instance))
+    stuck = StuckFiles.read(context.cursor, run_history.failures_reset_at(instance))
     messages = list(filter(None, (stuck.refuse(landing, dropped, why) for dropped, why in refused)))
     requests = _requests(instance, settled, versions, job, stuck, messages)
     left = {name: f"Left alone: {name}: {why}" for name, why in {**seen.left, **stuck.reasons}.items()}
@@ -86,7 +81,7 @@ def _requests(
     messages: list[str],
 ) -> list[dg.RunRequest]:
     """Return the runs that take settled files in; add to ``stuck`` and ``messages`` why others are not."""
-    attempts = attempts_of(instance, [ingest_key(dropped) for dropped in settled])
+    attempts = run_history.attempts_of(instance, [ingest_key(dropped) for dropped in settled])
     requests: list[dg.RunRequest] = []
     for dropped in settled:
         earlier = attempts[ingest_key(dropped)]
@@ -146,7 +141,7 @@ def _partition_of(instance: dg.DagsterInstance, dropped: Dropped, versions: Sequ
     return assign_id(dropped.name, content_hash(dropped.path), known) if known else dropped.name
 
 
-def _resting(dropped: Dropped, attempts: Attempts, job: str) -> str:
+def _resting(dropped: Dropped, attempts: run_history.Attempts, job: str) -> str:
     return (
         f"{dropped.path.name} could not be ingested, {attempts.failed} runs failed: see the newest run "
         f"of {job} and fix the cause. It is retried in {attempts.backoff_seconds:.0f} s, "

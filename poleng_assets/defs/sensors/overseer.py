@@ -17,32 +17,11 @@ from poleng_assets.core.monitoring.loop_state import (
     without_wiped,
 )
 from poleng_assets.core.monitoring.overseer import OpenBatch, Plan, Situation, plan
-from poleng_assets.defs import jobs
+from poleng_assets.defs import jobs, run_history, run_requests
 from poleng_assets.defs.clock import clock_in_doubt
 from poleng_assets.defs.events import events, newest_of
 from poleng_assets.defs.partitions import PARTITIONS
 from poleng_assets.defs.quarantine_release import measure_outcomes
-from poleng_assets.defs.run_history import (
-    FAILURES_BEFORE_A_PAUSE,
-    Attempts,
-    attempts_of,
-    busy_partitions,
-    fail_orphaned_runs,
-    runs_in_progress,
-)
-from poleng_assets.defs.run_requests import (
-    TICK_SECONDS,
-    drawing,
-    ingest_key,
-    labels_key,
-    launch,
-    measurements,
-    planned,
-    release_key,
-    retrain_key,
-    retraining,
-    score_key,
-)
 from poleng_assets.storage.dropped_files import file_id
 from poleng_assets.storage.home_study import study_of
 from poleng_assets.storage.landing import Landing
@@ -59,7 +38,7 @@ FEW = 10
         measure_outcomes,
         jobs.draw_overview,
     ],
-    minimum_interval_seconds=TICK_SECONDS,
+    minimum_interval_seconds=run_requests.TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Watches drift: launches one retraining for drifted batches, rescores them with a new "
     "champion, and releases held contact lists.",
@@ -67,22 +46,22 @@ FEW = 10
 def overseer(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[Landing]) -> dg.SensorResult:
     """Fold the events since the last tick and launch the runs of the plan."""
     instance = context.instance
-    fail_orphaned_runs(instance)
+    run_history.fail_orphaned_runs(instance)
     if doubt := clock_in_doubt(instance, landing.home, remember=True):
         message = f"The clock is in doubt: {doubt}"
         context.log.warning(message)
         return dg.SensorResult(cursor=context.cursor, skip_reason=dg.SkipReason(message))
-    at_work = bool(runs_in_progress(instance))
+    at_work = bool(run_history.runs_in_progress(instance))
     state, situation, decided = survey(instance, landing, LoopState.from_json(context.cursor))
-    requests = launch(
+    requests = run_requests.launch(
         instance,
         [
-            *planned(decided, situation.champion, state.studies),
-            *measurements(state.unmeasured, situation.busy),
+            *run_requests.planned(decided, situation.champion, state.studies),
+            *run_requests.measurements(state.unmeasured, situation.busy),
         ],
     )
     if state.undrawn and not at_work and not requests:
-        requests = launch(instance, [drawing(state.undrawn)])
+        requests = run_requests.launch(instance, [run_requests.drawing(state.undrawn)])
     if requests:
         for message in decided.messages:
             context.log.info(message)
@@ -103,7 +82,7 @@ def survey(
     """
     arriving = _arriving_studies(instance, landing)
     unscored = _arriving_batches(instance, landing)
-    running = runs_in_progress(instance)
+    running = run_history.runs_in_progress(instance)
     # What happens from here on belongs to the next tick: of two events, none is seen without the one before.
     until = instance.event_log_storage.get_maximum_record_id() or 0
     champion = newest_of(instance, Champion, "champion", until=until)
@@ -116,7 +95,7 @@ def survey(
 
 def retraining_requests(instance: dg.DagsterInstance, state: LoopState, reason: str) -> list[dg.RunRequest]:
     """Ask for a retraining on the field studies that count."""
-    return launch(instance, [retraining(state.studies, reason)])
+    return run_requests.launch(instance, [run_requests.retraining(state.studies, reason)])
 
 
 def _updated(instance: dg.DagsterInstance, state: LoopState, until: int) -> LoopState:
@@ -146,12 +125,12 @@ def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[st
     in: nobody knows how long they stay.
     """
     seen = landing.look("field_studies")
-    keys = {dropped.path: ingest_key(dropped) for dropped in seen.dropped}
-    attempts = attempts_of(instance, set(keys.values()))
+    keys = {dropped.path: run_requests.ingest_key(dropped) for dropped in seen.dropped}
+    attempts = run_history.attempts_of(instance, set(keys.values()))
     given_up = {
         path
         for path, key in keys.items()
-        if attempts[key].done or attempts[key].failed >= FAILURES_BEFORE_A_PAUSE
+        if attempts[key].done or attempts[key].failed >= run_history.FAILURES_BEFORE_A_PAUSE
     }
     return [
         file_id(path.name)
@@ -163,8 +142,8 @@ def _arriving_studies(instance: dg.DagsterInstance, landing: Landing) -> list[st
 def _arriving_batches(instance: dg.DagsterInstance, landing: Landing) -> set[str]:
     """Return the batches in landing that are taken in next: those that fail do not count."""
     dropped = [file for file in landing.dropped("batches") if not file.problem]
-    keys = {ingest_key(file): file.name for file in dropped}
-    attempts = attempts_of(instance, list(keys))
+    keys = {run_requests.ingest_key(file): file.name for file in dropped}
+    attempts = run_history.attempts_of(instance, list(keys))
     return {name for key, name in keys.items() if not (attempts[key].backoff_seconds or attempts[key].done)}
 
 
@@ -184,13 +163,15 @@ def _dropped_together(
     """
     if not state.wants_retraining:
         return None
-    busy = busy_partitions(run for run in running if run.job_name == jobs.process_batch.name)
+    busy = run_history.busy_partitions(run for run in running if run.job_name == jobs.process_batch.name)
     scored = {batch for batch, batch_state in state.open_batches.items() if batch_state.version is not None}
     # A run that died behind its first step leaves a batch to the overseer; one that fails is not waited for.
     keys = {
-        score_key(batch, state.serving): batch for batch in state.open_batches if batch not in scored | busy
+        run_requests.score_key(batch, state.serving): batch
+        for batch in state.open_batches
+        if batch not in scored | busy
     }
-    attempts = attempts_of(instance, list(keys))
+    attempts = run_history.attempts_of(instance, list(keys))
     left = {batch for key, batch in keys.items() if not attempts[key].backoff_seconds}
     unscored = {*arriving, *(name_and_number(batch)[0] for batch in (busy - scored) | left)}
     before = state.dropped_together
@@ -206,13 +187,16 @@ def _situation(
 ) -> Situation:
     judged = (champion.judged_field_studies if champion else None) or {}
     version = champion.serving if champion else None
-    busy = busy_partitions(running)
-    retrain, labels = retrain_key(state.studies), labels_key(state.unanswered_alarms, version)
+    busy = run_history.busy_partitions(running)
+    retrain, labels = (
+        run_requests.retrain_key(state.studies),
+        run_requests.labels_key(state.unanswered_alarms, version),
+    )
     keys = {
-        batch: (score_key(batch, version), release_key(batch, version))
+        batch: (run_requests.score_key(batch, version), run_requests.release_key(batch, version))
         for batch in state.open_batches.keys() - busy
     }
-    attempts = attempts_of(instance, [retrain, labels, *chain.from_iterable(keys.values())])
+    attempts = run_history.attempts_of(instance, [retrain, labels, *chain.from_iterable(keys.values())])
     running_jobs = {run.job_name for run in running}
     return Situation(
         champion=version,
@@ -239,6 +223,10 @@ def _situation(
     )
 
 
-def _failures(attempts: Attempts) -> int:
+def _failures(attempts: run_history.Attempts) -> int:
     """Return how often a request failed in a row; once it has rested long enough, as if it failed less."""
-    return attempts.failed if attempts.backoff_seconds else min(attempts.failed, FAILURES_BEFORE_A_PAUSE - 1)
+    return (
+        attempts.failed
+        if attempts.backoff_seconds
+        else min(attempts.failed, run_history.FAILURES_BEFORE_A_PAUSE - 1)
+    )
