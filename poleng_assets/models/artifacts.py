@@ -1,4 +1,4 @@
-"""The files of a model version: written, hashed, compared with what was registered, and loaded."""
+"""The files of a model version: write, hash, verify and load them."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 REFERENCE = "reference.parquet"
 IMPORTANCE = "importance.json"
 SERVED_MODEL = Path(__file__).parent.parent / "core" / "modeling" / "mlflow_model.py"
-# What MLflow runs when it loads a version, and the file that tells it to; the model's own files lie deeper.
+# The script that MLflow runs to load a version, and the file that refers to it, outside the model's folder.
 EXECUTED = (SERVED_MODEL.name, "MLmodel")
-_CHANGED = "is not what was registered: it was changed or cut off"
+_CHANGED = "differs from the registered file: it was changed or truncated"
 
 
 class ModelUnusable(RuntimeError):
-    """A registered version cannot be used; the message says which, why, and what to do."""
+    """A registered version cannot be used; the message says which one, why, and what to do."""
 
 
 @contextmanager
 def unusable_when_broken(version: int) -> Iterator[None]:
-    """Say of which version a file is missing or broken, and what to do."""
+    """Convert an error about the files of a version into :class:`ModelUnusable`."""
     try:
         yield
     except Exception as error:
-        # MLflow, Arrow, XGBoost, skops and JSON: each has its own way to say that a file is no good.
+        # MLflow, Arrow, XGBoost, skops and JSON raise different errors for invalid files.
         if is_locked(error):
             raise
         raise ModelUnusable(
             f"the files of version {version} cannot be used: "
-            f"{first_line(error)}. Let an earlier version serve "
-            "(`poleng rollback`), train anew (`poleng retrain`), or restore a backup (`poleng restore`)"
+            f"{first_line(error)}. Make an earlier version the "
+            "champion (`poleng rollback`), retrain (`poleng retrain`), or restore a backup (`poleng restore`)"
         ) from error
 
 
 def compare_hashes(folder: Path, registered: Mapping[str, str]) -> None:
-    """Raise ``ValueError`` when the files of a model's folder are not those that were registered."""
+    """Raise ``ValueError`` if the files of a model's folder differ from the registered ones."""
     for name, digest in registered.items():
         path = (folder.parent.parent if name in EXECUTED else folder) / name
         if not path.is_file():
@@ -60,7 +60,7 @@ def compare_hashes(folder: Path, registered: Mapping[str, str]) -> None:
 
 
 def read_compared(path: Path, hashes: Collection[str] | None) -> bytes:
-    """Return a file; raises ``ValueError`` when it has none of the hashes that it may have."""
+    """Return the content of a file; raises ``ValueError`` if its hash is none of ``hashes``."""
     if hashes and not path.exists():
         raise ValueError(f"{path} is missing")
     content = path.read_bytes()
@@ -72,9 +72,9 @@ def read_compared(path: Path, hashes: Collection[str] | None) -> bytes:
 def write_files(
     folder: Path, model: Model, reference: pd.DataFrame, importance: Mapping[str, float]
 ) -> dict[str, list[str]]:
-    """Write a model, the script by which MLflow loads it, and its reference; return the latter's hashes."""
+    """Write a model, its loading script for MLflow, and its reference; return the hashes of the latter."""
     model.save(folder / "model")
-    # MLflow copies files with their rights; those of the checkout are others' too.
+    # MLflow copies files with their permissions; those of the checkout are not private.
     shutil.copyfile(SERVED_MODEL, folder / SERVED_MODEL.name)
     reference.to_parquet(folder / REFERENCE, index=False)
     (folder / IMPORTANCE).write_text(json.dumps(dict(importance)), encoding="utf-8")
@@ -83,7 +83,7 @@ def write_files(
 
 @contextmanager
 def emptied(folder: Path) -> Iterator[None]:
-    """Make a folder that is empty, whatever a killed process left in it, and remove it in the end."""
+    """Create an empty folder, and remove it at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -94,9 +94,9 @@ def emptied(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def nothing_compiled() -> Iterator[None]:
-    """Let Python keep no compiled files: MLflow tries the script out where it keeps the model.
+    """Disable compiled Python files: MLflow runs the script in the folder of the model.
 
-    The file would be part of the model, name a temporary folder, and differ from time to time.
+    The compiled file would be part of the model, contain a temporary path, and not be reproducible.
     """
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
@@ -108,7 +108,7 @@ def nothing_compiled() -> Iterator[None]:
 
 @lru_cache(maxsize=2)
 def load_model(folder: Path) -> Model:
-    """Read a model once for all assets of a run; MLflow never uses the name of a folder again."""
+    """Load a model once for all assets of a run; MLflow never reuses the name of a folder."""
     from poleng_assets.core.modeling.model import Model
 
     return Model.load(folder)

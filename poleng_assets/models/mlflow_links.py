@@ -1,6 +1,6 @@
-"""Where MLflow's own UI shows a run and a version: the links that Dagster's UI has to them.
+"""Links to runs and versions in MLflow's UI, for Dagster's UI.
 
-The store is a file of the home, and nobody serves it until ``poleng mlflow`` is said.
+``poleng mlflow`` runs MLflow's UI on the store of the home.
 """
 
 import os
@@ -11,15 +11,15 @@ PORT = 5001
 
 
 def mlflow_address() -> str:
-    """Return where MLflow's UI is: as ``POLENG_MLFLOW_URL`` says, else where ``poleng mlflow`` opens it."""
+    """Return the URL of MLflow's UI: ``POLENG_MLFLOW_URL``, or the default of ``poleng mlflow``."""
     return (os.environ.get(ADDRESS) or f"http://127.0.0.1:{PORT}").rstrip("/")
 
 
 def run_page(experiment_id: str, run_id: str) -> str:
-    """Return the address of the page of a training: parameters, metrics, trials and artifacts."""
+    """Return the URL of a training run: parameters, metrics, trials and artifacts."""
     return f"{mlflow_address()}/#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
 
 
 def version_page(model: str, version: int) -> str:
-    """Return the address of the page of a registered version: its tags and aliases."""
+    """Return the URL of a registered version: its tags and aliases."""
     return f"{mlflow_address()}/#/models/{quote(model)}/versions/{version}"

@@ -1,7 +1,7 @@
-"""The model registry: MLflow versions, their aliases, and what is kept with each version.
+"""The model registry: MLflow versions, their aliases and their files.
 
-dagster-mlflow opens the MLflow run and links it to the Dagster run; what is logged in it, and how it
-ends, stands here. MLflow is imported when it is first needed: it costs seconds.
+dagster-mlflow opens the MLflow run and links it to the Dagster run; this module logs to it and ends it.
+MLflow is imported when it is first used, because that takes seconds.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ RUN_TAG = "dagster_run_id"
 SEARCH_TAG = "search"
 MODE_TAG = "mode"
 HASHES_TAG = "model_files_sha256"
-# The hashes that each file of the reference may have: two while it is rewritten, one otherwise.
+# The valid hashes of each file of the reference: two while it is rewritten, one otherwise.
 REFERENCE_HASHES_TAG = "reference_files_sha256"
 REQUIREMENTS = ("poleng_assets", "mlflow", "pandas", "pyarrow", "scikit-learn", "scipy", "skops", "xgboost")
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version; it travels between assets instead of a model object.
+    """One registered version; assets pass it on instead of a model object.
 
     Attributes:
         run_id: of the MLflow run that trained it.
         tags: as registered.
-        kept: what the project itself keeps of it; None until that is written down after its training.
+        kept: its version file; None until it is written after the training.
     """
 
     version: int
@@ -72,7 +72,7 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """What was logged and is to become a version: MLflow's address, model and run, and the tags."""
+    """A logged model before its registration: MLflow's URI, model and run, and the tags."""
 
     uri: str
     model_id: str
@@ -80,8 +80,8 @@ class LoggedModel:
     tags: Mapping[str, str]
 
 
-def _invented_person(study: Study) -> pd.DataFrame:
-    """Return one row that is nobody's: the first code of every feature."""
+def _example_row(study: Study) -> pd.DataFrame:
+    """Return an artificial row with the first code of every feature."""
     import pandas as pd
 
     codes = {feature.name: min(feature.codes) for feature in study.features}
@@ -93,7 +93,7 @@ def _signature(model: Model) -> Any:
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
     return ModelSignature(
-        # Any type: a survey code may come as a number or as text, the encoder reads both.
+        # Any type: a survey code may be a number or text, the encoder reads both.
         inputs=Schema([ColSpec(AnyType(), name) for name in model.encoder.features]),
         outputs=Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.boolean, "contact")]),
     )
@@ -112,10 +112,10 @@ class Registry:
         return self.study.name
 
     def alias(self, alias: str) -> ModelVersion | None:
-        """Return the version that an alias points to, None when there is no such alias.
+        """Return the version of an alias, None if there is no such alias.
 
         Raises:
-            RegistryUnusable: another process keeps the store locked.
+            RegistryUnusable: another process has the store locked.
         """
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -132,18 +132,18 @@ class Registry:
         return self._known(int(version.version)) or _of_mlflow(version)
 
     def serving(self, con: Connection, say: Callable[[str], None]) -> ModelVersion | None:
-        """Return the version that serves by registry and ledger, None when there is none yet.
+        """Return the version that serves by registry and ledger, None if there is none yet.
 
-        An alias that is gone, or that still points to the version before, is put where the ledger says: a
-        run may have died between its decision and the move. What somebody deleted or renamed in MLflow does
-        not keep a version from serving whose files are kept; it is put back as far as that can be done.
+        An alias that is missing or still points to the previous version is corrected to the ledger's version:
+        a run may have crashed between its decision and the update. A version deleted or renamed in MLflow
+        still serves if its files are kept, and is restored if possible.
 
         Args:
-            say: told when the alias was put back.
+            say: called with a message if the alias was corrected.
 
         Raises:
-            RegistryRefused: the alias points to a version that the ledger did not appoint, or the version
-                that it appointed is not known; an empty ledger appointed none.
+            RegistryRefused: the alias points to a version that is not in the ledger, or the ledger's version
+                is unknown; an empty ledger has none.
         """
         version, decision = self.alias(CHAMPION), serving_decision(con)
         conflict = registry_conflict(decision, version.version if version else None)
@@ -151,20 +151,20 @@ class Registry:
             return self._keep(version) if version else None
         if decision is None or (version is not None and version.version != decision.before):
             raise store.RegistryRefused(f"Not done: {conflict}.")
-        appointed = self._appointed_version(decision)
+        version_of_ledger = self._version_of_decision(decision)
         if lost := self.appoint(decision.version):
-            say(f"Version {decision.version} goes on to serve from its files, as the ledger says. {lost}")
+            say(f"Version {decision.version} still serves from its files, as decided in the ledger. {lost}")
         else:
-            say(f"The alias 'champion' is put back to version {decision.version}: {conflict}")
-        return self._keep(appointed)
+            say(f"The alias 'champion' is corrected to version {decision.version}: {conflict}")
+        return self._keep(version_of_ledger)
 
     def appoint(self, version: int) -> str:
-        """Point ``champion`` to the version that the ledger appointed; return why it cannot be, else nothing.
+        """Point ``champion`` to the version of the ledger; return the reason if that is impossible.
 
-        The ledger has decided, and the version serves from its files whatever became of MLflow's store.
+        The ledger decides, and the version serves from its files, whatever the state of MLflow's store.
 
         Raises:
-            RegistryUnusable: another process keeps the store locked.
+            RegistryUnusable: another process has the store locked.
         """
         from mlflow.exceptions import MlflowException
 
@@ -175,24 +175,24 @@ class Registry:
         except MlflowException as error:
             if store.is_locked(error):
                 raise store.locked_error(self.home) from error
-            return f"MLflow cannot be mended: {first_line(error)}"
+            return f"MLflow cannot be repaired: {first_line(error)}"
         return ""
 
     def require_serving_version(self, con: Connection) -> None:
-        """See that the version which the ledger appointed is registered; mend what was deleted or renamed.
+        """Check that the version of the ledger is registered; repair a deletion or a rename.
 
-        In a registry that was made anew, versions would be counted from 1 again, and the ledger would speak
-        of others by the same numbers.
+        A new registry would number versions from 1 again, and the ledger would refer to other versions by the
+        same numbers.
 
         Raises:
-            RegistryRefused: it is not, and cannot be; the message says what to do.
+            RegistryRefused: it is not and cannot be registered; the message says what to do.
         """
         for version in self.versions():
             self._keep(version)
         if decision := serving_decision(con):
-            self._appointed_version(decision)
+            self._version_of_decision(decision)
             try:
-                with store.refusals_of_mlflow("What was deleted or renamed in MLflow cannot be put back"):
+                with store.refusals_of_mlflow("What was deleted or renamed in MLflow cannot be restored"):
                     self._repair().version(decision.version)
                     if self.alias(CHAMPION) is None:
                         self.set_alias(CHAMPION, decision.version)
@@ -213,9 +213,9 @@ class Registry:
         return ModelVersion(number, kept.run_id, kept.tags, kept) if kept else None
 
     def _keep(self, version: ModelVersion) -> ModelVersion:
-        """Write down what is needed to use a version without MLflow: a killed training may not have.
+        """Write the version file, which is needed without MLflow, if a killed training has not.
 
-        Of what is deleted or missing already nothing is written: who uses its files says what is wrong.
+        Nothing is written for a deleted or missing version: the use of its files raises the error.
         """
         from mlflow.exceptions import MlflowException
 
@@ -239,18 +239,18 @@ class Registry:
         version_files.write_version_file(self.home.artifacts, kept)
         return replace(version, kept=kept)
 
-    def _appointed_version(self, decision: ServingDecision) -> ModelVersion:
+    def _version_of_decision(self, decision: ServingDecision) -> ModelVersion:
         try:
             return self.version(decision.version)
         except LookupError as error:
             raise store.RegistryRefused(
                 f"The ledger says that version {decision.version} serves, but the registry has no such "
-                f"version. Was {self.home.mlflow_store} removed? Put it back from a backup "
+                f"version. Was {self.home.mlflow_store} deleted? Restore it from a backup "
                 "(`poleng restore`)."
             ) from error
 
     def champion(self) -> ModelVersion:
-        """Return the version that serves by the registry.
+        """Return the champion of the registry.
 
         Raises:
             RegistryRefused: there is none yet.
@@ -258,38 +258,38 @@ class Registry:
         version = self.alias(CHAMPION)
         if version is None:
             raise store.RegistryRefused(
-                "No model serves yet. Drop a field study into landing/field_studies; when a model has "
-                "been trained from it and has passed its gates, run this again."
+                "No model serves yet. Submit a field study to landing/field_studies, and run this again when "
+                "a model was trained on it and promoted."
             )
         return version
 
     def versions(self) -> list[ModelVersion]:
-        """Return every version that is registered or kept, oldest first."""
+        """Return every version that is registered or has a version file, oldest first."""
         shown = self._client().search_model_versions(f"name = '{self.model_name}'")
         registered = {int(version.version): _of_mlflow(version) for version in shown}
         try:
             files = version_files.read_version_files(self.home.artifacts)
         except ValueError as error:
             raise store.RegistryUnusable(str(error)) from error
-        # A tag or a version may have been edited or deleted in MLflow: what is kept counts.
+        # A tag or a version may have been edited or deleted in MLflow: the version file takes precedence.
         kept = {number: ModelVersion(number, file.run_id, file.tags, file) for number, file in files.items()}
         return [version for _, version in sorted({**registered, **kept}.items())]
 
     def version(self, number: int) -> ModelVersion:
-        """Return one version; raises ``LookupError`` when it is not registered."""
+        """Return one version; raises ``LookupError`` if it is not registered."""
         for version in self.versions():
             if version.version == number:
                 return version
         raise LookupError(f"{self.model_name} has no version {number} in {self.home.mlflow_uri}")
 
     def experiment_of(self, version: ModelVersion) -> str:
-        """Return the id of MLflow's experiment in which a version was trained."""
+        """Return the id of the MLflow experiment of a version."""
         if version.kept:
             return version.kept.experiment_id
         return str(self._client().get_run(version.run_id).info.experiment_id)
 
     def version_of_search(self, search: str, mode: str) -> ModelVersion | None:
-        """Return the newest version that this search ended in, None when there is none."""
+        """Return the newest version from this search, None if there is none."""
         wanted = {SEARCH_TAG: search, MODE_TAG: mode}
         for version in self.versions()[::-1]:
             if wanted.items() <= version.tags.items():
@@ -297,24 +297,24 @@ class Registry:
         return None
 
     def next_version(self) -> int:
-        """Return the number that the next version will get, unless somebody deleted the newest by hand."""
+        """Return the number of the next version, unless the newest was deleted by hand."""
         return max((version.version for version in self.versions()), default=0) + 1
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Point an alias to a version: one row of the store, so it moves whole or not at all.
+        """Point an alias to a version, atomically.
 
         Raises:
-            RegistryLost: the version is not registered, and cannot be again.
+            RegistryLost: the version is not registered and cannot be restored.
         """
         self._repair().version(version)
         self._client().set_registered_model_alias(self.model_name, alias, str(version))
 
     def model(self, version: ModelVersion) -> Model:
-        """Load the model of a version: the very files that MLflow serves.
+        """Load the model of a version, from the files that MLflow serves.
 
         Raises:
-            ModelUnusable: a file of it is missing, changed or broken, or the study has other features
-                than the one it was trained by.
+            ModelUnusable: a file is missing, changed or broken, or the study has other features than at
+                its training.
         """
         with artifacts.unusable_when_broken(version.version):
             folder = self.model_folder(version)
@@ -323,15 +323,15 @@ class Registry:
         learned, asked = set(model.encoder.features), set(self.study.feature_names)
         if learned != asked:
             raise artifacts.ModelUnusable(
-                f"version {version.version} was trained by another study: with "
-                f"{', '.join(sorted(learned - asked)) or 'nothing'} that the study does not have any more, "
+                f"version {version.version} was trained with another study: with "
+                f"{', '.join(sorted(learned - asked)) or 'nothing'} that the study no longer has, "
                 f"without {', '.join(sorted(asked - learned)) or 'nothing'} that it has now. Train a model "
-                "by the study of now (`poleng retrain`), or undo the change of the study"
+                "with the current study (`poleng retrain`), or undo the change of the study"
             )
         return model
 
     def validation_error(self, version: ModelVersion) -> str:
-        """Return why a version cannot be used, empty when it can."""
+        """Return why a version cannot be used, empty if it can."""
         try:
             self.model(version)
             self.reference(version)
@@ -353,21 +353,21 @@ class Registry:
             return pd.read_parquet(io.BytesIO(self._content(version, artifacts.REFERENCE)))
 
     def importance(self, version: ModelVersion) -> Mapping[str, float]:
-        """Return how much each feature moves the version's scores, in log-odds; raises as :meth:`model`."""
+        """Return the feature importance of a version, in log-odds; raises as :meth:`model`."""
         with artifacts.unusable_when_broken(version.version):
             importance: dict[str, float] = json.loads(self._content(version, artifacts.IMPORTANCE))
         return importance
 
     @contextmanager
     def rewriting_reference(self, run_id: str, path: Path, fresh: Path) -> Iterator[None]:
-        """Let a reference be replaced by other content inside the block; it is whole before, in and after it.
+        """Allow a reference to be replaced inside the block; it is valid before, during and after it.
 
-        Both contents are good from before the first write to after the last: a process that is killed in
-        between leaves one of them. What was damaged before stays noticed: its hash is not that of any.
+        Both hashes are valid from before the first write until after the last: a killed process leaves one of
+        them. Earlier damage is still detected, because it has neither hash.
 
         Args:
-            run_id: of the versions whose reference it is.
-            fresh: what is put in its place, in the block.
+            run_id: of the versions with this reference.
+            fresh: the new content, moved there in the block.
         """
         client, repair, name = self._client(), self._repair(), path.name
         of_run = [version for version in self.versions() if version.run_id == run_id]
@@ -388,42 +388,42 @@ class Registry:
             allow(version, [after])
 
     def reference_hashes(self, version: ModelVersion) -> dict[str, list[str]]:
-        """Return the hashes that each file of the reference may have now."""
+        """Return the valid hashes of each file of the reference."""
         kept = version_files.read_version_file(self.home.artifacts, version.version)
         hashes: dict[str, list[str]] = json.loads((kept or version).tags.get(REFERENCE_HASHES_TAG, "{}"))
         return hashes
 
     def model_folder(self, version: ModelVersion) -> Path:
-        """Return the folder of a model's own files; raises ``ValueError`` when nobody knows it."""
+        """Return the folder of a model's own files; raises ``ValueError`` if it is unknown."""
         return self.home.artifacts / self._known_files(version).model / "artifacts" / "model"
 
     def _content(self, version: ModelVersion, name: str) -> bytes:
-        """Return a file of the reference; raises ``ValueError`` when it is not what was registered."""
+        """Return a file of the reference; raises ``ValueError`` if it differs from the registered one."""
         path = self.home.artifacts / self._known_files(version).reference / name
         return artifacts.read_compared(path, self.reference_hashes(version).get(name))
 
     def _known_files(self, version: ModelVersion) -> version_files.VersionFile:
         kept = self._keep(version).kept
         if kept is None:
-            raise ValueError("its training was killed before they were written down, and its run deleted")
+            raise ValueError("its training was killed before they were recorded, and its run was deleted")
         return kept
 
     @contextmanager
     def training_run(self, mlflow: Any) -> Iterator[Any]:
-        """Use the MLflow run that dagster-mlflow opened, and end it: FINISHED, or FAILED on error.
+        """Yield the MLflow run of dagster-mlflow, and end it: FINISHED, or FAILED on error.
 
-        Left alone, such a run stays RUNNING after a failed step or a materialisation by hand.
+        Otherwise the run stays RUNNING after a failed step or a materialisation by hand.
 
         Raises:
-            RegistryRefused: MLflow does it not, as when somebody deleted the run meanwhile.
+            RegistryRefused: MLflow raised an error, for example because the run was deleted meanwhile.
         """
         from mlflow.exceptions import MlflowException
 
         try:
-            with store.refusals_of_mlflow("The training cannot be written down in MLflow"):
+            with store.refusals_of_mlflow("The training cannot be logged in MLflow"):
                 yield mlflow.active_run()
         except BaseException:
-            with suppress(MlflowException):  # the run is deleted: what was raised says so
+            with suppress(MlflowException):  # the run is deleted: the first error says so
                 mlflow.end_run("FAILED")
             raise
         mlflow.end_run("FINISHED")
@@ -440,15 +440,15 @@ class Registry:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
     ) -> LoggedModel:
-        """Log a model with its reference in the active run; it is no version yet, see :meth:`register`.
+        """Log a model with its reference in the active run; :meth:`register` makes it a version.
 
         Args:
             mlflow: dagster-mlflow's resource, with its run active.
             reference: held-out rows with features, target, ``score`` and ``contact``.
-            importance: how much each feature moves its scores, in log-odds.
-            folder: of the home, emptied before and removed afterwards: what is logged is written there
-                first. It holds rows of people, and a killed process would leave them behind elsewhere.
-            tags: kept with run and version; ``field_studies`` and ``training_data_hash`` among them.
+            importance: of each feature, in log-odds.
+            folder: in the home, emptied before and removed afterwards, for the files to log. They contain
+                personal data, which a killed process must not leave elsewhere.
+            tags: of the run and the version, including ``field_studies`` and ``training_data_hash``.
         """
         run = mlflow.active_run()
         mlflow.log_params(dict(parameters))
@@ -465,7 +465,7 @@ class Registry:
                     python_model=str(folder / artifacts.SERVED_MODEL.name),
                     artifacts={"model": str(folder / "model")},
                     signature=_signature(model),
-                    input_example=_invented_person(self.study),
+                    input_example=_example_row(self.study),
                     pip_requirements=[f"{name}=={library_version(name)}" for name in REQUIREMENTS],
                 )
         location = store.folder_of(self._client().get_logged_model(logged.model_id).artifact_location)
@@ -478,15 +478,15 @@ class Registry:
         return LoggedModel(logged.model_uri, logged.model_id, run.info.run_id, all_tags)
 
     def register(self, logged: LoggedModel, search: str, mode: str) -> ModelVersion:
-        """Make a version of a logged model, in one transaction of the store with all of its tags.
+        """Register a logged model as a version with all its tags, in one transaction of the store.
 
-        To be called last: a version that exists is whole, and a killed training leaves none behind.
+        To be called last: an existing version is complete, and a killed training leaves none.
 
         Args:
-            search: that the model came from, for :meth:`version_of_search`.
+            search: of the model, for :meth:`version_of_search`.
         """
         client = self._client()
-        # MLflow waits for no disk. Its store does: after a power cut it would name files that are empty.
+        # MLflow syncs only its store: after a power cut the store could refer to empty files.
         of_run = client.get_run(logged.run_id).info.artifact_uri
         for uri in (client.get_logged_model(logged.model_id).artifact_location, of_run):
             sync_tree(store.folder_of(uri))
@@ -504,7 +504,7 @@ class Registry:
     def finish_run(self, version: ModelVersion) -> None:
         """Mark the run of a version as finished, if it was killed after the registration."""
         client = self._client()
-        # One that was deleted in MLflow stays as it is.
+        # A run that was deleted in MLflow is not changed.
         info = client.get_run(version.run_id).info if has_run(client, version.run_id) else None
         if info is not None and info.lifecycle_stage == "active" and info.status != "FINISHED":
             client.set_terminated(version.run_id, "FINISHED")
@@ -518,25 +518,25 @@ class Registry:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
     ) -> None:
-        """Log one trial of tuning as a run of its own, nested in the active one."""
+        """Log one tuning trial as a nested run of the active one."""
         with mlflow.start_run(run_name=name, nested=True, tags=dict(tags)):
             mlflow.log_params(dict(parameters))
             mlflow.log_metrics(dict(metrics))
 
     def log_page(self, mlflow: Any, page: Path, folder: str) -> None:
-        """Keep a page as an artifact of the active run."""
+        """Log a page as an artifact of the active run."""
         mlflow.log_artifact(str(page), folder)
 
     def delete_searches(self, but: str = "") -> None:
-        """Remove what searches have left, but for one: field data only grow, the others are over."""
+        """Delete the state of all searches but one: the others are for older data."""
         for folder in self.home.tuning.iterdir():
             if folder.is_dir() and folder.name != but:
                 shutil.rmtree(folder)
 
     def end_abandoned_runs(self, alive: Callable[[], set[str]]) -> int:
-        """Mark as KILLED the MLflow runs whose Dagster run is not alive; return how many.
+        """Mark the MLflow runs without a live Dagster run as KILLED; return their number.
 
-        Who is alive is asked after the runs are listed: one that starts in between is not among them.
+        The live runs are read after the list of runs: a run that starts in between is not in the list.
         """
         client = self._client()
         experiment = client.get_experiment_by_name(self.model_name)

@@ -1,8 +1,7 @@
-"""What is undone of what people did in MLflow's UI: versions that were deleted, models that were renamed.
+"""Repair of the MLflow registry after versions were deleted or models renamed in MLflow's UI.
 
-The ledger says which version serves, and its files lie in the home: a version can be used without MLflow
-(``models/version_files.py``). What belongs here makes MLflow show again what is so, at the next training or
-when an alias has to be put back.
+The ledger decides which version serves, and its files are in the home: a version can be used without MLflow
+(``models/version_files.py``). The repair runs at the next training, or when an alias is corrected.
 """
 
 from dataclasses import dataclass
@@ -15,17 +14,17 @@ from poleng_assets.warehouse.mlflow_store import undelete_version
 
 
 class RegistryLost(RuntimeError):
-    """What was done in MLflow cannot be undone; the message says why, and what to do."""
+    """A change in MLflow cannot be undone; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class RegistryRepair:
-    """Repairs one registered model of the store of a home.
+    """Repairs one registered model of a home.
 
     Attributes:
-        home: whose version files say what there was.
+        home: with the version files.
         model: name of the registered model.
-        title: that describes it.
+        title: its description.
     """
 
     client: Any
@@ -34,10 +33,10 @@ class RegistryRepair:
     title: str
 
     def version(self, number: int) -> None:
-        """See that a version is registered. Nothing is done when it is.
+        """Register a version again if it is missing.
 
         Raises:
-            RegistryLost: it cannot be, because the store is another one, or nothing of the version is kept.
+            RegistryLost: the store is another one, or the version has no version file.
         """
         if self.is_registered(number):
             return
@@ -46,21 +45,21 @@ class RegistryRepair:
             return
         kept = read_version_files(self.home.artifacts).get(number)
         if kept is None:
-            raise RegistryLost(f"Version {number} was deleted in MLflow, and nothing of it is kept")
+            raise RegistryLost(f"Version {number} was deleted in MLflow and has no version file")
         store = self.home.mlflow_store
         if not undelete_version(store, self.model, number, kept.run_id, self._source(kept)):
             raise RegistryLost(
-                f"Version {number} is not in {store}. Put the store back from a backup (`poleng restore`)."
+                f"Version {number} is not in {store}. Restore the store from a backup (`poleng restore`)."
             )
 
     def registered_model(self) -> None:
-        """See that the registered model is there, with the numbers of its versions.
+        """Restore the registered model with its version numbers if it is missing.
 
-        One that was renamed gets its name back. One that was deleted is made again with its versions, so that
-        none is counted anew: the ledger speaks of them by their numbers.
+        A renamed model gets its name back. A deleted model is created again with its versions and their
+        numbers, to which the ledger refers.
 
         Raises:
-            RegistryLost: the store is another one than the versions were registered in.
+            RegistryLost: the store is not the one in which the versions were registered.
         """
         if self.client.search_registered_models(f"name = '{self.model}'"):
             return
@@ -73,7 +72,7 @@ class RegistryRepair:
                 return
         if files and not any(has_run(self.client, run) for run in runs):
             raise RegistryLost(
-                f"Was {self.home.mlflow_store} removed? Put it back from a backup (`poleng restore`)."
+                f"Was {self.home.mlflow_store} deleted? Restore it from a backup (`poleng restore`)."
             )
         self.client.create_registered_model(self.model, description=escaped(self.title))
         for number in range(1, max(files, default=0) + 1):
@@ -84,11 +83,11 @@ class RegistryRepair:
                 run_id=kept.run_id if kept else None,
                 tags=dict(kept.tags) if kept else None,
             )
-            if kept is None:  # it had a number, which is not given again
+            if kept is None:  # its number must not be reused
                 self.client.delete_model_version(self.model, made.version)
 
     def is_registered(self, number: int) -> bool:
-        """Whether MLflow shows a version."""
+        """Whether a version is registered in MLflow."""
         versions = self.client.search_model_versions(f"name = '{self.model}'")
         return any(int(version.version) == number for version in versions)
 
@@ -97,7 +96,7 @@ class RegistryRepair:
 
 
 def has_run(client: Any, run_id: str) -> bool:
-    """Whether the store knows a run; one that was deleted, but not for ever (``mlflow gc``), is known."""
+    """Whether the store has a run; a deleted run counts until ``mlflow gc`` removes it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -108,7 +107,7 @@ def has_run(client: Any, run_id: str) -> bool:
 
 
 def restore_experiment(client: Any, name: str) -> None:
-    """Take back that an experiment was deleted, with the runs that went with it: MLflow starts none in it."""
+    """Restore a deleted experiment with its runs, because MLflow starts no run in a deleted one."""
     known = client.get_experiment_by_name(name)
     if known is not None and known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)

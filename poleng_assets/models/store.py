@@ -1,4 +1,4 @@
-"""MLflow's store of a home: how it is made and opened, and what its errors mean."""
+"""MLflow's store of a home: create it, open it, and explain its errors."""
 
 import os
 import time
@@ -15,50 +15,50 @@ from poleng_assets.storage.files import sync_file, sync_folder
 from poleng_assets.storage.home import Home
 from poleng_assets.text.plain_text import first_line
 
-# As long as MLflow waits for others once the store is open.
+# The same timeout as that of MLflow after the store is open.
 OPENING_SECONDS = 20.0
 
 
 class RegistryUnusable(RuntimeError):
-    """MLflow's store cannot be read or written; the message says why, and what to do."""
+    """MLflow's store cannot be read or written; the message says why and what to do."""
 
 
 class RegistryRefused(RuntimeError):
-    """What was asked of the registry cannot be done in its present state; the message says what to do."""
+    """The operation is impossible in the current state of the registry; the message says what to do."""
 
 
 def open_store(home: Home, experiment: str) -> Any:
-    """Return a client of a home's store; who opens it waits as long as MLflow waits later on.
+    """Return a client of a home's store; waits for a lock as long as MLflow does.
 
     Args:
-        home: whose store it is; it is made when it is missing.
-        experiment: that is made on first use.
+        home: whose store is opened; a missing store is created.
+        experiment: created on first use.
 
     Raises:
-        RegistryUnusable: another process keeps it locked, or it is of a home that stood elsewhere.
+        RegistryUnusable: another process has it locked, or the home was moved.
     """
     from sqlalchemy.exc import OperationalError
 
-    give_up = time.monotonic() + OPENING_SECONDS
+    deadline = time.monotonic() + OPENING_SECONDS
     while True:
         try:
             return open_client(home.mlflow_uri, experiment, home.artifacts.as_uri())
         except OperationalError as error:
             if not is_locked(error):
                 raise
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise locked_error(home) from error
-            # SQLite waits itself, but not for one that cleans up after a killed process.
+            # SQLite waits itself, but not for a process that recovers from a crash.
             time.sleep(0.2)
 
 
 def open_client(uri: str, experiment: str, artifacts: str) -> Any:
-    """Return a client of the store, with the experiment made on first use.
+    """Return a client of the store; the experiment is created on first use.
 
-    Made by us, because MLflow would put its artifacts into the working folder.
+    Created here, because MLflow would put its artifacts into the working directory.
 
     Raises:
-        RegistryUnusable: the store is of a home that stood elsewhere: it would be read and written there.
+        RegistryUnusable: the home was moved: the store would be used at the old path.
     """
     import mlflow
 
@@ -71,27 +71,27 @@ def open_client(uri: str, experiment: str, artifacts: str) -> Any:
         client.create_experiment(experiment, artifact_location=artifacts)
     elif folder_of(known.artifact_location) != folder_of(artifacts):
         raise RegistryUnusable(
-            f"this home was moved or copied: its models lie in {folder_of(known.artifact_location)} by "
-            f"MLflow's store, not in {folder_of(artifacts)}. Put it back where it was. To have it here, make "
-            "a backup there (`poleng backup`) and restore that here (`poleng restore`)"
+            f"this home was moved or copied: by MLflow's store its models are in "
+            f"{folder_of(known.artifact_location)}, not in {folder_of(artifacts)}. Move it back. To move it "
+            "here, make a backup there (`poleng backup`) and restore it here (`poleng restore`)"
         )
     return client
 
 
 def folder_of(uri: str) -> Path:
-    """Return the folder that a ``file:`` address names, by whichever way it is reached."""
+    """Return the resolved folder of a ``file:`` URI."""
     return Path(url2pathname(urlparse(uri).path)).resolve()
 
 
 def create_store(path: Path) -> None:
-    """Make MLflow's database whole or not at all, when there is none.
+    """Create MLflow's database atomically, if there is none.
 
-    MLflow makes its tables in some forty steps. A process that is killed between two of them would leave a
-    database that no later one can open.
+    MLflow creates its tables in about forty steps. A process that is killed in between would leave a database
+    that cannot be opened.
     """
-    for left in path.parent.glob(f".{path.name}.*.part*"):  # SQLite's journal beside it, too
-        if not psutil.pid_exists(int(left.name.partition(".part")[0].rpartition(".")[2])):
-            left.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.part*"):  # SQLite's journal beside it as well
+        if not psutil.pid_exists(int(leftover.name.partition(".part")[0].rpartition(".")[2])):
+            leftover.unlink(missing_ok=True)
     if path.exists():
         return
     import mlflow
@@ -109,21 +109,21 @@ def create_store(path: Path) -> None:
 
 
 def locked_error(home: Home) -> RegistryUnusable:
-    """Return the error that says that another process keeps the store locked."""
+    """Return the error for a store that another process has locked."""
     return RegistryUnusable(
-        f"the model registry {home.mlflow_store} is locked by another process. Close what has "
-        "it open (an SQLite shell, MLflow's UI) and run this again; nothing was lost"
+        f"the model registry {home.mlflow_store} is locked by another process. Close the "
+        "program that uses it (an SQLite shell, MLflow's UI) and run this again; nothing was lost"
     )
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether an error of MLflow or SQLAlchemy says that another process has the store."""
+    """Whether an error of MLflow or SQLAlchemy means that the store is locked."""
     return "database is locked" in str(error)
 
 
 @contextmanager
 def refusals_of_mlflow(what: str) -> Iterator[None]:
-    """Say in words what MLflow refuses to do, and what to do about it.
+    """Convert an error of MLflow into :class:`RegistryRefused`, with what to do.
 
     Raises:
         RegistryRefused: MLflow raised an error; nothing of the training is registered.

@@ -1,8 +1,8 @@
-"""What the project keeps of each model version, beside the models: enough to score without MLflow's store.
+"""The version files: the record of each model version that allows scoring without MLflow's store.
 
-Anybody may delete, rename or edit in MLflow's UI. Which files belong to a version, and what they are to look
-like, stands in ``mlartifacts/versions/<number>.json``; the ledger says which version serves. Places are
-relative to ``mlartifacts``, so that a backup can be restored elsewhere.
+Users can delete, rename or edit versions in MLflow's UI. ``mlartifacts/versions/<number>.json`` has the files
+of a version and their hashes; the ledger says which version serves. Paths are relative to ``mlartifacts``, so
+a backup can be restored elsewhere.
 """
 
 import json
@@ -21,8 +21,8 @@ class VersionFile:
 
     Attributes:
         run_id: of the MLflow run that trained it.
-        model_id: of the logged model, empty when it is not known.
-        model: folder of what MLflow serves, relative to the artifacts.
+        model_id: of the logged model, empty if unknown.
+        model: folder of the MLflow model, relative to the artifacts.
         reference: folder of the reference, relative to the artifacts.
         tags: as registered, with the hashes of all files.
     """
@@ -37,12 +37,12 @@ class VersionFile:
 
 
 def read_version_file(artifacts: Path, number: int) -> VersionFile | None:
-    """Return what is kept of a version, None when nothing is.
+    """Return the version file of a version, None if there is none.
 
     Raises:
         ValueError: the file is damaged; the message names it.
     """
-    path = _place(artifacts, number)
+    path = _path(artifacts, number)
     try:
         return VersionFile(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -54,15 +54,15 @@ def read_version_file(artifacts: Path, number: int) -> VersionFile | None:
 
 
 def read_version_files(artifacts: Path) -> dict[int, VersionFile]:
-    """Return what is kept of every version, by its number, the oldest first."""
+    """Return all version files by their numbers, oldest first."""
     numbers = sorted(int(path.stem) for path in (artifacts / FOLDER).glob("*.json") if path.stem.isdecimal())
     files = ((number, read_version_file(artifacts, number)) for number in numbers)
     return {number: kept for number, kept in files if kept is not None}
 
 
 def write_version_file(artifacts: Path, kept: VersionFile) -> None:
-    """Write down what is kept of a version, whole or not at all."""
-    write_atomically(_place(artifacts, kept.version), json.dumps(asdict(kept), indent=1, sort_keys=True))
+    """Write a version file atomically."""
+    write_atomically(_path(artifacts, kept.version), json.dumps(asdict(kept), indent=1, sort_keys=True))
 
 
 def write_tag(artifacts: Path, kept: VersionFile, name: str, value: str) -> None:
@@ -70,5 +70,5 @@ def write_tag(artifacts: Path, kept: VersionFile, name: str, value: str) -> None
     write_version_file(artifacts, replace(kept, tags={**kept.tags, name: value}))
 
 
-def _place(artifacts: Path, number: int) -> Path:
+def _path(artifacts: Path, number: int) -> Path:
     return artifacts / FOLDER / f"{number}.json"

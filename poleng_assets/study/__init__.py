@@ -1,1 +1,1 @@
-"""The study: what is asked, of whom, and every number that decides."""
+"""The study: its questions, and all policies."""

@@ -1,4 +1,4 @@
-"""How two studies differ, field by field: comments, blanks and the spelling of numbers are no difference."""
+"""The differences of two studies, field by field; comments, spaces and number formats are ignored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Difference:
-    """One field that two studies have otherwise.
+    """One field that differs between two studies.
 
     Attributes:
         field: its path, such as ``policies.overseer.min_rows`` or ``features.sex.codes.1``.
-        before: in the first study, None where it has no such field.
-        after: in the second study, None where it has no such field.
+        before: in the first study, None if the field is missing.
+        after: in the second study, None if the field is missing.
     """
 
     field: str
@@ -27,12 +27,12 @@ class Difference:
         if self.before is None:
             return f"{self.field}: new, {self.after!r}"
         if self.after is None:
-            return f"{self.field}: no more, was {self.before!r}"
+            return f"{self.field}: removed, was {self.before!r}"
         return f"{self.field}: {self.before!r} becomes {self.after!r}"
 
 
 def differences(before: Study, after: Study) -> list[Difference]:
-    """Return the fields in which two studies differ, in the order of the study file."""
+    """Return the fields that differ between two studies, in the order of the study file."""
     if before == after:
         return []
     first, second = _fields(before), _fields(after)
@@ -43,14 +43,14 @@ def differences(before: Study, after: Study) -> list[Difference]:
     ]
 
 
-def listed(found: Sequence[Difference]) -> str:
-    """Return the names of fields that differ for a sentence, the first ones of many."""
-    names = ", ".join(difference.field for difference in found[:_SHOWN])
-    return names + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+def listed(differing: Sequence[Difference]) -> str:
+    """Return the names of the first differing fields, for a message."""
+    names = ", ".join(difference.field for difference in differing[:_SHOWN])
+    return names + (f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else "")
 
 
 def _fields(study: Study) -> dict[str, Any]:
-    """Return every field by its path: a feature stands under its name, a code under its number."""
+    """Return every field by its path: a feature by its name, a code by its number."""
     content = study.model_dump()
     content["features"] = {feature.pop("name"): feature for feature in content["features"]}
     content["features"]["(order)"] = study.feature_names

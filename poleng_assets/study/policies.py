@@ -1,6 +1,6 @@
-"""The policies of a study: the numbers that decide about people and models, and what each may be.
+"""The policies of a study: the parameters of decisions about people and models, with their valid ranges.
 
-What is done with a policy stands where it is applied.
+The modules that apply a policy describe its effect.
 """
 
 import math
@@ -16,7 +16,7 @@ Bound = TypeVar("Bound", int, float)
 
 def _rising(ends: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
     if ends[0] > ends[1]:
-        raise ValueError(f"the lower end comes first, not {list(ends)}")
+        raise ValueError(f"the lower bound must come first, not {list(ends)}")
     return ends
 
 
@@ -26,17 +26,17 @@ Counts = Annotated[tuple[Count, Count], AfterValidator(_rising)]
 
 
 class Strict(BaseModel):
-    """A part of the study file: no field that it does not know, no infinite number, unchangeable."""
+    """A part of the study file: no unknown fields, no infinite numbers, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class IngestionPolicy(Strict):
-    """How much of a file may break the contract before the file is refused, and what it must hold.
+    """When a file is refused: limits for invalid rows, and minimum content.
 
     ``min_of_each_class``: people of each class of the target that all field studies together must have.
-    ``min_share_of_each_class``: a field study with a smaller share of a class is taken in with a remark.
-    The others are about files that hold people of earlier files (``core/ingestion/duplicates.py``).
+    ``min_share_of_each_class``: a field study with a smaller share of a class is ingested with a remark.
+    The others are about files with people of earlier files (``core/ingestion/duplicates.py``).
     """
 
     max_quarantined_share: Share
@@ -52,8 +52,7 @@ class IngestionPolicy(Strict):
 
 
 class ContactPolicy(Strict):
-    """Whom to contact, and what a contact list tells about them; ``core/modeling/decision_rule.py`` applies
-    it."""
+    """The contact decision and the content of a contact list; see ``core/modeling/decision_rule.py``."""
 
     rule: Literal["threshold", "youden", "cost_ratio", "capacity"]
     threshold: Share
@@ -61,7 +60,7 @@ class ContactPolicy(Strict):
     capacity: int = Field(ge=1)
     usual_batch: int = Field(ge=1)
     reasons: int = Field(ge=0)
-    # Studies of earlier releases list what is withheld: core/modeling/explanations.py says what holds then.
+    # Studies of earlier releases list withheld reasons instead: see core/modeling/explanations.py.
     shown_reasons: tuple[str, ...] | None = None
     withheld_reasons: tuple[str, ...] = ()
     max_association: Share = 0.25
@@ -71,14 +70,14 @@ class ContactPolicy(Strict):
 
 
 class Budget(Strict):
-    """How long tuning may go on: it stops at whichever comes first."""
+    """The budget of hyperparameter tuning: it stops at the limit that is reached first."""
 
     trials: int = Field(ge=1)
     minutes: float = Field(gt=0)
 
 
 class BoostingSearch(Strict):
-    """Between which ends tuning looks for boosted trees; a starting point outside stretches them."""
+    """The search space of boosted trees; a starting point outside extends it."""
 
     rounds: Counts = (150, 1500)
     learning_rate: Positives = (0.01, 0.15)
@@ -90,7 +89,7 @@ class BoostingSearch(Strict):
 
 
 class BoostingPolicy(Strict):
-    """The boosted trees that tuning begins with, and where it looks for others."""
+    """The starting point of tuning for boosted trees, and its search space."""
 
     rounds: int = Field(ge=1, le=10_000)
     learning_rate: float = Field(gt=0, le=1)
@@ -103,14 +102,14 @@ class BoostingPolicy(Strict):
 
 
 class LogisticSearch(Strict):
-    """Between which ends tuning looks for a logistic regression."""
+    """The search space of the logistic regression."""
 
     C: Positives = (0.01, 1.0)
     strength: Shares = (0.0, 1.0)
 
 
 class LogisticPolicy(Strict):
-    """The logistic regression that tuning begins with: ``strength`` counts where effects vary."""
+    """The starting point for the logistic regression; ``strength`` applies to varying effects."""
 
     C: float = Field(default=0.1, gt=0)
     strength: Share = 0.6
@@ -118,7 +117,7 @@ class LogisticPolicy(Strict):
 
 
 class ForestSearch(Strict):
-    """Between which ends tuning looks for a random forest."""
+    """The search space of the random forest."""
 
     trees: Counts = (50, 400)
     min_samples_leaf: Counts = (3, 50)
@@ -126,7 +125,7 @@ class ForestSearch(Strict):
 
 
 class ForestPolicy(Strict):
-    """The random forest that tuning begins with, and where it looks for others."""
+    """The starting point of tuning for the random forest, and its search space."""
 
     trees: int = Field(default=80, ge=1)
     min_samples_leaf: int = Field(default=10, ge=1)
@@ -138,7 +137,7 @@ _TREES = ("rounds", "learning_rate", "max_depth", "min_child_weight", "subsample
 
 
 class TrainingPolicy(Strict):
-    """How a challenger is trained and tuned, and what is kept from it."""
+    """How a challenger is trained and tuned, and which data is held out."""
 
     holdout_share: float = Field(gt=0, lt=0.9)
     seed: int = Field(ge=0, lt=2**31)
@@ -162,7 +161,7 @@ class TrainingPolicy(Strict):
     @model_validator(mode="before")
     @classmethod
     def _with_trees_of_earlier_releases(cls, content: Any) -> Any:
-        """Put the six numbers of the boosted trees, which used to stand here, under their candidate."""
+        """Move the six parameters of boosted trees from earlier releases to their candidate."""
         if not isinstance(content, dict) or "xgboost" in content:
             return content
         moved = {name: content[name] for name in _TREES if name in content}
@@ -171,16 +170,16 @@ class TrainingPolicy(Strict):
     @model_validator(mode="after")
     def _candidates_differ(self) -> Self:
         if len(set(self.candidates)) < len(self.candidates):
-            raise ValueError(f"a candidate stands twice in {list(self.candidates)}")
+            raise ValueError(f"a candidate occurs twice in {list(self.candidates)}")
         return self
 
     def budget(self, mode: Literal["quick", "full"]) -> Budget:
-        """Return how long tuning may go on in a mode."""
+        """Return the tuning budget of a mode."""
         return {"quick": self.quick, "full": self.full}[mode]
 
 
 class PromotionPolicy(Strict):
-    """When a challenger may serve. Log-losses are in nats for each person; losses are rises of them."""
+    """When a challenger is promoted. Log-losses are in nats per person; losses are increases of them."""
 
     min_auc: Share
     max_auc: Share
@@ -196,7 +195,7 @@ class PromotionPolicy(Strict):
     max_population_log_loss_loss: float = Field(ge=0)
     max_group_log_loss_loss: float = Field(ge=0)
     min_group_rows: int = Field(ge=2)
-    # Studies of earlier releases do not have them: groups that are passed over are named, and refuse nobody.
+    # Studies of earlier releases lack these: under-contacted groups are reported, and block no promotion.
     min_group_selection_rate: Share = 0.05
     min_group_recall: Share = 0.1
     refuse_passed_over: bool = False
@@ -210,7 +209,7 @@ class PromotionPolicy(Strict):
 
 
 class OverseerPolicy(Strict):
-    """When a batch is drifted, when that is acted upon, and how often the project may try to mend it."""
+    """When a batch is drifted, when drift causes an action, and how often the model is retrained."""
 
     policy: Literal["harm", "any_drift"]
     min_rows: int = Field(ge=10)
@@ -247,7 +246,7 @@ class OverseerPolicy(Strict):
 
 
 class OutcomesPolicy(Strict):
-    """Who is asked for the truth, so that performance stays measurable."""
+    """The audit sample, the realised performance, and requested field studies."""
 
     audit_share: Share
     audit_seed: int = Field(ge=0)
@@ -265,7 +264,7 @@ class OutcomesPolicy(Strict):
 
 
 class PrivacyPolicy(Strict):
-    """From how few people something is told, and what tells of a person who is to be erased."""
+    """Minimum group sizes in outputs, and how an erased person is recognised."""
 
     min_group_size: int = Field(default=10, ge=2)
     min_id_length: int = Field(default=6, ge=1)
@@ -273,7 +272,7 @@ class PrivacyPolicy(Strict):
 
 
 class NotificationsPolicy(Strict):
-    """What is told to the addresses of ``POLENG_NOTIFY``, and how often; ``digest_hour`` is in UTC."""
+    """Limits for notifications to ``POLENG_NOTIFY``; ``digest_hour`` is in UTC."""
 
     max_per_hour: int = Field(default=20, ge=1)
     repeat_after_hours: float = Field(default=24.0, ge=0)
@@ -283,10 +282,11 @@ class NotificationsPolicy(Strict):
 
 
 class RetentionPolicy(Strict):
-    """How many days each table and folder keeps what it holds about people; None: for ever.
+    """Days for which each table and folder keeps personal data; None: for ever.
 
-    Tables by their names; the others are folders of the home (``warehouse/retention.py`` says from when
-    on). ``max_gap`` is about the clock: after so many days without a sign of life nothing is erased unasked.
+    Tables by their names; the others are folders of the home (``warehouse/retention.py`` defines the start).
+    ``max_gap`` protects against a wrong clock: after so many days without activity nothing is erased
+    automatically.
     """
 
     batch_rows: int | None = Field(default=None, ge=1)
@@ -310,12 +310,12 @@ class RetentionPolicy(Strict):
     def _scores_last_as_long_as_answers(self) -> Self:
         rows, scores = self.batch_rows or math.inf, self.predictions or math.inf
         if scores < rows:
-            raise ValueError("predictions must be kept as long as batch_rows: everybody kept has a score")
+            raise ValueError("predictions must be kept as long as batch_rows: every person needs a score")
         return self
 
 
 class Policies(Strict):
-    """Every decision that is the organisation's to take, in one place."""
+    """All decisions of the organisation."""
 
     ingestion: IngestionPolicy
     contact: ContactPolicy
@@ -323,7 +323,7 @@ class Policies(Strict):
     promotion: PromotionPolicy
     overseer: OverseerPolicy
     outcomes: OutcomesPolicy
-    # Studies of earlier releases do not have them, and none of them changes a result.
+    # Studies of earlier releases lack these; the defaults change no result.
     privacy: PrivacyPolicy = PrivacyPolicy()
     notifications: NotificationsPolicy = NotificationsPolicy()
     retention: RetentionPolicy = RetentionPolicy()

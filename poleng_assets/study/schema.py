@@ -1,7 +1,7 @@
 """The study: one survey programme, as its YAML file describes it.
 
-Columns, codes and labels come from that file and stand nowhere else in the code. What belongs in this module
-is the shape of the file and what makes it wrong; ``study/policies.py`` has the numbers that decide.
+Columns, codes and labels are only in that file, not in the code. This module has the structure of the file
+and its validation; ``study/policies.py`` has the policies.
 """
 
 import re
@@ -12,12 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from poleng_assets.study.policies import Policies, Strict
 
-LEAST_CODE, MOST_CODE = -(2**31), 2**31 - 1  # what the warehouse and the encoder hold
+LEAST_CODE, MOST_CODE = -(2**31), 2**31 - 1  # the range of the warehouse and the encoder
 CODE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
-# Columns of the project's own, which stand beside a person's id or answers in tables, frames and lists: a
-# question of such a name would be the same column. A test holds those of the tables against the warehouse.
+# The project's own columns beside a person's id or answers in tables, frames and lists: a question must not
+# have the same name. A test compares them with the tables of the warehouse.
 RESERVED_COLUMNS = frozenset(
     {"audit", "batch", "contact", "created_at", "field_study", "list_number", "model_version", "part"}
     | {"prediction", "reasons", "remark", "requested_at", "row_number", "score", "scored_at", "source"}
@@ -26,36 +26,36 @@ RESERVED_COLUMNS = frozenset(
 
 
 class StudyError(ValueError):
-    """A study file that cannot be used; the message names each field, its line and the reason."""
+    """A study file is invalid; the message names each field, its line and the reason."""
 
 
 def _read_code(written: object) -> int:
-    """Return a code as the questionnaire has it: decimal digits, with zeros before them or not."""
+    """Return a code as an integer, from decimal digits with optional leading zeros."""
     number = CODE.fullmatch(str(written).strip()) if isinstance(written, int | str) else None
     if number is None or isinstance(written, bool):
         raise ValueError(
-            f"{written!r} is no valid integer: a code is a whole number, in decimal digits as in the data"
+            f"{written!r} is not a valid integer: a code is a whole number in decimal digits, as in the data"
         )
     code = int(number[1])
     if not LEAST_CODE <= code <= MOST_CODE:
-        raise ValueError(f"{written} is no valid integer of 32 bits, which is all that the warehouse holds")
+        raise ValueError(f"{written} is not a valid 32-bit integer, the type of codes in the warehouse")
     return code
 
 
 def _read_text(written: str) -> str:
     text = written.strip()
     if not text:
-        raise ValueError("has no words")
+        raise ValueError("is empty")
     if control := _CONTROL.search(text):
-        raise ValueError(f"holds a control character, {control[0]!a}")
+        raise ValueError(f"contains a control character, {control[0]!a}")
     return text
 
 
 def _not_reserved(name: str) -> str:
     if name in RESERVED_COLUMNS:
         raise ValueError(
-            f"the project itself has a column of the name {name} beside the answers: call this one "
-            f"otherwise, such as {name}_asked, in the study and in the files"
+            f"{name} is a reserved column of the project: rename this one, for example to {name}_asked, in "
+            f"the study and in the files"
         )
     return name
 
@@ -66,7 +66,7 @@ ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(
 
 
 class Feature(Strict):
-    """One column of the survey, with the question asked and what each code means."""
+    """One column of the survey, with its question and the labels of its codes."""
 
     name: ColumnName
     question: Text
@@ -76,28 +76,28 @@ class Feature(Strict):
 
     @property
     def is_ordinal(self) -> bool:
-        """Ordinal codes are numbers with an order; the other kinds are names."""
+        """Whether the codes have an order; otherwise they are categories."""
         return self.kind == "ordinal"
 
     @property
     def is_yes_or_no(self) -> bool:
-        """Whether the codes are 1 and 0, which truth values stand for."""
+        """Whether the codes are 1 and 0, for which files may have true and false."""
         return set(self.codes) == {0, 1}
 
     @property
     def closed_codes(self) -> list[int] | None:
-        """The codes that an answer must be among, in order; None: others are news, and taken.
+        """The allowed codes in order; None: other codes are accepted.
 
-        A new country or religion is what a survey finds, and drift to be told. A step of a scale, or a third
-        answer to a question of two, is a fault of the data.
+        A new country or religion is valid data, and reported as drift. A new step of a scale, or a third
+        answer to a binary question, is a data error.
         """
         return None if self.kind == "nominal" else sorted(self.codes)
 
     def label(self, code: object) -> str:
-        """Return the words for a code: ``3``, ``3.0`` and ``"3"`` alike.
+        """Return the label of a code: ``3``, ``3.0`` and ``"3"`` are equal.
 
-        A code that the study does not know comes back as ``unknown (code)``, a missing one as
-        an empty string, so that a list never shows a bare number as if it were an answer.
+        An unknown code is returned as ``unknown (code)``, a missing one as an empty string: lists never show
+        a bare number.
         """
         text = "" if code is None else str(code).strip()
         if text in ("", "nan", "<NA>"):
@@ -109,7 +109,7 @@ class Feature(Strict):
 
 
 class Target(Strict):
-    """What is predicted; ``positive`` is the code of the people worth a contact."""
+    """The target; ``positive`` is the code of the people to contact."""
 
     name: ColumnName
     question: Text
@@ -155,7 +155,7 @@ class Study(Strict):
         for field, columns in fields.items():
             unknown = [name for name in columns if name is not None and name not in self.feature_names]
             if unknown:
-                raise ValueError(f"{field}: {', '.join(unknown)} is no feature")
+                raise ValueError(f"{field}: {', '.join(unknown)} is not a feature")
         return self
 
     @property
@@ -164,7 +164,7 @@ class Study(Strict):
         return [f.name for f in self.features]
 
     def feature(self, name: str) -> Feature:
-        """Return the feature of that name; raises ``KeyError`` when there is none."""
+        """Return the feature of that name; raises ``KeyError`` if there is none."""
         for feature in self.features:
             if feature.name == name:
                 return feature
@@ -174,4 +174,4 @@ class Study(Strict):
 def _refuse_repeated(what: str, values: list[str]) -> None:
     repeated = [value for value, count in Counter(values).items() if count > 1]
     if repeated:
-        raise ValueError(f"features: {what} must differ, {', '.join(repeated)} stands twice")
+        raise ValueError(f"features: {what} must differ, {', '.join(repeated)} occurs twice")

@@ -1,8 +1,8 @@
-"""The text of a study file: its values as they are written, and the line of each.
+"""The text of a study file: its values as written, and their lines.
 
-YAML 1.1 takes ``032`` for 26, ``1:30`` for 90 and ``No`` for false. A survey's codes and labels are what the
-questionnaire says, so only what YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema) takes
-for a number, a truth value or nothing is that here, numbers are decimal, and keys are always text.
+YAML 1.1 reads ``032`` as 26, ``1:30`` as 90 and ``No`` as false, which would change codes and labels of a
+questionnaire. So only numbers, booleans and nulls of YAML 1.2's core schema
+(https://yaml.org/spec/1.2.2/#103-core-schema) are recognised, numbers are decimal, and keys are always text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WHOLE = re.compile(r"[-+]?[0-9]+")
 _DECIMAL = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
-# LibYAML's parser takes a fifth of the time; wheels have it, a build of one's own may not.
+# LibYAML's parser is five times as fast; wheels have it, other builds may not.
 if TYPE_CHECKING:
     from yaml import SafeLoader as _SafeLoader
 else:
@@ -28,25 +28,25 @@ _PREFIX = "tag:yaml.org,2002:"
 
 
 class _AsWritten(_SafeLoader):
-    """Reads plain words by the core schema alone; of older YAML only the merging of mappings is kept."""
+    """Reads plain scalars by the core schema; of older YAML only the merging of mappings is kept."""
 
     yaml_implicit_resolvers = {"<": [(f"{_PREFIX}merge", re.compile("<<"))]}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        # What is merged is put before what stands here, in a copy: the tree stays as it is written.
+        # Merged keys are put first, in a copy: the parsed tree is not changed.
         node = yaml.MappingNode(node.tag, list(node.value), node.start_mark, node.end_mark)
         self.flatten_mapping(node)
         content: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a word or a number", key.start_mark
+                    None, None, "a key must be text or a number", key.start_mark
                 )
             content[key.value] = self.construct_object(value, deep=deep)
         return content
 
-    def construct_word(self, node: yaml.ScalarNode) -> Any:
-        """Return what a scalar means: in quotes, or behind a tag, it is always text."""
+    def construct_plain(self, node: yaml.ScalarNode) -> Any:
+        """Return the value of a scalar; with quotes or a tag it is always text."""
         written = self.construct_scalar(node)
         if node.style:
             return written
@@ -62,11 +62,11 @@ class _AsWritten(_SafeLoader):
 
 
 for _kind in ("str", "null", "bool", "int", "float", "timestamp"):
-    _AsWritten.add_constructor(_PREFIX + _kind, _AsWritten.construct_word)
+    _AsWritten.add_constructor(_PREFIX + _kind, _AsWritten.construct_plain)
 
 
 class Repeated(NamedTuple):
-    """A key that stands twice in one mapping: where the later one is, its line, and the earlier one's."""
+    """A key that occurs twice in one mapping: the location and line of the later one, and the earlier one."""
 
     location: tuple[str, ...]
     line: int
@@ -78,11 +78,11 @@ class StudyText:
     """A study file that is YAML.
 
     Attributes:
-        content: of the file: mappings with keys of text, lists, and what single words mean.
+        content: of the file: mappings with text keys, lists, and scalar values.
     """
 
     def __init__(self, text: str) -> None:
-        """Read a text; raises ``yaml.YAMLError`` when it is no YAML."""
+        """Parse a text; raises ``yaml.YAMLError`` if it is not YAML."""
         loader = _AsWritten(text)
         try:
             self._tree = loader.get_single_node()
@@ -95,15 +95,15 @@ class StudyText:
         return self._walk(location)[0]
 
     def written(self, location: tuple[str, ...]) -> str | None:
-        """Return the word at a location as it is written; None when no single word stands there."""
+        """Return the scalar at a location as written; None if there is no scalar."""
         _, node, reached = self._walk(location)
         return node.value if reached and isinstance(node, yaml.ScalarNode) else None
 
     def repeated_keys(self, same: Callable[[tuple[str, ...], str], object]) -> Iterator[Repeated]:
-        """Yield each key that stands twice in one mapping: YAML lets the last one win.
+        """Yield each key that occurs twice in one mapping, of which YAML would use the last one.
 
         Args:
-            same: gives, for the location of a mapping and a key of it, what is equal for equal keys.
+            same: returns the identity of a key, from the location of its mapping and the key.
         """
         yield from _repeated((), self._tree, same, set())
 
@@ -127,7 +127,7 @@ class StudyText:
 def _repeated(
     location: tuple[str, ...], node: Any, same: Callable[[tuple[str, ...], str], object], seen_nodes: set[int]
 ) -> Iterator[Repeated]:
-    if id(node) in seen_nodes:  # an alias may stand within what it stands for
+    if id(node) in seen_nodes:  # an alias may be inside its own anchor
         return
     seen_nodes.add(id(node))
     if isinstance(node, yaml.MappingNode):

@@ -1,1 +1,1 @@
-"""Text for people: what others wrote stays text, on a console and in Markdown."""
+"""Safe display of untrusted text, on a console and in Markdown."""

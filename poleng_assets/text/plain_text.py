@@ -1,36 +1,36 @@
-"""Text of others as text: what would steer a terminal, turn a line around or hide is written out.
+"""Safe display of untrusted text: control, bidirectional and invisible characters are escaped.
 
-File names, cells, reasons and titles come from people whom nobody knows. What belongs here holds wherever
-they are shown; what a kind of markup needs besides stands with it (``text/markdown.py``).
+File names, cells, reasons and titles are untrusted. This applies to every display; ``text/markdown.py`` adds
+the escapes of Markdown.
 """
 
 import re
 import unicodedata
 
-# Joiners: Persian, Indian languages and emoji are written with them.
+# Joiners: Persian, Indian languages and emoji need them.
 _JOINERS = "\u200c\u200d"
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _ASCII = re.compile(r"[\t\n -~]*")
 
 
 def visible(text: str) -> str:
-    """Return a text with its control characters, invisible ones and halves of characters written out.
+    """Return a text with its control characters, invisible characters and surrogates escaped.
 
-    ESC becomes ``\\x1b``, a right-to-left override ``\\u202e``, a byte of a file name that is no UTF-8
-    ``\\udcff``. Line ends and tabulators stay.
+    ESC becomes ``\\x1b``, a right-to-left override ``\\u202e``, a byte of a file name that is not UTF-8
+    ``\\udcff``. Line ends and tabs are kept.
     """
     if _ASCII.fullmatch(text):
         return text
-    return "".join(_seen(letter) for letter in text)
+    return "".join(_escaped(letter) for letter in text)
 
 
 def in_one_line(text: str) -> str:
-    """Return :func:`visible` text that cannot begin a line of its own, such as a file name."""
+    """Return :func:`visible` text in one line, such as a file name."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _seen(letter: str) -> str:
-    if letter in "\n\t" or letter in _JOINERS or unicodedata.category(letter) not in _UNSEEN:
+def _escaped(letter: str) -> str:
+    if letter in "\n\t" or letter in _JOINERS or unicodedata.category(letter) not in _INVISIBLE:
         return letter
     return letter.encode("unicode_escape").decode()
 
@@ -41,9 +41,9 @@ def first_line(error: Exception) -> str:
 
 
 def wrapped(text: str, width: int = 100) -> str:
-    """Return a text in lines of a width or little more, broken behind commas and ends of sentences.
+    """Return a text wrapped at about a width, after commas and ends of sentences.
 
-    Other blanks are left alone: names, paths and commands stay in one piece.
+    Other spaces are kept: names, paths and commands are not split.
     """
     lines = [""]
     for part in re.split(r"(?<=[,;.:]) ", text):

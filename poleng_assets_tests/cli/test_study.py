@@ -161,7 +161,7 @@ def test_what_rows_and_models_are_bound_to_cannot_be_changed(
         pass
     code, said = poleng(home, "study", "change", file, "--yes")
     assert code == 1
-    assert f"bound to {field} " in said
+    assert f"depends on {field} " in said
     assert home.study_file.read_bytes() == SHIPPED.read_bytes()
     home.warehouse.unlink()
     assert poleng(home, "study", "change", file, "--yes")[0] == 0

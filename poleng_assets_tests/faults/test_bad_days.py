@@ -284,8 +284,8 @@ def spoilt(file: Path, spoil: Callable[[bytes], bytes] | None) -> Iterator[None]
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda content: content[: len(content) // 2], "was changed or cut off"),
-        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "was changed or cut off"),
+        (lambda content: content[: len(content) // 2], "was changed or truncated"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "was changed or truncated"),
         (None, "is missing"),
     ],
     ids=["cut in half", "one bit", "missing"],
@@ -409,7 +409,7 @@ def test_a_question_that_is_asked_no_more(shop: Workshop, quick: Path, monkeypat
         failed = failures(shop.runner.run_until_idle())
         assert failed
         assert all(
-            f"version {old} was trained by another study: with {dropped} that" in words for words in failed
+            f"version {old} was trained with another study: with {dropped} that" in words for words in failed
         ), failed
         assert all("poleng retrain" in words for words in failed)
         assert run(shop, RETRAIN_JOB).success

@@ -201,7 +201,10 @@ def test_a_version_whose_files_cannot_be_used_is_not_put_back(
     assert not refused.success
     assert "version 1 cannot serve and nothing was changed" in refused.message
     assert "the alias 'champion' still points to version 2" in refused.message
-    assert f"{file} is {'missing' if damage == 'missing' else 'not what was registered'}" in refused.message
+    assert (
+        f"{file} {'is missing' if damage == 'missing' else 'differs from the registered file'}"
+        in refused.message
+    )
     assert twice_promoted.decisions() == decided
     assert (registry.champion().version, serving_version(twice_promoted.instance)) == (2, 2)
     assert json.loads(told.stdout)["champion_version"] == 2

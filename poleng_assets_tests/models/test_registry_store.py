@@ -81,7 +81,9 @@ def test_a_home_that_was_copied_does_not_work_in_the_folders_of_the_other(
 ):
     assert registry.versions() == []
     copy = Home(Path(shutil.copytree(home.root, tmp_path / "copy")))
-    with pytest.raises(RegistryUnusable, match="was moved or copied: its models lie in") as raised:
+    with pytest.raises(
+        RegistryUnusable, match="was moved or copied: by MLflow's store its models are in"
+    ) as raised:
         Registry(copy, registry.study).versions()
     assert str(home.artifacts.resolve()) in str(raised.value)
     assert "poleng restore" in str(raised.value)
@@ -185,7 +187,7 @@ def test_a_change_that_can_still_be_read_is_noticed_and_named(
         kept.write_bytes(content.replace(b"1.0", b"9.0", 1))
     else:
         reference.iloc[1:].to_parquet(kept, index=False)
-    changed = f"version 1 cannot be used: {kept} is not what was registered"
+    changed = f"version 1 cannot be used: {kept} differs from the registered file"
     assert changed in registry.validation_error(version)
     kept.write_bytes(content)
     assert registry.validation_error(version) == ""
@@ -206,12 +208,12 @@ def test_a_reference_that_is_rewritten_is_whole_at_every_moment(
     assert registry.validation_error(version) == ""
     assert len(registry.reference(version)) == len(reference) - 1
     kept.write_bytes(before)
-    assert "is not what was registered" in registry.validation_error(version)
+    assert "differs from the registered file" in registry.validation_error(version)
     # What is damaged is not made good by being rewritten.
     fresh.write_bytes(after[:-1] + b"?")
     with registry.rewriting_reference(version.run_id, kept, fresh):
         fresh.replace(kept)
-    assert "is not what was registered" in registry.validation_error(version)
+    assert "differs from the registered file" in registry.validation_error(version)
 
 
 def test_a_killed_rewriting_leaves_a_reference_that_is_whole(
@@ -382,7 +384,7 @@ def test_a_script_that_mlflow_would_run_is_compared_with_what_was_registered(
         (kept,) = home.artifacts.rglob(name)
         content = kept.read_text()
         kept.write_text(f"{content}\n# print('stranger')\n")
-        assert f"{kept} is not what was registered" in registry.validation_error(version)
+        assert f"{kept} differs from the registered file" in registry.validation_error(version)
         kept.unlink()
         assert f"{kept} is missing" in registry.validation_error(version)
         kept.write_text(content)

@@ -557,7 +557,7 @@ def test_links_devices_and_folders_are_refused(made: Backup, tmp_path: Path, kin
         members.append((entry("contact_lists/april.csv", kind, "/etc/passwd"), b""))
         listed(members, "contact_lists/april.csv", b"")
 
-    refuse(repacked(made.path, add), tmp_path, "which is not possible in a backup")
+    refuse(repacked(made.path, add), tmp_path, "which is not a regular file")
 
 
 def test_a_member_with_other_content_is_refused(made: Backup, tmp_path: Path):

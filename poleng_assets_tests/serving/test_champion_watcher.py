@@ -170,7 +170,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before_and_is_tried_agai
     following.look()
     assert version(following) == 1
     assert "version 2 should serve but cannot be loaded, version 1 stays in use" in following.seen.doubt
-    assert "was changed or cut off" in following.seen.doubt
+    assert "was changed or truncated" in following.seen.doubt
     rule.write_text(sound)
     hours[0] += LOAD_AGAIN_SECONDS
     following.look()

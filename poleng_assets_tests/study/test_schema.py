@@ -129,7 +129,7 @@ FAULTS = {
         "max_depth: [2, 7]",
         "max_depth: [7, 2]",
         "policies.training.xgboost.search.max_depth",
-        "the lower end comes first",
+        "the lower bound must come first",
     ),
     "a holdout of nobody": (
         "holdout_share: 0.15",
@@ -351,7 +351,7 @@ def test_a_list_that_names_no_feature_is_refused(tmp_path: Path, old: str, new: 
     said = refusal(tmp_path, changed(old, new))
     wrong = changed(old, new)
     line = wrong[: wrong.index("shoe_size")].count("\n") + 1
-    assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: {field}: shoe_size is no feature"
+    assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: {field}: shoe_size is not a feature"
 
 
 @pytest.mark.parametrize("rule", ["threshold", "youden", "cost_ratio", "capacity"])
@@ -399,13 +399,13 @@ def test_a_code_that_stands_twice_is_refused_with_its_line(tmp_path: Path):
     wrong = changed('5: "Jew"', '4: "Jew"')
     said = refusal(tmp_path, wrong)
     line = wrong[: wrong.index('4: "Jew"')].count("\n") + 1
-    assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: 4: stands twice"
+    assert said == f"{tmp_path / 'wrong.yaml'}: line {line}: 4: occurs twice"
 
 
 @pytest.mark.parametrize("taken", ["country", "subject_id", "political_engagement"])
 def test_a_column_name_that_stands_twice_is_refused(tmp_path: Path, taken: str):
     said = refusal(tmp_path, changed("- name: sex", f"- name: {taken}"))
-    assert f"{taken} stands twice" in said
+    assert f"{taken} occurs twice" in said
 
 
 def test_a_positive_code_other_than_one_is_refused(tmp_path: Path):
@@ -424,19 +424,19 @@ def test_a_missing_file_is_refused(tmp_path: Path):
 
 
 def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path):
-    assert "wrong.yaml: is no YAML: " in refusal(tmp_path, "name: [unclosed\ntitle: x")
+    assert "wrong.yaml: is not valid YAML: " in refusal(tmp_path, "name: [unclosed\ntitle: x")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00name")
-    with pytest.raises(StudyError, match="is no YAML"):
+    with pytest.raises(StudyError, match="is not valid YAML"):
         load_study(path)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"], ids=["empty", "a list", "words"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str):
-    assert "line 1: a study is a mapping of fields" in refusal(tmp_path, text)
+    assert "line 1: a study must be a mapping of fields" in refusal(tmp_path, text)
 
 
 # Labels

@@ -59,7 +59,7 @@ def test_what_is_no_decimal_number_is_refused_as_a_code_with_its_line(tmp_path: 
     text = with_sex(f"{written}: this one", "99: another")
     said = refusal(tmp_path, text)
     assert f"line {line_of(text, written + ': this one')}: features." in said
-    assert "no valid integer" in said
+    assert "not a valid integer" in said
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_one_code_in_two_spellings_is_refused_with_both_lines(tmp_path: Path, on
     said = refusal(tmp_path, text)
     first, second = line_of(text, ": this one"), line_of(text, ": the same")
     assert f"line {second}: " in said
-    assert f"in line {first}" in said or (said.endswith("stands twice") and one == other.strip('"'))
+    assert f"in line {first}" in said or (said.endswith("occurs twice") and one == other.strip('"'))
 
 
 def test_codes_that_older_yaml_would_take_for_one_are_two(tmp_path: Path):
@@ -95,7 +95,7 @@ def test_a_word_that_reads_as_something_else_is_to_be_quoted(tmp_path: Path, wor
     text = with_sex(f"1: {word}", "2: another")
     said = refusal(tmp_path, text)
     assert f"line {line_of(text, '2: another') - 1}: features." in said
-    assert f"valid string: if {word or 'nothing'} is meant as a word, put it in quotes" in said
+    assert f"valid string: to use {word or 'nothing'} as text, put it in quotes" in said
     if word:
         quoted = with_sex(f'1: "{word}"', "2: another")
         assert read(tmp_path, quoted).feature("sex").label(1) == word
@@ -137,14 +137,14 @@ def test_mappings_that_are_merged_are_read(tmp_path: Path):
 
 def test_what_stands_within_itself_is_refused_in_words(tmp_path: Path):
     assert "more: Extra inputs" in refusal(tmp_path, SHIPPED + "\nmore: &more\n  more: *more\n")
-    assert "a key must be a word" in refusal(tmp_path, "? [a, b]\n: c\n")
+    assert "a key must be text" in refusal(tmp_path, "? [a, b]\n: c\n")
 
 
 @pytest.mark.parametrize("words", ["\\e[31mRed", "a\\0b", "a\\u2028b", "a\\rb", "a\\x9bb"])
 def test_a_label_cannot_hold_control_characters(tmp_path: Path, words: str):
     text = with_sex(f'1: "{words}"', "2: another")
     said = refusal(tmp_path, text)
-    assert "holds a control character" in said
+    assert "contains a control character" in said
     assert said.isprintable()
 
 
@@ -183,4 +183,4 @@ def test_a_name_that_the_project_needs_is_refused_with_its_line(tmp_path: Path, 
 def test_every_name_in_use_is_named_at_once(tmp_path: Path):
     text = SHIPPED.replace("- name: sex", "- name: score").replace("- name: mode", "- name: batch")
     said = refusal(tmp_path, text).splitlines()
-    assert sum("the project itself has a column" in line for line in said) == 2
+    assert sum("is a reserved column of the project" in line for line in said) == 2
