@@ -470,7 +470,7 @@ def test_a_table_or_column_that_is_not_there_is_said(made: Served, asked: dict[s
 
 def test_who_holds_the_warehouse_is_named_and_waited_for(made: Served, caplog: pytest.LogCaptureFixture):
     path = made.home.warehouse
-    named = pytest.raises(WarehouseBusy, match=r"is held by .*\(PID \d+\)")
+    named = pytest.raises(WarehouseBusy, match=r"is locked by .*\(PID \d+\)")
     with held_by_another_process(path, seconds=60), named:
         tables(patience_seconds=0.3)
     with held_by_another_process(path, seconds=2), caplog.at_level(logging.WARNING, "poleng"):

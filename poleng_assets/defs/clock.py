@@ -1,4 +1,4 @@
-"""The clock of a home: up to when it was found right, when it is in doubt, and who says that it is right.
+"""The clock of a home: when it was last found right, whether it is in doubt, and who confirmed it.
 
 Up to when stands in a small file, because sensors never open the warehouse. While the clock is in doubt no
 file is taken in, nothing is scored and nothing is erased. Doubt ends by itself when the clock is put right
@@ -26,7 +26,7 @@ from poleng_assets.warehouse.writes import now, transaction
 EVERY = timedelta(minutes=10)
 RUNS_LOOKED_AT = 20
 WHAT_TO_DO = (
-    "Nothing is taken in, scored or erased until a person has looked: set the clock if it is wrong, then say "
+    "Nothing is ingested, scored or erased until somebody checks: correct the clock if it is wrong, then run "
     "`poleng clock --trust`"
 )
 

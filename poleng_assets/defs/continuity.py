@@ -126,8 +126,8 @@ def _refuse_if_gone(writes: list[ReportedWrite], home: Home) -> None:
 
 def _words(home: Home, lost: str) -> str:
     return (
-        f"the warehouse {home.warehouse} lacks what Dagster's history says that it was given: {lost}. A "
-        "damaged log (the file beside it, ending in .wal) does that, or an older copy in its place. Nothing "
-        "was changed. Restore the newest backup (`poleng restore`), or have what is missing made again from "
+        f"the warehouse {home.warehouse} lacks data that Dagster's history reports: {lost}. A "
+        "damaged log (the file beside it, ending in .wal) or an older copy can cause this. Nothing "
+        "was changed. Restore the newest backup (`poleng restore`), or rebuild the missing data from "
         f"{home.root / 'archive'} by `poleng recover`"
     )

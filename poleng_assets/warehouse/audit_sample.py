@@ -1,4 +1,4 @@
-"""The audit sample: people drawn by lot from everybody scored, whose truth is worth asking for.
+"""The audit sample: a random sample of everybody scored, whose outcomes should be collected.
 
 Outcomes come mostly of those who are contacted. Without people who are asked whatever their score, nobody
 can say whom the model misses. What belongs here is who is drawn; how their outcomes are weighed stands in

@@ -10,7 +10,7 @@ from poleng_assets.warehouse.erasures import newest_erasures
 
 @dataclass(frozen=True)
 class BatchRow:
-    """How one batch fared under one model version."""
+    """The state of one batch under one model version."""
 
     batch: str
     version: int
@@ -27,7 +27,7 @@ class BatchRow:
 
 
 def batch_overview(con: Connection, batches: Iterable[str] | None = None) -> list[BatchRow]:
-    """Return how each of these batches fared, or every batch, in the order of the reports."""
+    """Return the state of these batches, or of every batch, in the order of the reports."""
     wanted = None if batches is None else list(batches)
     rows = con.execute(
         """SELECT r.batch, r.model_version, r.rows, r.verdict, r.drifted_columns, r.estimated_auc,

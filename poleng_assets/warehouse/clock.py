@@ -1,4 +1,4 @@
-"""Whether the clock can be believed, and what becomes of rows that were dated by a wrong one.
+"""Plausibility of the system clock, and the repair of rows with wrong dates.
 
 A machine whose clock is wrong erases what should be kept, keeps what should be erased, and dates rows years
 ahead. No program can tell a clock that jumped from a home that nobody used: that is for a person to say.
@@ -33,8 +33,8 @@ def doubt_about_clock(
     known = sorted({*signs, *([trusted] if trusted else [])})
     if known and known[-1] > moment + SLACK:
         return (
-            f"the clock says {_minute(moment)}, and something here is dated {_minute(known[-1])}, which is "
-            f"{_span(known[-1] - moment)} ahead: the clock was put back, or was wrong when that was written"
+            f"the clock shows {_minute(moment)}, but a record is of {_minute(known[-1])}, "
+            f"{_span(known[-1] - moment)} ahead: the clock was set back, or was wrong when it was written"
         )
     later = [sign for sign in known if trusted is None or sign >= trusted]
     for before, after in pairwise([*later, moment]):

@@ -36,7 +36,7 @@ MEGABYTES_PER_THREAD = 250
 
 
 class WarehouseBusy(RuntimeError):
-    """Another process holds the warehouse and did not let go in time."""
+    """Another process locks the warehouse and did not release it in time."""
 
 
 class WarehouseUnusable(RuntimeError):
@@ -138,7 +138,7 @@ class Warehouse:
                     return result
         raise WarehouseChanged(
             f"others changed the warehouse {self.path} during each of {ATTEMPTS} attempts: nothing was "
-            "written. Run this again when they are done"
+            "written. Run this again when they have finished"
         )
 
     @contextmanager
@@ -189,14 +189,14 @@ def _holder(error: Exception) -> str:
 
 def _waiting_words(path: Path, error: Exception, waited: float, patience: float) -> str:
     return (
-        f"Waiting for the warehouse {path}: it is held by {_holder(error)}, for {waited:.0f} s by now. "
-        f"This goes on as soon as it is let go, and gives up after {_minutes(patience)}"
+        f"Waiting for the warehouse {path}: it has been locked by {_holder(error)} for {waited:.0f} s. "
+        f"This continues when the lock is released, and gives up after {_minutes(patience)}"
     )
 
 
 def _busy_words(path: Path, error: Exception, patience: float) -> str:
     return (
-        f"the warehouse {path} is held by {_holder(error)}, and was not let go within {_minutes(patience)}. "
+        f"the warehouse {path} is locked by {_holder(error)}, for more than {_minutes(patience)}. "
         "Close that connection (a DuckDB shell, a notebook) and run this again; nothing was lost"
     )
 
@@ -211,13 +211,13 @@ _DAMAGED_IN_USE = r"Corrupt database|database has been invalidated"
 _TROUBLES = (
     (
         r"storage version number|newer version of DuckDB|more recent version of DuckDB",
-        "it was written by another version of DuckDB than the one installed here ({duckdb}). "
+        "it was written by another version of DuckDB than the installed one ({duckdb}). "
         "Install the release of this project that wrote it, or a later one",
     ),
     (_DISK_FULL, "the disk is full. Free some space and run this again; what was not committed is not in it"),
     (
         r"Permission denied|Read-only file system|not permitted|Cannot open (file|database)",
-        "it may not be opened for this. See that its folder is there, that you own both, and that the disk "
+        "permission denied. Check that its folder exists, that you own both, and that the disk "
         "is not mounted read-only",
     ),
     (
@@ -227,7 +227,7 @@ _TROUBLES = (
     ),
     (
         rf"not a valid DuckDB|Could not read|{_DAMAGED_IN_USE}|checksum|[Ss]erialization|I/O error",
-        "it is damaged, or no DuckDB file at all. Restore the newest backup (`poleng restore`), and keep "
+        "it is damaged or not a DuckDB file.  Restore the newest backup (`poleng restore`), and keep "
         "this file until you have",
     ),
 )

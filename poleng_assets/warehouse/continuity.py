@@ -1,4 +1,4 @@
-"""Whether the warehouse still has what Dagster's history says that it was given.
+"""Whether the warehouse has all rows that Dagster's event log reports.
 
 DuckDB takes a log whose end is damaged for one that ends there: the last commits are gone without a word, as
 they are when an older copy of the file is put in its place. Dagster's events are written after the commits

@@ -1,4 +1,4 @@
-"""Table ``outcomes``: what people turned out to be, by file and person."""
+"""Table ``outcomes``: labels by file and person."""
 
 from datetime import datetime
 from typing import NamedTuple

@@ -40,7 +40,7 @@ def repeated_cases(
         first = f"rows that come again, {kind}"
         name = f"rows_of_{kind}"
         again = {"kind": kind, "same_people_as": first, "by_functions": True}
-        known = refused(f"same 100 rows were taken in as '{name}'")
+        known = refused(f"same 100 rows were ingested as '{name}'")
         # Ahead of its repetitions, and by the same way.
         cases.append(case(first, text(kind=kind), taken(), kind=kind, file_name=f"{name}.csv"))
         cases += [

@@ -84,7 +84,7 @@ class Crowd:
             found.append(f"runs failed: {', '.join(self.failed)}")
         if self.slots:
             found.append(f"{self.slots} places of the pool are still taken")
-        if "held by" not in self.waited:
+        if "locked by" not in self.waited:
             found.append("no run said that it waits for the warehouse, and for whom")
         if not self.overlapped:
             found.append("no batch was taken in while the model was being trained")
@@ -189,7 +189,7 @@ def _said_to_wait(home: Home) -> str:
     with open_instance(home) as instance:
         for run in runs_in_progress(instance):
             for record in instance.all_logs(run.run_id):
-                if "held by" in record.user_message:
+                if "locked by" in record.user_message:
                     return record.user_message
     return ""
 

@@ -13,7 +13,7 @@ GOOD = Crowd(
     listed=2,
     failed=(),
     slots=0,
-    waited="the warehouse is held by python (PID 1)",
+    waited="the warehouse is locked by python (PID 1)",
     overlapped=1,
     balance=Balance(read=10, scored=10, quarantined=0, refused=0, erased=0, waiting=0),
     seconds=20.0,

@@ -198,7 +198,7 @@ def test_the_archive_is_compared_with_what_was_taken_in(door: Door, text: str):
     door.react()
     folder, command = door.home.archive("field_studies"), ["check-archive", "--home", str(door.home.root)]
     sound = CliRunner().invoke(main, command)
-    assert (sound.exit_code, "field_studies: 3 files are what was taken in" in sound.output) == (0, True)
+    assert (sound.exit_code, "field_studies: 3 files are intact" in sound.output) == (0, True)
     with (folder / "march.csv").open("a") as late:
         late.write("more\n")
     (folder / "may.csv").unlink()

@@ -55,7 +55,7 @@ def said(workshop: Workshop, *words: str) -> tuple[int, str]:
     return answer.exit_code, " ".join(answer.output.split())
 
 
-@pytest.mark.parametrize(("days", "words"), [(400, "may have jumped ahead"), (-20_000, "was put back")])
+@pytest.mark.parametrize(("days", "words"), [(400, "may have jumped ahead"), (-20_000, "was set back")])
 def test_a_clock_that_jumped_lets_nothing_in_and_says_so_everywhere(
     dropped: Workshop, monkeypatch: pytest.MonkeyPatch, days: int, words: str
 ):
@@ -102,10 +102,10 @@ def test_one_row_of_a_wrong_clock_is_dated_to_now_when_a_person_has_looked(
     with warehouse.connect() as con:
         record_decision(con, "hold", "under a wrong clock", evidence={})
         con.execute("UPDATE decisions SET decided_at = ?", [ahead])
-    assert "was wrong when that was written" in said(dropped, "status")[1]
-    with pytest.raises(RuntimeError, match="Nothing is taken in, scored or erased"):
+    assert "was wrong when it was written" in said(dropped, "status")[1]
+    with pytest.raises(RuntimeError, match="Nothing is ingested, scored or erased"):
         apply(dropped.home, warehouse, ahead + DAY, ())
-    with pytest.raises(RuntimeError, match="was wrong when that was written"):
+    with pytest.raises(RuntimeError, match="was wrong when it was written"):
         apply(dropped.home, warehouse, datetime.now(UTC), ())
     assert "Dated to now: 1 rows of decisions" in said(dropped, "clock", "--trust")[1]
     with warehouse.connect() as con:
@@ -122,7 +122,7 @@ def test_a_run_of_a_wrong_clock_is_no_sign_of_life_any_more_once_a_person_has_sp
     dropped.instance.create_run_for_job(dropped.runner.defs.resolve_job_def("ingest_field_study"))
     goes(monkeypatch, -2)
     clock._write_mark(dropped.home, Mark())
-    assert "was put back" in skipped(dropped, "overseer")
+    assert "was set back" in skipped(dropped, "overseer")
     assert said(dropped, "clock", "--trust")[0] == 0
     assert skipped(dropped, "overseer") != ""
     assert requests(dropped, "field_studies_arrivals")

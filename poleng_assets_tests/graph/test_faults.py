@@ -100,7 +100,7 @@ def test_a_text_file_named_parquet_is_refused(trained: Workshop):
 def test_the_same_file_under_two_names_is_scored_once(trained: Workshop, people):
     trained.drop_frame("batches", "original", people)
     trained.drop_frame("batches", "copy_of_original", people)
-    assert "the same content was taken in as 'original'" in refused(trained, "copy_of_original")
+    assert "the same content was ingested as 'original'" in refused(trained, "copy_of_original")
     assert trained.verdicts("original") == [("clear", 1)]
 
 

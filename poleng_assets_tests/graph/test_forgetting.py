@@ -315,7 +315,7 @@ def test_a_clock_that_jumps_ahead_fails_the_run_and_erases_nothing(lived_in: Wor
     before = lived_in.query("SELECT count(*) FROM batch_rows")
     report = apply(lived_in, 4_000, monkeypatch, trust_clock=False)
     assert not report.success
-    assert "set the clock if it is wrong, then say `poleng clock --trust`" in report.message
+    assert "correct the clock if it is wrong, then run `poleng clock --trust`" in report.message
     assert lived_in.query("SELECT count(*) FROM batch_rows") == before
 
 

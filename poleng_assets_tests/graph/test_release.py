@@ -156,7 +156,7 @@ def test_the_command_line_shows_writes_and_puts_back(quick: Workshop, tmp_path: 
 
     done = told(quick, "release", "batches/may", str(sheet), "--reason", "asked the interviewer")
     assert done.exit_code == 0, done.output
-    assert f"{BROKEN - 1} rows of batches/may put back, 1 row of the sheet still broken" in done.output
+    assert f"{BROKEN - 1} rows of batches/may released, 1 row of the sheet still broken" in done.output
     assert "score_batch may" in done.output
     ((scored,),) = quick.query("SELECT count(*) FROM current_predictions WHERE batch = 'may'")
     assert scored == len(frame) - 1

@@ -95,7 +95,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
 def test_what_is_no_field_study_is_refused_in_words(founded: Workshop):
     said = poleng(founded, "withdraw", "nothing")
     assert said.exit_code == 1
-    assert "no field study 'nothing' was taken in; there are: founding_study" in said.output
+    assert "no field study 'nothing' exists; there are: founding_study" in said.output
     assert "withdraw" not in founded.decisions()
 
 

@@ -58,7 +58,11 @@ def test_a_clock_that_fits_all_that_was_written_down_is_believed(signs: tuple[da
         # One write under a wrong clock makes it no better.
         (FAR + DAY, (TODAY, FAR), "something here is dated 2099-01-01 00:00 UTC, and the last sign of life"),
         (TODAY, (TODAY - 400 * DAY, TODAY - DAY), "dated 2026-02-28 12:00 UTC, and the last sign of life"),
-        (TODAY, (TODAY - DAY, FAR), "ahead: the clock was put back, or was wrong when that was written"),
+        (
+            TODAY,
+            (TODAY - DAY, FAR),
+            "ahead: the clock was set back, or was wrong when it was written",
+        ),
         (datetime(1970, 1, 1, tzinfo=UTC), (TODAY,), "the clock says 1970-01-01 00:00 UTC, and something"),
         (TODAY, (TODAY + 2 * SLACK,), "which is 2 hours ahead"),
     ],
@@ -79,7 +83,7 @@ def test_every_jump_between_neighbouring_signs_is_doubted(moment, signs, words):
 def test_what_lies_before_the_moment_at_which_it_was_found_right_is_settled():
     assert doubted(TODAY, TODAY - 400 * DAY, trusted=TODAY - DAY) == ""
     assert "101 days" in doubted(TODAY, TODAY - 400 * DAY, trusted=TODAY - 101 * DAY)
-    assert "put back" in doubted(TODAY, trusted=TODAY + DAY)
+    assert "set back" in doubted(TODAY, trusted=TODAY + DAY)
 
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Whether the archive still holds what was taken in, byte for byte."""
+"""Integrity of the archive: whether its files are unchanged, byte for byte."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ class ArchiveFindings:
 
     def in_words(self) -> str:
         """Return it as one line, with names."""
-        parts = [f"{self.compared:,} files are what was taken in"]
+        parts = [f"{self.compared:,} files are intact"]
         for what, ids in (
-            ("hold something else", self.differ),
+            ("differ", self.differ),
             ("are gone", self.gone),
-            ("cannot be compared, people were erased from them", self.unknown),
+            ("cannot be compared because people were erased from them", self.unknown),
         ):
             if ids:
                 parts.append(f"{len(ids):,} {what}: {', '.join(ids)}")

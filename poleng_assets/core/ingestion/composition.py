@@ -1,4 +1,4 @@
-"""Who the people of a file are: a small table in words, from which nobody can be made out.
+"""The composition of a file: an aggregate table that identifies nobody.
 
 It is told once, when the file is taken in. Two tables that differ by one person (somebody was erased, or
 put back from quarantine) would tell of that person.
@@ -40,10 +40,10 @@ def composition(con: Connection, study: Study, kind: Kind, name: str) -> str:
             share = f"{group.people / total:.0%}"
             lines.append((question if number == 0 else "", group.answer, f"{group.people:,}", share))
     if not lines:
-        return f"Fewer than {fewest} people: nothing is told of them."
+        return f"Fewer than {fewest} people: no composition is shown."
     table = pd.DataFrame(lines, columns=["question", "answer", "people", "share"])
     shares = frame_as_table(table, align=("left", "left", "right", "right"))
-    return f"{shares}\n\nSeldom answers are told together: no line is of fewer than {fewest} people."
+    return f"{shares}\n\nRare answers are grouped: no row has fewer than {fewest} people."
 
 
 def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:

@@ -93,7 +93,7 @@ def check_columns(columns: Sequence[str], study: Study, kind: Kind) -> list[str]
     if missing:
         hint = ""
         if missing == [study.target.name]:
-            hint = " (the target: without it this is a batch, to be dropped into landing/batches)"
+            hint = " (the target: a file without it is a batch, for landing/batches)"
         raise FileRefused(
             f"{_count(len(missing), 'column')} missing: {listed(missing)}{hint}. A file of {kind} needs: "
             f"{listed(needed)}. {present}".rstrip()
@@ -109,13 +109,13 @@ def check_rows(
     *,
     ascii_only: bool = False,
 ) -> CheckedRows:
-    """Bring rows into canonical types and set the broken ones apart.
+    """Convert rows into canonical types and separate the invalid ones.
 
     Args:
         table: rows as read from the file, with every required column, of any type.
         kind: of the file; batches have no target.
         row_numbers: int64, the number in the file of each row; by default they begin with 1.
-        ascii_only: the encoding was guessed: a text with any other character cannot be trusted.
+        ascii_only: the encoding was guessed, so only ASCII text can be trusted.
 
     Raises:
         FileRefused: a column is of a kind that holds no answers, such as lists, dates or pictures.
@@ -140,7 +140,7 @@ def check_rows(
         rows = rows.filter(pa.array(sound))
     written = _plain_texts(table.select(names))
     if faults and is_uuid(table[study.id].type):
-        # In quarantine a person is found by the id as it is written everywhere else.
+        # Quarantine keeps ids in the same form as all other tables.
         written = written.set_column(0, study.id, as_written(_one_array(table[study.id]))[0])
     return CheckedRows(rows, _broken(written, numbers, faults))
 
@@ -163,7 +163,7 @@ def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
         or pa.types.is_string_view(kind)
     )
     if not fits:
-        raise FileRefused(f"the column {name} holds {kind}, not answers: they are codes, as numbers or text")
+        raise FileRefused(f"the column {name} holds {kind}, but answers are codes, as numbers or text")
     try:
         if pa.types.is_dictionary(values.type):
             return values.combine_chunks()
@@ -234,7 +234,7 @@ def read_ids(name: str, values: pa.Array, ascii_only: bool) -> tuple[pa.Array, l
     """
     if not is_id_type(values.type):
         raise FileRefused(
-            f"the column {name} holds {values.type}, which tells nobody apart: ids are text, whole numbers "
+            f"the column {name} holds {values.type}, which cannot be ids: ids are text, whole numbers "
             "or UUIDs"
         )
     raw, inexact = as_written(values)

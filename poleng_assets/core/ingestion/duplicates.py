@@ -1,4 +1,4 @@
-"""What a file shares with those that came before: the same rows exported again, and the same people.
+"""Overlaps of a file with earlier files: duplicate rows and the same people.
 
 Bytes tell little: another name, format, order of rows or columns, another spelling of codes, a column more
 make other bytes of the same people. So rows are compared as the warehouse has them. A file whose rows all
@@ -56,13 +56,13 @@ class Share:
         parts = []
         if self.people:
             parts.append(
-                f"{self.people:,} of {rows:,} people stand in {self.name} as well "
+                f"{self.people:,} of {rows:,} people are in {self.name} too "
                 f"({_as_many(self.same_answers, self.people)} the same answers)"
             )
         if self.under_other_ids:
             parts.append(
-                f"{self.under_other_ids:,} of {rows:,} people answer exactly as people of {self.name} do, "
-                "under other ids"
+                f"{self.under_other_ids:,} of {rows:,} people answer the same as people of {self.name}, "
+                "under different ids"
             )
         return "; ".join(parts)
 
@@ -106,7 +106,7 @@ class Shared:
         if self.listed:
             parts.append(f"{self.listed:,} of its people are on a contact list already")
         if self.set_aside:
-            parts.append(f"{self.set_aside:,} rows are set aside: neither learned from nor held out")
+            parts.append(f"{self.set_aside:,} rows are skipped: neither trained on nor held out")
         return "; ".join(parts)
 
 
@@ -140,10 +140,10 @@ def refuse_if_known(con: Connection, study: Study, kind: Kind, name: str) -> str
         alike = earlier.by_answers == own.by_answers and own.rows >= study.policies.ingestion.min_same_rows
         if kind == "field_studies" and alike and name_and_number(other)[0] != name_and_number(name)[0]:
             raise FileRefused(
-                f"its {own.rows:,} rows are those of the field study {other!r}, taken in on "
-                f"{when:%Y-%m-%d %H:%M} UTC, under other ids: the same answers and targets, each as often. "
-                "Nobody is learned from twice. If the ids were wrong before, drop this file under the name "
-                f"of the first ({name_and_number(other)[0]}): it then takes its place"
+                f"its {own.rows:,} rows are those of the field study {other!r}, ingested on "
+                f"{when:%Y-%m-%d %H:%M} UTC, with the same answers and targets under different ids. "
+                "Nobody is used for training twice. To correct the ids, drop this file under the name "
+                f"of the first ({name_and_number(other)[0]}): it then replaces it"
             )
     return own.text
 
@@ -191,16 +191,16 @@ def _known_words(
 ) -> str:
     same_name = name_and_number(name)[0] == name_and_number(other)[0]
     message = (
-        f"the same {rows:,} row{'s' if rows > 1 else ''} were taken in as {other!r} on {when:%Y-%m-%d %H:%M} "
+        f"the same {rows:,} row{'s' if rows > 1 else ''} were ingested as {other!r} on {when:%Y-%m-%d %H:%M} "
         f"UTC, {'' if same_name else 'under another name, '}perhaps in another order or format; "
-        "they are not taken in twice"
+        "they are not ingested twice"
     )
     if kind == "outcomes":
         changed = count_contradicted_since(con, study, name, when)
         if changed:
             message += (
-                f". Later files say otherwise of {changed:,} of these people: if this one is right "
-                "after all, drop a file with those people alone"
+                f". Later files have different outcomes for {changed:,} of them: if this file is right, "
+                "drop a file with those people only"
             )
     return message
 

@@ -53,7 +53,7 @@ def missing_in_words(missing: Sequence[str], present: Sequence[str]) -> str:
     near = [(name, match) for name in missing[:_MOST_MATCHED] if (match := _nearest(name, named))]
     if near:
         pairs = ", ".join(f"{_cut(match)} for {name}" for name, match in near)
-        sentences.append(f"The nearest names there: {pairs}. Names are compared letter by letter.")
+        sentences.append(f"Did you mean: {pairs}? Names must match exactly.")
     return " ".join(sentences)
 
 

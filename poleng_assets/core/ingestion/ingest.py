@@ -1,4 +1,4 @@
-"""How a dropped file becomes rows of the warehouse: read, checked, committed in one transaction."""
+"""Ingestion of a file: read, validated, and committed in one transaction."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -184,8 +184,8 @@ def _known(con: Connection, kind: Kind, name: str, digest: str) -> Ingested | No
             copies.append(record)
     for record in copies:
         raise FileRefused(
-            f"the same content was taken in as {record.name!r} on {record.ingested_at:%Y-%m-%d %H:%M} UTC; "
-            "it is not taken in twice"
+            f"the same content was ingested as {record.name!r} on {record.ingested_at:%Y-%m-%d %H:%M} UTC; "
+            "it is not ingested twice"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""What a file of outcomes met: who of its people stands in a batch, who in none, and what it changed.
+"""How the people of an outcomes file match the batches, and what the file changes.
 
 A file that meets nobody is the commonest accident: a spreadsheet has made ``123`` of ``000123``. It is
 refused where that can be told; where the batch may only come later it is kept, and that is said loudly.
@@ -62,7 +62,7 @@ class Met:
         """Describe it in one line, what is wrong first."""
         parts = [f"{self.read:,} rows read", f"{self.matched:,} of {self.people:,} people matched"]
         if not self.matched:
-            parts[1] = f"NONE of {self.people:,} people stands in a batch so far, so no score is compared"
+            parts[1] = f"NONE of {self.people:,} people is in a batch so far, so nothing is measured"
         elif self.unknown:
             parts.append(f"{self.unknown:,} unknown (in no batch)")
         if self.corrected:
@@ -72,7 +72,7 @@ class Met:
         if self.known_before:
             parts.append(f"{self.known_before:,} known before")
         if self.in_several_batches:
-            parts.append(f"{self.in_several_batches:,} stand in several batches")
+            parts.append(f"{self.in_several_batches:,} in several batches")
         return ", ".join(parts) + (f". Of the unknown, {near}" if (near := self.strangers.in_words()) else "")
 
 
@@ -106,7 +106,7 @@ def refuse_if_nobody_is_met(con: Connection, study: Study, name: str) -> None:
     strangers = _strangers(con, study, name)
     if strangers.alike >= study.policies.ingestion.other_spelling_share * strangers.ids:
         raise FileRefused(
-            f"none of the {people:,} people stands in a batch as ids are written: {strangers.in_words()}"
+            f"none of the {people:,} people is in a batch with these ids: {strangers.in_words()}"
         )
     namesake = _namesake(con, name)
     if namesake:
@@ -118,9 +118,9 @@ def refuse_if_nobody_is_met(con: Connection, study: Study, name: str) -> None:
             )
         )
         raise FileRefused(
-            f"none of the {people:,} people stands in {namesake}, which the file is named after, nor in any "
-            f"other batch: here ids are written like {in_file}; there like {in_batch}. Write "
-            "the ids of the batch; or, if these people come in a batch of their own later, give the file "
+            f"none of the {people:,} people is in {namesake}, which the file is named after, or in any "
+            f"other batch: ids in this file look like {in_file}, in the batch like {in_batch}. Use "
+            "the ids of the batch. If these people come in a later batch of their own, give the file "
             "another name"
         )
 

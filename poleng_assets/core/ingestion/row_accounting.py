@@ -1,4 +1,4 @@
-"""The account of rows: what came in is scored, in quarantine, refused, or erased on request; nothing else.
+"""Row accounting: every row read is scored, in quarantine, in a rejected file, or erased on request.
 
 What was in a file is counted again from the file (``core/ingestion/files/open_file.py``), not taken from
 ingestion.
@@ -48,7 +48,7 @@ class Account:
 
     def in_words(self) -> str:
         """Describe where the rows are."""
-        file = "the file is not kept any more" if self.in_file is None else f"{self.in_file:,} in the file"
+        file = "the file is no longer kept" if self.in_file is None else f"{self.in_file:,} in the file"
         return (
             f"{self.read:,} rows read ({file}) = {self.scored:,} scored + {self.quarantined:,} in quarantine "
             f"+ {self.erased:,} erased + {self.read - self.scored - self.quarantined - self.erased:,} lost"

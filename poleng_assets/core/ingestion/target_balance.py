@@ -1,4 +1,4 @@
-"""Whether a field study, with those before it, has enough people of each class to learn from and to judge by.
+"""Whether a field study, with earlier ones, has enough people of each class for training and holdout.
 
 A study of one class, of two rows, or with three people of a class among thousands trains nothing: every
 training would fail, or end in a model that says the same of everybody. So it is said when the file comes.
@@ -30,11 +30,11 @@ def refuse_what_teaches_nothing(con: Connection, study: Study, name: str) -> Non
         if learned + judged >= needed and learned >= study.policies.training.folds and judged:
             continue
         raise FileRefused(
-            f"nothing can be learned from it: {in_words(con, study, name)}. With every field study before it "
-            f"there are {learned:,} to learn from and {judged:,} to judge by of "
-            f"{study.target.codes[code]!r} ({code}); {needed:,} of each answer are needed "
+            f"it cannot be used for training: {in_words(con, study, name)}. With every field study before it "
+            f"there are {learned:,} to train on and {judged:,} in the holdout of "
+            f"{study.target.codes[code]!r} ({code}); {needed:,} of each answer are required "
             "(policies.ingestion.min_of_each_class), some of them held out. "
-            f"Does {study.target.name} hold what people answered?"
+            f"Is {study.target.name} the right column?"
         )
 
 

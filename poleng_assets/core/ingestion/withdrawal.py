@@ -1,4 +1,4 @@
-"""Withdrawing a field study: its people are neither learned from nor judged by any more.
+"""Withdrawal of a field study: its people are no longer used for training or evaluation.
 
 Its rows and its file are kept, and marked: what a model learned from must be told for as long as that model
 is. Who is to be erased is forgotten one by one (``poleng_assets/operations/erase_person.py``).
@@ -60,7 +60,7 @@ def set_withdrawn(
     learned_from = sorted(
         version for version, names in (learned or {}).items() if set(names).intersection(changed)
     )
-    whose = f"; versions that learned from it: {', '.join(map(str, learned_from))}" if learned_from else ""
+    whose = f"; versions trained on it: {', '.join(map(str, learned_from))}" if learned_from else ""
     with transaction(con):
         moment = None if undo else now()
         for name in changed:
@@ -68,7 +68,7 @@ def set_withdrawn(
         record_decision(
             con,
             "withdraw",
-            f"{', '.join(changed)} {'counts again' if undo else 'is withdrawn'}: {reason}{whose}",
+            f"{', '.join(changed)} {'is restored' if undo else 'is withdrawn'}: {reason}{whose}",
             evidence={"field_studies": changed, "undo": undo, "versions_that_learned": learned_from},
             champion_version=serving,
             dagster_run_id=dagster_run_id,
@@ -81,7 +81,7 @@ def _versions_of(con: Connection, study: str) -> list[FileRecord]:
     named = [record for record in known if study in (record.name, name_and_number(record.name)[0])]
     if not named:
         names = ", ".join(record.name for record in known) or "none"
-        raise WithdrawalRefused(f"no field study {study!r} was taken in; there are: {names}")
+        raise WithdrawalRefused(f"no field study {study!r} exists; there are: {names}")
     return named
 
 
@@ -99,9 +99,9 @@ def refuse_withdrawn(con: Connection, file: Path) -> None:
         if record.content_hash != digest or record.withdrawn_at is None:
             continue
         raise FileRefused(
-            f"the same content was taken in as {record.name!r}, and withdrawn on "
+            f"the same content was ingested as {record.name!r} and withdrawn on "
             f"{record.withdrawn_at:%Y-%m-%d %H:%M} UTC; "
-            f"`poleng withdraw {record.name} --undo` lets it count again"
+            f"`poleng withdraw {record.name} --undo` restores it"
         )
 
 
@@ -111,4 +111,4 @@ def in_doubt(con: Connection, version: int | None, field_studies: Collection[str
     if version is None or not gone:
         return ""
     were = "was" if len(gone) == 1 else "were"
-    return f"version {version} learned from {', '.join(gone)}, which {were} withdrawn"
+    return f"version {version} was trained on {', '.join(gone)}, which {were} withdrawn"

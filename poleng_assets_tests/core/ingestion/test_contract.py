@@ -88,7 +88,7 @@ def test_all_missing_columns_are_named_at_once(study: Study):
 
 
 def test_a_field_study_without_its_target_is_told_that_it_is_a_batch(study: Study):
-    with pytest.raises(FileRefused, match="without it this is a batch, to be dropped into landing/batches"):
+    with pytest.raises(FileRefused, match="a file without it is a batch, for landing/batches"):
         check_columns(required_columns(study, "batches"), study, "field_studies")
 
 

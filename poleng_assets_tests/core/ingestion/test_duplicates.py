@@ -87,7 +87,7 @@ def test_the_same_rows_again_are_refused_and_the_earlier_file_is_named(
     if kind == "outcomes" and export == "with codes spelled otherwise":
         change = lambda rows, study: rows  # noqa: E731 - outcomes have no codes of features
     said = refused(drop, con, kind, name, change(labelled[columns], study), **options)
-    assert said.startswith("the same 200 rows were taken in as 'march' on ")
+    assert said.startswith("the same 200 rows were ingested as 'march' on ")
 
 
 def test_one_other_answer_makes_other_rows(drop: Drop, con: Connection, batch: pd.DataFrame, study: Study):
@@ -98,7 +98,7 @@ def test_one_other_answer_makes_other_rows(drop: Drop, con: Connection, batch: p
     assert drop("batches", "april.parquet", changed).rows_kept == 200
     shared = shared_with_earlier(con, study, "batches", "april")
     assert shared.files == (Share("march", 200, 199),)
-    assert "200 of 200 people stand in march as well (199 of them with the same answers)" in shared.in_words()
+    assert "200 of 200 people are in march too (199 of them with the same answers)" in shared.in_words()
     assert shared.repeats
 
 
@@ -120,7 +120,7 @@ def test_a_file_with_broken_rows_is_known_in_another_format(
 ):
     drop("batches", "march.csv", broken(batch, study, [3, 9]))
     said = refused(drop, con, "batches", "april.parquet", broken(batch, study, [3, 9]).sample(frac=1))
-    assert "the same 198 rows were taken in as 'march'" in said
+    assert "the same 198 rows were ingested as 'march'" in said
 
 
 def test_the_same_sound_rows_with_other_broken_ones_are_taken_in(
@@ -183,7 +183,7 @@ def test_people_who_come_again_with_other_answers_are_told_and_are_no_repetition
     drop("batches", "wave_2.parquet", later.assign(**{study.id: batch[study.id].to_numpy()}))
     shared = shared_with_earlier(con, study, "batches", "wave_2")
     assert (shared.people, shared.same_answers, shared.repeats) == (200, 0, False)
-    assert "200 of 200 people stand in wave_1 as well (none with the same answers)" in shared.in_words()
+    assert "200 of 200 people are in wave_1 too (none with the same answers)" in shared.in_words()
 
 
 def test_the_same_answers_under_other_ids_are_told(
@@ -194,7 +194,7 @@ def test_the_same_answers_under_other_ids_are_told(
     drop("batches", "april.parquet", renamed)
     shared = shared_with_earlier(con, study, "batches", "april")
     assert (shared.people, shared.under_other_ids) == (0, 120)
-    assert "120 of 120 people answer exactly as people of march do, under other ids" in shared.in_words()
+    assert "120 of 120 people answer the same as people of march, under different ids" in shared.in_words()
 
 
 def parts(con: Connection, study: Study, name: str) -> dict[str, str]:
@@ -266,4 +266,4 @@ def test_outcomes_that_newer_ones_changed_are_refused_in_words(
     drop("outcomes", "first.csv", told)
     drop("outcomes", "second.csv", told.iloc[:7].assign(**{study.target.name: 1 - told[study.target.name]}))
     said = refused(drop, con, "outcomes", "again.parquet", told)
-    assert "Later files say otherwise of 7 of these people" in said
+    assert "Later files have different outcomes for 7 of them" in said

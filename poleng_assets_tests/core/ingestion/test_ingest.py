@@ -574,7 +574,7 @@ def test_a_field_study_without_its_target_is_refused_as_a_batch(
     tmp_path: Path, con: Connection, study: Study, batch: pd.DataFrame
 ):
     said = refusal(con, study, "field_studies", parquet(tmp_path, batch))
-    assert f"{study.target.name} (the target: without it this is a batch" in said
+    assert f"{study.target.name} (the target: a file without it is a batch" in said
 
 
 @pytest.mark.parametrize("write", [parquet, csv])
@@ -678,7 +678,7 @@ def test_the_same_content_under_another_name_is_refused(
     copy = first.with_name("copy.parquet")
     copy.write_bytes(first.read_bytes())
     said = refusal(con, study, "batches", copy)
-    assert said.startswith("the same content was taken in as 'first' on ")
+    assert said.startswith("the same content was ingested as 'first' on ")
 
 
 def test_other_content_under_the_same_name_is_a_new_version_and_the_old_one_is_kept(
@@ -710,7 +710,7 @@ def test_a_version_of_another_file_is_refused_like_any_copy(
     for rows in (100, 50):
         take_in("batches", parquet(tmp_path, batch.iloc[:rows]))
     copy = parquet(tmp_path, batch.iloc[:50], "copy")
-    assert "the same content was taken in as 'drop@2'" in refusal(con, study, "batches", copy)
+    assert "the same content was ingested as 'drop@2'" in refusal(con, study, "batches", copy)
 
 
 def test_an_archived_file_that_was_rewritten_since_is_not_taken_in_again(

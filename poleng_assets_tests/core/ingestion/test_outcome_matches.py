@@ -82,7 +82,7 @@ def test_outcomes_of_nobody_in_another_spelling_are_refused_with_both(
     con: Connection, send: Send, spell: Callable[[str], str], why: str
 ):
     said = refused(send, con, "answers", [spell(one) for one in IDS])
-    assert said.startswith("none of the 40 people stands in a batch as ids are written: 40 of 40 are known")
+    assert said.startswith("none of the 40 people is in a batch with these ids: 40 of 40 are known")
     assert ascii(spell("000123")).strip("'") in said
     assert "'000123' there" in said
     assert why in said
@@ -95,7 +95,7 @@ def test_outcomes_named_after_a_batch_that_has_none_of_their_people_are_refused(
 ):
     said = refused(send, con, name, ["x1", "x2"])
     assert said.startswith("none of the 2 people stands in march, which the file is named after")
-    assert "like 'x1', 'x2'; there like '000123'" in said
+    assert "like 'x1', 'x2', in the batch like '000123'" in said
 
 
 @pytest.mark.usefixtures("march")

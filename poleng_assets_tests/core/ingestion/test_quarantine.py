@@ -199,7 +199,7 @@ def test_the_ledger_tells_how_many_and_nobodys_id(
         "SELECT kind, reason, evidence, batch FROM decisions"
     ).fetchall()
     assert (kind, batch) == ("release", "march")
-    assert reason == "1 row of batches/march put back; 0 rows left in quarantine: mended by hand"
+    assert reason == "1 row of batches/march released; 0 rows left in quarantine: mended by hand"
     assert json.loads(evidence)["released"] == 1
     assert answered[study.id][2] not in reason + evidence
 
@@ -280,7 +280,7 @@ def test_a_sheet_in_which_a_spreadsheet_changed_a_sound_id_is_refused(
     sheet = sheet_of(con, study)
     sheet[0] |= {study.id: "7", age: ""}
     before = everything(con)
-    with pytest.raises(FileRefused, match="was not broken, and is another one now, in row 3"):
+    with pytest.raises(FileRefused, match="was valid and has been changed in row 3"):
         put_back(sheet)
     assert everything(con) == before
 
@@ -344,8 +344,8 @@ def test_a_code_that_the_study_has_learned_since_is_put_back_untouched(
     ("change", "words"),
     [
         (lambda sheet: [row | {"row_number": "77"} for row in sheet], "has no row 77"),
-        (lambda sheet: [row | {"row_number": "three"} for row in sheet], "under row_number is no row number"),
-        (lambda sheet: [*sheet, *sheet], "stands there a second time"),
+        (lambda sheet: [row | {"row_number": "three"} for row in sheet], "row_number is not a row number"),
+        (lambda sheet: [*sheet, *sheet], "duplicate row_number"),
         (lambda sheet: [{k: v for k, v in row.items() if k != "row_number"} for row in sheet], "no column"),
         (lambda sheet: [{k: v for k, v in row.items() if k != "religion"} for row in sheet], "religion"),
         (lambda sheet: as_bytes(sheet) + b"3,4\r\n", "row 2 below the header"),

@@ -45,7 +45,7 @@ def test_a_study_with_too_few_of_a_class_is_refused_and_leaves_nothing(
         with pytest.raises(FileRefused) as caught:
             take_in(con, tmp_path, "lopsided", people.head(rows), ones)
         said = str(caught.value)
-        assert said.startswith("nothing can be learned from it: it has ")
+        assert said.startswith("it cannot be used for training: it has ")
         assert f"{rows - ones:,} of {STUDY.target.codes[0]!r} (0) and {ones:,} of" in said
         assert "min_of_each_class" in said
         for table in ("field_study_rows", "ingested_files"):

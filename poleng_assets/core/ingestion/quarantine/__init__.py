@@ -1,1 +1,1 @@
-"""Rows in quarantine: what is wrong with them, a sheet to mend them in, and how mended rows are put back."""
+"""Rows in quarantine: their faults, the sheet to correct them in, and their release."""

@@ -1,4 +1,4 @@
-"""Reading a mended sheet: the cells of each row, by its number."""
+"""Reading a corrected sheet: the cells of each row, by its number."""
 
 import re
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ def read_sheet(sheet: Path, study: Study, kind: Kind) -> dict[int, dict[str, str
     """
     columns = [ROW_NUMBER, *required_columns(study, kind)]
     if not has_known_suffix(sheet.name) or sheet.suffix == ".parquet" or not sheet.is_file():
-        raise FileRefused(f"{sheet} is no CSV file")
+        raise FileRefused(f"{sheet} is not a CSV file")
     rows: dict[int, dict[str, str]] = {}
     limit = study.policies.ingestion.max_expanded_megabytes * 2**20
     with open_file(sheet, columns, max_bytes=limit) as file:
         if ROW_NUMBER not in file.columns:
             raise FileRefused(
-                f"{sheet.name} has no column {ROW_NUMBER}: mend the sheet that "
+                f"{sheet.name} has no column {ROW_NUMBER}: correct the sheet that "
                 f"poleng quarantine list --source {kind}/NAME --out FILE.csv writes"
             )
         check_columns(file.columns, study, kind)
@@ -38,10 +38,10 @@ def read_sheet(sheet: Path, study: Study, kind: Kind) -> dict[int, dict[str, str
             if any(cell.strip() for cell in cells.values()):
                 number = _row_number(cells.pop(ROW_NUMBER), where)
                 if number in rows:
-                    raise FileRefused(f"{where}: {ROW_NUMBER} {number} stands there a second time")
+                    raise FileRefused(f"{where}: duplicate {ROW_NUMBER} {number}")
                 rows[number] = cells
             if file.ascii_only and not all(cell.isascii() for cell in cells.values()):
-                raise FileRefused(f"{where}: a character cannot be told: save the sheet as 'CSV UTF-8'")
+                raise FileRefused(f"{where}: unknown character encoding: save the sheet as 'CSV UTF-8'")
     return rows
 
 
@@ -61,5 +61,5 @@ def _row_number(cell: str, where: str) -> int:
     number = _ROW_NUMBER.fullmatch(cell.strip())
     if number is None:
         # The cell is not shown: where columns slipped, it may be anybody's id.
-        raise FileRefused(f"{where}: what stands under {ROW_NUMBER} is no row number")
+        raise FileRefused(f"{where}: {ROW_NUMBER} is not a row number")
     return int(number[1])

@@ -1,4 +1,4 @@
-"""Putting mended rows back into the file that they came with."""
+"""Release of corrected rows from quarantine into their file."""
 
 import hashlib
 import json
@@ -55,11 +55,11 @@ class Released:
 
     def in_words(self) -> str:
         """Describe what became of the rows of the sheet, and how many are left."""
-        parts = [f"{_rows(self.released)} of {self.kind}/{self.file.name} put back"]
+        parts = [f"{_rows(self.released)} of {self.kind}/{self.file.name} released"]
         if self.still_broken:
             parts.append(f"{_rows(self.still_broken)} of the sheet still broken")
         if self.already:
-            parts.append(f"{_rows(self.already)} of the sheet put back before")
+            parts.append(f"{_rows(self.already)} of the sheet released before")
         return f"{', '.join(parts)}; {_rows(self.file.rows_quarantined)} left in quarantine"
 
 
@@ -160,7 +160,7 @@ def _refuse_changed_ids(
     ]
     if changed:
         raise FileRefused(
-            f"{id_} was not broken, and is another one now, in {_numbered(changed)}. Spreadsheets turn "
+            f"{id_} was valid and has been changed in {_numbered(changed)}. Spreadsheets turn "
             "007 into 7: open the sheet with that column as text"
         )
 
