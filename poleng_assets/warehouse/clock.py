@@ -39,7 +39,7 @@ def doubt_about_clock(
     later = [sign for sign in known if trusted is None or sign >= trusted]
     for before, after in pairwise([*later, moment]):
         if after - before > timedelta(days=max_gap):
-            now = "the clock says" if after == moment else "something here is dated"
+            now = "the clock shows" if after == moment else "a record is of"
             return (
                 f"{now} {_minute(after)}, and the last sign of life before it is of {_minute(before)}, "
                 f"{(after - before).days} days before: the clock may have jumped ahead"

@@ -219,7 +219,7 @@ class _Build:
             self.case(
                 "ids that are truth values",
                 self.parquet(self._ids(pa.array([True, False] * 50))),
-                self.refused(f"{self.study.id}.*tells nobody apart"),
+                self.refused(f"{self.study.id}.*cannot be ids"),
                 ".parquet",
             ),
         ]

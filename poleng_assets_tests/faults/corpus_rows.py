@@ -65,7 +65,7 @@ def repeated_cases(
         case(
             "the same field study under other ids",
             text(_other_ids(study, "new-{number}")),
-            refused("under other ids"),
+            refused("under different ids"),
             same_people_as="rows that come again, field_studies",
             by_functions=True,
         ),

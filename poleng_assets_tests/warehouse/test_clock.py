@@ -53,18 +53,18 @@ def test_a_clock_that_fits_all_that_was_written_down_is_believed(signs: tuple[da
         (
             FAR,
             (TODAY,),
-            "the clock says 2099-01-01 00:00 UTC, and the last sign of life before it is of 2026",
+            "the clock shows 2099-01-01 00:00 UTC, and the last sign of life before it is of 2026",
         ),
         # One write under a wrong clock makes it no better.
-        (FAR + DAY, (TODAY, FAR), "something here is dated 2099-01-01 00:00 UTC, and the last sign of life"),
+        (FAR + DAY, (TODAY, FAR), "a record is of 2099-01-01 00:00 UTC, and the last sign of life"),
         (TODAY, (TODAY - 400 * DAY, TODAY - DAY), "dated 2026-02-28 12:00 UTC, and the last sign of life"),
         (
             TODAY,
             (TODAY - DAY, FAR),
             "ahead: the clock was set back, or was wrong when it was written",
         ),
-        (datetime(1970, 1, 1, tzinfo=UTC), (TODAY,), "the clock says 1970-01-01 00:00 UTC, and something"),
-        (TODAY, (TODAY + 2 * SLACK,), "which is 2 hours ahead"),
+        (datetime(1970, 1, 1, tzinfo=UTC), (TODAY,), "the clock shows 1970-01-01 00:00 UTC, but a record"),
+        (TODAY, (TODAY + 2 * SLACK,), ", 2 hours ahead"),
     ],
     ids=[
         "ahead",

@@ -126,8 +126,8 @@ def _precision_recall(target: np.ndarray, score: np.ndarray) -> Chart:
     precision, recall, _ = precision_recall_curve(target, score)
     average = metrics.average_precision(target, score)
     return _chart(
-        "recall",
-        "precision",
+        "recall (true positive rate)",
+        "precision of the contacts",
         [
             ("here", f"this model: average {average:.3f}", _thinned(recall, precision)),
             ("there dashed", "random", ([0, 1], [target.mean()] * 2)),

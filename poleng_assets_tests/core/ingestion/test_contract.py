@@ -257,7 +257,7 @@ def test_ids_in_a_dictionary_are_kept(few: pd.DataFrame, study: Study):
 
 
 def test_ids_that_are_true_or_false_refuse_the_file(few: pd.DataFrame, study: Study):
-    with pytest.raises(FileRefused, match="tells nobody apart"):
+    with pytest.raises(FileRefused, match="cannot be ids"):
         check_rows(with_ids(few, study, [True, False], pa.bool_()), study, "batches")
 
 

@@ -231,7 +231,7 @@ def test_nobody_is_learned_from_twice_under_another_id(
         drop, con, "field_studies", "again.csv", people.iloc[:400].assign(**{study.id: np.arange(400)})
     )
     assert "are those of the field study 'founding'" in said
-    assert "under other ids" in said
+    assert "under different ids" in said
 
 
 def test_a_corrected_study_is_learned_from_in_the_place_of_the_first(

@@ -94,7 +94,7 @@ def test_outcomes_named_after_a_batch_that_has_none_of_their_people_are_refused(
     con: Connection, send: Send, name: str
 ):
     said = refused(send, con, name, ["x1", "x2"])
-    assert said.startswith("none of the 2 people stands in march, which the file is named after")
+    assert said.startswith("none of the 2 people is in march, which the file is named after")
     assert "like 'x1', 'x2', in the batch like '000123'" in said
 
 
@@ -103,7 +103,7 @@ def test_outcomes_that_may_come_before_their_batch_wait_and_say_so(con: Connecti
     assert send("april_outcomes", ["x1", "x2"]).rows_kept == 2
     met = outcomes_met(con, study, "april_outcomes")
     assert (met.matched, met.unknown, met.in_order) == (0, 2, False)
-    assert "NONE of 2 people stands in a batch so far" in met.in_words()
+    assert "NONE of 2 people is in a batch so far" in met.in_words()
 
 
 def test_outcomes_wait_when_there_is_no_batch_at_all(con: Connection, study: Study, send: Send):

@@ -372,7 +372,7 @@ def test_the_sheet_of_another_kind_or_another_file_is_refused(
     sheet = sheet_of(con, study)
     with pytest.raises(LookupError, match="no file april"):
         put_back(sheet, name="april")
-    with pytest.raises(FileRefused, match="no CSV file"):
+    with pytest.raises(FileRefused, match="not a CSV file"):
         release(con, study, "batches", "march", tmp_path / "nowhere.csv", reason="")
     take_in("field_studies", answered, "founding")
     with pytest.raises(FileRefused, match="the target"):
