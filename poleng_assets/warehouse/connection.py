@@ -227,7 +227,7 @@ _TROUBLES = (
     ),
     (
         rf"not a valid DuckDB|Could not read|{_DAMAGED_IN_USE}|checksum|[Ss]erialization|I/O error",
-        "it is damaged or not a DuckDB file.  Restore the newest backup (`poleng restore`), and keep "
+        "it is damaged or not a DuckDB file. Restore the newest backup (`poleng restore`), and keep "
         "this file until you have",
     ),
 )
