@@ -30,10 +30,19 @@ from poleng_assets.core.ingestion.files.base import (
     too_large,
 )
 from poleng_assets.core.ingestion.files.quotes import Quotes
-from poleng_assets.core.ingestion.files.text_forms import COMPRESSIONS, DELIMITERS, MARKS
 from poleng_assets.core.ingestion.headers import blanks_follow, plain_name
 from poleng_assets.storage.dropped_files import known_suffix
 
+COMPRESSIONS = {".csv": None, ".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}
+DELIMITERS = (",", ";", "\t", "|")
+# UTF-32 stands first: its mark for little-endian text begins with that of UTF-16.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _LONGEST_VALUE = 2**12  # what is looked at of the last line
 _BLOCK = 2**22
 
