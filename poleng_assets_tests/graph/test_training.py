@@ -173,7 +173,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory, survey_data: Path) -> Ite
 def test_the_same_data_are_not_trained_on_twice(repeated: Repeated):
     assert repeated.second.success, repeated.second.message
     assert repeated.versions_after_the_second == [1]
-    assert "the very same data" in repeated.second.metadata["challenger"]["taken_over"]
+    assert "trained before on the same data" in repeated.second.metadata["challenger"]["taken_over"]
     assert repeated.second.metadata["challenger"]["version"] == 1
     assert repeated.second.metadata["champion"]["serving_version"] == 1
     assert ledger(repeated.workshop, "promote") == [(1, 1)]
