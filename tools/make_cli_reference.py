@@ -46,13 +46,15 @@ def help_of(path: tuple[str, ...]) -> str:
 
 
 def _paths(group: click.Group, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    found = []
+    paths = []
     for name in group.list_commands(click.Context(group)):
-        found.append((*path, name))
         command = group.commands[name]
+        if command.hidden:
+            continue
+        paths.append((*path, name))
         if isinstance(command, click.Group):
-            found += _paths(command, (*path, name))
-    return found
+            paths += _paths(command, (*path, name))
+    return paths
 
 
 def _section(path: tuple[str, ...]) -> str:
