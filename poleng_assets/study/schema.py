@@ -38,7 +38,7 @@ def _read_code(written: object) -> int:
         )
     code = int(number[1])
     if not LEAST_CODE <= code <= MOST_CODE:
-        raise ValueError(f"{written} is not a valid 32-bit integer, the type of codes in the warehouse")
+        raise ValueError(f"{written} is not a valid integer of 32 bits, the type of codes in the warehouse")
     return code
 
 
