@@ -391,7 +391,7 @@ def test_a_version_that_was_asked_for_is_loaded_or_said_to_be_missing(made: Serv
 
 def test_an_alias_that_was_moved_by_hand_is_not_followed(copied: Served):
     copied.registry.set_alias(CHAMPION, 2)
-    with pytest.raises(NoChampion, match="points to version 2, which nobody decided") as refused:
+    with pytest.raises(NoChampion, match="points to version 2, without a decision") as refused:
         load_champion(copied.home)
     assert "`poleng rollback --to 1` restores it" in str(refused.value)
     assert load_champion(copied.home, version=2).version == 2

@@ -83,8 +83,8 @@ def newest_of(
     instance: dg.DagsterInstance, kind: type[E], asset: str, *, partition: str = "", until: int | None = None
 ) -> E | None:
     """Return what the newest event of a partition tells, or the newest one up to a storage id."""
-    found = next(newest_first(instance, kind, asset, partition=partition, until=until, limit=1), None)
-    return found.event if found else None
+    recorded = next(newest_first(instance, kind, asset, partition=partition, until=until, limit=1), None)
+    return recorded.event if recorded else None
 
 
 def newest_first(

@@ -75,7 +75,7 @@ def test_settling_an_empty_home_says_that_nothing_waits(tmp_path: Path):
 def test_retraining_without_a_field_study_says_what_is_missing(tmp_path: Path):
     answer = poleng("retrain", "--home", tmp_path / "home")
     assert answer.returncode == 1
-    assert "There is no field study to learn from" in answer.stdout
+    assert "There is no field study to train on" in answer.stdout
     assert not Registry(Home(tmp_path / "home"), load_study()).versions()
 
 

@@ -352,7 +352,7 @@ def test_an_alias_that_was_moved_by_hand_serves_nobody(shop: Workshop):
     assert failed
     for words in failed:
         assert f"the ledger says that version {serving} serves" in words
-        assert f"'champion' points to version {stranger}, which nobody decided" in words
+        assert f"'champion' points to version {stranger}, without a decision" in words
         assert f"`poleng rollback --to {serving}` restores it" in words
     assert shop.query("SELECT count(*) FROM predictions WHERE model_version = ?", stranger) == [(0,)]
     assert run(shop, ROLLBACK_JOB, put_back={"to": serving}).success

@@ -154,7 +154,7 @@ def test_names_that_differ_by_capitals_only_are_refused_at_the_door(door: Door, 
         os.utime(path, (1e9 + rows, 1e9 + rows))
     assert [run.partition for run in door.react()] == ["march"]
     (note,) = door.home.rejected("field_studies").glob("*.reason.txt")
-    assert "'March' differs from 'march'" in " ".join(note.read_text().split())
+    assert "'March' differs from the existing 'march'" in " ".join(note.read_text().split())
 
 
 def test_what_cannot_be_refused_is_named_and_tried_once_and_does_not_stop_the_others(

@@ -220,7 +220,7 @@ def test_rows_are_not_put_back_while_a_run_works_with_them(quick: Workshop, job:
     finally:
         quick.instance.delete_run(busy.run_id)
     assert not report.success
-    assert "at this moment; try it again" in report.message
+    assert "try again when it has finished" in report.message
 
 
 def test_released_outcomes_are_measured(quick: Workshop):

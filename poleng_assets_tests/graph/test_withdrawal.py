@@ -105,7 +105,7 @@ def test_the_only_study_may_go_and_nothing_is_trained_on_nothing(founded: Worksh
     assert founded.runner.run_until_idle() == []
     said = poleng(founded, "retrain")
     assert said.exit_code == 1
-    assert "There is no field study to learn from (withdrawn: founding_study)" in said.output
+    assert "There is no field study to train on (withdrawn: founding_study)" in said.output
     assert founded.decisions().count("retrain") == trained
     # Said again, it adds nothing; who was killed in between is told of by the next run.
     assert withdraw(founded, "founding_study") == ""

@@ -134,11 +134,11 @@ def test_an_alias_moved_by_hand_is_not_served_and_is_told(
     copied.registry.set_alias(CHAMPION, second)
     following.look()
     assert version(following) == 1
-    assert "which nobody decided" in following.seen.doubt
+    assert "without a decision" in following.seen.doubt
     # Asked once: what the server sees does not keep opening the warehouse.
     with held_by_another_process(copied.home):
         following.look()
-        assert "which nobody decided" in following.seen.doubt
+        assert "without a decision" in following.seen.doubt
         hours[0] += ASK_LEDGER_AGAIN_SECONDS
         following.look()
         assert version(following) == 1

@@ -33,14 +33,14 @@ def test_a_promotion_that_was_not_told_yet_is_no_doubt():
 def test_an_alias_moved_by_hand_is_not_followed_and_is_told():
     choice = choose(1, 2, 1, lambda: says(1))
     assert choice.version == 1
-    assert "points to version 2, which nobody decided" in choice.doubt
+    assert "points to version 2, without a decision" in choice.doubt
     assert "poleng rollback --to 1" in choice.doubt
 
 
 def test_an_alias_that_is_gone_changes_nothing_and_is_told():
     choice = choose(1, None, 1, lambda: says(1))
     assert choice.version == 1
-    assert "is gone" in choice.doubt
+    assert "is missing" in choice.doubt
 
 
 def test_while_the_ledger_cannot_be_read_the_one_who_answers_goes_on():

@@ -23,21 +23,21 @@ class AssetEvent:
         Raises:
             KeyError: a key is missing without which the event says nothing.
         """
-        given = {one.name: values[_key(one)] for one in fields(cls) if _key(one) in values}
+        given = {field.name: values[_key(field)] for field in fields(cls) if _key(field) in values}
         try:
             return cls(**given)
         except TypeError as error:
-            missing = {_key(one) for one in fields(cls)} - values.keys()
+            missing = {_key(field) for field in fields(cls)} - values.keys()
             raise KeyError(f"an event of {cls.__name__} lacks some of {sorted(missing)}") from error
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata of the event, as plain values."""
-        given = {_key(one): getattr(self, one.name) for one in fields(self)}
+        given = {_key(field): getattr(self, field.name) for field in fields(self)}
         return {key: value for key, value in given.items() if value is not None}
 
 
-def _key(one: Any) -> str:
-    return str(one.metadata.get("key", one.name))
+def _key(field: Any) -> str:
+    return str(field.metadata.get("key", field.name))
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ def _to_codes(array: pa.Array, truths: bool) -> tuple[pa.Array, pa.Array]:
 def _in_digits(texts: pa.Array) -> pa.Array:
     """Return texts with truth values as ``1`` and ``0``."""
     small = pc.utf8_lower(texts)
-    place = pc.index_in(small, pa.array(["false", "true"]))
-    return pc.coalesce(place.cast(pa.string()), texts)
+    code = pc.index_in(small, pa.array(["false", "true"]))
+    return pc.coalesce(code.cast(pa.string()), texts)
 
 
 def _held(numbers: pa.Array, given: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -110,10 +110,10 @@ def to_table(rows: pa.Table | pa.RecordBatch | pd.DataFrame) -> pa.Table:
         return pa.Table.from_batches([rows])
     names = [str(name) for name in rows.columns]
     arrays = {}
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         if name in arrays:
             raise pa.ArrowInvalid(f"the column {name!r} stands twice")
-        column = rows.iloc[:, place]
+        column = rows.iloc[:, position]
         try:
             if column.dtype == object:
                 column = column.map(str, na_action="ignore").astype("string")

@@ -102,9 +102,9 @@ class Encoder:
         return pa.array(self.vocabularies[name], pa.int64())
 
     def _codes(self, table: pa.Table, name: str) -> pa.Array:
-        there = table.column_names.count(name)
-        if there != 1:
-            raise EncodingError(f"column {name!r} {'stands twice' if there else 'is missing'}")
+        count = table.column_names.count(name)
+        if count != 1:
+            raise EncodingError(f"column {name!r} {'stands twice' if count else 'is missing'}")
         try:
             codes, broken = to_codes(table[name])
         except pa.ArrowException as error:

@@ -114,7 +114,7 @@ def tune(
     study: Study,
     budget: Budget,
     folder: Path | None = None,
-    on_trial: Callable[[Trial, str], None] = lambda trial, words: None,
+    on_trial: Callable[[Trial, str], None] = lambda trial, message: None,
 ) -> TuningResult:
     """Search for the configuration with the lowest cross-validated log-loss.
 
@@ -126,7 +126,7 @@ def tune(
         budget: trials and minutes, those of an interrupted search included.
         folder: where the search is kept, made if it is missing; None to keep it in memory only. It
             must be another one for other rows or another study.
-        on_trial: called for each trial, with how far the search is, in words.
+        on_trial: called for each trial, with a progress message.
 
     Raises:
         ValueError: the rows are too few, or too much of one class, for the folds.

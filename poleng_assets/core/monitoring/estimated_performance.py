@@ -113,21 +113,21 @@ def _with_intervals(
     of_reference: pd.Series, of_batch: pd.Series, probability: pd.Series, widening: float
 ) -> Iterator[Estimate]:
     """Give each metric that could be estimated its interval, and its value on the reference."""
-    for theirs, ours in METRICS.items():
-        value = float(of_batch[(theirs, "value")])
-        if ours == "auc":
+    for nannyml_name, metric in METRICS.items():
+        value = float(of_batch[(nannyml_name, "value")])
+        if metric == "auc":
             # NannyML's error of the AUC is too small by a seventh: .0124 on 1,000 people of the real
             # survey, where resampling their outcomes gives .0145.
             yes = float(probability.sum())
             error = hanley_mcneil_error(value, yes, len(probability) - yes)
         else:
-            error = float(of_batch[(theirs, "sampling_error")])
+            error = float(of_batch[(nannyml_name, "sampling_error")])
         half = Z_95 * widening * error
-        realised = float(of_reference[(theirs, "realized")])
+        realised = float(of_reference[(nannyml_name, "realized")])
         # Where nobody is contacted, there is no precision, and an error of nothing.
         if math.isfinite(value) and math.isfinite(half) and half > 0:
             known = realised if math.isfinite(realised) else None
-            yield Estimate(ours, value, max(value - half, 0.0), min(value + half, 1.0), known)
+            yield Estimate(metric, value, max(value - half, 0.0), min(value + half, 1.0), known)
 
 
 def trust(estimation: Estimation, outside_support: float, shifted: bool, study: Study) -> Trust:

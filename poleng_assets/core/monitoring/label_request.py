@@ -295,6 +295,6 @@ def _in_words(asked: int, strata: pd.DataFrame, within: float, wanted: float, fe
     return sentence
 
 
-def _nobody(study: Study, words: str) -> FieldStudyRequest:
+def _nobody(study: Study, reason: str) -> FieldStudyRequest:
     people = pd.DataFrame(columns=[study.id, "batch", "stratum", "why"])
-    return FieldStudyRequest(people, pd.DataFrame(columns=list(STRATA_COLUMNS)), 0, math.inf, words)
+    return FieldStudyRequest(people, pd.DataFrame(columns=list(STRATA_COLUMNS)), 0, math.inf, reason)

@@ -65,7 +65,7 @@ class LoopState:
     @property
     def wants_retraining(self) -> bool:
         """Whether a batch is held by the version that serves, or shows that it does worse."""
-        held = any(one.held and one.version == self.serving for one in self.open_batches.values())
+        held = any(batch.held and batch.version == self.serving for batch in self.open_batches.values())
         return self.serving is not None and (held or bool(self.losing_batches))
 
     def to_json(self) -> str:
@@ -78,13 +78,13 @@ class LoopState:
         kept: dict[str, Any] = json.loads(cursor) if cursor else {}
         if not isinstance(kept.get("read"), int):
             return cls()
-        names = {_CURSOR_NAMES.get(one.name, one.name): one.name for one in fields(cls)}
+        names = {_CURSOR_NAMES.get(field.name, field.name): field.name for field in fields(cls)}
         known = {names[name]: value for name, value in kept.items() if name in names}
         for name, value in known.items():
             if isinstance(value, list):
                 known[name] = tuple(value)
         known["open_batches"] = {
-            batch: BatchState(**one) for batch, one in known.get("open_batches", {}).items()
+            batch: BatchState(**values) for batch, values in known.get("open_batches", {}).items()
         }
         known["losses"] = {version: tuple(names) for version, names in known.get("losses", {}).items()}
         return cls(**known)
@@ -131,7 +131,9 @@ def without_wiped(state: LoopState, present: Callable[[str, Collection[str]], Co
     sources = present("outcomes", state.unmeasured)
     return replace(
         state,
-        open_batches={name: one for name, one in state.open_batches.items() if name in batches},
+        open_batches={
+            name: batch_state for name, batch_state in state.open_batches.items() if name in batches
+        },
         studies={name: digest for name, digest in state.studies.items() if name in studies},
         unanswered_alarms=_among(state.unanswered_alarms, batches),
         unmeasured=_among(state.unmeasured, sources),
@@ -213,7 +215,7 @@ def _fold_champion(state: LoopState, _: str, event: asset_events.Champion) -> Lo
 
 
 def _fold_list(state: LoopState, batch: str, event: asset_events.ContactList) -> LoopState:
-    left = {name: one for name, one in state.open_batches.items() if name != batch}
+    left = {name: batch_state for name, batch_state in state.open_batches.items() if name != batch}
     return replace(state, open_batches=left)
 
 

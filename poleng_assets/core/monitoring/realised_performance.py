@@ -209,9 +209,11 @@ def _by_nannyml(sample: OutcomeSample) -> dict[str, float]:
     assert calculator.result is not None
     measured = calculator.result.to_df().iloc[0]
     return {
-        ours: float(measured[(theirs, "value")])
-        for ours, theirs in REALISED_METRICS.items()
-        if theirs and (theirs, "value") in measured.index and math.isfinite(measured[(theirs, "value")])
+        metric: float(measured[(nannyml_name, "value")])
+        for metric, nannyml_name in REALISED_METRICS.items()
+        if nannyml_name
+        and (nannyml_name, "value") in measured.index
+        and math.isfinite(measured[(nannyml_name, "value")])
     }
 
 

@@ -79,7 +79,7 @@ class Marks:
     def rows_of_table(self, table: pa.Table) -> pa.Array:
         """Return which rows have the answers or the exact score and no other id: bool, shape (rows,)."""
         names = [name.strip() for name in table.column_names]
-        theirs = pa.repeat(False, table.num_rows)
+        matches = pa.repeat(False, table.num_rows)
         known = [name for name in self.study.feature_names if name in names]
         if len(known) >= self.fewest:
             codes = [to_codes(table.column(names.index(name)))[0] for name in known]
@@ -88,15 +88,15 @@ class Marks:
                 for column, code in zip(codes, answers, strict=True):
                     equal = column.is_null() if code is None else pc.fill_null(pc.equal(column, code), False)
                     same = pc.and_(same, equal)
-                theirs = pc.or_(theirs, same)
+                matches = pc.or_(matches, same)
         scores = pa.array(list(self.scores), pa.float64())
         for name, column in zip(names, table.columns, strict=True):
             if pa.types.is_floating(column.type) and name not in self.study.feature_names and len(scores):
                 array = column.cast(pa.float64()).combine_chunks()
-                theirs = pc.or_(theirs, pc.fill_null(pc.is_in(array, scores), False))
+                matches = pc.or_(matches, pc.fill_null(pc.is_in(array, scores), False))
         if self.study.id in names:
-            theirs = pc.and_(theirs, as_stored(table.column(names.index(self.study.id))).is_null())
-        return theirs
+            matches = pc.and_(matches, as_stored(table.column(names.index(self.study.id))).is_null())
+        return matches
 
     def is_row(self, row: Mapping[str, object]) -> bool:
         """Whether cells by the names of their columns are the person's, who has no id there."""
@@ -122,9 +122,9 @@ class Marks:
         if content is not None:
             return json.dumps(self._without(content)) if self._in_object(content) else text
         lines = text.splitlines(keepends=True)
-        theirs = set(self._rows_of_text(text))
+        matching = set(self._rows_of_text(text))
         for number, line in enumerate(lines):
-            if number in theirs or self._in_line(line):
+            if number in matching or self._in_line(line):
                 lines[number] = ERASED + line[len(line.rstrip("\r\n")) :]
         return "".join(lines)
 

@@ -155,7 +155,7 @@ def _result(
                 metadata={
                     "batches_lost": len(lost),
                     "batches_measured": len(measured),
-                    **{f"{batch}, version {version}": words for (batch, version), words in lost.items()},
+                    **{f"{batch}, version {version}": losses for (batch, version), losses in lost.items()},
                 },
             )
         ],
