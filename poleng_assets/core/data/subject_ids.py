@@ -59,8 +59,8 @@ def plain_id(text: str) -> str:
     return text.strip(BLANKS)
 
 
-def is_id_type(kind: pa.DataType) -> bool:
-    """Return whether a column of such a type (of Arrow; of a dictionary, that of its values) may hold ids."""
+def is_number_or_text(kind: pa.DataType) -> bool:
+    """Return whether values of such a type of Arrow are numbers or text, or all missing."""
     return (
         pa.types.is_null(kind)
         or pa.types.is_integer(kind)
@@ -69,8 +69,12 @@ def is_id_type(kind: pa.DataType) -> bool:
         or pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
         or pa.types.is_string_view(kind)
-        or is_uuid(kind)
     )
+
+
+def is_id_type(kind: pa.DataType) -> bool:
+    """Return whether a column of such a type (of Arrow; of a dictionary, that of its values) may hold ids."""
+    return is_number_or_text(kind) or is_uuid(kind)
 
 
 def is_uuid(kind: pa.DataType) -> bool:

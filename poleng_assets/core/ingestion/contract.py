@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from poleng_assets.core.data.subject_ids import as_written, is_id_type, is_uuid, trimmed
+from poleng_assets.core.data.subject_ids import as_written, is_id_type, is_number_or_text, is_uuid, trimmed
 from poleng_assets.core.features.answers import NO_CODE, UNKNOWN, read_answers
 from poleng_assets.core.ingestion.headers import listed, missing_in_words
 from poleng_assets.storage.home import Kind
@@ -152,17 +152,7 @@ def _plain(name: str, values: pa.ChunkedArray) -> pa.Array:
         FileRefused: it holds no answers.
     """
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-    fits = (
-        pa.types.is_null(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-    )
-    if not fits:
+    if not (is_number_or_text(kind) or pa.types.is_boolean(kind)):
         raise FileRefused(f"the column {name} holds {kind}, but answers are codes, as numbers or text")
     try:
         if pa.types.is_dictionary(values.type):
