@@ -177,7 +177,7 @@ def test_a_name_that_the_project_needs_is_refused_with_its_line(tmp_path: Path, 
         said = refusal(tmp_path, text)
         line = line_of(SHIPPED, old.lstrip("\n"))
         assert f"line {line}: {where}" in said
-        assert f"a column of the name {name}" in said
+        assert f"{name} is a reserved column" in said
 
 
 def test_every_name_in_use_is_named_at_once(tmp_path: Path):
