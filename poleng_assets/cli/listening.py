@@ -15,7 +15,7 @@ allow_host_option = click.option(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind a port before anything is loaded, so that an error appears at once.
+    """Bind a port before anything is loaded, to report an error at once.
 
     Args:
         port: 0: any free port.

@@ -1,6 +1,6 @@
 """Dagster's web server behind the guard, as a process of ``poleng dev``.
 
-It is ``dagster_webserver`` itself (see its ``cli/main.py``), with ``guard.py`` around the whole application.
+It is ``dagster_webserver`` itself (see its ``cli/main.py``), with ``guard.py`` around it.
 """
 
 import socket

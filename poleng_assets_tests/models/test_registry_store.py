@@ -441,7 +441,7 @@ def test_a_run_that_is_deleted_while_it_is_trained_is_told_in_words(ready: Regis
     experiment = client.get_experiment_by_name(ready.model_name).experiment_id
     run = mlflow.start_run(experiment_id=experiment)
     with (
-        pytest.raises(dg.Failure, match="cannot be written down in MLflow") as told,
+        pytest.raises(dg.Failure, match="cannot be logged in MLflow") as told,
         RunRegistry(ready.home, ready.study).training_run(mlflow),
     ):
         client.delete_run(run.info.run_id)

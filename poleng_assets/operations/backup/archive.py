@@ -228,7 +228,7 @@ def _read_first(
     """Read one of the two members that describe the others.
 
     Args:
-        packed_size: of the whole archive: hashes cannot be packed, so that their list and the number of
+        packed_size: of the complete archive: hashes cannot be compressed, so their list and the number of
             members are bounded by it.
     """
     if header is None or header.name != name or not header.isreg() or header.sparse is not None:
