@@ -31,7 +31,7 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     settings = context.resource_config
     experiment = settings["experiment_name"]
     with _without_settings_of_the_shell():
-        what = f"The training cannot be written down in MLflow's experiment {experiment!r}"
+        what = f"The training cannot be logged in MLflow's experiment {experiment!r}"
         with refusals_end_the_run(), refusals_of_mlflow(what):
             client = open_client(settings["mlflow_tracking_uri"], experiment, settings["artifact_location"])
             restore_experiment(client, experiment)
