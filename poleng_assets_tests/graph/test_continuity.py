@@ -81,7 +81,7 @@ def test_a_warehouse_that_lost_its_last_commits_stops_the_work_and_is_made_whole
 ):
     workshop, _, before = scored
     shutil.copyfile(before, workshop.home.warehouse)
-    words = f"lacks what Dagster's history says that it was given: batch {BATCH} ("
+    words = f"lacks data that Dagster's history reports: batch {BATCH} ("
     with pytest.raises(WarehouseBehind, match=r"batch clean_batch_1 \(.*poleng restore.*poleng recover"):
         refuse_at_start(workshop.instance, workshop.warehouse, workshop.home)
     by_hand = workshop.runner.run("process_batch", partition_key=BATCH)
@@ -102,7 +102,7 @@ def test_a_warehouse_that_is_gone_is_not_made_anew_over_the_history(
     workshop, _, _ = scored
     aside = workshop.home.warehouse.rename(workshop.home.root / "aside.duckdb")
     try:
-        with pytest.raises(WarehouseBehind, match="lacks what Dagster's history"):
+        with pytest.raises(WarehouseBehind, match="lacks data that Dagster's history"):
             refuse_at_start(workshop.instance, workshop.warehouse, workshop.home)
         assert not workshop.runner.run("process_batch", partition_key=BATCH).success
         assert not workshop.home.warehouse.exists()
