@@ -1,4 +1,4 @@
-"""Release: the job that puts mended rows back, and the one that measures with them.
+"""Release: the job that releases corrected rows, and the one that measures with them.
 
 It puts the rows of a sheet into the warehouse (``core/ingestion/quarantine/release.py``), and tells the
 graph by an event of the asset that they belong to. The overseer has a batch scored again, and outcomes
@@ -27,7 +27,7 @@ MEASURE_JOB = "measure_outcomes"
 
 
 class ReleaseConfig(dg.Config):
-    """Which rows to put back."""
+    """Which rows to release."""
 
     source: str = Field(description="Source of the rows, such as batches/march.")
     file: str = Field(
@@ -41,7 +41,7 @@ class ReleaseConfig(dg.Config):
 def put_rows_back(
     context: dg.OpExecutionContext, config: ReleaseConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:
-    """Put the rows back, and tell the graph, unless it was told of these data before."""
+    """Release the rows, and report them to the graph once."""
     from poleng_assets.core.ingestion.contract import FileRefused
     from poleng_assets.core.ingestion.quarantine.listing import parse_source
     from poleng_assets.core.ingestion.quarantine.release import release
@@ -62,7 +62,7 @@ def put_rows_back(
     except (LookupError, FileRefused) as refusal:
         raise dg.Failure(f"No rows were released: {refusal}.", allow_retries=False) from refusal
     context.log.info(released.in_words())
-    # Not only when rows were put back now: a run may have died between the warehouse and the event.
+    # Not only when rows were released now: a run may have died between the warehouse and the event.
     known = newest_of(context.instance, FileTakenIn, kind, partition=name)
     # Events of earlier releases of this project, and of files that were taken in, know no other data.
     if known is None or (known.data_hash or known.content_hash) != released.file.data_hash:
@@ -106,7 +106,7 @@ def _event(released: "Released") -> dg.AssetMaterialization:
 
 @dg.job(name=RELEASE_JOB, description="Release corrected rows from quarantine into their source file.")
 def release_rows() -> None:
-    """Put mended rows back."""
+    """Release corrected rows."""
     put_rows_back()
 
 

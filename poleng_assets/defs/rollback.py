@@ -26,7 +26,7 @@ ROLLBACK_JOB = "rollback"
 
 
 class RollbackConfig(dg.Config):
-    """Which version to put back, and what of its successor's work to do again."""
+    """Which version to roll back to, and what of its successor's work to do again."""
 
     to: int = Field(
         default=0, description="Version to roll back to. 0: the version promoted before the champion."
@@ -102,7 +102,7 @@ def _change(con: Connection, registry: Registry, config: RollbackConfig, pointed
     decision = serving_decision(con)
     serving = decision.version if decision else pointed
     if decision is not None and config.to == decision.version != pointed:
-        # The alias was moved by hand: it is put back.
+        # The alias was moved by hand: it is restored.
         target, serving = decision.version, pointed
     else:
         target = rollback_target(

@@ -109,7 +109,7 @@ def planned(plan: Plan, champion: int | None, studies: Mapping[str, str]) -> Ite
 
 
 def measurements(sources: Sequence[str], busy: Collection[str]) -> Iterator[WantedRun]:
-    """Want the runs that measure outcomes: of which rows were put back, or whose own run died."""
+    """Want the runs that measure outcomes: of which rows were released, or whose own run died."""
     for source in sources:
         if source not in busy:
             yield WantedRun(MEASURE_JOB, f"measure/{source}", source, rests=True)

@@ -1,7 +1,7 @@
 """The audit sample: a random sample of everybody scored, whose outcomes should be collected.
 
 Outcomes come mostly of those who are contacted. Without people who are asked whatever their score, nobody
-can say whom the model misses. What belongs here is who is drawn; how their outcomes are weighed stands in
+can say whom the model misses. What belongs here is who is drawn; how their outcomes are weighed is in
 ``core/monitoring/realised_performance.py``.
 """
 

@@ -2,7 +2,7 @@
 
 A machine whose clock is wrong erases what should be kept, keeps what should be erased, and dates rows years
 ahead. No program can tell a clock that jumped from a home that nobody used: that is for a person to say.
-What is done about it stands in ``poleng_assets/defs/clock.py``.
+What is done about it is in ``poleng_assets/defs/clock.py``.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """The warehouse: one DuckDB file, written by one process at a time, or read by several.
 
 Connections are short: what is computed from its rows is computed when it is closed
-(:meth:`Warehouse.read_compute_write`). Which tables there are stands in ``warehouse/schema.py``.
+(:meth:`Warehouse.read_compute_write`). Which tables there are is in ``warehouse/schema.py``.
 """
 
 import os

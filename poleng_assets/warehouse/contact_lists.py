@@ -99,7 +99,7 @@ def list_in_file(con: Connection, stem: str) -> IssuedList | None:
 def why_another(con: Connection, issued: IssuedList) -> str:
     """Return what the ledger says that asks for another list of the batch; empty when nothing does.
 
-    That is a rollback which had the batch scored again, or rows that were put back into it, since the list
+    That is a rollback which had the batch scored again, or rows that were released into it, since the list
     was issued.
     """
     asked = con.execute(

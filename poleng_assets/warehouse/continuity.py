@@ -2,7 +2,7 @@
 
 DuckDB takes a log whose end is damaged for one that ends there: the last commits are gone without a word, as
 they are when an older copy of the file is put in its place. Dagster's events are written after the commits
-that they tell of, into other files. How they are read stands in ``poleng_assets/defs/continuity.py``.
+that they tell of, into other files. How they are read is in ``poleng_assets/defs/continuity.py``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ class ReportedWrite:
         number: its storage id.
         version: that scored, was reported on or was judged; after a rollback, the one that serves.
         contacts: on a list.
-        rolled_back: whether the champion was put back.
+        rolled_back: whether this was a rollback.
         promoted: whether the version that was judged serves since.
         reason: of the decision.
     """

@@ -1,6 +1,6 @@
 """Tables ``drift_reports`` and ``drift_metrics``: what was measured of each batch under each version.
 
-What belongs here reads and writes reports. What they mean stands in ``core/monitoring/verdict.py``, their
+What belongs here reads and writes reports. What they mean is in ``core/monitoring/verdict.py``, their
 shape in ``core/monitoring/measurements.py``: figures and judgement are kept as JSON.
 """
 
@@ -107,7 +107,7 @@ def newest_report(con: Connection, batch: str) -> NewestReport | None:
 def batches_in_doubt(con: Connection, version: int, tolerated: float, newest: int) -> list[str]:
     """Return the newest batches that a version may not fit, newest first.
 
-    Their verdict says so, or their realised AUC is surely lower than the reference's by more than
+    Their verdict says so, or their realised AUC is significantly lower than the reference's by more than
     ``tolerated``.
     """
     rows = con.execute(

@@ -1,6 +1,6 @@
 """Rows that files have in common: compared by hashes of ids and answers, as the warehouse has them.
 
-What is made of it stands in ``core/ingestion/duplicates.py``.
+What is made of it is in ``core/ingestion/duplicates.py``.
 """
 
 from collections.abc import Sequence

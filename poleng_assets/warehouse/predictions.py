@@ -47,7 +47,7 @@ def last_row(con: Connection, batch: str) -> int:
 
 
 def people_state(con: Connection, batch: str) -> tuple[int, int | None]:
-    """Return what changes when people of a batch are erased, or put back from quarantine."""
+    """Return what changes when people of a batch are erased, or released from quarantine."""
     ((rows, digest),) = con.execute(
         "SELECT count(*), bit_xor(hash(b)) FROM batch_rows b WHERE batch = ?", [batch]
     ).fetchall()

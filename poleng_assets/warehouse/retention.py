@@ -1,7 +1,7 @@
 """How long rows are kept: which have been there long enough, and what is written down when they go.
 
 Rows of files count from the day the file was taken in, everything else from the day it was made. The ledger
-(``decisions``, ``ingested_files``, ``training_sets``) is never touched. What is done with files stands in
+(``decisions``, ``ingested_files``, ``training_sets``) is never touched. What is done with files is in
 ``poleng_assets/operations/retention.py``.
 """
 

@@ -46,15 +46,15 @@ class FileTakenIn(AssetEvent):
 
     Attributes:
         rows: kept.
-        rows_quarantined: set apart.
-        data_hash: of its rows; another one since rows were put back or erased.
+        rows_quarantined: in quarantine.
+        data_hash: of its rows; another one since rows were released or erased.
         list_stands: of a batch that was taken in before, and has its list.
         what_came_before: what it shares with earlier files, in words.
         what_they_met: of outcomes: whom of the batches they are about, in words.
         remark: on its target, in words.
         released: whether rows came back from quarantine.
         rows_released: how many did.
-        in_words: what was put back.
+        in_words: what was released.
         withdrawn: whether a field study is learned from no more; None when the event does not speak of it.
     """
 
@@ -126,7 +126,7 @@ class Champion(AssetEvent):
 
     @property
     def is_rollback(self) -> bool:
-        """Whether an earlier version was put back."""
+        """Whether this is a rollback."""
         return self.score_again is not None
 
 

@@ -1,7 +1,7 @@
 """The composition of a file: an aggregate table that identifies nobody.
 
-It is told once, when the file is taken in. Two tables that differ by one person (somebody was erased, or
-put back from quarantine) would tell of that person.
+It is shown once, when the file is ingested. Two tables that differ by one person (somebody was erased, or
+released from quarantine) would reveal that person.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,10 +47,10 @@ def composition(con: Connection, study: Study, kind: Kind, name: str) -> str:
 
 
 def suppress_small_groups(groups: Sequence[Group], fewest: int) -> list[Group]:
-    """Return the groups that may be told, in their order; small and surplus ones become one group of others.
+    """Return the groups that may be shown, in their order; small and surplus ones become one group of others.
 
     The others are never one small group, and never few people: a single one that is left out follows from the
-    total. Nothing is told when all together are few.
+    total. Nothing is shown when all together are few.
     """
     by_size = sorted(groups, key=lambda group: -group.people)
     alone = [group for group in by_size if group.people >= fewest]
@@ -80,7 +80,7 @@ def _groups(con: Connection, study: Study, kind: Kind, name: str) -> dict[str, l
 
 
 def _questions(study: Study, kind: Kind) -> Iterator[tuple[str, str, Callable[[str | None], str]]]:
-    """Yield column, title and wording of each question that is told of a kind of file."""
+    """Yield column, title and wording of each question that is shown for a kind of file."""
     if kind != "batches":
         target = study.target
         yield target.name, target.title, lambda code: target.codes[int(code)] if code is not None else ""

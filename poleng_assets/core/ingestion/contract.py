@@ -1,4 +1,4 @@
-"""The contract at the door: which columns a file must have and which codes they may hold.
+"""The contract of ingestion: which columns a file must have and which codes they may hold.
 
 Columns decide about the file, codes about the row: a file without a column is refused, a row with a
 code that no answer can have goes to quarantine. A *nominal* code that the study does not list is

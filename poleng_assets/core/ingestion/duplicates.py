@@ -130,7 +130,7 @@ def refuse_if_known(con: Connection, study: Study, kind: Kind, name: str) -> str
             continue
         earlier = Fingerprint.parse(record.rows_fingerprint, study, own.rows, record.rows_erased)
         if earlier is None:
-            # Of an earlier release, or rows were put back or erased since.
+            # Of an earlier release, or rows were released or erased since.
             earlier = fingerprint(con, study, kind, other)
             update_file(con, kind, other, rows_fingerprint=earlier.text)
         if earlier.by_id == own.by_id and not _news_in_quarantine(

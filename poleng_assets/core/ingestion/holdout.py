@@ -21,7 +21,7 @@ _WHOLE, _NOBODY = 10.0, 1e9
 # Pairs are looked for among so many moves that do least harm alone.
 _FIRST_OF_A_PAIR = 60
 _MOST_MOVES = 20_000
-# How often, and from how many kinds of groups elsewhere, the search begins anew.
+# How often, and from how many kinds of groups elsewhere, the search begins again.
 _RESTARTS, _SHAKEN, _SEED = 60, 6, 23
 
 

@@ -22,7 +22,7 @@ class Account:
 
     Attributes:
         read: rows that ingestion read.
-        in_file: rows that the archived file holds, counted anew; None when it is not kept any more.
+        in_file: rows that the archived file holds, counted again; None when it is not kept any more.
         scored: of those, the ones with a current score; of field studies and outcomes, all that are kept.
         erased: rows that were removed since, on request or because they were kept long enough.
     """
@@ -69,7 +69,7 @@ def account(con: Connection, study: Study, kind: Kind, name: str, in_file: int |
 
 
 def rows_in(path: Path | None, study: Study, kind: Kind) -> int | None:
-    """Count the rows of a file anew; None when there is no such file any more, or it cannot be read."""
+    """Count the rows of a file again; None when there is no such file any more, or it cannot be read."""
     if path is None or not path.exists():
         return None
     limit = study.policies.ingestion.max_expanded_megabytes * 2**20

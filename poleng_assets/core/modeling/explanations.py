@@ -1,6 +1,6 @@
 """The reasons for a high score: a person's answers with the largest contributions, if they may be shown.
 
-The study lists what may be told (``policies.contact.shown_reasons``). Without that list nothing is told
+The study lists what may be shown (``policies.contact.shown_reasons``). Without that list nothing is told
 that is protected or stands for what is protected, as ``core/statistics/proxies.py`` measured it in training.
 """
 
@@ -26,7 +26,7 @@ def shown_questions(study: Study, proxies: Mapping[str, str] | None) -> list[str
     a protected one by the measure of the model's training. A model that was never measured tells nothing.
 
     Args:
-        study: protected questions and what may be told.
+        study: protected questions and what may be shown.
         proxies: of the model, as ``core/statistics/proxies.py`` measures them; None when nobody did.
     """
     policy = study.policies.contact
@@ -52,7 +52,7 @@ def strongest_reasons(model: Model, rows: pd.DataFrame, study: Study) -> list[st
 
     Returns:
         n texts such as ``Education: Lower secondary; Household income: Low``; empty when nothing that may
-        be told raises it.
+        be shown raises it.
     """
     shown = set(shown_questions(study, model.proxies))
     if not shown:

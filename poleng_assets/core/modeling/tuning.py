@@ -233,7 +233,7 @@ class _Search:
         import optuna
 
         finished = self.finished()
-        # Seeded anew for each trial: after an interruption it goes on as it would have gone on.
+        # Seeded again for each trial: after an interruption it goes on as it would have gone on.
         # Not by seed + number: the next seed would then try the very same parameters, one trial later.
         seed = np.random.SeedSequence([self.policy.seed, len(finished)]).generate_state(1)[0]
         self.optuna.sampler = optuna.samplers.TPESampler(seed=int(seed))

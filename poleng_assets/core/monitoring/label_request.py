@@ -1,7 +1,7 @@
 """The label request: how many people to interview, in which strata, and who.
 
 What belongs here is the design of the sample. Which batches it is about, and where the request is
-written, stands in ``defs/assets/label_requests.py``.
+written, is in ``defs/assets/label_requests.py``.
 
 The size is what an AUC needs to be known well enough. It is spread over strata of what drifted and of how
 uncertain the scores are: many interviews where there are many people and little is known about them.

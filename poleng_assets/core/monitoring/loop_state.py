@@ -181,7 +181,7 @@ def _fold_study(state: LoopState, study: str, event: asset_events.FileTakenIn) -
     if study in state.withdrawn:
         left = {name: digest for name, digest in state.studies.items() if name != study}
         return replace(state, studies=left)
-    # Rows that were put back make other data of the same file. An event that somebody reported by hand has
+    # Rows that were released make other data of the same file. An event that somebody reported by hand has
     # none.
     digest = event.data_hash or event.content_hash
     return replace(state, studies={**state.studies, study: digest}) if digest else state

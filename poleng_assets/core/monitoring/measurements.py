@@ -1,6 +1,6 @@
 """The figures of one batch under one model version: what the overseer knows when it judges.
 
-What belongs here is their shape. How they are measured stands in ``core/monitoring/drift.py`` and
+What belongs here is their shape. How they are measured is in ``core/monitoring/drift.py`` and
 ``core/monitoring/estimated_performance.py``, what they mean for the batch in ``core/monitoring/verdict.py``.
 """
 

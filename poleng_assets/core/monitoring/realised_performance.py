@@ -2,7 +2,7 @@
 
 Outcomes meet scores by id alone, so they may come late, in parts, twice, before the batch, or for people
 whom several batches and versions scored. What belongs here is what is measured and what was lost. Whose
-outcomes count stands in ``core/monitoring/outcome_sample.py``, what is done about a loss in
+outcomes count is in ``core/monitoring/outcome_sample.py``, what is done about a loss in
 ``core/monitoring/verdict.py``.
 
 Sources:

@@ -43,7 +43,7 @@ MARKS = {
 
 
 class Unreadable(ValueError):
-    """A file whose rows cannot be told apart by their ids."""
+    """A file whose rows cannot be distinguished by their ids."""
 
 
 @dataclass

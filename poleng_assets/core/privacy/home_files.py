@@ -214,7 +214,7 @@ class HomeFiles:
         """Take the person out of one file; ``named``: a file is called like the person.
 
         Raises:
-            Unreadable: it is a file that people dropped, and its rows cannot be told apart.
+            Unreadable: it is a file that people dropped, and its rows cannot be distinguished.
         """
         if self._is_table(path):
             return self._clean_table(path)
@@ -297,7 +297,7 @@ class HomeFiles:
         return without_hidden(left, person)
 
     def _remove_unreadable(self, path: Path) -> ChangedFile | None:
-        """Remove a file with the person whose rows cannot be told apart; say so beside its reason."""
+        """Remove a file with the person whose rows cannot be distinguished; say so beside its reason."""
         if not self.content_mentions(path):
             if not self.person.recognisable:
                 self.notes.append(

@@ -36,7 +36,7 @@ class Person:
         column: of the ids.
         listed: whether files that spreadsheets open are looked at, where ids are made harmless.
         marks: answers and scores that are the person's alone; None when they are not known.
-        recognisable_from: characters of an id that can be told from an answer.
+        recognisable_from: characters of an id that can be distinguished from an answer.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Person:
 
     @classmethod
     def of(cls, subject: str, study: Study) -> Person:
-        """Return the person with an id; blanks around it are no part of it, as at the door."""
+        """Return the person with an id; blanks around it are no part of it, as in ingestion."""
         return cls(plain_id(subject), study.id, recognisable_from=study.policies.privacy.min_id_length)
 
     @property
@@ -61,7 +61,7 @@ class Person:
         return frozenset(map(escape_formula, self._spelled) if self.listed else self._spelled)
 
     def matches_id(self, cell: object) -> bool:
-        """Whether a cell of the column of ids is this person's; whole numbers are read as the door does."""
+        """Whether a cell of the column of ids is this person's; whole numbers are read as ingestion does."""
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         return plain_id(str(cell)) in self.ids or str(cell) in self.ids

@@ -1,6 +1,6 @@
 """Erasing a person from the warehouse, and finding what is left of them.
 
-What belongs here is which rows and cells are a person's. What is done with files, models and bytes stands in
+What belongs here is which rows and cells are a person's. What is done with files, models and bytes is in
 ``poleng_assets/operations/erase_person.py``.
 """
 
@@ -52,7 +52,7 @@ class TraceReport:
 def erase_rows(con: Connection, person: Person) -> ErasedRows:
     """Delete a person's rows from every table; to be called inside a transaction.
 
-    ``ingested_files`` follows: a row that is erased is no longer kept or in quarantine. An id that stands in
+    ``ingested_files`` follows: a row that is erased is no longer kept or in quarantine. An id that is in
     the text of another row is replaced there.
     """
     erased = ErasedRows()

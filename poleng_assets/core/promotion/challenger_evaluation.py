@@ -1,6 +1,6 @@
 """Evaluation of a challenger: against the champion on the same frozen holdout, and by shadow scoring.
 
-Both are scored afresh. What the scores mean stands in ``gates.py`` and ``shadow_scoring.py``.
+Both are scored afresh. What the scores mean is in ``gates.py`` and ``shadow_scoring.py``.
 """
 
 from collections.abc import Sequence

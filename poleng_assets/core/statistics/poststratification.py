@@ -2,7 +2,7 @@
 
 A batch of other countries, or of the same in other shares, is no drift: the model knows these people.
 So the reference is weighed to the batch's mix over one feature (post-stratification: D. Holt, T. M. F.
-Smith, JRSS A 142, 1979). What differs then differs among people of a kind.
+Smith, JRSS A 142, 1979). What differs then differs within strata.
 """
 
 from dataclasses import dataclass

@@ -32,10 +32,8 @@ NOBODY_CAME_BEFORE = "nobody_came_before"
 PEOPLE_ARE_KNOWN = "people_stand_in_batches"
 _CHECKS = {
     ROWS_ACCOUNTED_FOR: "Rows in the file = rows in the warehouse + rows in quarantine.",
-    NOBODY_CAME_BEFORE: "Nobody stands in an earlier file with the same answers, or on a contact list "
-    "already.",
-    PEOPLE_ARE_KNOWN: "Some people of the file stand in a batch, and none seems to stand there in another "
-    "spelling.",
+    NOBODY_CAME_BEFORE: "No duplicates of earlier files, and nobody who is on a contact list already.",
+    PEOPLE_ARE_KNOWN: "People of the file match a batch, and no unmatched id differs only in spelling.",
 }
 
 
@@ -126,7 +124,7 @@ def take_in(
     The file leaves landing last: a run that is killed before Dagster has its event is run again.
 
     Raises:
-        dagster.Failure: the file was refused and stands in ``rejected`` with its reason; or somebody writes
+        dagster.Failure: the file was refused and is in ``rejected`` with its reason; or somebody writes
             to it, and nothing was taken in.
     """
     from poleng_assets.core.ingestion.contract import FileRefused

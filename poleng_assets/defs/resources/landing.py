@@ -1,4 +1,4 @@
-"""The landing folders as a resource of Dagster; what they do stands in ``storage/landing.py``."""
+"""The landing folders as a resource of Dagster; what they do is in ``storage/landing.py``."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""The model registry as a resource of Dagster; what it does stands in ``models/registry.py``."""
+"""The model registry as a resource of Dagster; what it does is in ``models/registry.py``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

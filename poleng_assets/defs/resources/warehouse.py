@@ -1,4 +1,4 @@
-"""The warehouse as a resource of Dagster; what it does stands in ``warehouse/connection.py``.
+"""The warehouse as a resource of Dagster; what it does is in ``warehouse/connection.py``.
 
 Steps that take files in, decide, issue lists or erase sit in the pool ``WAREHOUSE_POOL``, one at a time.
 Reports and outcomes are measured outside of it: they write only if what they rest on is still so.

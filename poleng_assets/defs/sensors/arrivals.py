@@ -65,7 +65,7 @@ def _take_in(
     stuck = StuckFiles.read(context.cursor, run_history.failures_reset_at(instance))
     messages = list(filter(None, (stuck.refuse(landing, dropped, why) for dropped, why in refused)))
     requests = _requests(instance, settled, versions, job, stuck, messages)
-    left = {name: f"Left alone: {name}: {why}" for name, why in {**seen.left, **stuck.reasons}.items()}
+    left = {name: f"Skipped {name}: {why}" for name, why in {**seen.left, **stuck.reasons}.items()}
     for message in (*messages, *(left[name] for name in stuck.news(left))):
         context.log.warning(message)
     context.update_cursor(stuck.cursor(left))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from poleng_assets.storage.landing import Dropped, FileChanged, Landing
 
-# Faults of a disk that may be mended without anybody touching the file: it is tried again at every look.
+# Disk errors that may be fixed without anybody touching the file: it is tried again at every look.
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 

@@ -38,13 +38,13 @@ _APART = "{}@released"
 
 @dataclass(frozen=True)
 class Released:
-    """What became of a sheet of mended rows, and how the file stands since.
+    """What became of a sheet of corrected rows, and how the file stands since.
 
     Attributes:
         file: as it is now: its data have another hash after each release.
         released: rows that left quarantine now.
         still_broken: rows of the sheet that stay there.
-        already: rows of the sheet that were put back before; they are left as they are.
+        already: rows of the sheet that were released before; they are left as they are.
     """
 
     kind: Kind
@@ -73,11 +73,11 @@ def release(
     reason: str,
     dagster_run_id: str | None = None,
 ) -> Released:
-    """Put mended rows back into the file that they came with, in one transaction.
+    """Release corrected rows into the file that they came with, in one transaction.
 
-    Each row goes through the same contract as at the door. Sound ones get the place in the warehouse
+    Each row goes through the same contract as in ingestion. Sound ones get the place in the warehouse
     that their number says; the others stay in quarantine, with what is wrong now. Rows that the sheet
-    does not hold are left alone, and so are those that were put back before: the same sheet again
+    does not hold are left alone, and so are those that were released before: the same sheet again
     changes nothing. Released rows of a field study are training rows, unless people with their id or
     their answers have another part (``core/ingestion/holdout.py``): who was settled before stays where they
     are.
@@ -229,7 +229,7 @@ def _put_back(con: Connection, study: Study, kind: Kind, name: str, sound: pd.Da
     if kind == "field_studies":
         apart = _APART.format(name)
         insert(con, table, sound.assign(**{key: apart, "part": "train"}))
-        # As a study of their own: beside it, the rows that were kept at the door are settled.
+        # As a study of their own: beside it, the rows that were kept at ingestion are settled.
         keep_duplicates_together(con, study, apart)
         rename_file(con, kind, apart, name)
     elif kind == "outcomes":

@@ -1,4 +1,4 @@
-"""The sheet in which a person mends rows: how a row is written there, and what its cells mean again."""
+"""The sheet in which a person corrects rows: how a row is written there, and what its cells mean again."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ def quarantined_rows(con: Connection, kind: Kind, name: str) -> dict[int, Quaran
 
 
 def mending_sheet(con: Connection, study: Study, kind: Kind, name: str) -> str:
-    """Return the rows of one file in quarantine as CSV, for a person to mend in a spreadsheet.
+    """Return the rows of one file in quarantine as CSV, for a person to correct in a spreadsheet.
 
     One line for each row: its number, the columns that such a file needs as they were read, and what is
     wrong in words. A row with the wrong number of fields has empty answers, and its text in a column of
@@ -82,7 +82,7 @@ def mending_sheet(con: Connection, study: Study, kind: Kind, name: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of a payload as the door reads it: no answer is empty, 20.0 is 20, true is 1."""
+    """Return a value of a payload as ingestion reads it: no answer is empty, 20.0 is 20, true is 1."""
     if value is None or value != value:  # noqa: PLR0124 - only NaN differs from itself
         return ""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
