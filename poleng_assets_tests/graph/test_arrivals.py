@@ -204,7 +204,7 @@ def test_the_archive_is_compared_with_what_was_taken_in(door: Door, text: str):
     (folder / "may.csv").unlink()
     changed = CliRunner().invoke(main, command)
     assert changed.exit_code == 1
-    assert "1 hold something else: march; 1 are gone: may" in changed.output
+    assert "1 differ: march; 1 are missing: may" in changed.output
     with door.warehouse.connect() as con:
         assert compare_archive(con, "field_studies", folder, now(), keep_days=0).gone == ()
         with transaction(con):  # as after somebody was forgotten

@@ -40,7 +40,7 @@ class ArchiveFindings:
         parts = [f"{self.compared:,} files are intact"]
         for what, ids in (
             ("differ", self.differ),
-            ("are gone", self.gone),
+            ("are missing", self.gone),
             ("cannot be compared because people were erased from them", self.unknown),
         ):
             if ids:
