@@ -135,7 +135,7 @@ def test_a_batch_too_small_to_judge_gets_its_list_and_says_so(trained: Workshop,
 def test_a_name_that_leaves_the_landing_folder_is_refused(trained: Workshop, people):
     people.to_parquet(trained.home.landing("batches") / "two words;.parquet")
     trained.runner.run_until_idle()
-    assert "its name may hold" in trained.rejected("batches")["two words;.parquet.reason.txt"]
+    assert "its name may contain only" in trained.rejected("batches")["two words;.parquet.reason.txt"]
 
 
 def test_a_field_study_without_the_target_is_refused(trained: Workshop, people):
@@ -157,7 +157,7 @@ def test_a_first_model_that_fails_its_gates_serves_nobody(workshop: Workshop):
     assert workshop.registry.alias("champion") is None
     assert workshop.decisions() == ["retrain", "reject"]
     assert not workshop.checks("retrain_and_promote")["champion_can_serve"]
-    assert "was refused: AUC on the holdout" in workshop.runner.skips["overseer"]
+    assert "was rejected: AUC on the holdout" in workshop.runner.skips["overseer"]
 
 
 def test_drift_without_field_data_makes_the_list_with_the_present_champion(trained: Workshop):

@@ -48,7 +48,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     said = poleng(promoted, "withdraw", STUDY, "--reason", "consent was never given")
     assert said.exit_code == 0, said.output
     assert f"{STUDY} is withdrawn" in said.output
-    assert f"version 2 learned from {STUDY}, which was withdrawn" in said.output
+    assert f"version 2 was trained on {STUDY}, which was withdrawn" in said.output
     assert "poleng run-pending" in said.output
     ((reason, evidence),) = promoted.query("SELECT reason, evidence FROM decisions WHERE kind = 'withdraw'")
     assert "consent was never given" in reason
@@ -65,7 +65,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     ((why,),) = promoted.query(
         "SELECT reason FROM decisions WHERE kind = 'promote' ORDER BY decided_at DESC LIMIT 1"
     )
-    assert f"learned from {STUDY}, which was withdrawn" in why
+    assert f"was trained on {STUDY}, which was withdrawn" in why
     assert promoted.runner.run_until_idle() == []
     assert json.loads(poleng(promoted, "status", "--json").output)["champion_learned_from_withdrawn"] == ""
 

@@ -57,7 +57,7 @@ def test_a_clock_that_fits_all_that_was_written_down_is_believed(signs: tuple[da
         ),
         # One write under a wrong clock makes it no better.
         (FAR + DAY, (TODAY, FAR), "a record is of 2099-01-01 00:00 UTC, and the last sign of life"),
-        (TODAY, (TODAY - 400 * DAY, TODAY - DAY), "dated 2026-02-28 12:00 UTC, and the last sign of life"),
+        (TODAY, (TODAY - 400 * DAY, TODAY - DAY), "is of 2026-02-28 12:00 UTC, and the last sign of life"),
         (
             TODAY,
             (TODAY - DAY, FAR),
