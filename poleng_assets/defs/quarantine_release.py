@@ -81,7 +81,7 @@ def _refuse_while_busy(context: dg.OpExecutionContext, kind: Kind, name: str) ->
     if name in busy_partitions(other_runs):
         raise FileRefused(f"a run is working on {name}; try again when it has finished")
     if kind == "field_studies" and any(run.job_name == RETRAIN_JOB for run in other_runs):
-        raise FileRefused("a model is being trained at this moment; try it again when that is done")
+        raise FileRefused("a model is being trained; try again when it has finished")
 
 
 def _event(released: "Released") -> dg.AssetMaterialization:

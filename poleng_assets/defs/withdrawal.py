@@ -43,7 +43,7 @@ def mark_as_withdrawn(
     ]
     if RETRAIN_JOB in running_jobs:
         raise dg.Failure(
-            "Nothing was withdrawn: a model is being trained at this moment; try it again when that is done.",
+            "Nothing was withdrawn: a model is being trained; try again when it has finished.",
             allow_retries=False,
         )
     champion = registry.alias(CHAMPION)

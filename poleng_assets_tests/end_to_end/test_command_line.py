@@ -68,7 +68,7 @@ def test_settling_an_empty_home_says_that_nothing_waits(tmp_path: Path):
     assert answer.returncode == 0, answer.stderr
     said = words(answer)
     for kind in ("field_studies", "batches", "outcomes"):
-        assert f"{kind}_arrivals: Nothing new in {tmp_path / 'home' / 'landing' / kind}" in said
+        assert f"{kind}_arrivals: No new files in {tmp_path / 'home' / 'landing' / kind}" in said
     assert "retrain_and_promote" not in said
 
 
@@ -114,7 +114,7 @@ def test_retraining_on_the_same_data_says_that_it_was_done_before(founded: Found
     assert answer.returncode == 0, answer.stderr
     said = words(answer)
     assert "version 1 was trained before on the same data" in said
-    assert "version 1 was promoted before" in said
+    assert "version 1 was already promoted" in said
     assert founded.versions() == [1]
     kinds = [kind for kind, _ in founded.decisions()]
     assert (kinds.count("promote"), kinds.count("retrain")) == (1, 2)

@@ -370,7 +370,7 @@ def test_a_registry_that_is_gone_is_named_and_no_version_is_counted_anew(shop: W
     assert trained.returncode == 1
     assert f"version {serving} serves, but the registry has no such version" in trained.stdout
     assert shop.registry.champion().version == serving
-    assert f"version {serving} serves, but the model registry {store} is gone" in told.stdout.replace(
+    assert f"version {serving} serves, but the model registry {store} is missing" in told.stdout.replace(
         "\n", " "
     )
     assert "poleng restore" in told.stdout

@@ -156,7 +156,7 @@ def test_everything_else_goes_on(lived_in: Workshop):
     status = CliRunner().invoke(main, ["status", "--json", *home])
     assert [one["batch"] for one in json.loads(status.output)["batches"]] == ["march"]
     assert CliRunner().invoke(main, ["report", "march", *home]).exit_code == 0
-    assert f"{who} stands in no batch" in CliRunner().invoke(main, ["why", who, *home]).output
+    assert f"{who} is in no batch" in CliRunner().invoke(main, ["why", who, *home]).output
     again = lived_in.runner.run("score_batch", partition_key="march")
     assert again.success, again.message
     assert who not in contacts(lived_in)

@@ -163,7 +163,7 @@ def test_the_command_line_shows_writes_and_puts_back(quick: Workshop, tmp_path: 
 
     again = told(quick, "release", "batches/may", str(sheet))
     assert again.exit_code == 0, again.output
-    assert "Nothing new" in again.output
+    assert "No row of this sheet could be released" in again.output
     ((reasons,),) = quick.query("SELECT list(reason) FROM decisions WHERE kind = 'release' AND batch = 'may'")
     assert len(reasons) == 1
     assert "asked the interviewer" in reasons[0]

@@ -55,7 +55,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     assert json.loads(evidence)["versions_that_learned"] == [2]
     facts = json.loads(poleng(promoted, "status", "--json").output)
     assert list(facts["withdrawn"]) == [STUDY]
-    assert "version 2 learned" in facts["champion_learned_from_withdrawn"]
+    assert "version 2 was trained on" in facts["champion_learned_from_withdrawn"]
 
     promoted.runner.run_until_idle()
 
@@ -72,7 +72,7 @@ def test_the_champion_that_learned_from_it_is_followed_by_one_that_did_not(promo
     settings = {"to": 2, "reason": "back"}
     refused = promoted.runner.run(ROLLBACK_JOB, run_config={"ops": {"put_back": {"config": settings}}})
     assert not refused.success
-    assert f"version 2 learned from {STUDY}" in refused.message
+    assert f"version 2 was trained on {STUDY}" in refused.message
 
     # The very file again is refused, and a click on its partition brings nothing back.
     promoted.drop("field_studies", STUDY)
