@@ -26,7 +26,7 @@ class Recorded(Generic[E]):
         event: what it tells.
         run_id: of the run that made it.
         at: seconds since 1970, UTC.
-        storage_id: rises with each event.
+        storage_id: rises with each event; 0 from :func:`newest`, whose question does not return it.
     """
 
     asset: str

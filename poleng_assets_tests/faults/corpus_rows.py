@@ -1,6 +1,7 @@
 """Cases of the corpus about rows that came before: exported again, corrected, or of people spelled otherwise.
 
-What is told of files that share only a part stands in ``core/test_repeats.py``: they are taken in.
+What is told of files that share only a part stands in ``core/ingestion/test_duplicates.py``: they are taken
+in.
 """
 
 from __future__ import annotations

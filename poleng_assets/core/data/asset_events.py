@@ -23,11 +23,12 @@ class AssetEvent:
         Raises:
             KeyError: a key is missing without which the event says nothing.
         """
-        given = {field.name: values[_key(field)] for field in fields(cls) if _key(field) in values}
+        keys = {field.name: _key(field) for field in fields(cls)}
+        given = {name: values[key] for name, key in keys.items() if key in values}
         try:
             return cls(**given)
         except TypeError as error:
-            missing = {_key(field) for field in fields(cls)} - values.keys()
+            missing = set(keys.values()) - values.keys()
             raise KeyError(f"an event of {cls.__name__} lacks some of {sorted(missing)}") from error
 
     def metadata(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class Champion(AssetEvent):
 
     Attributes:
         serving_version: 0 when none does.
-        challenger_version: that was judged; None after a rollback.
+        challenger_version: that was judged; after a rollback, the one that was taken back.
         promoted: whether it serves since.
         figures: of each gate; empty when the verdict was written down before.
         judged_field_studies: the hash of each field study that it learned from.
